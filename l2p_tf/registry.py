@@ -1,0 +1,267 @@
+"""Finds the modules of a folder by scanning, and names a thing with its options: `pgd(steps=20, epsilon=8/255)`.
+
+A thing is a frozen dataclass derived from `Options`. Its fields are its options; `option()` gives each a default, a
+line of help and the values it accepts. Adding a thing is adding a file: nothing else lists it.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import enum
+import importlib
+import inspect
+import operator
+import pkgutil
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from l2p_tf.types import UserError
+
+_BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+           ast.Pow: operator.pow}  # fmt: skip
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - the word every command line uses
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A field of an `Options` dataclass: default, help, and bounds (`low` and `high` inclusive, `above` exclusive)."""
+    metadata = {"help": help, "low": low, "high": high, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Base of everything that is named by a spec. Values are coerced to the declared type and checked when made.
+
+    Raises:
+      UserError: a value has the wrong type or lies outside what the option accepts.
+    """
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _coerce(type(self).__name__, field.name, getattr(self, field.name), hints[field.name])
+            _check(type(self).__name__, field.name, value, field.metadata)
+            object.__setattr__(self, field.name, value)
+
+    def options(self) -> dict[str, Any]:
+        """All options with their values, as JSON can hold them."""
+        return {
+            f.name: (str(v) if isinstance(v := getattr(self, f.name), enum.Enum) else v)
+            for f in dataclasses.fields(self)
+        }
+
+    def replace(self, **changes: Any) -> typing.Self:
+        """The same thing with some options changed."""
+        return dataclasses.replace(self, **changes)
+
+
+T = TypeVar("T", bound=Options)
+
+
+class Registry(Generic[T]):
+    """The things of one kind, found by importing every public module of `package` the first time one is asked for."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package
+        self._classes: dict[str, type[T]] = {}
+        self._scanned = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator: makes the dataclass known as `name`."""
+
+        def decorate(cls: type[T]) -> type[T]:
+            if name in self._classes:
+                raise ValueError(f"`{name}` is registered twice as {self.kind}.")
+            self._classes[name] = cls
+            cls.name = name  # type: ignore[attr-defined]
+            return cls
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """The registered names, sorted."""
+        self._scan()
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type[T]:
+        """The dataclass called `name`; UserError lists the names where there is none."""
+        self._scan()
+        if name not in self._classes:
+            near = difflib.get_close_matches(name, self._classes, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"Unknown {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}.")
+        return self._classes[name]
+
+    def parse(self, spec: str) -> T:
+        """Makes a thing from `name` or `name(option=value, ...)`. Numbers may be written as arithmetic: `8/255`."""
+        name, values = parse_spec(spec, self.kind)
+        cls = self.get(name)
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                accepted = ", ".join(known) or "none"
+                raise UserError(f"{self.kind} {name!r} has no option {key!r}.{hint} Its options: {accepted}.")
+        return cls(**values)
+
+    def parse_list(self, text: str) -> list[T]:
+        """Several specs separated by `;`."""
+        specs = [part.strip() for part in text.split(";") if part.strip()]
+        if not specs:
+            raise UserError(f"No {self.kind} given: {text!r}. Known: {', '.join(self.names())}.")
+        return [self.parse(spec) for spec in specs]
+
+    def help(self) -> str:
+        """Every name with its options, their defaults and meaning, as text."""
+        lines: list[str] = []
+        for name in self.names():
+            cls = self._classes[name]
+            lines.append(f"{name}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
+            for field in dataclasses.fields(cls):
+                choices = field.metadata.get("choices")
+                accepted = f" ({', '.join(choices)})" if choices else ""
+                lines.append(f"    {field.name}={_show(field.default)}{accepted}  {field.metadata.get('help', '')}")
+        return "\n".join(lines)
+
+    def _scan(self) -> None:
+        if self._scanned:
+            return
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self._package}.{module.name}")
+        self._scanned = True
+
+
+def spec_of(thing: Options) -> str:
+    """The canonical spec of a thing: its name and every option that is not at its default."""
+    changed = [
+        f"{f.name}={_show(getattr(thing, f.name))}"
+        for f in dataclasses.fields(thing)
+        if getattr(thing, f.name) != f.default
+    ]
+    name: str = thing.name  # type: ignore[attr-defined]
+    return f"{name}({', '.join(changed)})" if changed else name
+
+
+def parse_spec(spec: str, kind: str = "spec") -> tuple[str, dict[str, Any]]:
+    """Splits `name(option=value, ...)` into its name and options. Nothing in it is executed.
+
+    Raises:
+      UserError: the text is not of that form.
+    """
+    form = f"{kind} {spec!r} should be of the form name or name(option=value, ...)."
+    try:
+        node = ast.parse(spec.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise UserError(form) from error
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+        raise UserError(form)
+    if any(keyword.arg is None for keyword in node.keywords):
+        raise UserError(form)
+    return node.func.id, {str(k.arg): _value(k.value, form) for k in node.keywords}
+
+
+def parse_number(text: str) -> float:
+    """A number written plainly or as arithmetic: `0.03`, `8/255`, `1e-4`."""
+    message = f"{text!r} should be a number such as 0.03 or 8/255."
+    try:
+        value = _value(ast.parse(text.strip(), mode="eval").body, message)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(message) from error
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(message)
+    return float(value)
+
+
+def _value(node: ast.expr, message: str) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Tuple | ast.List):
+        return tuple(_value(item, message) for item in node.elts)
+    if isinstance(node, ast.Call):
+        return ast.unparse(node)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_number(node.operand, message)
+    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        try:
+            return _BINARY[type(node.op)](_number(node.left, message), _number(node.right, message))
+        except ArithmeticError as error:
+            raise UserError(message) from error
+    raise UserError(message)
+
+
+def _number(node: ast.expr, message: str) -> Any:
+    value = _value(node, message)
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12:
+        raise UserError(message)
+    return value
+
+
+def _coerce(owner: str, name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`, where that loses nothing."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in kinds:
+        if kind is type(None):
+            if value is None:
+                return None
+        elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+            if value in [member.value for member in kind]:
+                return kind(value)
+            raise UserError(
+                f"{owner}: `{name}` should be one of {', '.join(m.value for m in kind)}. Received: {value!r}"
+            )
+        elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        elif kind is int and isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+            return int(value)
+        elif typing.get_origin(kind) is tuple and isinstance(value, tuple | list | int | float):
+            items = value if isinstance(value, tuple | list) else (value,)
+            return tuple(_coerce(owner, name, item, typing.get_args(kind)[0]) for item in items)
+        elif kind in (str, bool) and isinstance(value, kind):
+            return value
+    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise UserError(f"{owner}: `{name}` should be of type {wanted}. Received: {value!r}")
+
+
+def _check(owner: str, name: str, value: Any, metadata: Any) -> None:
+    if value is None:
+        return
+    choices, low, high, above = (metadata.get(key) for key in ("choices", "low", "high", "above"))
+    if choices and value not in choices:
+        raise UserError(f"{owner}: `{name}` should be one of {', '.join(choices)}. Received: {value!r}")
+    for item in value if isinstance(value, tuple) else (value,):
+        if low is not None and not item >= low:
+            raise UserError(f"{owner}: `{name}` should be at least {low}. Received: {value!r}")
+        if above is not None and not item > above:
+            raise UserError(f"{owner}: `{name}` should be above {above}. Received: {value!r}")
+        if high is not None and not item <= high:
+            raise UserError(f"{owner}: `{name}` should be at most {high}. Received: {value!r}")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    if isinstance(value, float):
+        in_255ths = round(value * 255)
+        if 0 < in_255ths <= 64 and value == in_255ths / 255:
+            return f"{in_255ths}/255"
+        return f"{value:.12g}"
+    return value if isinstance(value, str) and value.isidentifier() else repr(value)

@@ -1,0 +1,22 @@
+"""Small types that every layer of the package shares."""
+
+from __future__ import annotations
+
+import enum
+
+
+class UserError(ValueError):
+    """Something the user can mend: its message is one line that names argument, value and what is accepted.
+
+    The stages print it and leave with a status that is not 0; no traceback is shown.
+    """
+
+
+class Norm(str, enum.Enum):
+    """The norm in which a perturbation is bounded."""
+
+    LINF = "linf"
+    L2 = "l2"
+
+    def __str__(self) -> str:
+        return self.value
