@@ -1,0 +1,1 @@
+"""Dataset, model and attack in; results out."""

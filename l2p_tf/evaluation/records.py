@@ -1,0 +1,152 @@
+"""What an evaluation says: one record per (model, data, attack, repeat), and summaries over the repeats.
+
+Tables, plots and comparisons are functions of these records and of the per-example arrays beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from l2p_tf.artifacts import write_json
+from l2p_tf.types import UserError
+
+RESULTS = "results.json"
+GALLERY = "gallery.npz"
+CLEAN = "clean"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One attack on one model over one data split, once.
+
+    Attributes:
+      model: name of the run whose model was attacked.
+      dataset: name of the data set.
+      split: `validation` or `test`.
+      attack: canonical spec of the attack, or `clean` for none.
+      label: the attack in a few words, such as `PGD-20`.
+      norm: `linf` or `l2`; None for `clean`.
+      epsilon: radius of the ball in pixels of [0, 1]; None for `clean`.
+      steps: gradient steps; 0 for `clean`.
+      restarts: starts the attack may choose from.
+      draws: draws of the noise each gradient is averaged over (EOT); 1 for none.
+      backend: whose implementation: `l2p_tf` or `cleverhans`.
+      repeat: number of this repeat, from 0.
+      seed: seed of this repeat.
+      randomized: whether the model's noise was on.
+      count: number of examples.
+      correct: how many of them were classified correctly (on fresh draws).
+      gradients: backward passes used per example, on average.
+      forwards: forward passes used per example, on average.
+      seconds: time it took.
+      arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32, `label`
+        int32, `index` int64 (position in the split), `l0`, `l2`, `linf` float32, each of shape (count,).
+    """
+
+    model: str
+    dataset: str
+    split: str
+    attack: str
+    label: str
+    norm: str | None
+    epsilon: float | None
+    steps: int
+    restarts: int
+    draws: int
+    backend: str
+    repeat: int
+    seed: int
+    randomized: bool
+    count: int
+    correct: int
+    gradients: float
+    forwards: float
+    seconds: float
+    arrays: str
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the examples classified correctly."""
+        return self.correct / self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """All repeats of one attack on one model.
+
+    Attributes:
+      records: the repeats, in order.
+      accuracy: mean over the repeats.
+      spread: sample standard deviation over the repeats; None for a single one.
+      low: lower end of the 95% interval.
+      high: upper end of the 95% interval.
+    """
+
+    records: tuple[Record, ...]
+    accuracy: float
+    spread: float | None
+    low: float
+    high: float
+
+    @property
+    def first(self) -> Record:
+        """The first repeat, for what all have in common."""
+        return self.records[0]
+
+
+def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share of `count` examples.
+
+    For the mean over repeats of a randomised model it is on the safe side: averaging only narrows the truth.
+
+    Args:
+      accuracy: the share, in [0, 1].
+      count: number of examples, at least 1.
+      confidence: of the interval.
+    """
+    interval = stats.binomtest(round(accuracy * count), count).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def summarize(records: Iterable[Record]) -> list[Summary]:
+    """Groups records by model, data and attack (in order of appearance) and summarises the repeats of each group."""
+    keys = ("model", "dataset", "split", "attack", "backend")
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(getattr(record, key) for key in keys), []).append(record)
+    summaries = []
+    for group in groups.values():
+        accuracies = [record.accuracy for record in group]
+        mean = statistics.fmean(accuracies)
+        low, high = wilson_interval(mean, group[0].count)
+        spread = statistics.stdev(accuracies) if len(group) > 1 else None
+        summaries.append(Summary(tuple(group), mean, spread, low, high))
+    return summaries
+
+
+def write_records(folder: pathlib.Path, records: Iterable[Record]) -> None:
+    """Writes `results.json` into `folder`."""
+    write_json(folder / RESULTS, {"records": [dataclasses.asdict(record) for record in records]})
+
+
+def read_records(folder: pathlib.Path) -> list[Record]:
+    """Reads `results.json` of `folder`; UserError where it is not one."""
+    file = folder / RESULTS
+    try:
+        return [Record(**fields) for fields in json.loads(file.read_text("utf-8"))["records"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{str(file)!r} should hold the results of an attack stage: {error}") from error
+
+
+def read_arrays(folder: pathlib.Path, record: Record) -> dict[str, np.ndarray]:
+    """The per-example arrays of a record."""
+    with np.load(folder / record.arrays, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
