@@ -1,0 +1,81 @@
+"""What every defence is: options, a factory of layers, and a trainer."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+import keras
+
+from l2p_tf.attacks.pgd import PGD
+from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.registry import Options, Registry, option
+from l2p_tf.training.trainer import RobustTrainer
+from l2p_tf.types import Norm
+
+
+@dataclasses.dataclass(frozen=True)
+class Defense(Options, abc.ABC):
+    """How a classifier is made to withstand perturbations. Registered defences are named like `pgd(epsilon=8/255)`."""
+
+    def factory(self, seed: int) -> LayerFactory:
+        """The layers the architecture is built from; plain ones unless the defence has its own.
+
+        Args:
+          seed: all noise derives from it.
+        """
+        del seed
+        return LayerFactory()
+
+    @abc.abstractmethod
+    def trainer(self, classifier: keras.Model, seed: int) -> RobustTrainer:
+        """The trainer, not yet compiled, of a classifier made with this defence's factory."""
+
+    @property
+    def trains_on_attacks(self) -> bool:
+        """Whether robust accuracy, and not clean accuracy, tells the best model of a training."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversarialDefense(Defense):
+    """Base of the defences that attack every batch by PGD: its options and the attack made from them."""
+
+    epsilon: float = option(8 / 255, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
+    step_size: float = option(0.01, "step of the training attack", low=0)
+    steps: int = option(7, "steps of the training attack", low=1)
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    random_start: bool = option(True, "start the training attack at a random point of the ball")
+    attack_label: str = option("true", "label the training attack leaves", choices=("true", "predicted"))
+    clean_weight: float = option(0.0, "alpha: weight of the clean loss", low=0)
+    adversarial_weight: float = option(1.0, "beta: weight of the adversarial loss", above=0)
+    adversarial_epoch: int = option(0, "first epoch trained on adversarial images", low=0)
+    one_batch: bool = option(False, "clean and adversarial images in one batch: faster, but batch norm sees both")
+
+    @property
+    def attack(self) -> PGD:
+        """The training attack."""
+        return PGD(
+            epsilon=self.epsilon,
+            step_size=self.step_size,
+            steps=self.steps,
+            norm=self.norm,
+            random_start=self.random_start,
+        )
+
+    @property
+    def trains_on_attacks(self) -> bool:
+        """Yes."""
+        return True
+
+    def trainer(self, classifier: keras.Model, seed: int) -> RobustTrainer:
+        """The shared trainer with this defence's attack and weights."""
+        return RobustTrainer(classifier, self.attack, seed=seed, **self.mixture())
+
+    def mixture(self) -> dict[str, float | int | str | bool]:
+        """The trainer's arguments that these options decide."""
+        keys = ("clean_weight", "adversarial_weight", "adversarial_epoch", "attack_label", "one_batch")
+        return {key: getattr(self, key) for key in keys}
+
+
+DEFENSES: Registry[Defense] = Registry("defense", "l2p_tf.defenses")

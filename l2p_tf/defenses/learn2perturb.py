@@ -1,0 +1,146 @@
+"""Learn2Perturb (Jeddi et al., CVPR 2020): learned noise on feature maps, W and theta trained in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.layers.conv_norm import frozen_statistics
+from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.perturbation_injection import GRANULARITIES, PerturbationInjection
+from l2p_tf.layers.sampling import SAMPLERS
+from l2p_tf.registry import option
+from l2p_tf.training.optimizers import MomentumSGD
+from l2p_tf.training.schedules import harmonic_tau
+from l2p_tf.training.trainer import RobustTrainer, watch
+
+
+@DEFENSES.register("learn2perturb")
+@dataclasses.dataclass(frozen=True)
+class Learn2Perturb(AdversarialDefense):
+    """Learn2Perturb: trainable noise after every block, alternating back-propagation of W and theta."""
+
+    clean_weight: float = option(0.5, "alpha: weight of the clean loss", low=0)
+    adversarial_weight: float = option(0.5, "beta: weight of the adversarial loss", above=0)
+    gamma: float = option(1e-4, "weight of the regulariser g(theta) = -sum sqrt(theta) / tau", low=0)
+    warmup_epochs: int = option(20, "epochs before noise and theta phase begin", low=0)
+    theta_initial: float = option(0.25, "theta at the start", above=0)
+    theta_minimum: float = option(0.01, "theta is projected to at least this", low=0)
+    update: str = option("sequential", "W tape, then theta tape; or one tape for both", choices=("sequential", "joint"))
+    weight_iterations: int = option(1, "W steps on each batch (sequential)", low=1)
+    theta_iterations: int = option(1, "theta steps on each batch (sequential)", low=1)
+    regularizer_only: bool = option(False, "Learn2Perturb-R: theta moves by the regulariser alone")
+    noise_sharing: str = option("example", "noise drawn per example, or one map a batch", choices=("example", "batch"))
+    distribution: str = option("normal", "of the noise", choices=tuple(SAMPLERS))
+    granularity: str = option("element", "what shares one theta", choices=GRANULARITIES)
+    theta_momentum: float = option(0.9, "Nesterov momentum of theta's own SGD", low=0, high=0.999)
+
+    def factory(self, seed: int) -> LayerFactory:
+        """Plain layers, and a perturbation-injection module at the output of the stem and of every block."""
+        return _Factory(self, seed)
+
+    def trainer(self, classifier: keras.Model, seed: int) -> RobustTrainer:
+        """The trainer with both phases."""
+        return Learn2PerturbTrainer(classifier, self, seed)
+
+
+class _Factory(LayerFactory):
+    def __init__(self, options: Learn2Perturb, seed: int) -> None:
+        self.options, self.seed, self.made = options, seed, 0
+
+    def output(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Noise after the last batch norm and residual sum, before the activation (supplement, section 1.1)."""
+        o = self.options
+        self.made += 1
+        return PerturbationInjection(
+            initial=o.theta_initial,
+            minimum=o.theta_minimum,
+            distribution=o.distribution,
+            sharing=o.noise_sharing,
+            granularity=o.granularity,
+            seed=(self.seed * 1009 + self.made) % 2**31,
+            name=name,
+        )(x)
+
+
+class Learn2PerturbTrainer(RobustTrainer):
+    """Alternating back-propagation (section 3.2, Algorithm 1).
+
+    In the W phase theta is fixed, in the theta phase W; both take the same adversarial batch. `sequential` takes
+    theta's gradient at the new W, on a tape of its own; `joint` takes both gradients at the old W and theta from one
+    tape, which is Algorithm 1 to the letter. theta has its own SGD, without weight decay, at the rate of W's.
+    """
+
+    def __init__(self, classifier: keras.Model, options: Learn2Perturb, seed: int = 0) -> None:
+        super().__init__(
+            classifier, options.attack, noise_epoch=options.warmup_epochs, seed=seed, **options.mixture()
+        )
+        self.settings = options
+        self.theta_optimizer = MomentumSGD(momentum=options.theta_momentum, name="theta_sgd")
+        # gamma / tau of the epoch; 0 during warm-up.
+        self.regularizer_weight = self.add_weight(
+            name="regularizer_weight", shape=(), initializer="zeros", trainable=False
+        )
+        self.theta_on = self.add_weight(name="theta_on", shape=(), dtype="bool", initializer="zeros", trainable=False)
+
+    @property
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """W's and theta's."""
+        return [self.optimizer, self.theta_optimizer]
+
+    def build_optimizers(self) -> None:
+        """Creates the slots of both."""
+        super().build_optimizers()
+        self.theta_optimizer.build(self.theta)
+
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Noise, theta phase and tau."""
+        facts = super().begin_epoch(epoch)
+        noisy = epoch >= self.noise_epoch
+        tau = harmonic_tau(epoch, self.noise_epoch) if noisy else 0.0
+        self.theta_on.assign(noisy)
+        self.regularizer_weight.assign(self.settings.gamma / tau if noisy else 0.0)
+        return {**facts, "tau": tau}
+
+    def update(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
+        """Both phases on one batch."""
+        if self.settings.update == "joint" and not self.settings.regularizer_only:
+            self._update_jointly(images, adversarial, labels)
+            return
+        for _ in range(self.settings.weight_iterations):
+            self.update_w(images, adversarial, labels)
+        tf.cond(self.theta_on.value, lambda: self._theta_phase(images, adversarial, labels), lambda: tf.constant(0))
+
+    def regularizer(self) -> tf.Tensor:
+        """gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
+        roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.theta]
+        return -self.regularizer_weight.value * tf.add_n(roots)
+
+    def _update_jointly(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
+        w, theta = self.weights_w, self.theta
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            watched = watch(tape, [*w, *theta])
+            loss = self.mixed_loss(images, adversarial, labels) + self.regularizer()
+        gradients = tape.gradient(loss, watched)
+        self.optimizer.apply(gradients[: len(w)], w)
+        theta_gradients = gradients[len(w) :]
+        tf.cond(self.theta_on.value, lambda: self._apply_theta(theta_gradients), lambda: tf.constant(0))
+
+    def _theta_phase(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Steps of theta with everything of W fixed, batch norm's moving averages included."""
+        for _ in range(self.settings.theta_iterations):
+            with tf.GradientTape(watch_accessed_variables=False) as tape, frozen_statistics():
+                watched = watch(tape, self.theta)
+                loss = self.regularizer()
+                if not self.settings.regularizer_only:
+                    loss += self.mixed_loss(images, adversarial, labels, record=False)
+            self._apply_theta(tape.gradient(loss, watched))
+        return tf.constant(0)
+
+    def _apply_theta(self, gradients: list[tf.Tensor]) -> tf.Tensor:
+        self.theta_optimizer.apply(gradients, self.theta)
+        return tf.constant(0)
+

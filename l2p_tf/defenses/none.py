@@ -1,0 +1,20 @@
+"""No defence: natural training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from l2p_tf.defenses.base import DEFENSES, Defense
+from l2p_tf.training.trainer import RobustTrainer
+
+
+@DEFENSES.register("none")
+@dataclasses.dataclass(frozen=True)
+class NoDefense(Defense):
+    """Natural training on clean images, the papers' "no defense"."""
+
+    def trainer(self, classifier: keras.Model, seed: int) -> RobustTrainer:
+        """The shared trainer without an attack."""
+        return RobustTrainer(classifier, seed=seed)

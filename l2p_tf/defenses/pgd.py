@@ -1,0 +1,13 @@
+"""Adversarial training with PGD (Madry et al. 2018), the papers' "Vanilla"."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+
+
+@DEFENSES.register("pgd")
+@dataclasses.dataclass(frozen=True)
+class PGDTraining(AdversarialDefense):
+    """PGD adversarial training: every batch is attacked, and the attacked batch alone is trained on."""

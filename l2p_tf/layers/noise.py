@@ -1,0 +1,91 @@
+"""What all randomised layers have in common, and how a whole model's noise is switched, seeded and asked about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+PER_EXAMPLE = "example"
+PER_BATCH = "batch"
+
+
+class NoiseLayer(keras.layers.Layer):
+    """Base of every layer whose output is random, in training and at prediction alike.
+
+    Attributes:
+      active: a bool variable; where it is False the layer is exactly its noiseless self. It is saved with the model.
+      seed_generator: the source of the layer's seeds.
+      draws_per: `example` where every example of a batch gets its own draw, `batch` where one draw serves the batch.
+        Expectations may tile an image within a batch only in the first case.
+    """
+
+    draws_per = PER_EXAMPLE
+
+    def __init__(self, *, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the switch; subclasses call it."""
+        del input_shape
+        self.active = self.add_weight(name="active", shape=(), dtype="bool", initializer="ones", trainable=False)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {**super().get_config(), "seed": self.seed}
+
+
+def noise_layers(model: keras.Model) -> list[NoiseLayer]:
+    """The randomised layers of a model, in its order, also those inside other layers."""
+    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, NoiseLayer)]
+
+
+def set_noise(model: keras.Model, on: bool) -> None:
+    """Switches all noise of a model. Nothing is traced again; off, the classifier is deterministic."""
+    for layer in noise_layers(model):
+        layer.active.assign(on)
+
+
+def is_randomized(model: keras.Model) -> bool:
+    """Whether any noise of the model is switched on."""
+    return any(bool(keras.ops.convert_to_numpy(layer.active)) for layer in noise_layers(model))
+
+
+def draws_per_example(model: keras.Model) -> bool:
+    """Whether copies of one image in a batch get independent noise (True also where there is no noise at all)."""
+    return all(layer.draws_per == PER_EXAMPLE for layer in noise_layers(model))
+
+
+def seed_states(model: keras.Model) -> list[keras.Variable]:
+    """The states of the model's seed generators: int64 variables of shape (2,)."""
+    return [layer.seed_generator.state for layer in noise_layers(model)]
+
+
+def reseed(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:
+    """Derives every noise layer's seed from one, within a graph or eagerly.
+
+    Args:
+      model: the classifier.
+      seed: two integers.
+
+    Returns:
+      The former states, for `restore_seeds`.
+    """
+    states = seed_states(model)
+    former = [tf.identity(state.value) for state in states]
+    if states:
+        fresh = tf.random.stateless_uniform(
+            [len(states)], seed, minval=0, maxval=2**31 - 1, dtype=tf.int64, alg=tf.random.Algorithm.PHILOX
+        )
+        for index, state in enumerate(states):
+            state.assign(tf.stack([fresh[index], tf.zeros((), tf.int64)]))
+    return former
+
+
+def restore_seeds(model: keras.Model, former: list[tf.Tensor]) -> None:
+    """Puts the states back that `reseed` returned."""
+    for state, value in zip(seed_states(model), former, strict=True):
+        state.assign(value)

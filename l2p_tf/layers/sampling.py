@@ -1,0 +1,63 @@
+"""Standard noise of zero mean and unit variance, drawn fast and without state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+_RADIUS_BITS = 20
+_ANGLE_BITS = 32 - _RADIUS_BITS
+
+
+def standard_normal(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Independent N(0, 1) numbers by the method of Box and Muller (1958), two from each 32-bit random word.
+
+    TensorFlow's own normal sampler is about half as fast on a CPU. Of each word, 20 bits make the radius and 12 the
+    angle, so the numbers reach 5.4 standard deviations.
+
+    Args:
+      shape: of the result; may be a tensor.
+      seed: two integers, as `tf.random.stateless_uniform` takes them.
+
+    Returns:
+      float32 of the given shape; the same for the same seed, in eager, graph and XLA mode alike up to rounding.
+    """
+    shape = tf.convert_to_tensor(shape, tf.int32) if not _is_static(shape) else shape
+    count = math.prod(shape) if _is_static(shape) else tf.reduce_prod(shape)
+    # The algorithm is named so that every device and compiler draws the same bits.
+    words = tf.random.stateless_uniform(
+        [(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.int32, alg=tf.random.Algorithm.PHILOX
+    )
+    high = tf.bitwise.bitwise_and(tf.bitwise.right_shift(words, _ANGLE_BITS), 2**_RADIUS_BITS - 1)
+    low = tf.bitwise.bitwise_and(words, 2**_ANGLE_BITS - 1)
+    # The middle of each of the 2**20 equal parts of (0, 1), so that the logarithm is finite.
+    radius = tf.sqrt(-2.0 * tf.math.log(tf.cast(high, tf.float32) * 2.0**-_RADIUS_BITS + 2.0 ** -(_RADIUS_BITS + 1)))
+    angle = (tf.cast(low, tf.float32) + 0.5) * (2.0 * math.pi / 2**_ANGLE_BITS)
+    numbers = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
+    return tf.reshape(numbers[:count], shape)
+
+
+def _is_static(shape: Any) -> bool:
+    return not tf.is_tensor(shape) and all(isinstance(size, int) for size in shape)
+
+
+def _tfp(make: Callable[[Any], Any]) -> Callable[..., tf.Tensor]:
+    def sample(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        # Imported here: it takes seconds, and most models draw normal noise.
+        import tensorflow_probability as tfp
+
+        return make(tfp.distributions).sample(shape, seed=tf.cast(seed, tf.int32))
+
+    return sample
+
+
+SAMPLERS: dict[str, Callable[..., tf.Tensor]] = {
+    "normal": standard_normal,
+    "laplace": _tfp(lambda d: d.Laplace(0.0, math.sqrt(0.5))),
+    "logistic": _tfp(lambda d: d.Logistic(0.0, math.sqrt(3.0) / math.pi)),
+    "uniform": _tfp(lambda d: d.Uniform(-math.sqrt(3.0), math.sqrt(3.0))),
+}
+"""Name of a distribution -> function (shape, seed) -> float32 of zero mean and unit variance."""

@@ -1,0 +1,59 @@
+"""What every architecture is: options, and how to build a classifier from them."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.image import ChannelNormalization
+from l2p_tf.registry import Options, Registry
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture(Options, abc.ABC):
+    """A network's shape. Registered architectures are named like `resnet_v1(depth=20)`."""
+
+    def build(
+        self,
+        image_shape: Sequence[int],
+        classes: int,
+        factory: LayerFactory | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ) -> keras.Model:
+        """Builds a classifier: float32 images in [0, 1], NHWC, to float32 logits.
+
+        Args:
+          image_shape: height, width and channels.
+          classes: number of classes.
+          factory: makes the layers; a defence's own, or None for plain ones.
+          mean: channel means of the normalisation, one or one per channel.
+          std: channel standard deviations.
+        """
+        channels = image_shape[-1]
+        images = keras.Input(tuple(image_shape), name="images", dtype="float32")
+        mean, std = (np.broadcast_to(np.asarray(values, float), channels) for values in (mean, std))
+        x = ChannelNormalization(mean.tolist(), std.tolist(), name="normalization")(images)
+        factory = factory or LayerFactory()
+        features = self.features(factory.image(x, "image"), factory)
+        logits = factory.dense(features, classes, "logits")
+        # A linear activation in float32: logits stay float32 under mixed precision.
+        logits = keras.layers.Activation("linear", dtype="float32", name="predictions")(logits)
+        return keras.Model(images, logits, name="classifier")
+
+    @abc.abstractmethod
+    def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
+        """From the normalised images to the features (batch, n) that the last dense layer reads."""
+
+
+MODELS: Registry[Architecture] = Registry("model", "l2p_tf.models")
+
+
+def trainable_parameters(model: keras.Model) -> int:
+    """Number of trainable parameters that are not the noise's, as papers count them."""
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.name != "theta")

@@ -1,0 +1,58 @@
+"""Stochastic gradient descent as the papers ran it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="l2p_tf")
+class MomentumSGD(keras.optimizers.Optimizer):
+    """SGD with momentum as PyTorch defines it, which is what the papers' numbers come from.
+
+    g = gradient + decay * w;  v = momentum * v + g;  w = w - rate * (g + momentum * v), or v alone without Nesterov.
+    Keras's own SGD keeps the rate inside v, which differs after every drop of the rate, and its `weight_decay` is
+    decoupled from the momentum.
+
+    Args:
+      learning_rate: the rate.
+      momentum: of v, in [0, 1).
+      nesterov: take Nesterov's step.
+      decay: coupled weight decay.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.1,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        decay: float = 0.0,
+        name: str = "momentum_sgd",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum, self.nesterov, self.decay = momentum, nesterov, decay
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Creates a velocity per variable."""
+        if not self.built:
+            super().build(variables)
+            self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        """One step of one variable."""
+        velocity = self.velocities[self._get_variable_index(variable)]
+        gradient = tf.cast(gradient, variable.dtype)
+        if self.decay:
+            gradient += self.decay * tf.convert_to_tensor(variable)
+        moved = self.momentum * tf.convert_to_tensor(velocity) + gradient
+        velocity.assign(moved)
+        step = gradient + self.momentum * moved if self.nesterov else moved
+        variable.assign_sub(tf.cast(learning_rate, variable.dtype) * step)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        keys = ("momentum", "nesterov", "decay")
+        return {**super().get_config(), **{key: getattr(self, key) for key in keys}}

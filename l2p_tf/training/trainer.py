@@ -1,0 +1,209 @@
+"""The trainer that all defences share: a Keras model around a classifier, whose step is compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.attacks.base import Attack
+from l2p_tf.inference import to_unit
+from l2p_tf.layers.noise import noise_layers, set_noise
+
+
+class RobustTrainer(keras.Model):
+    """Trains `classifier` on alpha * clean loss + beta * adversarial loss (supplement of Learn2Perturb, Equation 3).
+
+    Use it like any Keras model: `compile(optimizer)`, then `fit(batches)`, batches being (images, labels) with uint8
+    images, or floats in [0, 1]. What changes over epochs lives in variables that `begin_epoch` sets, so one trace
+    serves the whole run. A defence subclasses it and overrides `update` or `begin_epoch`.
+
+    Args:
+      classifier: the network; its noise, if any, is on from `noise_epoch` on.
+      attack: makes the adversarial half of a batch, within the step; None trains on clean images alone.
+      clean_weight: alpha.
+      adversarial_weight: beta; with 0 no attack is run.
+      adversarial_epoch: the first epoch that trains on adversarial images; clean images alone until then.
+      noise_epoch: the first epoch with noise.
+      attack_label: `true` attacks the true label, `predicted` the label the classifier gives the clean image.
+      one_batch: run clean and adversarial images as one batch, which changes what batch norm sees.
+      seed: of the attack's random starts.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        attack: Attack | None = None,
+        *,
+        clean_weight: float = 1.0,
+        adversarial_weight: float = 0.0,
+        adversarial_epoch: int = 0,
+        noise_epoch: int = 0,
+        attack_label: str = "true",
+        one_batch: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(name="trainer")
+        self.classifier = classifier
+        self.attack = attack if adversarial_weight else None
+        self.clean_weight, self.adversarial_weight = clean_weight, adversarial_weight
+        self.adversarial_epoch, self.noise_epoch = adversarial_epoch, noise_epoch
+        self.attack_label, self.one_batch = attack_label, one_batch
+        self.attack_seed = keras.random.SeedGenerator(seed)
+        self.adversarial_on = self.add_weight(
+            name="adversarial_on", shape=(), dtype="bool", initializer="zeros", trainable=False
+        )
+        names = ["loss", "clean_loss", "adversarial_loss", "clean_accuracy", "adversarial_accuracy"]
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The running means of losses and accuracies over the epoch."""
+        return list(self.means.values())
+
+    @property
+    def theta(self) -> list[keras.Variable]:
+        """The trainable parameters of the noise."""
+        return [v for layer in noise_layers(self.classifier) for v in layer.trainable_variables]
+
+    @property
+    def weights_w(self) -> list[keras.Variable]:
+        """W: the classifier's other trainable variables."""
+        theta = {id(v) for v in self.theta}
+        return [v for v in self.classifier.trainable_variables if id(v) not in theta]
+
+    @property
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """Every optimizer whose rate follows the schedule and whose slots belong to the state."""
+        return [self.optimizer]
+
+    def build_optimizers(self) -> None:
+        """Creates the optimizers' slots, so that a state can be restored before the first step."""
+        self.optimizer.build(self.weights_w)
+
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Sets the variables that depend on the epoch; returns what the history should show of them."""
+        self.adversarial_on.assign(self.attack is not None and epoch >= self.adversarial_epoch)
+        noisy = epoch >= self.noise_epoch
+        set_noise(self.classifier, noisy)
+        return {"noise_active": float(noisy)} if noise_layers(self.classifier) else {}
+
+    def is_mature(self, epoch: int) -> bool:
+        """Whether the model of this epoch is what the method is about: its noise on, its adversarial part begun."""
+        noisy = not noise_layers(self.classifier) or epoch >= self.noise_epoch
+        return noisy and (self.attack is None or epoch >= self.adversarial_epoch)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The classifier's logits."""
+        return self.classifier(inputs, training=training)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Attacks the batch once, then updates; returns the running means."""
+        images, labels = data
+        images = to_unit(images)
+        labels = tf.cast(labels, tf.int32)
+        self.update(images, self.adversarial_batch(images, labels), labels)
+        return self.get_metrics_result()
+
+    def adversarial_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The batch under attack; the clean images until adversarial training begins."""
+        attack = self.attack
+        if attack is None:
+            return images
+        seed = self.attack_seed.next()
+
+        def attacked() -> tf.Tensor:
+            targets = labels
+            if self.attack_label == "predicted":
+                targets = tf.argmax(self.classifier(images, training=False), -1, tf.int32)
+            return attack.perturb(self.classifier, images, targets, seed)
+
+        return self.when_adversarial(attacked, lambda: images)
+
+    def when_adversarial(self, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        """`yes()` once adversarial training has begun, `no()` before; no condition where it begins at once."""
+        return tf.cond(self.adversarial_on.value, yes, no) if self.adversarial_epoch else yes()
+
+    def update(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
+        """One step of W on one batch."""
+        self.update_w(images, adversarial, labels)
+
+    def update_w(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
+        """W goes down the loss, on its own tape."""
+        variables = self.weights_w
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            watched = watch(tape, variables)
+            loss = self.mixed_loss(images, adversarial, labels)
+        self.optimizer.apply(tape.gradient(loss, watched), variables)
+
+    def mixed_loss(
+        self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
+    ) -> tf.Tensor:
+        """alpha * clean + beta * adversarial cross-entropy, each the mean over the batch, batch norm in training mode.
+
+        Args:
+          images: float32 clean images.
+          adversarial: the same under attack.
+          labels: int32.
+          record: add losses and accuracies to the running means.
+        """
+        if self.attack is None:
+            loss = self._loss(images, labels, "clean", record)
+        elif self.adversarial_epoch:
+            loss = tf.cond(
+                self.adversarial_on.value,
+                lambda: self._both(images, adversarial, labels, record),
+                lambda: self._loss(images, labels, "clean", record),
+            )
+        else:
+            loss = self._both(images, adversarial, labels, record)
+        if record:
+            self.means["loss"].update_state(loss)
+        return loss
+
+    def _both(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool) -> tf.Tensor:
+        if not self.clean_weight:
+            return self.adversarial_weight * self._loss(adversarial, labels, "adversarial", record)
+        if self.one_batch:
+            logits = self.classifier(tf.concat([images, adversarial], 0), training=True)
+            clean, attacked = tf.split(logits, 2)
+            return self.clean_weight * self._record(
+                clean, labels, "clean", record
+            ) + self.adversarial_weight * self._record(attacked, labels, "adversarial", record)
+        return self.clean_weight * self._loss(images, labels, "clean", record) + self.adversarial_weight * self._loss(
+            adversarial, labels, "adversarial", record
+        )
+
+    def _loss(self, images: tf.Tensor, labels: tf.Tensor, kind: str, record: bool) -> tf.Tensor:
+        return self._record(self.classifier(images, training=True), labels, kind, record)
+
+    def _record(self, logits: tf.Tensor, labels: tf.Tensor, kind: str, record: bool) -> tf.Tensor:
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        if record:
+            self.means[f"{kind}_loss"].update_state(loss)
+            hits = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32)
+            self.means[f"{kind}_accuracy"].update_state(hits)
+        return loss
+
+
+def watch(tape: tf.GradientTape, variables: Sequence[keras.Variable]) -> list[tf.Variable]:
+    """Makes the tape watch these variables; returns them as TensorFlow's."""
+    values = [variable.value for variable in variables]
+    for value in values:
+        tape.watch(value)
+    return values
+
+
+def theta_statistics(classifier: keras.Model) -> dict[str, float]:
+    """`theta/<layer>/min`, `mean` and `max` of every noise layer with trainable parameters."""
+    statistics: dict[str, float] = {}
+    for layer in noise_layers(classifier):
+        for variable in layer.trainable_variables:
+            values = keras.ops.convert_to_numpy(variable)
+            for name, reduce in (("min", np.min), ("mean", np.mean), ("max", np.max)):
+                statistics[f"{variable.name}/{layer.name}/{name}"] = float(reduce(values))
+    return statistics
