@@ -201,19 +201,22 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool) -> bool:
-    if not overwrite or (path / MANIFEST).is_file():
-        try:
-            manifest = read(path, request["stage"]).manifest
-        except UserError:
-            if not overwrite:
-                raise
-            return False
-        if all(manifest[key] == request[key] for key in request):
-            return True
+    if not (path / MANIFEST).is_file():
+        if any(path.iterdir()):
+            # Never replaced, whatever the flags: it may be anything.
+            raise UserError(f"{str(path)!r} holds files but no {MANIFEST}: name a folder that is new or empty.")
+        path.rmdir()
+        return False
+    try:
+        manifest = read(path, request["stage"]).manifest
+    except UserError:
+        if not overwrite:
+            raise
+        return False
+    if all(manifest[key] == request[key] for key in request):
+        return True
     if not overwrite:
-        raise UserError(
-            f"{str(path)!r} was made with {_difference(manifest, request)}. Pass --overwrite to replace it."
-        )
+        raise UserError(f"{str(path)!r} was made with {_difference(manifest, request)}. Pass --overwrite to replace it.")
     return False
 
 

@@ -75,9 +75,7 @@ class Learn2PerturbTrainer(RobustTrainer):
     """
 
     def __init__(self, classifier: keras.Model, options: Learn2Perturb, seed: int = 0) -> None:
-        super().__init__(
-            classifier, options.attack, noise_epoch=options.warmup_epochs, seed=seed, **options.mixture()
-        )
+        super().__init__(classifier, options.attack, noise_epoch=options.warmup_epochs, seed=seed, **options.mixture())
         self.settings = options
         self.theta_optimizer = MomentumSGD(momentum=options.theta_momentum, name="theta_sgd")
         # gamma / tau of the epoch; 0 during warm-up.
@@ -143,4 +141,3 @@ class Learn2PerturbTrainer(RobustTrainer):
     def _apply_theta(self, gradients: list[tf.Tensor]) -> tf.Tensor:
         self.theta_optimizer.apply(gradients, self.theta)
         return tf.constant(0)
-

@@ -143,7 +143,7 @@ class RobustTrainer(keras.Model):
     def mixed_loss(
         self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
     ) -> tf.Tensor:
-        """alpha * clean + beta * adversarial cross-entropy, each the mean over the batch, batch norm in training mode.
+        """Weighs alpha * clean + beta * adversarial cross-entropy, each the mean over the batch, batch norm in training mode.
 
         Args:
           images: float32 clean images.

@@ -1,0 +1,140 @@
+"""Export for serving: a SavedModel that needs nothing but TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf import artifacts
+from l2p_tf.artifacts import write_json
+from l2p_tf.inference import to_unit
+from l2p_tf.layers.noise import is_randomized, reseed, seed_states
+from l2p_tf.models.saving import load_classifier
+from l2p_tf.types import UserError
+
+SAVED_MODEL = "saved_model"
+CARD = "serving.json"
+SPREAD = "spread"
+
+
+class Served(tf.Module):
+    """A classifier as signatures: probabilities averaged over draws, their spread, and the predicted class.
+
+    Args:
+      model: the classifier.
+      draws: forward passes per request; each draws fresh noise. 1 for a model without noise.
+    """
+
+    def __init__(self, model: keras.Model, draws: int) -> None:
+        super().__init__(name="served")
+        self.model, self.draws = model, draws
+        # tf.Module tracks TensorFlow's variables, not Keras's.
+        self.tracked = [v.value for v in [*model.variables, *seed_states(model)]]
+
+    def signatures(self) -> dict[str, Any]:
+        """`serving_default` for float32 images in [0, 1], `serve_uint8` for 0..255; both (any, height, width, channels)."""
+        shape = (None, *self.model.input_shape[1:])
+
+        def signature(dtype: tf.DType) -> Any:
+            spec = tf.TensorSpec(shape, dtype, name="images")
+            return tf.function(self._serve, input_signature=[spec], autograph=False).get_concrete_function()
+
+        return {"serving_default": signature(tf.float32), "serve_uint8": signature(tf.uint8)}
+
+    def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Drawn by the server at each request: a seed stored in the file would tell the noise to whoever reads it.
+        reseed(self.model, tf.random.uniform([2], 0, 2**31 - 1, tf.int32))
+        images = to_unit(images)
+        classes = int(self.model.output_shape[-1])
+        zeros = tf.zeros([tf.shape(images)[0], classes])
+
+        def draw(i: tf.Tensor, mean: tf.Tensor, squares: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            probabilities = tf.nn.softmax(self.model(images, training=False))
+            # Welford's update: no difference of large sums.
+            step = probabilities - mean
+            mean += step / tf.cast(i + 1, tf.float32)
+            return i + 1, mean, squares + step * (probabilities - mean)
+
+        shapes = (tf.TensorShape([]), zeros.shape, zeros.shape)
+        _, mean, squares = tf.while_loop(
+            lambda i, *_: i < self.draws, draw, (tf.constant(0), zeros, zeros), shapes, maximum_iterations=self.draws
+        )
+        spread = tf.sqrt(tf.maximum(squares, 0.0) / max(self.draws - 1, 1))
+        return {"probabilities": mean, "predictions": tf.argmax(mean, -1), SPREAD: spread}
+
+
+def export(
+    trained: artifacts.Artifact,
+    output: str | os.PathLike[str],
+    *,
+    which: str = "best",
+    draws: int = 16,
+    class_names: Sequence[str] = (),
+    overwrite: bool = False,
+) -> artifacts.Artifact:
+    """Exports a trained classifier as a SavedModel.
+
+    Args:
+      trained: the artifact of a training.
+      output: the folder to make; the SavedModel lies in its `saved_model`, a description in `serving.json`.
+      which: `best` or `last`.
+      draws: forward passes averaged per request; a model without noise takes 1 whatever is given.
+      class_names: for the description.
+      overwrite: replace what was made with other options.
+
+    Raises:
+      UserError: no such model, or what was written does not predict as the model does.
+    """
+    if draws < 1:
+        raise UserError(f"`draws` should be at least 1. Received: {draws}")
+    request = {"which": which, "draws": draws}
+    with artifacts.produce(output, "export", request, {"train": trained}, overwrite=overwrite) as work:
+        if work is not None:
+            model = load_classifier(trained.path / f"{which}.keras")
+            _export(model, work.path, draws if is_randomized(model) else 1, list(class_names), trained)
+    return artifacts.read(output, "export")
+
+
+def _export(
+    model: keras.Model, folder: pathlib.Path, draws: int, class_names: list[str], trained: artifacts.Artifact
+) -> None:
+    served = Served(model, draws)
+    tf.saved_model.save(served, str(folder / SAVED_MODEL), signatures=served.signatures())
+    shape = list(model.input_shape[1:])
+    _check(folder / SAVED_MODEL, model, shape)
+    write_json(folder / CARD, {
+        "signatures": {
+            "serving_default": {"images": {"dtype": "float32", "shape": [None, *shape], "range": [0, 1]}},
+            "serve_uint8": {"images": {"dtype": "uint8", "shape": [None, *shape], "range": [0, 255]}},
+        },
+        "outputs": {
+            "probabilities": "float32 (batch, classes), the mean over the draws",
+            "predictions": "int64 (batch,)",
+            SPREAD: "float32 (batch, classes), the standard deviation over the draws",
+        },
+        "draws": draws,
+        "class_names": class_names,
+        "model": trained.options.get("model"),
+        "defense": trained.options.get("defense"),
+        "trained": trained.fingerprint,
+    })  # fmt: skip
+
+
+def _check(path: pathlib.Path, model: keras.Model, shape: list[int]) -> None:
+    """Loads what was written and looks at its answers."""
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    loaded = tf.saved_model.load(str(path))
+    answers = loaded.signatures["serve_uint8"](images=tf.constant(images))
+    sums = answers["probabilities"].numpy().sum(-1)
+    if not np.allclose(sums, 1.0, atol=1e-4):
+        raise UserError(f"The exported model's probabilities should sum to 1. Received: {sums.tolist()}")
+    if not is_randomized(model):
+        wanted = keras.ops.convert_to_numpy(keras.ops.softmax(model(images / np.float32(255))))
+        if not np.allclose(answers["probabilities"].numpy(), wanted, atol=1e-4):
+            raise UserError("The exported model does not answer as the classifier does.")

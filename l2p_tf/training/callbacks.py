@@ -1,0 +1,258 @@
+"""What happens around the steps of a training: schedule, validation, history, best model, state, stopping."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.artifacts import atomic_write
+from l2p_tf.attacks.base import Attack
+from l2p_tf.inference import predict
+from l2p_tf.models.saving import save_classifier
+from l2p_tf.training.state import STATE, Progress, save_state
+from l2p_tf.training.trainer import RobustTrainer, theta_statistics
+from l2p_tf.types import UserError
+
+HISTORY = "history.csv"
+LOGS = "logs"
+BEST = "best.keras"
+LAST = "last.keras"
+
+
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """A signal asked to stop; the state is saved."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Schedule(keras.callbacks.Callback):
+    """Sets what depends on the epoch, and puts a resumed epoch's running means back."""
+
+    def __init__(self, progress: Progress, rate: Callable[[int], float], resumed: list[np.ndarray] | None) -> None:
+        super().__init__()
+        self.progress, self.rate, self.resumed = progress, rate, resumed
+        self.facts: dict[str, float] = {}
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Rates, noise, tau."""
+        self.facts = self.model.begin_epoch(epoch)
+        for optimizer in self.model.optimizers:
+            optimizer.learning_rate.assign(self.rate(epoch))
+        if self.resumed is not None:
+            # `fit` has just reset them.
+            for variable, value in zip(metric_variables(self.model), self.resumed, strict=True):
+                variable.assign(value)
+            self.resumed = None
+
+
+class Validation(keras.callbacks.Callback):
+    """Clean and robust accuracy on held-out images, every so many epochs and after the last.
+
+    Args:
+      images: uint8 (count, height, width, channels).
+      labels: integers (count,).
+      attack: for robust accuracy.
+      every: epochs between evaluations.
+      epochs: of the training.
+      batch_size: images a pass.
+      seed: of the attack and of the noise it meets.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        attack: Attack,
+        every: int,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.images, self.labels, self.attack = images, labels, attack
+        self.every, self.epochs, self.batch_size, self.seed = every, epochs, batch_size, seed
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds `validation_accuracy` and `validation_robust_accuracy` to the logs."""
+        if logs is None or ((epoch + 1) % self.every and epoch + 1 != self.epochs):
+            return
+        classifier = self.model.classifier
+        predictions = predict(classifier, self.images, self.seed + epoch, batch_size=self.batch_size).argmax(-1)
+        found = self.attack(classifier, self.images, self.labels, self.seed + epoch, batch_size=self.batch_size)
+        logs["validation_accuracy"] = float(np.mean(predictions == self.labels))
+        logs["validation_robust_accuracy"] = float(1.0 - np.mean(found.success))
+
+
+class History(keras.callbacks.Callback):
+    """One row per epoch: in the progress, as CSV, and for TensorBoard."""
+
+    def __init__(self, folder: pathlib.Path, progress: Progress, schedule: Schedule) -> None:
+        super().__init__()
+        self.folder, self.progress, self.schedule = folder, progress, schedule
+        self.writer = tf.summary.create_file_writer(str(folder / LOGS))
+        self.start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts the clock."""
+        self.start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the row."""
+        # Means that nothing was added to this epoch (no adversarial part yet) are left out.
+        empty = {name for name, mean in self.model.means.items() if float(mean.count) == 0.0}
+        row: dict[str, float] = {"epoch": epoch, "learning_rate": self.schedule.rate(epoch)}
+        row["seconds"] = round(self.progress.seconds + time.monotonic() - self.start, 3)
+        row |= {name: float(value) for name, value in (logs or {}).items() if name not in empty}
+        row |= self.schedule.facts | theta_statistics(self.model.classifier)
+        self.progress.history.append(row)
+        write_history(self.folder / HISTORY, self.progress.history)
+        with self.writer.as_default(step=epoch):
+            for name, value in row.items():
+                if name != "epoch":
+                    tf.summary.scalar(name, value)
+            for variable in self.model.theta:
+                tf.summary.histogram(variable.path, variable.value)
+        self.writer.flush()
+
+
+class BestModel(keras.callbacks.Callback):
+    """Keeps the model of the best validation accuracy, among the epochs in which the method is whole.
+
+    Args:
+      folder: where `best.keras` goes.
+      progress: holds the best so far.
+      criterion: the log to maximise.
+    """
+
+    def __init__(self, folder: pathlib.Path, progress: Progress, criterion: str) -> None:
+        super().__init__()
+        self.folder, self.progress, self.criterion = folder, progress, criterion
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves the classifier where it is the best so far; of equals, the later."""
+        value = (logs or {}).get(self.criterion)
+        if value is None or not self.model.is_mature(epoch):
+            return
+        if self.progress.best is None or value >= self.progress.best:
+            self.progress.best, self.progress.best_epoch = value, epoch
+            save_classifier(self.model.classifier, self.folder / BEST)
+
+
+class KeepState(keras.callbacks.Callback):
+    """Saves the state after every epoch, every so many minutes, and when a signal asks to stop.
+
+    A loss that is not finite stops the training before it is saved: the last good state stays.
+    """
+
+    def __init__(self, folder: pathlib.Path, progress: Progress, steps_per_epoch: int, minutes: float) -> None:
+        super().__init__()
+        self.path, self.progress, self.steps = folder / STATE, progress, steps_per_epoch
+        self.minutes, self.first_step = minutes, progress.step
+        self.signal: int | None = None
+        self.saved = self.begun = time.monotonic()
+        self.before: dict[int, Any] = {}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Listens for SIGINT and SIGTERM, where this is the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def release(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts the clock of the epoch."""
+        self.progress.epoch, self.begun = epoch, time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stops on a bad loss or a signal; saves when it is time."""
+        done = self.first_step + batch + 1
+        if batch % 20 == 0:
+            check_finite(self.progress.epoch, logs)
+        if done >= self.steps:
+            return  # The end of the epoch follows.
+        due = time.monotonic() - self.saved > 60 * self.minutes
+        if self.signal is not None or due:
+            check_finite(self.progress.epoch, logs)
+            spent = self.progress.seconds
+            self.progress.step, self.progress.seconds = done, spent + time.monotonic() - self.begun
+            self._save()
+            self.progress.seconds = spent
+            self._leave(f"epoch {self.progress.epoch + 1}, batch {done}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves; the next epoch starts at its first batch."""
+        check_finite(epoch, logs)
+        self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
+        self.first_step = 0
+        self._save()
+        self._leave(f"the end of epoch {epoch + 1}")
+
+    def _save(self) -> None:
+        save_state(self.path, self.model, self.progress)
+        self.saved = time.monotonic()
+
+    def _leave(self, where: str) -> None:
+        if self.signal is not None:
+            raise Interrupted(self.signal, f"stopped at {where}; run the same command to continue")
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = number
+
+
+class Bar(keras.callbacks.Callback):
+    """Moves a progress bar: one unit a batch."""
+
+    def __init__(self, advance: Callable[..., None]) -> None:
+        super().__init__()
+        self.advance, self.shown = advance, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Shows the loss a few times a second, so that a fast device need not wait for it."""
+        facts = {}
+        if logs and time.monotonic() - self.shown > 0.25:
+            self.shown = time.monotonic()
+            facts = {"loss": float(logs["loss"])}
+        self.advance(1, **facts)
+
+
+def metric_variables(trainer: RobustTrainer) -> list[keras.Variable]:
+    """The variables of the running means."""
+    return [variable for metric in trainer.metrics for variable in metric.variables]
+
+
+def check_finite(epoch: int, logs: dict[str, Any] | None) -> None:
+    """UserError where the running loss is not finite."""
+    loss = float((logs or {}).get("loss", 0.0))
+    if not math.isfinite(loss):
+        raise UserError(
+            f"The loss is {loss} in epoch {epoch + 1}. The last good state is kept; a lower --learning_rate may help."
+        )
+
+
+def write_history(path: pathlib.Path, rows: list[dict[str, float]]) -> None:
+    """The rows as CSV; cells without a value stay empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())

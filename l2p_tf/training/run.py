@@ -1,0 +1,236 @@
+"""A training from data to artifact: builds, resumes, fits, keeps the best and the last model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf import artifacts, inference
+from l2p_tf.attacks.base import Attack
+from l2p_tf.data.pipeline import TrainBatches
+from l2p_tf.data.store import ImageData
+from l2p_tf.defenses.base import Defense
+from l2p_tf.layers.noise import noise_layers
+from l2p_tf.models.base import Architecture, trainable_parameters
+from l2p_tf.models.saving import save_classifier
+from l2p_tf.progress import bar
+from l2p_tf.registry import spec_of
+from l2p_tf.training import callbacks as cb
+from l2p_tf.training.optimizers import MomentumSGD
+from l2p_tf.training.schedules import check_drops, learning_rate
+from l2p_tf.training.state import STATE, Progress, load_state
+from l2p_tf.training.trainer import RobustTrainer
+from l2p_tf.types import UserError
+
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What decides a training.
+
+    Attributes:
+      name: of the run, for reports.
+      model: the architecture.
+      defense: the defence.
+      validation_attack: measures robust validation accuracy.
+      epochs: of the training.
+      batch_size: images a step.
+      learning_rate: at the start.
+      drops: epochs at which the rate is multiplied by `drop_factor`.
+      drop_factor: see there.
+      momentum: Nesterov momentum of W's SGD.
+      weight_decay: coupled, on W only.
+      augment: crop and flip as the data set says.
+      mean: channel means the classifier subtracts; empty for the training images' own.
+      std: channel standard deviations it divides by; empty likewise.
+      validate_every: epochs between validations.
+      validation_limit: most validation images used; 0 for all.
+      precision: `float32` or `mixed_bfloat16`.
+      deterministic: the same bits on every run on the same machine.
+      seed: everything random derives from it.
+      published: the published table row this reproduces, such as `l2p_table1/ResNet-V1(20)/Learn2Perturb`; or empty.
+    """
+
+    name: str
+    model: Architecture
+    defense: Defense
+    validation_attack: Attack
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    drops: tuple[int, ...] = ()
+    drop_factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    augment: bool = True
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    validate_every: int = 1
+    validation_limit: int = 1000
+    precision: str = "float32"
+    deterministic: bool = False
+    seed: int = 0
+    published: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """As manifests hold it; specs in their canonical form, with the resolved options beside them."""
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Architecture | Defense | Attack):
+                values[field.name] = spec_of(value)
+                values[f"{field.name}_options"] = value.options()
+            else:
+                values[field.name] = list(value) if isinstance(value, tuple) else value
+        return values
+
+
+def train(
+    options: TrainOptions,
+    data: ImageData,
+    output: str | os.PathLike[str],
+    *,
+    jit_compile: bool | None = None,
+    checkpoint_minutes: float = 10.0,
+    overwrite: bool = False,
+) -> artifacts.Artifact:
+    """Trains, or continues, or finds it done; returns the artifact.
+
+    Args:
+      options: what to train.
+      data: on what.
+      output: the folder to make. It holds `best.keras` (by validation), `last.keras`, `history.csv` and TensorBoard's
+        `logs`.
+      jit_compile: compile the step with XLA; None does so on a GPU.
+      checkpoint_minutes: most time between saved states within an epoch.
+      overwrite: replace work made with other options.
+
+    Raises:
+      UserError: options that do not fit the data, or a loss that is not finite.
+      Interrupted: a signal asked to stop; the state is saved.
+    """
+    check_drops(options.drops, options.epochs)
+    device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    request = {**options.as_json(), "jit": inference.resolve_jit(jit_compile)}
+    with artifacts.produce(
+        output, "train", request, {"data": data.artifact}, seed=options.seed, device=device, overwrite=overwrite
+    ) as work:
+        if work is not None:
+            _train(options, data, work, inference.resolve_jit(jit_compile), checkpoint_minutes)
+    return artifacts.read(output, "train")
+
+
+def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = False) -> RobustTrainer:
+    """A compiled trainer with freshly seeded weights, optimizers built."""
+    # Keras draws the seeds of initializers from Python's generator, which this sets.
+    keras.utils.set_random_seed(options.seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(options.precision)
+    try:
+        classifier = options.model.build(
+            data.info.image_shape,
+            data.info.num_classes,
+            options.defense.factory(options.seed),
+            options.mean or data.info.mean,
+            options.std or data.info.std,
+        )
+        trainer = options.defense.trainer(classifier, options.seed)
+    finally:
+        keras.config.set_dtype_policy(before)
+    optimizer = MomentumSGD(options.learning_rate, options.momentum, decay=options.weight_decay, name="w_sgd")
+    trainer.compile(optimizer=optimizer, jit_compile=jit_compile)
+    trainer.build_optimizers()
+    return trainer
+
+
+def _train(
+    options: TrainOptions, data: ImageData, work: artifacts.Work, jit_compile: bool, checkpoint_minutes: float
+) -> None:
+    trainer = build_trainer(options, data, jit_compile)
+    batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
+    progress, means = Progress(), None
+    if (work.path / STATE).exists():
+        progress = load_state(work.path / STATE, trainer)
+        if progress.step:
+            means = [keras.ops.convert_to_numpy(variable) for variable in cb.metric_variables(trainer)]
+    schedule = cb.Schedule(progress, lambda epoch: _rate(options, epoch), means)
+    state = cb.KeepState(work.path, progress, batches.steps_per_epoch, checkpoint_minutes)
+    _, images, labels = data.sample("validation", options.validation_limit or None, options.seed)
+    validation = cb.Validation(
+        images,
+        labels,
+        options.validation_attack,
+        options.validate_every,
+        options.epochs,
+        options.batch_size,
+        options.seed,
+    )
+    robust = options.defense.trains_on_attacks
+    best = cb.BestModel(work.path, progress, "validation_robust_accuracy" if robust else "validation_accuracy")
+    steps = options.epochs * batches.steps_per_epoch
+    done = progress.epoch * batches.steps_per_epoch + progress.step
+    with bar(f"train {options.name}", steps, "batches", done) as advance:
+        batches.epoch, batches.start_step = progress.epoch, progress.step
+        follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: _position(batches, progress, epoch))
+        history = cb.History(work.path, progress, schedule)
+        try:
+            trainer.fit(
+                batches.dataset(),
+                epochs=options.epochs,
+                initial_epoch=progress.epoch,
+                verbose=0,
+                callbacks=[follow, schedule, validation, history, best, state, cb.Bar(advance)],
+            )
+        finally:
+            state.release()
+            history.writer.close()
+    save_classifier(trainer.classifier, work.path / cb.LAST)
+    if not (work.path / cb.BEST).exists():
+        raise UserError(
+            f"No epoch of {options.epochs} had the whole defence on (warm-up included) and was validated: "
+            "train longer, or shorten the warm-up."
+        )
+    (work.path / STATE).unlink(missing_ok=True)
+    work.notes.update(_notes(options, trainer, progress, batches.steps_per_epoch))
+
+
+def _position(batches: TrainBatches, progress: Progress, epoch: int) -> None:
+    """Tells the batches which epoch begins, and where: a resumed one goes on where it stopped."""
+    batches.epoch = epoch
+    batches.start_step = progress.step if epoch == progress.epoch else 0
+
+
+def _rate(options: TrainOptions, epoch: int) -> float:
+    return learning_rate(epoch, options.learning_rate, options.drops, options.drop_factor)
+
+
+def _notes(options: TrainOptions, trainer: RobustTrainer, progress: Progress, steps: int) -> dict[str, Any]:
+    seconds = [row["seconds"] for row in progress.history]
+    noisy = [row.get("noise_active", 0.0) for row in progress.history]
+    return {
+        "parameters": trainable_parameters(trainer.classifier),
+        "noise_parameters": sum(int(np.prod(v.shape)) for v in trainer.theta),
+        "best_epoch": progress.best_epoch,
+        "best_validation": progress.best,
+        "noisy_epochs": int(sum(noisy)),
+        "seconds_per_epoch": round(float(np.median(seconds)), 3),
+        "images_per_second": round(steps * options.batch_size / max(float(np.median(seconds)), 1e-9), 1),
+        "randomized": bool(noise_layers(trainer.classifier)),
+    }
+
+
+def make_deterministic() -> None:
+    """The same bits on every run on this machine: deterministic operations and, on a CPU, one thread.
+
+    Call it before TensorFlow is first used. With several threads a CPU's sums change with their order.
+    """
+    tf.config.experimental.enable_op_determinism()
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)

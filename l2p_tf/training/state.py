@@ -1,0 +1,85 @@
+"""All that decides a training's future, as one file: variables, optimizer slots, seeds, position, history, best."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import zipfile
+from typing import Any
+
+import keras
+import numpy as np
+
+from l2p_tf.artifacts import atomic_write
+from l2p_tf.training.trainer import RobustTrainer
+from l2p_tf.types import UserError
+
+STATE = "state.npz"
+_META = "meta"
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+      epoch: the epoch in progress, from 0.
+      step: batches of that epoch that are done.
+      history: one row per finished epoch.
+      best: validation accuracy of the best model so far; None before the first.
+      best_epoch: its epoch.
+      seconds: time spent on the epoch in progress, before the last stop.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best: float | None = None
+    best_epoch: int | None = None
+    seconds: float = 0.0
+
+
+def state_variables(trainer: RobustTrainer) -> dict[str, keras.Variable]:
+    """Every variable of the trainer, its classifier, seeds, metrics and optimizers, by a name of its own."""
+    found = [*trainer.classifier.variables, *trainer.weights, trainer.attack_seed.state]
+    for metric in trainer.metrics:
+        found += metric.variables
+    for optimizer in trainer.optimizers:
+        found += optimizer.variables
+    unique = {id(variable): variable for variable in found}
+    return {f"{number:04d}:{variable.path}": variable for number, variable in enumerate(unique.values())}
+
+
+def save_state(path: pathlib.Path, trainer: RobustTrainer, progress: Progress) -> None:
+    """Writes the state whole or not at all; the former one stays where that fails."""
+    arrays = {name: keras.ops.convert_to_numpy(value) for name, value in state_variables(trainer).items()}
+    meta = json.dumps(dataclasses.asdict(progress)).encode()
+    arrays[_META] = np.frombuffer(meta, np.uint8)
+    atomic_write(path, lambda file: np.savez(file, **arrays))
+
+
+def load_state(path: pathlib.Path, trainer: RobustTrainer) -> Progress:
+    """Restores a state into a trainer of the same model, defence and optimizers.
+
+    Raises:
+      UserError: the file is damaged, or of another model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, Any] = {name: file[name] for name in file.files}
+        progress = Progress(**json.loads(arrays.pop(_META).tobytes()))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{str(path)!r} is damaged: {error}. Pass --overwrite to train from the start.") from error
+    variables = state_variables(trainer)
+    for name in [*variables, *arrays]:
+        wanted = tuple(variables[name].shape) if name in variables else None
+        found = arrays[name].shape if name in arrays else None
+        if wanted != found:
+            raise UserError(
+                f"{str(path)!r} is the checkpoint of another model: {name.split(':')[-1]!r} has shape {found} there "
+                f"and {wanted} here."
+            )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+    return progress
