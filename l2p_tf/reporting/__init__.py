@@ -1,0 +1,1 @@
+"""Tables, plots and pages from finished results; models are never loaded here."""

@@ -1,0 +1,192 @@
+"""Images of a gallery as data URIs: clean, adversarial, and the scaled difference between the two."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import math
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from l2p_tf.evaluation.records import GALLERY
+from l2p_tf.reporting.runs import Evaluation, Run
+from l2p_tf.reporting.text import plain, strength
+from l2p_tf.types import UserError
+
+# Longest side of an image on the page. Larger ones would cost megabytes and be shown no larger.
+_SIDE = 96
+_KEYS = {
+    "clean": 4, "label": 1, "clean_prediction": 1, "clean_confidence": 1, "attacks": 1, "adversarial": 5,
+    "prediction": 2, "confidence": 2,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One image and what the model made of it."""
+
+    source: str
+    prediction: str
+    confidence: str
+    right: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Attacked:
+    """One example under one attack: the adversarial image and the source of the scaled difference."""
+
+    picture: Picture
+    difference: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One example: its label, the clean image and what each attack made of it."""
+
+    label: str
+    clean: Picture
+    attacked: tuple[Attacked, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """Head of an attack's column: its name, what it was allowed, and the factor of the differences below."""
+
+    label: str
+    detail: str
+    factor: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """Examples of one attack stage.
+
+    Attributes:
+      title: which model was attacked.
+      heads: the attacks.
+      examples: those shown.
+      total: how many the stage kept.
+    """
+
+    title: str
+    heads: tuple[Head, ...]
+    examples: tuple[Example, ...]
+    total: int
+
+
+def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
+    """The galleries of all runs that have one.
+
+    Args:
+      runs: the runs.
+      budget: bytes that all of them may take in the page, about; each shows one example at least.
+
+    Raises:
+      UserError: a gallery is damaged.
+    """
+    places = [
+        (run, evaluation)
+        for run in runs
+        for evaluation in run.evaluations
+        if evaluation.artifact and (evaluation.artifact.path / GALLERY).is_file()
+    ]
+    return [
+        shown
+        for run, evaluation in places
+        if (shown := _gallery(run, evaluation, _read(evaluation), budget // len(places)))
+    ]
+
+
+def data_uri(image: np.ndarray) -> str:
+    """An image (height, width, channels) in [0, 1] as a PNG in a data URI, reduced to the page's size where larger."""
+    pixels = np.clip(np.nan_to_num(image), 0, 1)
+    # Only one and three channels are pictures; anything else is shown by its mean.
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels if pixels.shape[-1] == 3 else pixels.mean(-1)
+    picture = Image.fromarray(np.round(255 * pixels).astype(np.uint8))
+    picture.thumbnail((_SIDE, _SIDE))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def scale_of(difference: np.ndarray) -> float:
+    """The factor that brings the largest change of an attack to half the range: whole where it is above 2."""
+    largest = float(np.max(np.abs(difference), initial=0.0))
+    if not math.isfinite(largest) or largest == 0:
+        return 1.0
+    factor = 0.5 / largest + 1e-4
+    return float(math.floor(factor)) if factor >= 2 else math.floor(100 * factor) / 100
+
+
+def _read(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    expected = "should hold the gallery of an attack stage"
+    path = evaluation.artifact.path / GALLERY if evaluation.artifact else None
+    try:
+        with np.load(str(path), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in _KEYS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{str(path)!r} {expected}: {error}") from error
+    attacks, count = len(arrays["attacks"]), len(arrays["clean"])
+    for key, rank in _KEYS.items():
+        wanted = (attacks, count) if rank in (2, 5) else (attacks,) if key == "attacks" else (count,)
+        if arrays[key].ndim != rank or arrays[key].shape[: len(wanted)] != wanted:
+            raise UserError(f"{str(path)!r} {expected}: `{key}` has shape {arrays[key].shape}")
+    return arrays
+
+
+def _gallery(run: Run, evaluation: Evaluation, arrays: dict[str, np.ndarray], budget: int) -> Gallery | None:
+    difference = arrays["adversarial"] - arrays["clean"]
+    factors = [scale_of(change) for change in difference]
+    firsts = {record.attack: record for record in reversed(evaluation.records)}
+    heads = []
+    for spec, factor in zip(map(str, arrays["attacks"]), factors, strict=True):
+        record = firsts.get(spec)
+        label = plain(record.label if record else spec)
+        heads.append(Head(label, strength(record) if record else "", f"{factor:g}"))
+    examples: list[Example] = []
+    spent = 0
+    for i in range(len(arrays["clean"])):
+        example = _example(run, arrays, difference, factors, i)
+        spent += _size(example)
+        if spent > budget and examples:
+            break
+        examples.append(example)
+    if not examples or not heads:
+        return None
+    title = run.name if evaluation.which == "best" else f"{run.name} ({plain(evaluation.which)})"
+    return Gallery(title, tuple(heads), tuple(examples), len(arrays["clean"]))
+
+
+def _example(run: Run, arrays: dict[str, np.ndarray], difference: np.ndarray, factors: list[float], i: int) -> Example:
+    label = int(arrays["label"][i])
+
+    def picture(image: np.ndarray, prediction: np.ndarray, confidence: np.ndarray) -> Picture:
+        right = int(prediction) == label
+        return Picture(data_uri(image), _class(run, int(prediction)), f"{100 * float(confidence):.0f}%", right)
+
+    attacked = tuple(
+        Attacked(
+            picture(arrays["adversarial"][a, i], arrays["prediction"][a, i], arrays["confidence"][a, i]),
+            data_uri(0.5 + factor * difference[a, i]),
+        )
+        for a, factor in enumerate(factors)
+    )
+    clean = picture(arrays["clean"][i], arrays["clean_prediction"][i], arrays["clean_confidence"][i])
+    return Example(_class(run, label), clean, attacked)
+
+
+def _class(run: Run, number: int) -> str:
+    names = run.info.get("class_names")
+    known = isinstance(names, list) and 0 <= number < len(names)
+    return plain(names[number], 40) if known else f"class {number}"  # type: ignore[index]
+
+
+def _size(example: Example) -> int:
+    images = [example.clean.source]
+    for attacked in example.attacked:
+        images += [attacked.picture.source, attacked.difference]
+    return sum(map(len, images))

@@ -1,0 +1,86 @@
+"""The curves of a training, read from its `history.csv`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from l2p_tf.types import UserError
+
+HISTORY = "history.csv"
+_THETA = "theta/"
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """Columns of a training's CSV by name, one value an epoch; NaN where a field was empty or not finite."""
+
+    columns: Mapping[str, np.ndarray]
+
+    @property
+    def epochs(self) -> np.ndarray:
+        """Numbers of the epochs."""
+        return self.columns["epoch"]
+
+    def curve(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Epochs and values of a column where it has values; None where it has none at all."""
+        values = self.columns.get(name)
+        if values is None or np.isnan(values).all():
+            return None
+        there = ~np.isnan(values)
+        return self.epochs[there], values[there]
+
+    @property
+    def noise_start(self) -> float | None:
+        """First epoch with the noise on; None where it never was."""
+        active = self.columns.get("noise_active")
+        on = np.flatnonzero(active == 1) if active is not None else ()
+        return float(self.epochs[on[0]]) if len(on) else None
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the noise layers, in order."""
+        names = [c[len(_THETA) : -len("/mean")] for c in self.columns if c.startswith(_THETA) and c.endswith("/mean")]
+        return [name for name in names if self.curve(f"{_THETA}{name}/mean") is not None]
+
+    def theta(self, layer: str, statistic: str) -> np.ndarray:
+        """`min`, `mean` or `max` of a layer's theta per epoch; NaN where it was not recorded."""
+        missing = np.full(len(self.epochs), np.nan)
+        return self.columns.get(f"{_THETA}{layer}/{statistic}", missing)
+
+
+def read_history(file: pathlib.Path) -> History | None:
+    """Reads a training's CSV.
+
+    Args:
+      file: the CSV; its first row names the columns, `epoch` among them.
+
+    Returns:
+      The history; None where there is no file or no epoch in it.
+
+    Raises:
+      UserError: the file is not such a table.
+    """
+    if not file.is_file():
+        return None
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            names = list(reader.fieldnames or ())
+        if not rows:
+            return None
+        if "epoch" not in names:
+            raise ValueError("no column `epoch`")
+        if any(None in row or None in row.values() or not row["epoch"] for row in rows):
+            raise ValueError("a row with too many or too few fields")
+        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{str(file)!r} should be the CSV of a training, one row an epoch: {error}") from error
+    for values in columns.values():
+        values[~np.isfinite(values)] = np.nan
+    return History(columns)

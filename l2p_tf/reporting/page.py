@@ -1,0 +1,218 @@
+"""The report as one HTML file that needs nothing else: no network, no script, every image inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from l2p_tf.artifacts import Artifact
+from l2p_tf.reporting import plots, svg, words
+from l2p_tf.reporting.gallery import galleries
+from l2p_tf.reporting.plots import Plot
+from l2p_tf.reporting.runs import Run
+from l2p_tf.reporting.tables import Table
+from l2p_tf.reporting.text import duration, plain, plural
+
+_TEMPLATES = pathlib.Path(__file__).with_name("templates")
+# With plots and text beside them the images of a page keep it below 5 MB.
+_IMAGE_BYTES = 3_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A plot inside the page: its element and its title."""
+
+    element: Markup
+    title: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """The plots of one training."""
+
+    run: str
+    drawings: tuple[Drawing, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Parameters and pace of one training, as text; empty where not known."""
+
+    run: str
+    parameters: str
+    noise_parameters: str
+    published: str
+    epochs: str
+    best_epoch: str
+    pace: str
+    time: str
+    device: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of one stage, as pairs of text."""
+
+    title: str
+    groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where one artifact comes from."""
+
+    stage: str
+    name: str
+    folder: str
+    fingerprint: str
+    inputs: str
+    finished: str
+
+
+def draw(runs: Sequence[Run], table: Table) -> tuple[list[Plot], list[tuple[Run, list[Plot]]]]:
+    """Draws all plots: those of the comparison, and those of each training that has curves."""
+    curves = [(run, plots.of_training(run.history, f"run-{i}", run.name)) for i, run in enumerate(runs) if run.history]
+    return plots.of_accuracies(table), [(run, drawn) for run, drawn in curves if drawn]
+
+
+def render(
+    title: str,
+    runs: Sequence[Run],
+    table: Table,
+    accuracies: Sequence[Plot],
+    curves: Sequence[tuple[Run, Sequence[Plot]]],
+) -> str:
+    """The page.
+
+    Args:
+      title: its title.
+      runs: what is reported.
+      table: their comparison.
+      accuracies: plots of the comparison.
+      curves: plots of each training.
+
+    Raises:
+      UserError: a gallery is damaged.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plural"] = plural
+    trained = [run for run in runs if run.train]
+    return environment.get_template("report.html").render(
+        title=title,
+        runs=runs,
+        table=table,
+        compared=any(entry.published for row in table.rows for entry in row.entries.values()),
+        paragraphs=words.paragraphs(table),
+        figures=words.figures(table),
+        facts=[_facts(run, table) for run in trained],
+        accuracies=[_drawing(plot) for plot in accuracies],
+        curves=[Curves(run.name, tuple(_drawing(plot) for plot in drawn)) for run, drawn in curves],
+        galleries=galleries(runs, _IMAGE_BYTES),
+        settings=[(run.name, _settings(run)) for run in runs],
+        lineage=_lineage(runs),
+    )
+
+
+def _drawing(plot: Plot) -> Drawing:
+    return Drawing(svg.inline(plot.svg, plot.name, plot.title), plot.title)
+
+
+def _facts(run: Run, table: Table) -> Facts:
+    target = next((row.target for row in table.rows if row.run is run), None)
+    manifest = run.train.manifest if run.train else {}
+    published = _count(target.parameters) if target else ""
+    if published and published != _count(run.note("parameters")):
+        published += " (differs)"
+    pace = run.note("images_per_second")
+    return Facts(
+        run.name,
+        _count(run.note("parameters")),
+        _count(run.note("noise_parameters")),
+        published,
+        _count(run.option("epochs", None)),
+        _count(run.note("best_epoch")),
+        f"{pace:,.0f}" if isinstance(pace, int | float) else "",
+        _duration(manifest.get("seconds")),
+        plain(manifest.get("device", "")),
+    )
+
+
+def _settings(run: Run) -> list[Settings]:
+    stages = [("Training", run.train)] if run.train else []
+    stages += [("Attack", e.artifact) for e in run.evaluations if e.artifact]
+    found = [Settings(name, _groups(artifact)) for name, artifact in stages]
+    if run.data:
+        facts = {k: v for k, v in run.info.items() if k != "class_names"}
+        found.append(Settings("Data", (("What it holds", _pairs(facts)), *_groups(run.data))))
+    return found
+
+
+def _groups(artifact: Artifact) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    manifest = artifact.manifest
+    made = {
+        "seed": manifest.get("seed"),
+        "device": manifest.get("device"),
+        "duration": _duration(manifest.get("seconds")),
+        "finished": manifest.get("finished"),
+        "python": manifest.get("python"),
+        **(manifest.get("packages") or {}),
+    }
+    groups = [("Options", _pairs(artifact.options)), ("Made with", _pairs(made))]
+    notes = manifest.get("notes") or {}
+    return tuple([*groups, ("Notes", _pairs(notes))] if notes else groups)
+
+
+def _pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((plain(key), _value(value)) for key, value in values.items())
+
+
+def _value(value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return plain("; ".join(map(str, value)) or "none")
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _lineage(runs: Sequence[Run]) -> list[Origin]:
+    rows: dict[str, Origin] = {}
+    for run in runs:
+        parts = [(run.data, plain(run.info.get("title") or run.info.get("name") or "data")), (run.train, run.name)]
+        parts += [(e.artifact, run.name) for e in run.evaluations]
+        for artifact, name in parts:
+            if artifact:
+                rows.setdefault(artifact.fingerprint, _origin(artifact, name))
+    return sorted(rows.values(), key=lambda row: ("data", "train", "attack").index(row.stage))
+
+
+def _origin(artifact: Artifact, name: str) -> Origin:
+    inputs = artifact.manifest.get("inputs") or {}
+    made_from = ", ".join(f"{plain(role)} {plain(digest)[:8]}" for role, digest in inputs.items())
+    return Origin(
+        artifact.stage,
+        name,
+        plain(artifact.path),
+        artifact.fingerprint[:8],
+        made_from,
+        plain(artifact.manifest.get("finished", "")),
+    )
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _duration(seconds: Any) -> str:
+    return duration(seconds) if isinstance(seconds, int | float) else ""

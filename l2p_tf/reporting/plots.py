@@ -1,0 +1,184 @@
+"""The plots of a report. Each is small and stands alone, so that a narrow page can set them one below the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from l2p_tf.evaluation.records import CLEAN
+from l2p_tf.reporting import svg
+from l2p_tf.reporting.history import History
+from l2p_tf.reporting.tables import Column, Table
+from l2p_tf.reporting.text import plain
+
+_WIDTH, _HEIGHT = 400, 270
+# More points than this cannot be told apart at the plots' width.
+_POINTS = 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """One plot.
+
+    Attributes:
+      name: of its file, and prefix of its ids; letters, digits and dashes.
+      title: what it shows, in a line.
+      svg: the document.
+    """
+
+    name: str
+    title: str
+    svg: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    column: str
+    label: str
+    color: str
+    dashes: str
+
+
+_LOSSES = (
+    _Line("loss", "total", svg.INK, "-"),
+    _Line("clean_loss", "clean", svg.BLUE, "--"),
+    _Line("adversarial_loss", "adversarial", svg.VERMILLION, ":"),
+)
+_ACCURACIES = (
+    _Line("clean_accuracy", "clean, train", svg.BLUE, "--"),
+    _Line("validation_accuracy", "clean, validation", svg.BLUE, "-"),
+    _Line("adversarial_accuracy", "adversarial, train", svg.VERMILLION, "--"),
+    _Line("validation_robust_accuracy", "adversarial, validation", svg.VERMILLION, "-"),
+)
+
+
+def of_training(history: History, name: str, run: str) -> list[Plot]:
+    """The plots of one training that its history has values for: loss, accuracy, theta.
+
+    Args:
+      history: its curves.
+      name: prefix for the plots' names.
+      run: its name, for their titles.
+    """
+    found = [
+        _curves(history, _LOSSES, f"{name}-loss", f"Loss of {run} by epoch", "loss", 1),
+        _curves(history, _ACCURACIES, f"{name}-accuracy", f"Accuracy of {run} by epoch", "accuracy, %", 100),
+        _theta(history, f"{name}-theta", f"Evolution of theta of {run}, mean over layers, by epoch"),
+    ]
+    return [plot for plot in found if plot is not None]
+
+
+def of_accuracies(table: Table) -> list[Plot]:
+    """One plot per column of the table: the accuracy of each run with its 95% interval."""
+    return [_accuracies(table, column, f"attack-{i}") for i, column in enumerate(table.columns)]
+
+
+def _plot(name: str, title: str, height: float, draw: Callable[[Axes], None]) -> Plot:
+    with svg.drawing(_WIDTH, height) as figure:
+        draw(figure.add_subplot())
+        return Plot(name, title, svg.to_svg(figure, name))
+
+
+def _curves(history: History, lines: Sequence[_Line], name: str, title: str, unit: str, factor: float) -> Plot | None:
+    drawn = [(line, curve) for line in lines if (curve := history.curve(line.column))]
+    if not drawn:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for line, (epochs, values) in drawn:
+            # Few points are each a measurement of its own, and a single one would not be seen as a line.
+            marker = "o" if len(epochs) <= 25 else ""
+            axes.plot(epochs, factor * values, line.dashes, color=line.color, marker=marker, label=line.label)
+        if factor == 100:
+            axes.set_ylim(-2, 102)
+        _finish(axes, history, unit)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if len(drawn) > 3 else 3, handlelength=2.6)
+
+    return _plot(name, title, _HEIGHT, draw)
+
+
+def _theta(history: History, name: str, title: str) -> Plot | None:
+    layers = history.layers
+    if not layers:
+        return None
+    means = np.stack([history.theta(layer, "mean") for layer in layers])
+    lows = np.stack([history.theta(layer, "min") for layer in layers])
+    highs = np.stack([history.theta(layer, "max") for layer in layers])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # An epoch in which no layer recorded anything is NaN.
+        mean, low, high = np.nanmean(means, 0), np.nanmin(lows, 0), np.nanmax(highs, 0)
+    shown = _thin(len(history.epochs))
+    epochs = history.epochs[shown]
+    marker = "o" if len(epochs) == 1 else ""
+
+    def draw(axes: Axes) -> None:
+        axes.fill_between(epochs, low[shown], high[shown], color=svg.GREEN, alpha=0.15, linewidth=0, label="min to max")
+        for i, layer in enumerate(means):
+            label = "each layer" if i == 0 else None
+            axes.plot(epochs, layer[shown], color=svg.GREEN, alpha=0.8, linewidth=0.8, label=label)
+        axes.plot(epochs, mean[shown], color=svg.INK, linewidth=2, marker=marker, label="mean")
+        axes.set_ylim(bottom=0)
+        _finish(axes, history, "theta")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=1.8)
+
+    return _plot(name, title, _HEIGHT, draw)
+
+
+def _finish(axes: Axes, history: History, unit: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(unit)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    start = history.noise_start
+    if start is None:
+        return
+    axes.axvline(start, color=svg.MUTED, linewidth=1, dashes=(2, 2))
+    late = start > (history.epochs[0] + history.epochs[-1]) / 2
+    axes.annotate(
+        "noise on",
+        (start, 1),
+        (-4 if late else 4, -4),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right" if late else "left",
+        va="top",
+        color=svg.MUTED,
+        fontsize=8.5,
+    )
+
+
+def _accuracies(table: Table, column: Column, name: str) -> Plot:
+    shown = [(row.name, row.entries[column.key]) for row in table.rows if column.key in row.entries]
+    places = np.arange(len(shown))[::-1]
+    color = svg.BLUE if column.key[0] == CLEAN else svg.VERMILLION
+
+    def draw(axes: Axes) -> None:
+        accuracies = np.array([entry.summary.accuracy for _, entry in shown])
+        lows = np.array([entry.summary.low for _, entry in shown])
+        highs = np.array([entry.summary.high for _, entry in shown])
+        errors = 100 * np.clip([accuracies - lows, highs - accuracies], 0, None)
+        axes.errorbar(100 * accuracies, places, xerr=errors, fmt="o", color=color, capsize=3, markersize=4)
+        for (_, entry), place in zip(shown, places, strict=True):
+            value = 100 * entry.summary.accuracy
+            axes.annotate(entry.accuracy, (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
+            if entry.published:
+                axes.plot(entry.published.value, place, "D", color=svg.INK, markerfacecolor="none")
+        axes.set_xlim(-4, 104)
+        axes.set_ylim(-0.6, len(shown) - 0.3)
+        axes.set_yticks(places, [plain(run, 22) for run, _ in shown])
+        axes.tick_params(axis="y", labelcolor=svg.INK, length=0)
+        axes.grid(visible=False, axis="y")
+        axes.set_title(plain(column.label, 60))
+        axes.set_xlabel("accuracy, %")
+
+    title = f"Accuracy of each run, {column.label} ({column.detail})"
+    return _plot(name, title, 110 + 34 * len(shown), draw)
+
+
+def _thin(count: int) -> np.ndarray:
+    """Indices of at most `_POINTS` of `count` epochs, first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))

@@ -1,0 +1,95 @@
+"""Makes a report from finished results: the page, the table as Markdown and CSV, and the plots."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+from l2p_tf import artifacts
+from l2p_tf.reporting import page, words
+from l2p_tf.reporting.runs import Run, find, gather, unfinished
+from l2p_tf.reporting.tables import Table, comparison
+from l2p_tf.reporting.text import escape_markdown, plain
+from l2p_tf.types import UserError
+
+STAGE = "report"
+TITLE = "Robustness report"
+HTML, MARKDOWN, CSV, PLOTS = "report.html", "report.md", "table.csv", "plots"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was made.
+
+    Attributes:
+      path: the artifact.
+      table: the comparison in it.
+      made: False where the artifact was there and up to date.
+      left_out: folders of unfinished work beside the results.
+    """
+
+    path: pathlib.Path
+    table: Table
+    made: bool
+    left_out: tuple[pathlib.Path, ...]
+
+
+def make(
+    folders: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    title: str = "",
+    *,
+    seed: int | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Makes the report artifact of all results in some folders.
+
+    Args:
+      folders: where the finished stages are: themselves, or up to two levels above them.
+      output: the artifact to make.
+      title: title of the page.
+      seed: for the manifest; nothing here is random.
+      overwrite: replace a report of other runs instead of refusing.
+
+    Raises:
+      UserError: a folder holds no results or damaged ones, or `output` is another report and `overwrite` is False.
+    """
+    paths = [pathlib.Path(folder) for folder in folders]
+    if not paths:
+        raise UserError("`runs` should name at least one folder with finished stages. Received: none")
+    title = plain(title) if title.strip() else TITLE
+    found = find(paths)
+    runs = gather(found)
+    table = comparison(runs)
+    # The fingerprint says which artifact it is, in whatever order and from wherever it comes.
+    inputs = {f"{artifact.stage} {artifact.fingerprint[:8]}": artifact for artifact in found}
+    options = {"title": title, "runs": [run.name for run in runs]}
+    with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
+        if work is not None:
+            write(work.path, runs, table, title)
+    return Report(pathlib.Path(output), table, work is not None, tuple(unfinished(paths)))
+
+
+def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str = TITLE) -> None:
+    """Writes page, Markdown, CSV and plots into a folder.
+
+    Raises:
+      UserError: a gallery of a run is damaged.
+    """
+    accuracies, curves = page.draw(runs, table)
+    html = page.render(title, runs, table, accuracies, curves)
+    (folder / PLOTS).mkdir(exist_ok=True)
+    for plot in [*accuracies, *(plot for _, drawn in curves for plot in drawn)]:
+        artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)
+    artifacts.atomic_write(folder / CSV, table.to_csv())
+    artifacts.atomic_write(folder / MARKDOWN, markdown(table, title))
+    artifacts.atomic_write(folder / HTML, html)
+
+
+def markdown(table: Table, title: str = TITLE) -> str:
+    """Title, summary and comparison as GitHub Markdown."""
+    blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, words.paragraphs(table))]
+    blocks.append("Accuracy in percent ± standard deviation over repeats (95% interval), number of examples.")
+    return "\n\n".join([*blocks, table.to_markdown()])

@@ -1,0 +1,192 @@
+"""Finds finished artifacts and puts together what belongs to one trained model."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from l2p_tf import artifacts
+from l2p_tf.artifacts import Artifact
+from l2p_tf.evaluation.records import Record, read_records
+from l2p_tf.reporting.history import HISTORY, History, read_history
+from l2p_tf.reporting.text import plain
+from l2p_tf.types import UserError
+
+_STAGES = ("data", "train", "attack")
+_DEPTH = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The records of one attack stage.
+
+    Attributes:
+      records: one per attack and repeat.
+      which: the weights attacked: `best` or `last`.
+      artifact: the attack stage; None for records that come from nowhere on disk.
+    """
+
+    records: tuple[Record, ...]
+    which: str = "best"
+    artifact: Artifact | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training and everything measured on it.
+
+    Attributes:
+      name: its name, different from that of every other run in the report.
+      key: fingerprint of the training.
+      train: the training; None where it was not given.
+      data: the data it was trained on; None where it was not given.
+      evaluations: its attack stages.
+      history: its curves; None where there are none.
+      info: what the data stage says about the data; empty where it was not given.
+    """
+
+    name: str
+    key: str
+    train: Artifact | None = None
+    data: Artifact | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    history: History | None = None
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def records(self) -> list[Record]:
+        """Every record of every evaluation."""
+        return [record for evaluation in self.evaluations for record in evaluation.records]
+
+    def option(self, name: str, default: Any = "") -> Any:
+        """An option of the training; the default where the training or the option is missing."""
+        return self.train.options.get(name, default) if self.train else default
+
+    def note(self, name: str, default: Any = None) -> Any:
+        """A note of the training; the default where the training or the note is missing."""
+        return self.train.manifest.get("notes", {}).get(name, default) if self.train else default
+
+
+def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
+    """Finds the finished data, train and attack artifacts in folders and up to two levels below them.
+
+    Args:
+      folders: where to look, in the order the report should have.
+
+    Returns:
+      The artifacts; each once, however many folders hold it.
+
+    Raises:
+      UserError: a folder is not there, holds no such artifact, or one in it is damaged.
+    """
+    found: dict[str, Artifact] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"`runs` should name folders that exist. Received: {str(folder)!r}")
+        here = [_open(path) for path in _manifests(folder, _DEPTH)]
+        wanted = [artifact for artifact in here if artifact.stage in _STAGES]
+        if not wanted:
+            stages = ", ".join(sorted({artifact.stage for artifact in here})) or "none"
+            raise UserError(
+                f"{str(folder)!r} should hold finished train and attack stages, itself or up to two levels below. "
+                f"Stages found there: {stages}"
+            )
+        # Trainings in the order in which they ended, which is the order a pipeline was told.
+        for artifact in sorted(wanted, key=lambda a: (str(a.manifest.get("finished", "")), str(a.path))):
+            found.setdefault(artifact.fingerprint, artifact)
+    return list(found.values())
+
+
+def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Folders of work in progress beside the artifacts: what a report leaves out."""
+    return [
+        path
+        for folder in folders
+        for depth in range(1, _DEPTH + 1)
+        for path in sorted(folder.glob("/".join(["*"] * depth) + ".partial"))
+    ]
+
+
+def gather(found: Sequence[Artifact]) -> list[Run]:
+    """Joins trainings with their data and attacks by fingerprint.
+
+    Args:
+      found: the artifacts, as `find` gives them.
+
+    Returns:
+      One run per training, then one per training that attacks name but that is not there.
+
+    Raises:
+      UserError: there is neither a training nor an attack, or results, a history or facts cannot be read.
+    """
+    data = {a.fingerprint: a for a in found if a.stage == "data"}
+    trains = {a.fingerprint: a for a in found if a.stage == "train"}
+    evaluations: dict[str, list[Evaluation]] = collections.defaultdict(list)
+    for artifact in found:
+        if artifact.stage == "attack":
+            which = str(artifact.options.get("which", "best"))
+            evaluation = Evaluation(tuple(read_records(artifact.path)), which, artifact)
+            if evaluation.records:
+                evaluations[_input(artifact, "train") or artifact.fingerprint].append(evaluation)
+    keys = list(dict.fromkeys([*trains, *evaluations]))
+    if not keys:
+        raise UserError("`runs` should name folders with a finished train or attack stage. Only data was found.")
+    names = _names({key: _name(trains.get(key), evaluations[key]) for key in keys})
+    runs = []
+    for key in keys:
+        train = trains.get(key)
+        inputs = [train] if train else [e.artifact for e in evaluations[key]]
+        source = next((data[digest] for a in inputs if a and (digest := _input(a, "data")) in data), None)
+        history = read_history(train.path / HISTORY) if train else None
+        info = _read_info(source.path / "info.json") if source else {}
+        runs.append(Run(names[key], key, train, source, tuple(evaluations[key]), history, info))
+    return runs
+
+
+def from_records(records: Iterable[Record]) -> list[Run]:
+    """Runs made of bare records, one per model name, for tables without artifacts."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.model, []).append(record)
+    return [Run(plain(name), name, evaluations=(Evaluation(tuple(group)),)) for name, group in groups.items()]
+
+
+def _manifests(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
+    if (folder / artifacts.MANIFEST).is_file():
+        return [folder]
+    if not depth:
+        return []
+    # A stage that was killed while it finished leaves a manifest in NAME.partial or NAME.old; neither is a result.
+    children = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.suffix not in (".partial", ".old")]
+    return [path for child in children for path in _manifests(child, depth - 1)]
+
+
+def _open(path: pathlib.Path) -> Artifact:
+    artifact = artifacts.read(path, verify=False)
+    return artifacts.read(path, artifact.stage) if artifact.stage in _STAGES else artifact
+
+
+def _read_info(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{str(file)!r} should hold the facts of a data stage: {error}") from error
+
+
+def _input(artifact: Artifact, role: str) -> str:
+    return str(artifact.manifest.get("inputs", {}).get(role, ""))
+
+
+def _name(train: Artifact | None, evaluations: list[Evaluation]) -> str:
+    name = train.options.get("name") if train else evaluations[0].records[0].model
+    return plain(name or (train.path.name if train else ""))
+
+
+def _names(names: Mapping[str, str]) -> dict[str, str]:
+    """Names that differ: where two runs share one, each gets the beginning of its fingerprint."""
+    times = collections.Counter(names.values())
+    return {key: name if times[name] == 1 else f"{name} [{key[:6]}]" for key, name in names.items()}

@@ -1,0 +1,95 @@
+"""How figures are put into words, the same on the page, in Markdown and on the console."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+from l2p_tf.evaluation.records import CLEAN, Record
+
+# From this many examples on, the second decimal of a percentage is worth printing.
+_FINE = 2000
+
+
+def plain(value: Any, limit: int | None = None) -> str:
+    """Any value as one line of printable text; names of runs and classes are input and may hold anything.
+
+    Args:
+      value: what to show.
+      limit: number of characters after which the text is cut off.
+    """
+    text = str(value).encode("utf-8", "replace").decode("utf-8")
+    # Cc: control characters (terminal escapes, NUL); Cf: invisible ones, such as those that reverse the reading order.
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    text = re.sub(r" +", " ", text).strip() or "(no name)"
+    return text if limit is None or len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def percent(share: float, count: int) -> str:
+    """A share as a percentage without its sign, as fine as `count` examples allow."""
+    return f"{100 * share:.{2 if count >= _FINE else 1}f}"
+
+
+def interval(low: float, high: float, count: int) -> str:
+    """An interval of shares in percent: its ends with a dash between them."""
+    return f"{percent(low, count)}\N{EN DASH}{percent(high, count)}"
+
+
+def number(value: float) -> str:
+    """A published number in percent: at least one decimal, two where it has them."""
+    text = f"{value:.2f}"
+    return text[:-1] if text.endswith("0") else text
+
+
+def signed(value: float, count: int) -> str:
+    """A difference in percentage points with its sign, `−` being a true minus."""  # noqa: RUF002
+    text = f"{abs(value):.{2 if count >= _FINE else 1}f}"
+    return ("+" if value >= 0 else "\N{MINUS SIGN}") + text
+
+
+def epsilon(value: float) -> str:
+    """A radius: `8/255` where it is a whole number of gray levels, otherwise a decimal number."""
+    levels = round(value * 255)
+    return f"{levels}/255" if 0 < levels <= 64 and abs(value * 255 - levels) < 1e-4 else f"{value:.4g}"
+
+
+def strength(record: Record) -> str:
+    """What an attack was allowed, in one line: norm, epsilon, steps, restarts and draws."""
+    if record.attack == CLEAN:
+        return "unperturbed images"
+    norm = {"linf": "L∞", "l2": "L2"}.get(str(record.norm), plain(record.norm))
+    parts = [norm] if record.norm else []
+    if record.epsilon is not None:
+        parts.append(f"ε {epsilon(record.epsilon)}")
+    if record.steps:
+        parts.append(plural(record.steps, "step"))
+    if record.restarts > 1:
+        parts.append(plural(record.restarts, "restart"))
+    if record.draws > 1:
+        parts.append(f"EOT over {record.draws} draws")
+    if record.backend != "l2p_tf":
+        parts.append(plain(record.backend))
+    return ", ".join(parts)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 step`, `20 steps`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min`, `3.4 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def escape_markdown(text: str) -> str:
+    """Text in which neither Markdown nor HTML sees markup."""
+    return re.sub(r"([\\`*_\[\]#!|<>&~])", r"\\\1", text)

@@ -1,0 +1,143 @@
+"""The summary of a comparison in words: nothing is said that the intervals do not bear out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from l2p_tf.evaluation.records import CLEAN
+from l2p_tf.reporting.tables import Column, Entry, Row, Table
+from l2p_tf.reporting.text import listed, plural
+
+# Beyond this many rows a sentence that names each of them is no longer read.
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A key figure: what it is, its value, and what must be known with it."""
+
+    label: str
+    value: str
+    note: str
+
+
+def paragraphs(table: Table) -> list[str]:
+    """One paragraph for each data set and split."""
+    texts = [_paragraph(table, rows) for rows in _groups(table)]
+    idle = [row.name for row in table.rows if not row.entries]
+    if idle:
+        texts.append(f"Not attacked, so without accuracies: {listed(idle)}.")
+    return texts
+
+
+def figures(table: Table) -> list[Figure]:
+    """Key figures of the first data set: highest clean accuracy, and highest under the hardest common attack."""
+    groups = _groups(table)
+    if not groups:
+        return []
+    rows = groups[0]
+    found = []
+    clean = [column for column in table.columns if column.key[0] == CLEAN]
+    for column in [*clean, *_hardest(table, rows)]:
+        measured = _measured(rows, column)
+        if not measured:
+            continue
+        best, entry = max(measured, key=lambda pair: pair[1].summary.accuracy)
+        kind = "on clean images" if column in clean else f"under {column.label}"
+        note = f"{best.name}; 95% interval {entry.interval}"
+        level = [row.name for row, other in measured if row is not best and other.summary.high >= entry.summary.low]
+        if level:
+            note += f", overlapping with {_whose(level)}"
+        found.append(Figure(f"{'Highest' if len(measured) > 1 else 'Accuracy'} {kind}", f"{entry.accuracy}%", note))
+    counts = sorted({entry.count for row in rows for entry in row.entries.values()})
+    size = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    found.append(Figure("Images judged", size, f"{rows[0].dataset}, {rows[0].split} split"))
+    return found
+
+
+def _groups(table: Table) -> list[list[Row]]:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in table.rows:
+        if row.entries:
+            groups.setdefault((row.dataset, row.split), []).append(row)
+    return list(groups.values())
+
+
+def _measured(rows: Sequence[Row], column: Column) -> list[tuple[Row, Entry]]:
+    return [(row, row.entries[column.key]) for row in rows if column.key in row.entries]
+
+
+def _hardest(table: Table, rows: Sequence[Row]) -> list[Column]:
+    """The attack that all rows were put to and that left the lowest mean accuracy; none where there is no such."""
+    common = [c for c in table.columns if c.key[0] != CLEAN and len(_measured(rows, c)) == len(rows)]
+
+    def mean(column: Column) -> float:
+        return sum(entry.summary.accuracy for _, entry in _measured(rows, column)) / len(rows)
+
+    return [min(common, key=mean)] if common else []
+
+
+def _paragraph(table: Table, rows: Sequence[Row]) -> str:
+    attacks = {key for row in rows for key in row.entries if key[0] != CLEAN}
+    names = [row.name for row in rows]
+    who = listed(names) if len(rows) <= _NAMED else plural(len(rows), "model")
+    sentences = [
+        f"On {rows[0].dataset} ({rows[0].split} split), {who} {'was' if len(rows) == 1 else 'were'} judged "
+        + (f"under {plural(len(attacks), 'attack')}." if attacks else "on clean images only.")
+    ]
+    clean = next((c for c in table.columns if c.key[0] == CLEAN), None)
+    if clean and (measured := _measured(rows, clean)):
+        sentences.append(_range("Clean accuracy", measured))
+    worst = [(row, min(row.attacked, key=lambda e: e.summary.accuracy)) for row in rows if row.attacked]
+    if worst:
+        sentences.append(_lowest(table, worst))
+    if len(worst) > 1:
+        hardest = _hardest(table, rows)
+        sentences.append(_order(hardest[0], rows) if hardest else "No attack was run on all of them.")
+    if worst:
+        sentences.append("An accuracy under attack is an upper bound: an attack that was not tried may lower it.")
+    return " ".join(sentences)
+
+
+def _range(what: str, measured: Sequence[tuple[Row, Entry]]) -> str:
+    ordered = sorted(measured, key=lambda pair: pair[1].summary.accuracy)
+    (low, first), (high, last) = ordered[0], ordered[-1]
+    if len(ordered) == 1:
+        return f"{what} is {first.accuracy}% (95% interval {first.interval}%)."
+    return f"{what} lies between {first.accuracy}% ({low.name}) and {last.accuracy}% ({high.name})."
+
+
+def _lowest(table: Table, worst: Sequence[tuple[Row, Entry]]) -> str:
+    labels = {column.key: column.label for column in table.columns}
+    if len(worst) > _NAMED:
+        return _range("The lowest accuracy of a model under any of its attacks", worst)
+    parts = []
+    for row, entry in worst:
+        first = entry.summary.first
+        label = labels[first.attack, first.backend]
+        parts.append(f"{row.name} {entry.accuracy}% ({label}; 95% interval {entry.interval}%)")
+    return f"Lowest accuracy under any of the attacks: {'; '.join(parts)}."
+
+
+def _order(column: Column, rows: Sequence[Row]) -> str:
+    """Who is ahead under an attack, said only of those whose intervals lie apart."""
+    ordered = sorted(_measured(rows, column), key=lambda pair: -pair[1].summary.accuracy)
+    (best, top), others = ordered[0], ordered[1:]
+    level = [row.name for row, entry in others if entry.summary.high >= top.summary.low]
+    below = [row.name for row, entry in others if entry.summary.high < top.summary.low]
+    text = f"Under {column.label}, the attack that all share and that left the least on average, "
+    if not level:
+        rest = "that of the other lies" if len(below) == 1 else "those of the others lie"
+        return text + f"{best.name} is highest with {top.accuracy}%; {rest} below its 95% interval, without overlap."
+    text += f"{best.name} has the highest value, {top.accuracy}%, but its 95% interval overlaps with "
+    text += f"{_whose(level)}: this does not tell them apart."
+    if below:
+        text += f" {_whose(below)[0].upper() + _whose(below)[1:]} {'lies' if len(below) == 1 else 'lie'} below."
+    return text
+
+
+def _whose(names: list[str]) -> str:
+    if len(names) > _NAMED:
+        return f"those of {len(names)} others"
+    return f"{'that' if len(names) == 1 else 'those'} of {listed(names)}"

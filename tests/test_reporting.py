@@ -1,0 +1,805 @@
+"""The report, made from small synthetic artifacts."""
+
+import base64
+import csv
+import dataclasses
+import html
+import html.parser
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from l2p_tf import artifacts
+from l2p_tf.evaluation.records import CLEAN, Record, wilson_interval, write_records
+from l2p_tf.reporting import gallery, plots, published, report, svg, text, words
+from l2p_tf.reporting.history import read_history
+from l2p_tf.reporting.runs import find, from_records, gather
+from l2p_tf.reporting.tables import comparison, console_table
+from l2p_tf.types import UserError
+
+EVIL = "<script>alert('$x^2$ & \"q\"')</script>"
+ATTACKS = (
+    ("clean", "clean", None, None, 0, 1),
+    ("fgsm", "FGSM", "linf", 8 / 255, 1, 1),
+    ("pgd(step_size=0.01, steps=7)", "PGD-7", "linf", 8 / 255, 7, 1),
+    ("pgd(draws=10)", "PGD-20 EOT-10", "linf", 8 / 255, 20, 10),
+)
+# Correct answers of 360 for each attack above.
+CORRECT = {"none": (354, 90, 20, 20), "pgd": (350, 300, 290, 289), "learn2perturb": (349, 310, 301, 296)}
+
+
+def make_data(root, names=None, name="digits"):
+    options = {"dataset": name, "seed": 0}
+    with artifacts.produce(root / "data", "data", options, seed=0) as work:
+        info = {"name": name, "title": "Handwritten digits", "image_shape": [8, 8, 1], "num_classes": 10}
+        info["class_names"] = names or [str(i) for i in range(10)]
+        info["counts"] = {"train": 1000, "validation": 200, "test": 360}
+        artifacts.write_json(work.path / "info.json", info)
+    return artifacts.read(root / "data")
+
+
+def make_train(root, data, name="pgd", folder=None, epochs=12, layers=3, history=True, **options):
+    noisy = name.startswith("learn2perturb")
+    resolved = {
+        "name": name, "defense": "learn2perturb(gamma=0.0001)" if noisy else name, "model": "resnet_v1(depth=8)",
+        "epochs": epochs, "batch_size": 128, "learning_rate": 0.1, "seed": 3, "published": "", **options,
+    }  # fmt: skip
+    path = root / (folder or f"train_{name}")
+    with artifacts.produce(path, "train", resolved, {"data": data}, seed=3) as work:
+        (work.path / "best.keras").write_bytes(b"weights of " + name.encode("utf-8", "replace"))
+        if history:
+            write_history(work.path / "history.csv", epochs, layers if noisy else 0)
+        work.notes.update(parameters=78_330, noise_parameters=4_096 if noisy else 0, best_epoch=epochs - 1)
+        work.notes.update(images_per_second=1234.5, seconds_per_epoch=1.2)
+    return artifacts.read(path)
+
+
+def write_history(path, epochs, layers):
+    t = np.arange(epochs)
+    columns = {"epoch": t, "learning_rate": 0.1 + 0 * t, "seconds": 1.0 + 0 * t, "loss": 2.3 * np.exp(-t / epochs)}
+    columns |= {"clean_loss": columns["loss"] * 0.8, "adversarial_loss": columns["loss"] * 1.2}
+    columns |= {
+        "clean_accuracy": 1 - np.exp(-4 * t / epochs),
+        "adversarial_accuracy": 0.8 * (1 - np.exp(-3 * t / epochs)),
+    }
+    columns |= {"validation_accuracy": columns["clean_accuracy"] * 0.97}
+    robust = 0.78 * columns["adversarial_accuracy"]
+    columns |= {"validation_robust_accuracy": ["" if i % 2 else v for i, v in enumerate(robust)]}
+    columns |= {"noise_active": (t >= (epochs // 3 if layers else epochs)).astype(int), "tau": 1 + 0.1 * t}
+    for i in range(layers):
+        mean = 0.25 + (i + 1) * 0.02 * np.maximum(0, t - epochs // 3) / epochs * 3
+        columns |= {
+            f"theta/noise_{i}/min": mean * 0.4,
+            f"theta/noise_{i}/mean": mean,
+            f"theta/noise_{i}/max": mean * 1.7,
+        }
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def make_records(name, correct=CORRECT["pgd"], attacks=ATTACKS, count=360, randomized=False, repeats=1, **fields):
+    return [
+        Record(**{
+            "model": name, "dataset": "digits", "split": "test", "attack": spec, "label": label, "norm": norm,
+            "epsilon": epsilon, "steps": steps, "restarts": 1, "draws": draws, "backend": "l2p_tf", "repeat": repeat,
+            "seed": repeat, "randomized": randomized, "count": count, "correct": right + 2 * repeat,
+            "gradients": 1.0, "forwards": 1.0, "seconds": 0.5, "arrays": "arrays/0.npz", **fields,
+        })
+        for (spec, label, norm, epsilon, steps, draws), right in zip(attacks, correct, strict=True)
+        for repeat in range(repeats)
+    ]  # fmt: skip
+
+
+def make_attack(root, train, data, records, folder=None, which="best", examples=6, shape=(8, 8, 1), **options):
+    specs = list(dict.fromkeys(record.attack for record in records if record.attack != CLEAN))
+    resolved = {"attacks": specs, "split": "test", "limit": 0, "repeats": 2, "seed": 5, "which": which, **options}
+    path = root / (folder or train.path.name.replace("train", "attack"))
+    rng = np.random.default_rng(0)
+    with artifacts.produce(path, "attack", resolved, {"train": train, "data": data}, seed=5) as work:
+        write_records(work.path, records)
+        clean = rng.random((examples, *shape), np.float32)
+        noise = rng.uniform(-8 / 255, 8 / 255, (len(specs), *clean.shape)).astype(np.float32)
+        np.savez(
+            work.path / "gallery.npz",
+            clean=clean, label=np.arange(examples, dtype=np.int32) % 10,
+            clean_prediction=np.arange(examples, dtype=np.int32) % 10,
+            clean_confidence=np.full(examples, 0.98, np.float32), attacks=np.array(specs, dtype=np.str_),
+            adversarial=np.clip(clean + noise, 0, 1),
+            prediction=rng.integers(0, 10, (len(specs), examples)).astype(np.int32),
+            confidence=rng.random((len(specs), examples), np.float32),
+        )  # fmt: skip
+    return artifacts.read(path)
+
+
+def make_runs(root):
+    """Three runs on digits: none, pgd, learn2perturb (randomized, two repeats), each under three attacks."""
+    data = make_data(root)
+    for name, correct in CORRECT.items():
+        train = make_train(root, data, name)
+        noisy = name == "learn2perturb"
+        make_attack(root, train, data, make_records(name, correct, randomized=noisy, repeats=2 if noisy else 1))
+    return root
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return make_runs(tmp_path_factory.mktemp("digits") / "runs")
+
+
+@pytest.fixture(scope="module")
+def digits_report(digits, tmp_path_factory):
+    output = tmp_path_factory.mktemp("made") / "report"
+    return report.make([digits], output, "Digits").path
+
+
+def runs_by_name(root):
+    return {run.name: run for run in gather(find([root]))}
+
+
+# Published numbers.
+
+
+def test_published_cells_are_those_of_the_tables():
+    cells = published.load().cells
+    one = [c for c in cells if c.table == "l2p_table1"]
+    two = [c for c in cells if c.table == "l2p_table2"]
+    assert (len(one), len(two)) == (3 * 12, 8 * 9)
+    assert len({c.row for c in one}) == 3
+    assert len({c.row for c in two}) == 8
+
+    def total(table, column, metric):
+        return round(sum(c.value for c in table if (c.column, c.metric) == (column, metric)), 2)
+
+    assert [total(one, "No defense", m) for m in ("clean", "pgd", "fgsm")] == [280.6, 0.1, 81.4]
+    assert [total(one, "Learn2Perturb", m) for m in ("clean", "pgd", "fgsm")] == [253.74, 162.03, 182.37]
+    assert [total(two, "PNI", m) for m in ("clean", "pgd", "fgsm")] == [689.41, 375.52, 439.86]
+    assert [total(two, "Learn2Perturb", m) for m in ("clean", "pgd", "fgsm")] == [680.92, 434.41, 487.66]
+    assert round(sum(c.spread or 0 for c in two), 2) == 26.55
+
+
+def test_suspect_cells_are_marked():
+    suspects = [c for c in published.load().cells if c.suspect]
+    assert len([c for c in suspects if (c.value, c.spread) == (54.62, 0.06)]) == 6
+    others = {(c.table, c.row, c.value) for c in suspects if c.value != 54.62}
+    assert others == {
+        ("l2p_table1", "ResNet-V1(56)", 54.84),
+        ("l2p_table1", "ResNet-V2(18)", 56.06),
+        ("l2p_table2", "ResNet-V2(18)", 56.06),
+    }
+    assert all(c.metric == "pgd" for c in suspects)
+
+
+@pytest.mark.skipif(not os.environ.get("L2P_TF_PAPERS"), reason="L2P_TF_PAPERS names no folder with the papers")
+def test_published_cells_are_what_the_paper_prints():
+    lines = (pathlib.Path(os.environ["L2P_TF_PAPERS"]) / "learn2perturb.txt").read_text("utf-8").splitlines()
+    for table, columns in (("l2p_table1", 4), ("l2p_table2", 3)):
+        facts = published.load().tables[table]
+        for row, parameters in facts["parameters"].items():
+            begin = f"{row.replace('x]', chr(0xD7) + ']')} {parameters:,} "
+            printed = [line[len(begin) :].split() for line in lines if line.startswith(begin)]
+            (values,) = [numbers for numbers in printed if len(numbers) == 3 * columns]
+            cells = [c for c in published.load().cells if (c.table, c.row) == (table, row)]
+            assert len(cells) == len(values)
+            for cell, value in zip(cells, values, strict=True):
+                number, _, spread = value.partition("±")
+                assert (cell.value, cell.spread) == (float(number), float(spread) if spread else None), (row, value)
+            assert [c.column for c in cells[::3]] == facts["columns"]
+            assert [c.metric for c in cells[:3]] == ["clean", "pgd", "fgsm"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("table9", r"table/row/column.*Received: 'table9'"),
+        ("table9/ResNet-V1(20)/PNI", "should name a table: l2p_table1, l2p_table2. Received: 'table9'"),
+        (
+            "l2p_table1/ResNet-V1(32)/Vanilla",
+            r"row of l2p_table1: ResNet-V1\(20\), ResNet-V1\(56\), .*'ResNet-V1\(32\)'",
+        ),
+        ("l2p_table2/ResNet-V1(32)/Vanilla", "column of l2p_table2: PNI, Adv-BNN, Learn2Perturb. Received: 'Vanilla'"),
+    ],
+)
+def test_an_unknown_published_row_lists_what_is_there(reference, message):
+    with pytest.raises(UserError, match=message):
+        published.load().target(reference)
+
+
+def test_a_published_row_has_its_parameters_and_cells():
+    target = published.load().target("l2p_table2/ResNet-V1(20)[1.5\N{MULTIPLICATION SIGN}]/Learn2Perturb")
+    assert target.parameters == 605_026
+    assert {metric: cell.value for metric, cell in target.cells.items()} == {"clean": 85.4, "pgd": 53.32, "fgsm": 61.1}
+    assert target.title == "Learn2Perturb, Table 2, ResNet-V1(20)[1.5x], Learn2Perturb"
+
+
+PAPER_PGD = {"attack": "pgd(step_size=0.01, steps=7)", "steps": 7}
+
+
+@pytest.mark.parametrize(
+    ("fields", "metric"),
+    [
+        (PAPER_PGD, "pgd"),
+        (PAPER_PGD | {"dataset": "CIFAR-10 (JPEG)"}, "pgd"),
+        (PAPER_PGD | {"dataset": "cifar100"}, None),
+        (PAPER_PGD | {"split": "validation"}, None),
+        (PAPER_PGD | {"attack": "pgd(steps=7)"}, None),
+        (PAPER_PGD | {"attack": "pgd(step_size=0.02, steps=7)"}, None),
+        (PAPER_PGD | {"attack": "pgd(step_size=0.01, steps=7, random_start=False)"}, None),
+        (PAPER_PGD | {"attack": "other(step_size=0.01, steps=7)"}, None),
+        (PAPER_PGD | {"steps": 20}, None),
+        (PAPER_PGD | {"norm": "l2"}, None),
+        (PAPER_PGD | {"epsilon": 4 / 255}, None),
+        (PAPER_PGD | {"draws": 10}, None),
+        (PAPER_PGD | {"restarts": 2}, None),
+        ({"attack": "fgsm", "steps": 1}, "fgsm"),
+        ({"attack": "fgsm(draws=5)", "steps": 1, "draws": 5}, None),
+        ({"attack": "clean", "norm": None, "epsilon": None}, "clean"),
+        ({"attack": "not a spec("}, None),
+    ],
+)
+def test_only_the_papers_setting_is_compared(fields, metric):
+    target = published.load().target("l2p_table1/ResNet-V1(20)/Learn2Perturb")
+    (record,) = make_records("a", (100,), ATTACKS[2:3], dataset="cifar10")
+    cell = target.cell_for(dataclasses.replace(record, **fields))
+    assert (cell.metric if cell else None) == metric
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": 101.0}, "in percent"),
+        ({"column": "Magic"}, "row and column should be declared"),
+        ({"metric": "magic"}, "metric should be declared"),
+        ({"suspect": True}, "`reason` should be declared"),
+        ({"metric": "pgd"}, "twice"),
+    ],
+)
+def test_a_wrong_cell_is_refused(change, message):
+    data = json.loads(published.FILE.read_text("utf-8"))
+    data["cells"][0] |= change
+    with pytest.raises(ValueError, match=message):
+        published.parse(data)
+
+
+def test_a_gap_in_a_table_is_refused():
+    data = json.loads(published.FILE.read_text("utf-8"))
+    del data["cells"][5]
+    with pytest.raises(ValueError, match="35 cells"):
+        published.parse(data)
+
+
+# Finding and joining artifacts.
+
+
+def test_runs_are_joined_by_fingerprint_not_by_folder_name(tmp_path):
+    data = make_data(tmp_path)
+    a = make_train(tmp_path, data, "none", folder="x/attack_b")
+    b = make_train(tmp_path, data, "pgd", folder="x/data")
+    make_attack(tmp_path, b, data, make_records("pgd"), folder="train_none")
+    runs = runs_by_name(tmp_path)
+    assert runs["pgd"].train.fingerprint == b.fingerprint
+    assert len(runs["pgd"].records) == len(ATTACKS)
+    assert runs["none"].train.fingerprint == a.fingerprint
+    assert runs["none"].records == []
+    assert runs["pgd"].info["name"] == "digits"
+
+
+def test_several_attack_stages_of_a_run_are_joined(tmp_path):
+    data = make_data(tmp_path)
+    train = make_train(tmp_path, data)
+    make_attack(tmp_path, train, data, make_records("pgd", attacks=ATTACKS[:2], correct=(350, 300)), "a")
+    make_attack(tmp_path, train, data, make_records("pgd", attacks=ATTACKS[2:], correct=(290, 280)), "b")
+    (row,) = comparison(gather(find([tmp_path]))).rows
+    assert [entry.accuracy for entry in row.entries.values()] == ["97.2", "83.3", "80.6", "77.8"]
+
+
+def test_an_attack_without_its_training_is_reported_with_a_note(tmp_path):
+    data = make_data(tmp_path / "a")
+    train = make_train(tmp_path / "a", data)
+    make_attack(tmp_path / "b", train, data, make_records("the pgd run"))
+    result = report.make([tmp_path / "b"], tmp_path / "report")
+    (row,) = result.table.rows
+    assert (row.name, row.run.train, row.defense) == ("the pgd run", None, "")
+    assert any("training of the pgd run was not given" in note for note in result.table.notes)
+    assert "class 3" in (result.path / "report.html").read_text("utf-8")
+
+
+def test_a_training_without_history_or_attacks_is_reported(tmp_path):
+    make_train(tmp_path / "runs", make_data(tmp_path / "runs"), history=False)
+    page = report.make([tmp_path / "runs"], tmp_path / "report").path / "report.html"
+    html_text = page.read_text("utf-8")
+    assert "Not attacked, so without accuracies: pgd." in html_text
+    assert 'id="plots"' not in html_text
+    assert 'id="gallery"' not in html_text
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path):
+    data = make_data(tmp_path)
+    trains = [make_train(tmp_path, data, "pgd", folder=f"t{seed}", learning_rate=seed) for seed in (1, 2)]
+    for i, train in enumerate(trains):
+        make_attack(tmp_path, train, data, make_records("pgd"), folder=f"a{i}")
+    assert set(runs_by_name(tmp_path)) == {f"pgd [{train.fingerprint[:6]}]" for train in trains}
+
+
+def test_an_artifact_found_twice_counts_once(digits):
+    folders = [digits, digits / "train_pgd", digits.parent]
+    assert len(find(folders)) == len(find([digits])) == 7
+
+
+def test_folders_keep_their_order(digits):
+    names = [run.name for run in gather(find([digits / "train_pgd", digits / "train_none", digits]))]
+    assert names == ["pgd", "none", "learn2perturb"]
+
+
+def test_bad_folders_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"should name folders that exist\. Received: '.*nowhere'"):
+        find([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="Stages found there: none"):
+        find([tmp_path])
+    with artifacts.produce(tmp_path / "x", "export", {}):
+        pass
+    with pytest.raises(UserError, match="Stages found there: export"):
+        find([tmp_path])
+    make_data(tmp_path)
+    with pytest.raises(UserError, match="Only data was found"):
+        gather(find([tmp_path]))
+    with pytest.raises(UserError, match="at least one folder"):
+        report.make([], tmp_path / "report")
+
+
+def test_a_damaged_result_is_refused_and_nothing_is_made(tmp_path):
+    make_runs(tmp_path / "runs")
+    (tmp_path / "runs" / "attack_pgd" / "results.json").write_text("{}")
+    with pytest.raises(UserError, match=r"results\.json' is missing or damaged"):
+        report.make([tmp_path / "runs"], tmp_path / "report")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_unfinished_work_is_left_out_and_named(tmp_path):
+    make_runs(tmp_path / "runs")
+    shutil.move(tmp_path / "runs" / "attack_pgd", tmp_path / "runs" / "attack_pgd.partial")
+    result = report.make([tmp_path / "runs"], tmp_path / "report")
+    assert result.left_out == (tmp_path / "runs" / "attack_pgd.partial",)
+    assert [row.name for row in result.table.rows if not row.entries] == ["pgd"]
+
+
+# The comparison.
+
+
+def test_the_table_holds_accuracy_interval_spread_and_count(digits):
+    table = comparison(gather(find([digits])))
+    assert [column.label for column in table.columns] == ["Clean", "FGSM", "PGD-7", "PGD-20 EOT-10"]
+    rows = {row.name: row for row in table.rows}
+    key = table.columns[2].key
+    entry = rows["learn2perturb"].entries[key]
+    mean = (301 + 303) / 2 / 360
+    assert entry.summary.accuracy == pytest.approx(mean)
+    assert (entry.summary.low, entry.summary.high) == wilson_interval(mean, 360)
+    assert entry.summary.spread == pytest.approx(np.std([301 / 360, 303 / 360], ddof=1))
+    assert (entry.accuracy, entry.interval, entry.spread, entry.count) == ("83.9", "79.7\N{EN DASH}87.3", "0.4", 360)
+    assert rows["pgd"].entries[key].spread is None
+    assert rows["pgd"].model == "resnet_v1(depth=8)"
+    assert table.warnings == ()
+
+
+def test_best_and_last_weights_and_splits_are_rows_of_their_own(tmp_path):
+    data = make_data(tmp_path)
+    train = make_train(tmp_path, data)
+    make_attack(tmp_path, train, data, make_records("pgd"), "a")
+    make_attack(tmp_path, train, data, make_records("pgd"), "b", which="last")
+    make_attack(tmp_path, train, data, make_records("pgd", split="validation"), "c")
+    names = {row.name for row in comparison(gather(find([tmp_path]))).rows}
+    assert names == {"pgd (digits, test)", "pgd (last, digits, test)", "pgd (digits, validation)"}
+
+
+def test_of_two_evaluations_the_one_with_more_evidence_is_shown(tmp_path):
+    data = make_data(tmp_path)
+    train = make_train(tmp_path, data)
+    make_attack(tmp_path, train, data, make_records("pgd"), "a")
+    make_attack(tmp_path, train, data, make_records("pgd", (97, 70, 60, 50), count=100), "b")
+    table = comparison(gather(find([tmp_path])))
+    assert {entry.count for entry in table.rows[0].entries.values()} == {360}
+    assert len([note for note in table.notes if "more than once" in note]) == len(ATTACKS)
+
+
+def test_a_randomized_model_without_eot_is_warned_about():
+    attacks = ATTACKS[:3]
+    records = make_records("noisy", (350, 300, 290), attacks, randomized=True)
+    records += make_records("plain", (350, 300, 290), attacks)
+    records += make_records("only clean", (350,), ATTACKS[:1], randomized=True)
+    (warning,) = comparison(from_records(records)).warnings
+    assert warning.startswith("noisy is randomized, and no attack on it averaged its gradients over draws")
+    assert comparison(from_records(make_records("noisy", randomized=True))).warnings == ()
+
+
+@pytest.fixture(scope="module")
+def reproduction(tmp_path_factory):
+    root = tmp_path_factory.mktemp("reproduction")
+    data = make_data(root, name="cifar10")
+    train = make_train(root, data, "learn2perturb", published="l2p_table2/ResNet-V1(32)/Learn2Perturb")
+    correct = (8400, 6000, 5300, 5200)
+    records = make_records("learn2perturb", correct, randomized=True, count=10_000, repeats=2, dataset="cifar10")
+    make_attack(root, train, data, records)
+    return root
+
+
+def test_published_numbers_stand_beside_measured_ones(reproduction):
+    table = comparison(gather(find([reproduction])))
+    entries = {column.label: table.rows[0].entries[column.key] for column in table.columns}
+    assert entries["Clean"].comparison == "84.19 ± 0.06 (\N{MINUS SIGN}0.18)"
+    assert entries["FGSM"].comparison == "59.94 ± 0.11 (+0.07)"
+    assert entries["PGD-7"].comparison == "54.62 ± 0.06 † (\N{MINUS SIGN}1.61)"
+    assert entries["PGD-20 EOT-10"].comparison is None
+    assert entries["PGD-7"].difference == pytest.approx(53.01 - 54.62)
+    assert [note for note in table.notes if note.startswith("†")] == [
+        "† suspect: 54.62 ± 0.06 is printed in six cells of Table 2; they cannot all be measurements."
+    ]
+
+
+def test_a_published_number_without_its_setting_is_said_to_be_missing(tmp_path):
+    data = make_data(tmp_path, name="cifar10")
+    train = make_train(tmp_path, data, published="l2p_table1/ResNet-V1(20)/Vanilla")
+    make_attack(tmp_path, train, data, make_records("pgd", (350,), ATTACKS[:1], dataset="cifar10"))
+    (note,) = comparison(gather(find([tmp_path]))).notes
+    assert "Learn2Perturb, Table 1, ResNet-V1(20), Vanilla" in note
+    assert "pgd(norm=linf, epsilon=8/255, steps=7, step_size=0.01) and fgsm(norm=linf, epsilon=8/255)" in note
+
+
+def test_csv_has_a_line_per_run_and_attack(reproduction, digits):
+    rows = list(csv.DictReader(io.StringIO(comparison(gather(find([reproduction]))).to_csv())))
+    assert len(rows) == 4
+    assert rows[2] == {
+        "run": "learn2perturb", "defense": "learn2perturb(gamma=0.0001)", "model": "resnet_v1(depth=8)",
+        "dataset": "cifar10", "attack": "pgd(step_size=0.01, steps=7)", "norm": "linf", "epsilon": repr(8 / 255),
+        "steps": "7", "restarts": "1", "draws": "1", "backend": "l2p_tf", "repeats": "2", "count": "10000",
+        "accuracy": "53.01", "low": "52.0308", "high": "53.9869", "spread": "0.0141", "published": "54.62",
+        "published_spread": "0.06", "difference": "-1.61", "suspect": "true",
+    }  # fmt: skip
+    assert rows[0]["suspect"] == "false"
+    assert (rows[0]["norm"], rows[0]["epsilon"], rows[3]["published"], rows[3]["suspect"]) == ("", "", "", "")
+    assert len(list(csv.DictReader(io.StringIO(comparison(gather(find([digits]))).to_csv())))) == 12
+
+
+def test_markdown_has_as_many_cells_as_columns_and_escapes_markup():
+    records = make_records("a|b_c*<script>[x](y)\n# z")
+    text_of = comparison(from_records(records)).to_markdown()
+    lines = [line for line in text_of.splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [9, 9, 9]
+    assert r"a\|b\_c\*\<script\>\[x\](y) \# z" in lines[2]
+    assert "80.3<br>(75.9\N{EN DASH}84.1)<br>n = 360" in lines[2]
+
+
+def test_the_console_table_prints_names_as_they_are():
+    records = make_records("[bold red]run[/]\x1b[31m", randomized=True, repeats=2)
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    console.print(console_table(records))
+    comparison(from_records(records)).to_console(console)
+    shown = console.file.getvalue()
+    assert "[bold red]run[/] [31m" in shown
+    assert "\x1b" not in shown
+    assert "80.6 ± 0.4" in shown.replace("80.8", "80.6")
+    assert "PGD-20 EOT-10" in shown
+
+
+def test_columns_with_the_same_label_are_told_apart():
+    attacks = (ATTACKS[1], ("fgsm(epsilon=0.1)", "FGSM", "linf", 0.1, 1, 1))
+    table = comparison(from_records(make_records("a", (300, 200), attacks)))
+    assert [column.label for column in table.columns] == ["FGSM: fgsm", "FGSM: fgsm(epsilon=0.1)"]
+    assert [column.detail for column in table.columns] == ["L∞, ε 8/255, 1 step", "L∞, ε 0.1, 1 step"]
+
+
+# Words.
+
+
+def test_the_summary_says_no_more_than_the_intervals(digits):
+    (paragraph,) = words.paragraphs(comparison(gather(find([digits]))))
+    assert "On digits (test split), " in paragraph
+    assert "learn2perturb has the highest value, 82.5%, but its 95% interval overlaps with that of pgd" in paragraph
+    assert "That of none lies below." in paragraph
+    assert "upper bound" in paragraph
+
+
+def test_the_summary_says_who_is_ahead_where_intervals_lie_apart():
+    records = make_records("a", (350, 300, 290, 280)) + make_records("b", (350, 300, 200, 100))
+    (paragraph,) = words.paragraphs(comparison(from_records(records)))
+    assert "a is highest with 77.8%; that of the other lies below its 95% interval, without overlap." in paragraph
+
+
+def test_runs_without_a_common_attack_are_not_ordered():
+    records = make_records("a", (300,), ATTACKS[1:2]) + make_records("b", (300,), ATTACKS[2:3])
+    (paragraph,) = words.paragraphs(comparison(from_records(records)))
+    assert "No attack was run on all of them." in paragraph
+
+
+def test_data_sets_are_summarized_apart():
+    records = make_records("a") + make_records("b", dataset="cifar10")
+    assert len(words.paragraphs(comparison(from_records(records)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(8 / 255, "8/255"), (0.03, "0.03"), (0.5, "0.5"), (0.15, "0.15"), (1 / 255, "1/255")]
+)
+def test_epsilon_is_written_as_people_do(value, shown):
+    assert text.epsilon(value) == shown
+
+
+def test_text_from_outside_becomes_one_printable_line():
+    assert text.plain("a\n\x1b[31m\u202eb\x00") == "a [31m b"
+    assert text.plain("\ud800x") == "?x"
+    assert text.plain("") == "(no name)"
+    assert text.plain("abcdef", 4) == "abc…"
+
+
+# Curves.
+
+
+def test_history_reads_empty_fields_and_finds_the_noise(tmp_path):
+    write_history(tmp_path / "history.csv", 12, 2)
+    history = read_history(tmp_path / "history.csv")
+    assert history.noise_start == 4
+    assert history.layers == ["noise_0", "noise_1"]
+    epochs, values = history.curve("validation_robust_accuracy")
+    np.testing.assert_array_equal(epochs, np.arange(0, 12, 2))
+    assert np.isfinite(values).all()
+    assert history.curve("nothing") is None
+    assert history.theta("noise_1", "max")[0] == pytest.approx(0.25 * 1.7)
+
+
+def test_history_of_a_run_without_noise(tmp_path):
+    write_history(tmp_path / "history.csv", 3, 0)
+    history = read_history(tmp_path / "history.csv")
+    assert (history.noise_start, history.layers) == (None, [])
+    assert read_history(tmp_path / "nothing.csv") is None
+
+
+@pytest.mark.parametrize(
+    "content", ["epoch,loss\n0,abc\n", "loss\n1\n", "epoch,loss\n0\n", "epoch,loss\n0,1,2\n", "epoch,loss\n,1\n"]
+)
+def test_a_broken_history_is_refused(tmp_path, content):
+    (tmp_path / "history.csv").write_text(content)
+    with pytest.raises(UserError, match=r"history\.csv' should be the CSV of a training"):
+        read_history(tmp_path / "history.csv")
+
+
+def test_a_history_of_one_epoch_with_gaps_is_drawn(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,loss,clean_loss,theta/a/mean,noise_active\n0,nan,inf,0.3,1\n")
+    drawn = plots.of_training(read_history(tmp_path / "history.csv"), "x", "run")
+    assert [plot.name for plot in drawn] == ["x-theta"]
+
+
+def test_long_histories_are_thinned_and_plots_are_reproducible(tmp_path):
+    write_history(tmp_path / "history.csv", 2000, 20)
+    history = read_history(tmp_path / "history.csv")
+    drawn = plots.of_training(history, "x", "run")
+    assert [plot.name for plot in drawn] == ["x-loss", "x-accuracy", "x-theta"]
+    assert len(drawn[2].svg) < 120_000
+    assert drawn == plots.of_training(history, "x", "run")
+
+
+def test_plots_hold_names_of_any_kind():
+    names = ["_hidden", "$a^", "日本語 שלום", '<&">', "x" * 300, "\x00"]
+    table = comparison(from_records([r for name in names for r in make_records(name)]))
+    for plot in plots.of_accuracies(table):
+        root = ET.fromstring(plot.svg)
+        texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert {"_hidden", "$a^", "日本語 שלום", '<&">'} <= set(texts)
+        ET.fromstring(svg.inline(plot.svg, "p", "<title> & more"))
+
+
+# Gallery.
+
+
+@pytest.mark.parametrize(
+    ("change", "factor"), [(8 / 255, 15), (0.031, 16), (0.5, 1), (1.0, 0.5), (0.3, 1.66), (0.0, 1), (np.nan, 1)]
+)
+def test_the_factor_of_differences_is_round_and_does_not_clip(change, factor):
+    assert gallery.scale_of(np.array([0.0, -change], np.float32)) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "L")])
+def test_images_are_pngs_of_the_same_pixels(channels, mode):
+    image = np.random.default_rng(0).random((8, 6, channels))
+    uri = gallery.data_uri(image)
+    assert uri.startswith("data:image/png;base64,")
+    shown = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (shown.size, shown.mode) == ((6, 8), mode)
+    if channels != 4:
+        np.testing.assert_array_equal(np.array(shown).reshape(8, 6, channels), np.round(255 * image))
+
+
+def test_large_images_are_reduced():
+    shown = Image.open(io.BytesIO(base64.b64decode(gallery.data_uri(np.zeros((224, 112, 3))).partition(",")[2])))
+    assert shown.size == (48, 96)
+
+
+def test_the_gallery_says_what_the_model_made_of_each_image(digits):
+    runs = gather(find([digits]))
+    shown = {g.title: g for g in gallery.galleries(runs, 10_000_000)}["pgd"]
+    assert [head.label for head in shown.heads] == ["FGSM", "PGD-7", "PGD-20 EOT-10"]
+    assert (len(shown.examples), shown.total) == (6, 6)
+    arrays = np.load(digits / "attack_pgd" / "gallery.npz")
+    for i, example in enumerate(shown.examples):
+        assert (example.label, example.clean.right, example.clean.confidence) == (str(i), True, "98%")
+        for a, attacked in enumerate(example.attacked):
+            assert attacked.picture.prediction == str(arrays["prediction"][a, i])
+            assert attacked.picture.right == (arrays["prediction"][a, i] == i)
+
+
+def test_the_gallery_keeps_to_its_budget(digits):
+    runs = gather(find([digits]))
+    shown = gallery.galleries(runs, 3 * 3000)
+    assert all(1 <= len(g.examples) < g.total for g in shown)
+    assert [len(g.examples) for g in gallery.galleries(runs, 0)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("change", [{"label": np.zeros((2, 2))}, {"attacks": np.array(["a"])}, {"clean": None}])
+def test_a_wrong_gallery_is_refused(tmp_path, change):
+    data = make_data(tmp_path)
+    train = make_train(tmp_path, data)
+    path = make_attack(tmp_path, train, data, make_records("pgd")).path / "gallery.npz"
+    arrays = {k: v for k, v in {**np.load(path), **change}.items() if v is not None}
+    runs = gather(find([tmp_path]))
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match=r"gallery\.npz' should hold the gallery of an attack stage"):
+        gallery.galleries(runs, 1000)
+
+
+# The page.
+
+
+class Outline(html.parser.HTMLParser):
+    """Collects what the tests ask about."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.ids, self.headings, self.stack, self.text = [], [], [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for key, value in attributes if key == "id"]
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_artifact_holds_page_tables_and_plots(digits_report, digits):
+    artifact = artifacts.read(digits_report, "report")
+    assert {"report.html", "report.md", "table.csv", "plots/run-0-loss.svg"} <= set(artifact.manifest["outputs"])
+    assert sorted(artifact.options["runs"]) == sorted(CORRECT)
+    assert len(artifact.manifest["inputs"]) == 7
+
+
+def test_the_page_is_self_contained_and_has_no_script(digits_report):
+    page = (digits_report / "report.html").read_text("utf-8")
+    outline = Outline(page)
+    assert page.startswith("<!DOCTYPE html>")
+    assert not [tag for tag, _ in outline.tags if tag in ("script", "iframe", "object", "embed", "form", "base")]
+    for tag, attributes in outline.tags:
+        assert not [key for key in attributes if key.startswith("on")], tag
+        for key in ("src", "href", "xlink:href"):
+            assert attributes.get(key, "#").startswith(("#", "data:")), (tag, attributes)
+    assert "url(http" not in page
+    assert "@import" not in page
+    policy = next(a["content"] for t, a in outline.tags if t == "meta" and "http-equiv" in a)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_the_page_can_be_read_by_ear_and_keyboard(digits_report):
+    outline = Outline((digits_report / "report.html").read_text("utf-8"))
+    assert len(outline.ids) == len(set(outline.ids))
+    assert outline.headings[0] == 1
+    assert outline.headings.count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(outline.headings, outline.headings[1:], strict=False))
+    for tag, attributes in outline.tags:
+        assert tag != "th" or attributes.get("scope") in ("row", "col")
+        assert tag != "img" or attributes.get("alt")
+        assert tag != "svg" or (attributes["role"] == "img" and attributes["aria-labelledby"] in outline.ids)
+        assert "scroll" not in attributes.get("class", "").split() or attributes["tabindex"] == "0"
+        assert attributes.get("href", "#").removeprefix("#") in ("", *outline.ids) or tag == "link"
+        assert attributes.get("aria-labelledby", outline.ids[0]) in outline.ids
+    tags = [tag for tag, _ in outline.tags]
+    assert tags.count("caption") == tags.count("table")
+    assert ("html", {"lang": "en"}) in outline.tags
+
+
+def test_the_sections_come_in_their_order(digits_report):
+    outline = Outline((digits_report / "report.html").read_text("utf-8"))
+    sections = [name for name in outline.ids if name in outline.ids and not re.search(r"-|main", name)]
+    assert sections == ["summary", "comparison", "parameters", "plots", "gallery", "settings", "lineage"]
+
+
+def test_the_page_shows_settings_and_lineage(digits_report, digits):
+    shown = " ".join(Outline((digits_report / "report.html").read_text("utf-8")).text)
+    for name in ("train_pgd", "attack_none", "data"):
+        assert artifacts.read(digits / name).fingerprint[:8] in shown
+    for setting in ("batch_size", "tensorflow", "learn2perturb(gamma=0.0001)", "Handwritten digits", "78,330"):
+        assert setting in shown
+
+
+def test_everything_from_outside_is_escaped(tmp_path):
+    data = make_data(tmp_path / "runs", names=[EVIL] * 10, name=EVIL)
+    train = make_train(tmp_path / "runs", data, EVIL, folder="t", defense=EVIL, model=EVIL, **{EVIL: EVIL})
+    attacks = tuple((EVIL if spec != "clean" else spec, EVIL, *rest) for spec, _, *rest in ATTACKS[:2])
+    records = make_records(EVIL, (350, 300), attacks, dataset=EVIL, split=EVIL, backend=EVIL, randomized=True)
+    make_attack(tmp_path / "runs", train, data, records, folder="a")
+    folder = report.make([tmp_path / "runs"], tmp_path / "report", EVIL).path
+    page = (folder / "report.html").read_text("utf-8")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") > 20
+    assert not [tag for tag, _ in Outline(page).tags if tag == "script"]
+    assert not re.search(r"(?<!\\)<script", (folder / "report.md").read_text("utf-8"))
+    rows = csv.DictReader(io.StringIO((folder / "table.csv").read_text("utf-8")))
+    assert next(rows)["run"] == EVIL
+
+
+def test_the_same_results_give_the_same_bytes_and_are_not_made_twice(digits, digits_report, tmp_path):
+    again = report.make([digits], tmp_path / "report", "Digits")
+    for name in ("report.html", "report.md", "table.csv", "plots/attack-1.svg"):
+        assert (again.path / name).read_bytes() == (digits_report / name).read_bytes()
+    before = (again.path / "manifest.json").stat().st_mtime_ns
+    assert again.made
+    assert not report.make([digits], tmp_path / "report", "Digits").made
+    assert (again.path / "manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="--overwrite"):
+        report.make([digits], tmp_path / "report", "Another title")
+
+
+def test_parameters_that_differ_from_the_papers_are_marked(reproduction, tmp_path):
+    page = (report.make([reproduction], tmp_path / "report").path / "report.html").read_text("utf-8")
+    assert "464,154 (differs)" in page
+    assert "published 54.62 ± 0.06 † (\N{MINUS SIGN}1.61)" in page
+
+
+def test_reports_never_import_tensorflow():
+    code = "import sys, l2p_tf.reporting.report; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# In a browser.
+
+FRAMES = """<!DOCTYPE html><title>frames</title>{frames}<pre id="widths"></pre><script>
+onload = () => {{
+  console.error("control");
+  document.getElementById("widths").textContent = [...document.querySelectorAll("iframe")].map(
+    f => f.contentDocument.documentElement.scrollWidth + "/" + f.contentWindow.innerWidth).join(" ");
+}};
+</script>"""
+
+
+def browse(page, profile):
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+               "--disable-background-networking", "--disable-component-update", "--disable-quic", "--hide-scrollbars",
+               "--enable-logging=stderr", f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_the_page_in_a_browser(digits_report, tmp_path):
+    dom, messages = browse(digits_report / "report.html", tmp_path / "profile1")
+    assert "<h1>Digits</h1>" in dom
+    assert messages == []
+    source = html.escape((digits_report / "report.html").read_text("utf-8"))
+    frames = "".join(f'<iframe width="{width}" height="800" srcdoc="{source}"></iframe>' for width in (1280, 768, 390))
+    (tmp_path / "frames.html").write_text(FRAMES.format(frames=frames), "utf-8")
+    dom, messages = browse(tmp_path / "frames.html", tmp_path / "profile2")
+    assert len(messages) == 1
+    assert "control" in messages[0]
+    widths = re.search('<pre id="widths">(.*?)</pre>', dom)[1].split()
+    assert [int(pair.split("/")[1]) for pair in widths] == [1280, 768, 390]
+    assert all(int(scroll) <= int(inner) for scroll, inner in (pair.split("/") for pair in widths)), widths
