@@ -105,6 +105,7 @@ def make_records(name, correct=CORRECT["pgd"], attacks=ATTACKS, count=360, rando
 
 def make_attack(root, train, data, records, folder=None, which="best", examples=6, shape=(8, 8, 1), **options):
     specs = list(dict.fromkeys(record.attack for record in records if record.attack != CLEAN))
+    labels = [next(record.label for record in records if record.attack == spec) for spec in specs]
     resolved = {"attacks": specs, "split": "test", "limit": 0, "repeats": 2, "seed": 5, "which": which, **options}
     path = root / (folder or train.path.name.replace("train", "attack"))
     rng = np.random.default_rng(0)
@@ -116,7 +117,7 @@ def make_attack(root, train, data, records, folder=None, which="best", examples=
             work.path / "gallery.npz",
             clean=clean, label=np.arange(examples, dtype=np.int32) % 10,
             clean_prediction=np.arange(examples, dtype=np.int32) % 10,
-            clean_confidence=np.full(examples, 0.98, np.float32), attacks=np.array(specs, dtype=np.str_),
+            clean_confidence=np.full(examples, 0.98, np.float32), attacks=np.array(labels, dtype=np.str_),
             adversarial=np.clip(clean + noise, 0, 1),
             prediction=rng.integers(0, 10, (len(specs), examples)).astype(np.int32),
             confidence=rng.random((len(specs), examples), np.float32),
@@ -628,6 +629,11 @@ def test_the_gallery_says_what_the_model_made_of_each_image(digits):
     runs = gather(find([digits]))
     shown = {g.title: g for g in gallery.galleries(runs, 10_000_000)}["pgd"]
     assert [head.label for head in shown.heads] == ["FGSM", "PGD-7", "PGD-20 EOT-10"]
+    assert [head.detail for head in shown.heads][1:] == [
+        "L∞, ε 8/255, 7 steps",
+        "L∞, ε 8/255, 20 steps, EOT over 10 draws",
+    ]
+    assert {head.factor for head in shown.heads} == {"15"}
     assert (len(shown.examples), shown.total) == (6, 6)
     arrays = np.load(digits / "attack_pgd" / "gallery.npz")
     for i, example in enumerate(shown.examples):
@@ -644,7 +650,9 @@ def test_the_gallery_keeps_to_its_budget(digits):
     assert [len(g.examples) for g in gallery.galleries(runs, 0)] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("change", [{"label": np.zeros((2, 2))}, {"attacks": np.array(["a"])}, {"clean": None}])
+@pytest.mark.parametrize(
+    "change", [{"label": np.zeros((2, 2))}, {"attacks": np.array(["a"])}, {"clean": None}, {"clean": np.zeros(())}]
+)
 def test_a_wrong_gallery_is_refused(tmp_path, change):
     data = make_data(tmp_path)
     train = make_train(tmp_path, data)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from l2p_tf.evaluation.records import GALLERY
+from l2p_tf.evaluation.records import CLEAN, GALLERY, Record
 from l2p_tf.reporting.runs import Evaluation, Run
 from l2p_tf.reporting.text import plain, strength
 from l2p_tf.types import UserError
@@ -123,30 +123,30 @@ def scale_of(difference: np.ndarray) -> float:
 
 
 def _read(evaluation: Evaluation) -> dict[str, np.ndarray]:
-    expected = "should hold the gallery of an attack stage"
     path = evaluation.artifact.path / GALLERY if evaluation.artifact else None
+    expected = f"{str(path)!r} should hold the gallery of an attack stage"
     try:
         with np.load(str(path), allow_pickle=False) as file:
             arrays = {key: file[key] for key in _KEYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{str(path)!r} {expected}: {error}") from error
-    attacks, count = len(arrays["attacks"]), len(arrays["clean"])
+        raise UserError(f"{expected}: {error}") from error
+    shapes = {key: array.shape for key, array in arrays.items()}
+    attacks, count = shapes["attacks"][:1], shapes["clean"][:1]
     for key, rank in _KEYS.items():
-        wanted = (attacks, count) if rank in (2, 5) else (attacks,) if key == "attacks" else (count,)
-        if arrays[key].ndim != rank or arrays[key].shape[: len(wanted)] != wanted:
-            raise UserError(f"{str(path)!r} {expected}: `{key}` has shape {arrays[key].shape}")
+        wanted = attacks + count if rank in (2, 5) else attacks if key == "attacks" else count
+        if len(shapes[key]) != rank or shapes[key][: len(wanted)] != wanted:
+            raise UserError(f"{expected}: `{key}` has shape {shapes[key]}")
     return arrays
 
 
 def _gallery(run: Run, evaluation: Evaluation, arrays: dict[str, np.ndarray], budget: int) -> Gallery | None:
     difference = arrays["adversarial"] - arrays["clean"]
     factors = [scale_of(change) for change in difference]
-    firsts = {record.attack: record for record in reversed(evaluation.records)}
-    heads = []
-    for spec, factor in zip(map(str, arrays["attacks"]), factors, strict=True):
-        record = firsts.get(spec)
-        label = plain(record.label if record else spec)
-        heads.append(Head(label, strength(record) if record else "", f"{factor:g}"))
+    records = _attacks(evaluation, [str(name) for name in arrays["attacks"]])
+    heads = [
+        Head(plain(record.label if record else name), strength(record) if record else "", f"{factor:g}")
+        for name, record, factor in zip(arrays["attacks"], records, factors, strict=True)
+    ]
     examples: list[Example] = []
     spent = 0
     for i in range(len(arrays["clean"])):
@@ -159,6 +159,18 @@ def _gallery(run: Run, evaluation: Evaluation, arrays: dict[str, np.ndarray], bu
         return None
     title = run.name if evaluation.which == "best" else f"{run.name} ({plain(evaluation.which)})"
     return Gallery(title, tuple(heads), tuple(examples), len(arrays["clean"]))
+
+
+def _attacks(evaluation: Evaluation, names: list[str]) -> list[Record | None]:
+    """The first record of each attack of a gallery, which names them by label or spec in the order of the records."""
+    found: dict[str, Record] = {}
+    for record in evaluation.records:
+        if record.attack != CLEAN:
+            found.setdefault(record.attack, record)
+    firsts = list(found.values())
+    if len(firsts) == len(names):
+        return [r if name in (r.label, r.attack) else None for name, r in zip(names, firsts, strict=True)]
+    return [next((r for r in firsts if name in (r.label, r.attack)), None) for name in names]
 
 
 def _example(run: Run, arrays: dict[str, np.ndarray], difference: np.ndarray, factors: list[float], i: int) -> Example:
