@@ -16,7 +16,7 @@ from l2p_tf.layers.noise import (
     set_noise,
 )
 from l2p_tf.layers.perturbation_injection import AtLeast, PerturbationInjection
-from l2p_tf.layers.sampling import SAMPLERS, standard_normal
+from l2p_tf.layers.sampling import SAMPLERS, standard_normal, uniform
 from l2p_tf.types import UserError
 
 N = 1_000_000
@@ -74,6 +74,20 @@ def test_normal_has_any_shape_in_every_mode(shape):
         np.testing.assert_allclose(compiled, eager, atol=2e-5)
     dynamic = tf.function(lambda s: standard_normal(s, seed))(tf.constant(shape, tf.int32))
     np.testing.assert_allclose(dynamic, eager, atol=2e-6)
+
+
+@pytest.mark.parametrize("sample", [standard_normal, uniform])
+def test_graph_and_xla_draw_the_same(sample):
+    draws = [tf.function(lambda s: sample([128, 17, 33], s), jit_compile=jit)(tf.constant([5, 6])) for jit in (0, 1)]
+    np.testing.assert_allclose(draws[0], draws[1], atol=2e-5)
+
+
+def test_uniform_is_uniform():
+    u = uniform([N], tf.constant([1, 2])).numpy()
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert stats.kstest(u, "uniform").pvalue > 1e-4
+    assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 4.5 / np.sqrt(N)
 
 
 @pytest.mark.parametrize("name", [n for n in SAMPLERS if n != "normal"])

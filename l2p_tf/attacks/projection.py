@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.layers.sampling import standard_normal, uniform
 from l2p_tf.types import Norm
 
 _TINY = 1e-12
@@ -30,13 +31,12 @@ def steepest(gradient: tf.Tensor, norm: Norm) -> tf.Tensor:
 
 def random_in_ball(shape: tuple[int, ...], epsilon: tf.Tensor | float, norm: Norm, seed: tf.Tensor) -> tf.Tensor:
     """Points drawn uniformly from the ball of radius `epsilon`: float32 of `shape` (batch, ...)."""
-    alg = tf.random.Algorithm.PHILOX
     if norm is Norm.LINF:
-        return epsilon * tf.random.stateless_uniform(shape, seed, -1.0, 1.0, alg=alg)
-    direction = steepest(tf.random.stateless_normal(shape, seed, alg=alg), norm)
+        return epsilon * (2.0 * uniform(shape, seed) - 1.0)
+    direction = steepest(standard_normal(shape, seed), norm)
     size = int(np.prod(shape[1:]))
     sides = (shape[0],) + (1,) * (len(shape) - 1)
-    radius = tf.random.stateless_uniform(sides, seed + tf.constant([0, 1], seed.dtype), alg=alg) ** (1.0 / size)
+    radius = uniform(sides, seed + tf.constant([0, 1], seed.dtype)) ** (1.0 / size)
     return epsilon * radius * direction
 
 

@@ -12,6 +12,22 @@ _RADIUS_BITS = 20
 _ANGLE_BITS = 32 - _RADIUS_BITS
 
 
+def uniform(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Independent numbers, uniform on the 2**24 multiples of 2**-24 in [0, 1).
+
+    Made from random words, because TensorFlow's own floats differ between graph and XLA.
+
+    Args:
+      shape: of the result; may be a tensor.
+      seed: two integers.
+
+    Returns:
+      float32 of the given shape.
+    """
+    words = _words(shape, seed)
+    return tf.cast(tf.bitwise.bitwise_and(words, 2**24 - 1), tf.float32) * 2.0**-24
+
+
 def standard_normal(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Independent N(0, 1) numbers by the method of Box and Muller (1958), two from each 32-bit random word.
 
@@ -27,10 +43,7 @@ def standard_normal(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Ten
     """
     shape = tf.convert_to_tensor(shape, tf.int32) if not _is_static(shape) else shape
     count = math.prod(shape) if _is_static(shape) else tf.reduce_prod(shape)
-    # The algorithm is named so that every device and compiler draws the same bits.
-    words = tf.random.stateless_uniform(
-        [(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.int32, alg=tf.random.Algorithm.PHILOX
-    )
+    words = _words([(count + 1) // 2], seed)
     high = tf.bitwise.bitwise_and(tf.bitwise.right_shift(words, _ANGLE_BITS), 2**_RADIUS_BITS - 1)
     low = tf.bitwise.bitwise_and(words, 2**_ANGLE_BITS - 1)
     # The middle of each of the 2**20 equal parts of (0, 1), so that the logarithm is finite.
@@ -38,6 +51,13 @@ def standard_normal(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Ten
     angle = (tf.cast(low, tf.float32) + 0.5) * (2.0 * math.pi / 2**_ANGLE_BITS)
     numbers = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
     return tf.reshape(numbers[:count], shape)
+
+
+def _words(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Random int32 of all 2**32 values. The algorithm is named so that every device and compiler draws the same."""
+    return tf.random.stateless_uniform(
+        shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=tf.random.Algorithm.PHILOX
+    )
 
 
 def _is_static(shape: Any) -> bool:

@@ -185,6 +185,7 @@ def _train(
                 epochs=options.epochs,
                 initial_epoch=progress.epoch,
                 verbose=0,
+                shuffle=False,
                 callbacks=[follow, schedule, validation, history, best, state, cb.Bar(advance)],
             )
         finally:
