@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -75,10 +75,27 @@ class Origin:
     finished: str
 
 
-def draw(runs: Sequence[Run], table: Table) -> tuple[list[Plot], list[tuple[Run, list[Plot]]]]:
-    """Draws all plots: those of the comparison, and those of each training that has curves."""
-    curves = [(run, plots.of_training(run.history, f"run-{i}", run.name)) for i, run in enumerate(runs) if run.history]
-    return plots.of_accuracies(table), [(run, drawn) for run, drawn in curves if drawn]
+def draw(
+    runs: Sequence[Run], table: Table, advance: Callable[[], None]
+) -> tuple[list[Plot], list[tuple[Run, list[Plot]]]]:
+    """Draws all plots.
+
+    Args:
+      runs: what is reported.
+      table: their comparison.
+      advance: called after each run, and once after the comparison.
+
+    Returns:
+      The plots of the comparison, and those of each training that has curves.
+    """
+    curves = []
+    for i, run in enumerate(runs):
+        if run.history and (drawn := plots.of_training(run.history, f"run-{i}", run.name)):
+            curves.append((run, drawn))
+        advance()
+    accuracies = plots.of_accuracies(table)
+    advance()
+    return accuracies, curves
 
 
 def render(

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from l2p_tf import artifacts
+from l2p_tf.progress import bar
 from l2p_tf.reporting import page, words
 from l2p_tf.reporting.runs import Run, find, gather, unfinished
 from l2p_tf.reporting.tables import Table, comparison
@@ -78,8 +79,10 @@ def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str = 
     Raises:
       UserError: a gallery of a run is damaged.
     """
-    accuracies, curves = page.draw(runs, table)
-    html = page.render(title, runs, table, accuracies, curves)
+    with bar("report", len(runs) + 2, "parts") as advance:
+        accuracies, curves = page.draw(runs, table, advance)
+        html = page.render(title, runs, table, accuracies, curves)
+        advance()
     (folder / PLOTS).mkdir(exist_ok=True)
     for plot in [*accuracies, *(plot for _, drawn in curves for plot in drawn)]:
         artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)

@@ -1,0 +1,65 @@
+"""The report stage as a user runs it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from test_reporting import make_runs
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return make_runs(tmp_path_factory.mktemp("stage") / "runs")
+
+
+def stage(*flags, cwd):
+    command = [sys.executable, "-m", "stages.report", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "150", "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", cwd=cwd, env=environment, check=False
+    )
+
+
+def test_a_report_is_made_once_and_shown_each_time(runs, tmp_path):
+    flags = (f"--runs={runs}", "--output=made/report", "--title=My title")
+    first = stage(*flags, cwd=tmp_path)
+    assert (first.returncode, first.stderr) == (0, "") or "report" in first.stderr
+    assert "PGD-20 EOT-10" in first.stdout
+    assert "82.5 ± 0.4" in first.stdout
+    assert "Written to 'made/report/report.html'" in first.stdout
+    assert "<h1>My title</h1>" in (tmp_path / "made/report/report.html").read_text("utf-8")
+    assert {p.name for p in (tmp_path / "made/report").iterdir()} == {
+        "manifest.json", "plots", "report.html", "report.md", "table.csv",
+    }  # fmt: skip
+    second = stage(*flags, cwd=tmp_path)
+    assert second.returncode == 0
+    assert "Up to date: 'made/report/report.html'" in second.stdout
+    assert "82.5 ± 0.4" in second.stdout
+
+
+def test_a_report_of_other_runs_is_not_overwritten(runs, tmp_path):
+    some = f"--runs={runs / 'train_pgd'},{runs / 'attack_pgd'}"
+    assert stage(some, "--output=report", cwd=tmp_path).returncode == 0
+    refused = stage(f"--runs={runs}", "--output=report", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "--overwrite" in refused.stderr
+    assert "<h1>" in (tmp_path / "report/report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--output=report",), "`--runs` should be given"),
+        (("--runs=nowhere", "--output=report"), "should name folders that exist. Received: 'nowhere'"),
+    ],
+)
+def test_bad_flags_are_one_line_and_leave_nothing(flags, message, tmp_path):
+    done = stage(*flags, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
