@@ -42,7 +42,7 @@ CORRECT = {"none": (354, 90, 20, 20), "pgd": (350, 300, 290, 289), "learn2pertur
 def make_data(root, names=None, name="digits"):
     options = {"dataset": name, "seed": 0}
     with artifacts.produce(root / "data", "data", options, seed=0) as work:
-        info = {"name": name, "title": "Handwritten digits", "image_shape": [8, 8, 1], "num_classes": 10}
+        info = {"name": name, "title": f"{name} (8x8)", "image_shape": [8, 8, 1], "num_classes": 10}
         info["class_names"] = names or [str(i) for i in range(10)]
         info["counts"] = {"train": 1000, "validation": 200, "test": 360}
         artifacts.write_json(work.path / "info.json", info)
@@ -391,7 +391,7 @@ def test_the_table_holds_accuracy_interval_spread_and_count(digits):
     assert entry.summary.spread == pytest.approx(np.std([301 / 360, 303 / 360], ddof=1))
     assert (entry.accuracy, entry.interval, entry.spread, entry.count) == ("83.9", "79.7\N{EN DASH}87.3", "0.4", 360)
     assert rows["pgd"].entries[key].spread is None
-    assert rows["pgd"].model == "resnet_v1(depth=8)"
+    assert (rows["pgd"].model, rows["pgd"].dataset) == ("resnet_v1(depth=8)", "digits (8x8)")
     assert table.warnings == ()
 
 
@@ -402,7 +402,7 @@ def test_best_and_last_weights_and_splits_are_rows_of_their_own(tmp_path):
     make_attack(tmp_path, train, data, make_records("pgd"), "b", which="last")
     make_attack(tmp_path, train, data, make_records("pgd", split="validation"), "c")
     names = {row.name for row in comparison(gather(find([tmp_path]))).rows}
-    assert names == {"pgd (digits, test)", "pgd (last, digits, test)", "pgd (digits, validation)"}
+    assert names == {"pgd (digits (8x8), test)", "pgd (last, digits (8x8), test)", "pgd (digits (8x8), validation)"}
 
 
 def test_of_two_evaluations_the_one_with_more_evidence_is_shown(tmp_path):
@@ -463,7 +463,7 @@ def test_csv_has_a_line_per_run_and_attack(reproduction, digits):
     assert len(rows) == 4
     assert rows[2] == {
         "run": "learn2perturb", "defense": "learn2perturb(gamma=0.0001)", "model": "resnet_v1(depth=8)",
-        "dataset": "cifar10", "attack": "pgd(step_size=0.01, steps=7)", "norm": "linf", "epsilon": repr(8 / 255),
+        "dataset": "cifar10 (8x8)", "attack": "pgd(step_size=0.01, steps=7)", "norm": "linf", "epsilon": repr(8 / 255),
         "steps": "7", "restarts": "1", "draws": "1", "backend": "l2p_tf", "repeats": "2", "count": "10000",
         "accuracy": "53.01", "low": "52.0308", "high": "53.9869", "spread": "0.0141", "published": "54.62",
         "published_spread": "0.06", "difference": "-1.61", "suspect": "true",
@@ -506,7 +506,7 @@ def test_columns_with_the_same_label_are_told_apart():
 
 def test_the_summary_says_no_more_than_the_intervals(digits):
     (paragraph,) = words.paragraphs(comparison(gather(find([digits]))))
-    assert "On digits (test split), " in paragraph
+    assert "On the test split of digits (8x8), " in paragraph
     assert "learn2perturb has the highest value, 82.5%, but its 95% interval overlaps with that of pgd" in paragraph
     assert "That of none lies below." in paragraph
     assert "upper bound" in paragraph
@@ -735,7 +735,7 @@ def test_the_page_shows_settings_and_lineage(digits_report, digits):
     shown = " ".join(Outline((digits_report / "report.html").read_text("utf-8")).text)
     for name in ("train_pgd", "attack_none", "data"):
         assert artifacts.read(digits / name).fingerprint[:8] in shown
-    for setting in ("batch_size", "tensorflow", "learn2perturb(gamma=0.0001)", "Handwritten digits", "78,330"):
+    for setting in ("batch_size", "tensorflow", "learn2perturb(gamma=0.0001)", "digits (8x8)", "78,330"):
         assert setting in shown
 
 

@@ -66,6 +66,11 @@ class Run:
         """An option of the training; the default where the training or the option is missing."""
         return self.train.options.get(name, default) if self.train else default
 
+    def title_of(self, dataset: str) -> str:
+        """How to name a data set: by its title, which says what is special about it, where the data is at hand."""
+        known = dataset == self.info.get("name")
+        return plain(self.info.get("title") or dataset) if known else plain(dataset)
+
     def note(self, name: str, default: Any = None) -> Any:
         """A note of the training; the default where the training or the note is missing."""
         return self.train.manifest.get("notes", {}).get(name, default) if self.train else default

@@ -93,7 +93,7 @@ class Row:
     Attributes:
       run: where it comes from.
       name: name of the run, with what sets this row apart from the run's others.
-      dataset: data set; empty where the run was not attacked.
+      dataset: title of the data set, its name where the title is not known; empty where the run was not attacked.
       split: its split; empty likewise.
       entries: what was measured, by column.
       target: what the run is to reproduce; None for nothing.
@@ -233,9 +233,9 @@ def _rows(run: Run, target: Target | None, notes: list[str]) -> list[Row]:
     several = len({(dataset, split) for _, dataset, split in groups}) > 1
     rows = []
     for (which, dataset, split), entries in groups.items():
-        parts = ([which] if which != "best" else []) + ([plain(dataset), plain(split)] if several else [])
+        parts = ([which] if which != "best" else []) + ([run.title_of(dataset), plain(split)] if several else [])
         name = f"{run.name} ({', '.join(parts)})" if parts else run.name
-        rows.append(Row(run, name, plain(dataset), plain(split), entries, target))
+        rows.append(Row(run, name, run.title_of(dataset), plain(split), entries, target))
     return rows
 
 

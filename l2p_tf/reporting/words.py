@@ -83,7 +83,7 @@ def _paragraph(table: Table, rows: Sequence[Row]) -> str:
     names = [row.name for row in rows]
     who = listed(names) if len(rows) <= _NAMED else plural(len(rows), "model")
     sentences = [
-        f"On {rows[0].dataset} ({rows[0].split} split), {who} {'was' if len(rows) == 1 else 'were'} judged "
+        f"On the {rows[0].split} split of {rows[0].dataset}, {who} {'was' if len(rows) == 1 else 'were'} judged "
         + (f"under {plural(len(attacks), 'attack')}." if attacks else "on clean images only.")
     ]
     clean = next((c for c in table.columns if c.key[0] == CLEAN), None)
