@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -25,36 +26,37 @@ def stage(*flags, cwd):
 
 
 def test_a_report_is_made_once_and_shown_each_time(runs, tmp_path):
-    flags = (f"--runs={runs}", "--output=made/report", "--title=My title")
-    first = stage(*flags, cwd=tmp_path)
-    assert (first.returncode, first.stderr) == (0, "") or "report" in first.stderr
+    shutil.copytree(runs, tmp_path / "all")
+    first = stage("--run_dir=all", "--title=My title", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
     assert "PGD-20 EOT-10" in first.stdout
     assert "82.5 ± 0.4" in first.stdout
-    assert "Written to 'made/report/report.html'" in first.stdout
-    assert "<h1>My title</h1>" in (tmp_path / "made/report/report.html").read_text("utf-8")
-    assert {p.name for p in (tmp_path / "made/report").iterdir()} == {
+    assert "all/report/report.html" in first.stdout
+    assert "<h1>My title</h1>" in (tmp_path / "all/report/report.html").read_text("utf-8")
+    assert {p.name for p in (tmp_path / "all/report").iterdir()} == {
         "manifest.json", "plots", "report.html", "report.md", "table.csv",
     }  # fmt: skip
-    second = stage(*flags, cwd=tmp_path)
-    assert second.returncode == 0
-    assert "Up to date: 'made/report/report.html'" in second.stdout
+    # The report itself now lies among the results and changes nothing.
+    second = stage("--run_dir=all", "--title=My title", cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert "up to date" in second.stdout
     assert "82.5 ± 0.4" in second.stdout
 
 
 def test_a_report_of_other_runs_is_not_overwritten(runs, tmp_path):
     some = f"--runs={runs / 'train_pgd'},{runs / 'attack_pgd'}"
-    assert stage(some, "--output=report", cwd=tmp_path).returncode == 0
-    refused = stage(f"--runs={runs}", "--output=report", cwd=tmp_path)
+    assert stage(some, "--run_dir=made", cwd=tmp_path).returncode == 0
+    refused = stage(f"--runs={runs}", "--run_dir=made", cwd=tmp_path)
     assert refused.returncode != 0
     assert "--overwrite" in refused.stderr
-    assert "<h1>" in (tmp_path / "report/report.html").read_text("utf-8")
+    assert "<h1>" in (tmp_path / "made/report/report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--output=report",), "`--runs` should be given"),
-        (("--runs=nowhere", "--output=report"), "should name folders that exist. Received: 'nowhere'"),
+        (("--run_dir=nowhere",), "should name folders that exist. Received: 'nowhere'"),
+        (("--runs=.", "--run_dir=made"), "should hold finished train and attack stages"),
     ],
 )
 def test_bad_flags_are_one_line_and_leave_nothing(flags, message, tmp_path):
