@@ -216,7 +216,9 @@ def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool) ->
     if all(manifest[key] == request[key] for key in request):
         return True
     if not overwrite:
-        raise UserError(f"{str(path)!r} was made with {_difference(manifest, request)}. Pass --overwrite to replace it.")
+        raise UserError(
+            f"{str(path)!r} was made with {_difference(manifest, request)}. Pass --overwrite to replace it."
+        )
     return False
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf.layers.noise import reseed, restore_seeds
+from l2p_tf.loops import repeat
 from l2p_tf.types import UserError
 
 
@@ -125,11 +126,10 @@ def predict(
     def body(x: tf.Tensor, pair: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         former = reseed(model, pair)
 
-        def draw(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i + 1, total + tf.nn.softmax(model(x, training=False))
+        def draw(total: tf.Tensor) -> tuple[tf.Tensor]:
+            return (total + tf.nn.softmax(model(x, training=False)),)
 
-        zeros = tf.zeros([x.shape[0], model.output_shape[-1]])
-        _, total = tf.while_loop(lambda i, _: i < count, draw, (tf.zeros((), tf.int32), zeros))
+        (total,) = repeat(draw, (tf.zeros([x.shape[0], model.output_shape[-1]]),), count)
         restore_seeds(model, former)
         return total / tf.cast(count, tf.float32)
 

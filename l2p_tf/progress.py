@@ -36,6 +36,8 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> Iterator[Call
 
         def advance(n: int = 1, **facts: float | str) -> None:
             text = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in facts.items())
-            shown.update(task, advance=n, **({"facts": text} if text else {}))
+            shown.update(task, advance=n)
+            if text:
+                shown.update(task, facts=text)
 
         yield advance

@@ -15,6 +15,7 @@ from l2p_tf import artifacts
 from l2p_tf.artifacts import write_json
 from l2p_tf.inference import to_unit
 from l2p_tf.layers.noise import is_randomized, reseed, seed_states
+from l2p_tf.loops import repeat
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.types import UserError
 
@@ -58,13 +59,10 @@ class Served(tf.Module):
             probabilities = tf.nn.softmax(self.model(images, training=False))
             # Welford's update: no difference of large sums.
             step = probabilities - mean
-            mean += step / tf.cast(i + 1, tf.float32)
-            return i + 1, mean, squares + step * (probabilities - mean)
+            mean += step / (i + 1.0)
+            return i + 1.0, mean, squares + step * (probabilities - mean)
 
-        shapes = (tf.TensorShape([]), zeros.shape, zeros.shape)
-        _, mean, squares = tf.while_loop(
-            lambda i, *_: i < self.draws, draw, (tf.constant(0), zeros, zeros), shapes, maximum_iterations=self.draws
-        )
+        _, mean, squares = repeat(draw, (tf.zeros(()), zeros, zeros), self.draws)
         spread = tf.sqrt(tf.maximum(squares, 0.0) / max(self.draws - 1, 1))
         return {"probabilities": mean, "predictions": tf.argmax(mean, -1), SPREAD: spread}
 

@@ -62,7 +62,9 @@ def test_fgsm_on_a_linear_model_is_the_closed_form():
     weights = rng.normal(size=(3, 3, 1, 2))
     model = linear(weights, bias=[0.1, -0.1])
     images, labels = rng.uniform(0.3, 0.7, (20, 3, 3, 1)).astype(np.float32), rng.integers(0, 2, 20)
-    towards = np.where(labels[:, None, None, None] == 0, weights[..., 1] - weights[..., 0], weights[..., 0] - weights[..., 1])
+    towards = np.where(
+        labels[:, None, None, None] == 0, weights[..., 1] - weights[..., 0], weights[..., 0] - weights[..., 1]
+    )
     output = ATTACKS.parse("fgsm(epsilon=0.1)")(model, images, labels)
     np.testing.assert_allclose(output.adversarial, images + 0.1 * np.sign(towards), atol=1e-6)
     output = ATTACKS.parse("fgsm(epsilon=0.1, norm=l2)")(model, images, labels)

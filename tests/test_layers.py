@@ -70,7 +70,7 @@ def test_normal_has_any_shape_in_every_mode(shape):
     eager = standard_normal(shape, seed)
     assert eager.shape == shape
     for jit in (False, True):
-        compiled = tf.function(lambda: standard_normal(shape, seed), jit_compile=jit)()  # noqa: B023
+        compiled = tf.function(lambda: standard_normal(shape, seed), jit_compile=jit)()
         np.testing.assert_allclose(compiled, eager, atol=2e-5)
     dynamic = tf.function(lambda s: standard_normal(s, seed))(tf.constant(shape, tf.int32))
     np.testing.assert_allclose(dynamic, eager, atol=2e-6)
@@ -137,7 +137,9 @@ def test_inactive_noise_is_the_identity_to_the_bit():
         np.testing.assert_array_equal(tf.function(layer, jit_compile=jit)(x), x)
 
 
-@pytest.mark.parametrize(("granularity", "shape"), [("element", (4, 5, 3)), ("channel", (1, 1, 3)), ("layer", (1, 1, 1))])
+@pytest.mark.parametrize(
+    ("granularity", "shape"), [("element", (4, 5, 3)), ("channel", (1, 1, 3)), ("layer", (1, 1, 1))]
+)
 def test_granularity(granularity, shape):
     layer, _ = injection(np.zeros((2, 4, 5, 3), np.float32), granularity=granularity)
     assert layer.theta.shape == shape
@@ -214,12 +216,16 @@ def test_mixed_precision(policy):
     layers = (PerturbationInjection(dtype=policy), ConvNorm(3, dtype=policy), PaddedSubsample(4, 2, dtype=policy))
     for layer in layers:
         for training in (False, True):
-            y = layer(np.ones((2, 4, 4, 2), np.float32), **({"training": training} if isinstance(layer, ConvNorm) else {}))
+            y = layer(
+                np.ones((2, 4, 4, 2), np.float32), **({"training": training} if isinstance(layer, ConvNorm) else {})
+            )
             assert y.dtype == policy.removeprefix("mixed_")
         assert all(v.dtype == "float32" for v in layer.trainable_variables)
 
 
-@pytest.mark.parametrize(("kernel", "strides", "size"), [(3, 1, 5), (3, 2, 5), (3, 2, 6), (1, 2, 6), (5, 1, 7), (1, 1, 3)])
+@pytest.mark.parametrize(
+    ("kernel", "strides", "size"), [(3, 1, 5), (3, 2, 5), (3, 2, 6), (1, 2, 6), (5, 1, 7), (1, 1, 3)]
+)
 def test_conv_norm_is_convolution_then_batch_norm(kernel, strides, size):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, size, size, 3)).astype(np.float32)

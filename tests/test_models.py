@@ -58,10 +58,10 @@ def test_bad_options_are_named():
 
 def test_files_that_are_no_classifier_are_refused(tmp_path):
     path = tmp_path / "m.keras"
-    with pytest.raises(UserError, match="should be a classifier saved as .keras"):
+    with pytest.raises(UserError, match="should be a classifier"):
         load_classifier(path)
     path.write_bytes(b"not a zip")
-    with pytest.raises(UserError, match="should be a classifier saved as .keras"):
+    with pytest.raises(UserError, match="should be a classifier"):
         load_classifier(path)
     inputs = keras.Input((4,))
     keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(path)
@@ -70,7 +70,7 @@ def test_files_that_are_no_classifier_are_refused(tmp_path):
     save_classifier(MODELS.parse("resnet_v1(depth=8, width=0.1)").build((8, 8, 1), 2), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="should be a classifier saved as .keras"):
+    with pytest.raises(UserError, match="should be a classifier"):
         load_classifier(path)
 
 

@@ -206,13 +206,13 @@ def test_adversarial_training_begins_when_told():
     attack = ATTACKS.parse("fgsm(epsilon=0.2)")
     for epoch, adversarial in ((0, False), (5, True)):
         model = linear(weights)
-        trainer = compiled(
-            RobustTrainer(model, attack, clean_weight=0.5, adversarial_weight=0.5, adversarial_epoch=5)
-        )
+        trainer = compiled(RobustTrainer(model, attack, clean_weight=0.5, adversarial_weight=0.5, adversarial_epoch=5))
         trainer.begin_epoch(epoch)
         logs = step(trainer, images, labels)
         reference = linear(weights)
-        other = compiled(RobustTrainer(reference, attack if adversarial else None, clean_weight=0.5, adversarial_weight=0.5))
+        other = compiled(
+            RobustTrainer(reference, attack if adversarial else None, clean_weight=0.5, adversarial_weight=0.5)
+        )
         other.begin_epoch(0)
         wanted = step(other, images, labels)
         np.testing.assert_allclose(model.layers[-1].kernel, reference.layers[-1].kernel, atol=1e-6)

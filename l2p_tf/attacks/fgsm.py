@@ -36,6 +36,7 @@ class FGSM(Attack):
         numbers: dict[str, tf.Tensor], stop_early: bool,
     ) -> Found:  # fmt: skip
         """The one step there is, taken from the image for every example."""
-        del seed, stop_early
+        del seed
+        draws = 1 if stop_early else self.draws  # Without noise all draws are the same.
         epsilon = numbers["epsilon"]
-        return climb(model, images, labels, images, epsilon, epsilon, 1, self.norm, self.draws, stop_early=False)
+        return climb(model, images, labels, images, epsilon, epsilon, 1, self.norm, draws, stop_early=False)

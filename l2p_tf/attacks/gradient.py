@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from l2p_tf.layers.noise import draws_per_example
+from l2p_tf.loops import repeat
 
 TILED_IMAGES = 512
 """Most images one pass holds when draws are tiled within a batch: bounds the memory of EOT."""
@@ -50,11 +51,10 @@ def loss_gradient(
     else:
         zeros = (tf.zeros_like(images), tf.zeros([batch]), tf.zeros([batch]))
 
-        def add(i: tf.Tensor, so_far: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-            return i + 1, tuple(a + b for a, b in zip(so_far, one_pass(), strict=True))
+        def add(*so_far: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return tuple(a + b for a, b in zip(so_far, one_pass(), strict=True))
 
-        limit = draws // together
-        _, sums = tf.while_loop(lambda i, _: i < limit, add, (tf.constant(0), zeros), maximum_iterations=limit)
+        sums = repeat(add, zeros, draws // together)
     gradient, loss, wrong = (value / draws for value in sums)
     return gradient, loss, wrong
 

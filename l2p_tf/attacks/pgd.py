@@ -11,6 +11,7 @@ import tensorflow as tf
 from l2p_tf.attacks.base import ATTACKS, Attack, Found
 from l2p_tf.attacks.gradient import loss_gradient
 from l2p_tf.attacks.projection import project, random_in_ball, steepest
+from l2p_tf.loops import repeat
 from l2p_tf.registry import option
 from l2p_tf.types import Norm
 
@@ -25,21 +26,22 @@ def climb(
     """
     batch = images.shape[0]
 
-    def step(i: tf.Tensor, x: tf.Tensor, done: tf.Tensor, used: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(x: tf.Tensor, done: tf.Tensor, used: tf.Tensor) -> tuple[tf.Tensor, ...]:
         gradient, _, wrong = loss_gradient(model, x, labels, draws)
         used += tf.where(done, 0, 1)
-        if stop_early:
-            done = done | (wrong > 0.0)
         moved = images + project(x + step_size * steepest(gradient, norm) - images, epsilon, norm)
         moved = tf.clip_by_value(moved, 0.0, 1.0)
-        return i + 1, tf.where(done[:, None, None, None], x, moved) if stop_early else moved, done, used
+        if not stop_early:
+            return moved, done, used
+        done = done | (wrong > 0.0)
+        return tf.where(done[:, None, None, None], x, moved), done, used
 
-    def going_on(i: tf.Tensor, x: tf.Tensor, done: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
+    def going(x: tf.Tensor, done: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
         del x, used
-        return (i < steps) & ~tf.reduce_all(done) if stop_early else i < steps
+        return ~tf.reduce_all(done)
 
-    state = (tf.constant(0), start, tf.zeros([batch], tf.bool), tf.zeros([batch], tf.int32))
-    _, x, _, used = tf.while_loop(going_on, step, state, maximum_iterations=steps)
+    state = (start, tf.zeros([batch], tf.bool), tf.zeros([batch], tf.int32))
+    x, _, used = repeat(step, state, steps, going if stop_early else None)
     return Found(x, used * draws, used * draws)
 
 
@@ -76,11 +78,12 @@ class PGD(Attack):
         numbers: dict[str, tf.Tensor], stop_early: bool,
     ) -> Found:  # fmt: skip
         """One start."""
+        draws = 1 if stop_early else self.draws  # Without noise all draws are the same.
         start = images
         if self.random_start:
             offset = random_in_ball(tuple(images.shape), numbers["epsilon"], self.norm, seed)
             start = tf.clip_by_value(images + offset, 0.0, 1.0)
         return climb(
-            model, images, labels, start, numbers["epsilon"], numbers["step_size"], self.steps, self.norm, self.draws,
+            model, images, labels, start, numbers["epsilon"], numbers["step_size"], self.steps, self.norm, draws,
             stop_early,
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -72,7 +73,7 @@ class AdversarialDefense(Defense):
         """The shared trainer with this defence's attack and weights."""
         return RobustTrainer(classifier, self.attack, seed=seed, **self.mixture())
 
-    def mixture(self) -> dict[str, float | int | str | bool]:
+    def mixture(self) -> dict[str, Any]:
         """The trainer's arguments that these options decide."""
         keys = ("clean_weight", "adversarial_weight", "adversarial_epoch", "attack_label", "one_batch")
         return {key: getattr(self, key) for key in keys}

@@ -113,7 +113,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         tf.cond(self.theta_on.value, lambda: self._theta_phase(images, adversarial, labels), lambda: tf.constant(0))
 
     def regularizer(self) -> tf.Tensor:
-        """gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
+        """Gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
         roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.theta]
         return -self.regularizer_weight.value * tf.add_n(roots)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import shutil
 import time
@@ -13,13 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from l2p_tf import inference
+from l2p_tf import artifacts, inference
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack, AttackOutput
 from l2p_tf.attacks.projection import sizes
 from l2p_tf.data.store import ImageData
-from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, write_records
+from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
+from l2p_tf.models.saving import load_classifier
 from l2p_tf.progress import bar
 from l2p_tf.registry import spec_of
 
@@ -104,6 +106,41 @@ def evaluate(
     return records
 
 
+def attack_artifact(
+    options: EvaluationOptions,
+    trained: artifacts.Artifact,
+    data: ImageData,
+    output: str | os.PathLike[str],
+    *,
+    which: str = "best",
+    overwrite: bool = False,
+) -> list[Record]:
+    """Attacks a trained model, or continues, or finds it done.
+
+    Args:
+      options: what to do.
+      trained: the artifact of a training.
+      data: where the examples come from.
+      output: the folder to make.
+      which: `best` or `last`.
+      overwrite: replace what was made with other options.
+
+    Returns:
+      The records.
+    """
+    request = {
+        "attacks": [spec_of(attack) for attack in options.attacks],
+        **{key: getattr(options, key) for key in ("split", "limit", "repeats", "seed")},
+        "which": which,
+    }
+    inputs = {"train": trained, "data": data.artifact}
+    with artifacts.produce(output, "attack", request, inputs, seed=options.seed, overwrite=overwrite) as work:
+        if work is not None:
+            model = load_classifier(trained.path / f"{which}.keras")
+            evaluate(model, data, options, work.path, str(trained.options["name"]))
+    return read_records(pathlib.Path(output))
+
+
 class _Job:
     """One attack (None: no attack) on one set of examples, in slices that are saved one by one."""
 
@@ -117,7 +154,7 @@ class _Job:
     def run(self, number: int, repeat: int, advance: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Per-example arrays over all slices, and the adversarial images of the gallery."""
         found: list[dict[str, np.ndarray]] = []
-        fallen = done = 0
+        fallen, done = 0.0, 0
         for start in range(0, len(self.images), self.options.slice_size):
             rows = np.arange(start, min(start + self.options.slice_size, len(self.images)))
             path = self.parts / f"{number:02d}-{repeat:02d}-{start:07d}.npz"
@@ -193,7 +230,7 @@ def _write_gallery(
     })  # fmt: skip
 
 
-def _save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def _save(path: pathlib.Path, arrays: dict[str, Any]) -> None:
     atomic_write(path, lambda file: np.savez_compressed(file, **arrays))
 
 

@@ -37,8 +37,8 @@ class Architecture(Options, abc.ABC):
         """
         channels = image_shape[-1]
         images = keras.Input(tuple(image_shape), name="images", dtype="float32")
-        mean, std = (np.broadcast_to(np.asarray(values, float), channels) for values in (mean, std))
-        x = ChannelNormalization(mean.tolist(), std.tolist(), name="normalization")(images)
+        means, stds = (np.broadcast_to(np.asarray(values, float), channels).tolist() for values in (mean, std))
+        x = ChannelNormalization(means, stds, name="normalization")(images)
         factory = factory or LayerFactory()
         features = self.features(factory.image(x, "image"), factory)
         logits = factory.dense(features, classes, "logits")

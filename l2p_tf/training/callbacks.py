@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -9,7 +10,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -164,18 +165,19 @@ class KeepState(keras.callbacks.Callback):
         self.minutes, self.first_step = minutes, progress.step
         self.signal: int | None = None
         self.saved = self.begun = time.monotonic()
-        self.before: dict[int, Any] = {}
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Listens for SIGINT and SIGTERM, where this is the main thread."""
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def release(self) -> None:
-        """Gives the signals back."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before = {}
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it, SIGINT and SIGTERM are noted instead of acted on, where this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the clock of the epoch."""

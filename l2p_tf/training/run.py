@@ -176,20 +176,15 @@ def _train(
     steps = options.epochs * batches.steps_per_epoch
     done = progress.epoch * batches.steps_per_epoch + progress.step
     with bar(f"train {options.name}", steps, "batches", done) as advance:
-        batches.epoch, batches.start_step = progress.epoch, progress.step
-        follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: _position(batches, progress, epoch))
         history = cb.History(work.path, progress, schedule)
+        callbacks = [schedule, validation, history, best, state, cb.Bar(advance)]
         try:
-            trainer.fit(
-                batches.dataset(),
-                epochs=options.epochs,
-                initial_epoch=progress.epoch,
-                verbose=0,
-                shuffle=False,
-                callbacks=[follow, schedule, validation, history, best, state, cb.Bar(advance)],
-            )
+            with state.listening():
+                if progress.step:
+                    # The rest of the epoch that was interrupted; Keras counts the same steps in every epoch of a fit.
+                    _fit(trainer, batches, progress.epoch, progress.epoch + 1, callbacks, progress.step)
+                _fit(trainer, batches, progress.epoch, options.epochs, callbacks)
         finally:
-            state.release()
             history.writer.close()
     save_classifier(trainer.classifier, work.path / cb.LAST)
     if not (work.path / cb.BEST).exists():
@@ -201,10 +196,19 @@ def _train(
     work.notes.update(_notes(options, trainer, progress, batches.steps_per_epoch))
 
 
-def _position(batches: TrainBatches, progress: Progress, epoch: int) -> None:
-    """Tells the batches which epoch begins, and where: a resumed one goes on where it stopped."""
-    batches.epoch = epoch
-    batches.start_step = progress.step if epoch == progress.epoch else 0
+def _fit(
+    trainer: RobustTrainer, batches: TrainBatches, epoch: int, end: int, callbacks: list[Any], step: int = 0
+) -> None:
+    if epoch < end:
+        trainer.fit(
+            batches.dataset(epoch, step),
+            steps_per_epoch=batches.steps_per_epoch - step,
+            initial_epoch=epoch,
+            epochs=end,
+            verbose=0,
+            shuffle=False,
+            callbacks=callbacks,
+        )
 
 
 def _rate(options: TrainOptions, epoch: int) -> float:

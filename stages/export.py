@@ -1,0 +1,26 @@
+"""Exports a trained classifier as a SavedModel for serving.
+
+python -m stages.export --flagfile=configs/l2p.flags --export_draws=16
+
+Reads RUN_DIR/NAME/train; makes RUN_DIR/NAME/export with `saved_model` and `serving.json`, which says what goes in and
+comes out. Answers of a randomised model are averaged over --export_draws draws of its noise.
+"""
+
+from __future__ import annotations
+
+from stages import common, settings
+
+settings.show("export")
+settings.show_flags("name", "defense", "data", "dataset", "which")
+
+
+def main(_argv: list[str]) -> None:
+    if settings.asked_for_help():
+        return
+    name, _ = settings.one_run()
+    run = settings.trained(name)
+    settings.export(name, run, settings.data())
+
+
+if __name__ == "__main__":
+    common.run(main)

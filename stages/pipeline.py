@@ -1,0 +1,38 @@
+"""Runs the stages in order from one flag file: data, then train and attack for every defence, export, report.
+
+python -m stages.pipeline --flagfile=configs/quickstart.flags
+
+What is up to date is skipped, what was interrupted is continued. --defense may hold several defences separated by `;`:
+all are trained with the same flags on the same data, attacked alike and set side by side.
+"""
+
+from __future__ import annotations
+
+from l2p_tf.types import UserError
+from stages import common, settings
+
+settings.show("data", "train", "attack", "export", "report")
+
+
+def main(_: list[str]) -> None:
+    if settings.asked_for_help():
+        return
+    settings.start()
+    named = settings.defenses()
+    wanted = [name.strip() for name in settings.FLAGS.export if name.strip()]
+    unknown = sorted(set(wanted) - set(named) - {"all"})
+    if unknown:
+        raise UserError(f"`--export` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
+    for name, defense in named.items():
+        settings.train_options(name, defense)  # Bad flags are told before the first training, not after it.
+    images = settings.data()
+    for name, defense in named.items():
+        run = settings.train(name, defense, images)
+        settings.attack(name, run, images)
+        if name in wanted or "all" in wanted:
+            settings.export(name, run, images)
+    settings.report([str(settings.run_dir()), *settings.FLAGS.runs])
+
+
+if __name__ == "__main__":
+    common.run(main)

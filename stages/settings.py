@@ -1,0 +1,315 @@
+"""The flags of all stages, defined once, so that one flag file drives every stage; and what they come to.
+
+A stage shows those it reads in its `--help`; the others are accepted and left alone.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from l2p_tf.types import UserError
+from stages import common
+
+if TYPE_CHECKING:
+    from l2p_tf.artifacts import Artifact
+    from l2p_tf.data.store import ImageData
+    from l2p_tf.defenses.base import Defense
+    from l2p_tf.training.run import TrainOptions
+
+FLAGS = flags.FLAGS
+_GROUPS: dict[str, list[str]] = {}
+
+
+def show(*groups: str) -> None:
+    """Makes the flags of these groups those of the calling stage's `--help`."""
+    for group in ("common", *groups):
+        show_flags(*_GROUPS[group])
+
+
+def show_flags(*names: str) -> None:
+    """Makes these flags those of the calling stage's `--help`."""
+    for name in names:
+        flags.declare_key_flag(name)
+
+
+def _group(name: str, before: set[str]) -> set[str]:
+    now = set(FLAGS)
+    _GROUPS[name] = sorted(now - before)
+    return now
+
+
+_known = set(FLAGS)
+flags.DEFINE_string("run_dir", "runs/default", "Where everything goes: data, NAME/train, NAME/attack, report.")
+flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0)
+flags.DEFINE_bool("overwrite", False, "Replace outputs that were made with other options.")
+flags.DEFINE_bool("deterministic", False, "The same bits on every run on this machine; slow on a CPU (one thread).")
+flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Compile with XLA; auto does so on a GPU.")
+_known = _group("common", _known)
+
+flags.DEFINE_string("dataset", None, "The data set, such as cifar10 or 'tfds(dataset=mnist)'; `help` lists all.")
+flags.DEFINE_string("data", "", "A data artifact to use as it is; empty makes or finds RUN_DIR/data.")
+flags.DEFINE_string("data_dir", "", "The folder of TensorFlow Datasets; empty for its default.")
+flags.DEFINE_bool("download", True, "Download the data set when it is not there.")
+common.define_number("validation_share", 0.1, "Share of the training images held out for validation, below 1.", 0)
+flags.DEFINE_integer("limit_train", None, "At most how many training images.", lower_bound=1)
+flags.DEFINE_integer("limit_test", None, "At most how many test images.", lower_bound=1)
+_known = _group("data", _known)
+
+flags.DEFINE_string("name", "", "Name of the run; empty takes the defence's.")
+flags.DEFINE_string("model", "resnet_v1(depth=20)", "The architecture; `help` lists all with their options.")
+flags.DEFINE_string("defense", None, "The defence; the pipeline takes several, separated by `;`. `help` lists all.")
+flags.DEFINE_integer("epochs", 100, "Epochs of training.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Images per training step.", lower_bound=1)
+common.define_number("learning_rate", 0.1, "Learning rate at the start.", 0)
+flags.DEFINE_list("drops", [], "Epochs at which the learning rate is multiplied by --drop_factor.")
+common.define_number("drop_factor", 0.1, "See --drops.", 0, 1)
+common.define_number("momentum", 0.9, "Nesterov momentum of SGD.", 0, 1)
+common.define_number("weight_decay", 1e-4, "Coupled weight decay; never on the noise's theta.", 0)
+flags.DEFINE_bool("augment", True, "Crop and flip training images as the data set says.")
+flags.DEFINE_list("mean", [], "Channel means to subtract; empty takes the training images' own.")
+flags.DEFINE_list("std", [], "Channel standard deviations to divide by; empty likewise.")
+flags.DEFINE_string("validation_attack", "pgd(steps=7, step_size=0.01)", "Measures robust validation accuracy.")
+flags.DEFINE_integer("validate_every", 1, "Epochs between validations.", lower_bound=1)
+flags.DEFINE_integer("validation_limit", 1000, "Most validation images used; 0 for all.", lower_bound=0)
+flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Precision of training.")
+flags.DEFINE_float("checkpoint_minutes", 10.0, "Most minutes between saved states within an epoch.", lower_bound=0)
+flags.DEFINE_string("published", "", "Published table row to show beside the measured numbers; `help` lists all.")
+_known = _group("train", _known)
+
+flags.DEFINE_string("attacks", "fgsm; pgd(steps=20)", "Attacks to run, separated by `;`. `help` lists all.")
+flags.DEFINE_enum("split", "test", ["test", "validation"], "Images to attack.")
+flags.DEFINE_integer("limit", None, "Most images to attack, every class alike; all when not given.", lower_bound=1)
+flags.DEFINE_integer("repeats", 3, "Evaluations of a randomised model.", lower_bound=1)
+flags.DEFINE_integer("attack_batch_size", 128, "Images per pass.", lower_bound=1)
+flags.DEFINE_enum("which", "best", ["best", "last"], "Model to attack and export: best by validation, or last.")
+_known = _group("attack", _known)
+
+flags.DEFINE_integer("export_draws", 16, "Draws of the noise a served answer averages.", lower_bound=1)
+flags.DEFINE_list("export", [], "Runs the pipeline exports, by name; `all` for every one.")
+_known = _group("export", _known)
+
+flags.DEFINE_list("runs", [], "Folders with finished stages, in them or up to two levels below; empty: RUN_DIR.")
+flags.DEFINE_string("title", "", "Title of the page.")
+_known = _group("report", _known)
+
+
+def run_dir() -> pathlib.Path:
+    """--run_dir."""
+    return pathlib.Path(common.require("run_dir"))
+
+
+def jit_compile() -> bool | None:
+    """--jit."""
+    return {"auto": None, "on": True, "off": False}[FLAGS.jit]
+
+
+def start() -> None:
+    """Settings that must come before TensorFlow's first operation."""
+    if FLAGS.deterministic:
+        from l2p_tf.training.run import make_deterministic
+
+        make_deterministic()
+
+
+def asked_for_help() -> bool:
+    """Prints the names behind every flag whose value is `help`; True where there was one."""
+    texts = []
+    if FLAGS.dataset == "help":
+        from l2p_tf.data import DATASETS
+
+        texts.append(DATASETS.help())
+    if FLAGS.model == "help":
+        from l2p_tf.models import MODELS
+
+        texts.append(MODELS.help())
+    if FLAGS.defense == "help":
+        from l2p_tf.defenses import DEFENSES
+
+        texts.append(DEFENSES.help())
+    if FLAGS.attacks == "help":
+        from l2p_tf.attacks import ATTACKS
+
+        texts.append(ATTACKS.help())
+    if FLAGS.published == "help":
+        from l2p_tf.reporting import published
+
+        rows = dict.fromkeys(f"{c.table}/{c.row}/{c.column}" for c in published.load().cells)
+        texts.append("\n".join(rows))
+    for text in texts:
+        common.say(text)
+    return bool(texts)
+
+
+def data() -> ImageData:
+    """The data artifact: --data, or RUN_DIR/data, made from --dataset where it is not there."""
+    from l2p_tf.data import DATASETS, DataInfo, ImageData, prepare
+
+    if FLAGS.data:
+        return ImageData.open(FLAGS.data)
+    artifact = prepare(
+        DATASETS.parse(common.require("dataset")),
+        run_dir() / "data",
+        data_dir=FLAGS.data_dir,
+        download=FLAGS.download,
+        seed=FLAGS.seed,
+        validation_share=FLAGS.validation_share,
+        overwrite=FLAGS.overwrite,
+        limit_train=FLAGS.limit_train,
+        limit_test=FLAGS.limit_test,
+        say=lambda text: common.say(f"data: {text}"),
+    )
+    opened = ImageData.open(artifact.path)
+    common.say(DataInfo.read(artifact.path / "info.json").summary())
+    return opened
+
+
+def defenses() -> dict[str, Defense]:
+    """The defences of --defense by the name of their run."""
+    from l2p_tf.defenses import DEFENSES
+
+    found = DEFENSES.parse_list(common.require("defense"))
+    if FLAGS.name:
+        if len(found) > 1:
+            raise UserError(f"`--name` names one run; --defense holds {len(found)}. Received: {FLAGS.name!r}")
+        if not FLAGS.name.replace("-", "").replace("_", "").replace(".", "").isalnum() or FLAGS.name.startswith("."):
+            raise UserError(f"`--name` should be letters, digits, `-`, `_` and `.`. Received: {FLAGS.name!r}")
+        return {FLAGS.name: found[0]}
+    named: dict[str, Defense] = {}
+    for defense in found:
+        base: str = defense.name  # type: ignore[attr-defined]
+        count = sum(name == base or name.startswith(f"{base}-") for name in named)
+        named[f"{base}-{count + 1}" if count else base] = defense
+    return named
+
+
+def one_run() -> tuple[str, Defense]:
+    """The name and defence of a stage that works on one run."""
+    named = defenses()
+    if len(named) > 1:
+        raise UserError(f"`--defense` should name one defence here; the pipeline takes several. Received: {len(named)}")
+    return next(iter(named.items()))
+
+
+def train_options(name: str, defense: Defense) -> TrainOptions:
+    """What the flags say of a training."""
+    from l2p_tf.attacks import ATTACKS
+    from l2p_tf.models import MODELS
+    from l2p_tf.training.run import TrainOptions
+
+    if FLAGS.published:
+        from l2p_tf.reporting import published
+
+        published.load().target(FLAGS.published)
+    return TrainOptions(
+        name=name,
+        model=MODELS.parse(FLAGS.model),
+        defense=defense,
+        validation_attack=ATTACKS.parse(FLAGS.validation_attack),
+        epochs=FLAGS.epochs,
+        batch_size=FLAGS.batch_size,
+        learning_rate=FLAGS.learning_rate,
+        drops=tuple(int(n) for n in _numbers("drops")),
+        drop_factor=FLAGS.drop_factor,
+        momentum=FLAGS.momentum,
+        weight_decay=FLAGS.weight_decay,
+        augment=FLAGS.augment,
+        mean=_numbers("mean"),
+        std=_numbers("std"),
+        validate_every=FLAGS.validate_every,
+        validation_limit=FLAGS.validation_limit,
+        precision=FLAGS.precision,
+        deterministic=FLAGS.deterministic,
+        seed=FLAGS.seed,
+        published=FLAGS.published,
+    )
+
+
+def train(name: str, defense: Defense, images: ImageData) -> Artifact:
+    """Trains one run, or finds it done."""
+    from l2p_tf.training.run import train as train_it
+
+    output = run_dir() / name / "train"
+    found = output.exists()
+    artifact = train_it(
+        train_options(name, defense),
+        images,
+        output,
+        jit_compile=jit_compile(),
+        checkpoint_minutes=FLAGS.checkpoint_minutes,
+        overwrite=FLAGS.overwrite,
+    )
+    notes = artifact.manifest["notes"]
+    state = "up to date" if found and not FLAGS.overwrite else f"{notes['images_per_second']:.0f} images/s"
+    common.say(
+        f"{name}: trained, {notes['parameters']:,} parameters, best epoch {notes['best_epoch'] + 1} "
+        f"(validation {100 * notes['best_validation']:.1f}%), {state}; in {str(output)!r}"
+    )
+    return artifact
+
+
+def trained(name: str) -> Artifact:
+    """The finished training of a run."""
+    from l2p_tf import artifacts
+
+    return artifacts.read(run_dir() / name / "train", "train")
+
+
+def attack(name: str, run: Artifact, images: ImageData) -> list[Any]:
+    """Attacks one run, or finds it done; returns its records."""
+    from l2p_tf.attacks import ATTACKS
+    from l2p_tf.evaluation.evaluate import EvaluationOptions, attack_artifact
+
+    options = EvaluationOptions(
+        attacks=tuple(ATTACKS.parse_list(FLAGS.attacks)),
+        split=FLAGS.split,
+        limit=FLAGS.limit,
+        repeats=FLAGS.repeats,
+        batch_size=FLAGS.attack_batch_size,
+        seed=FLAGS.seed,
+        jit_compile=jit_compile(),
+    )
+    output = run_dir() / name / "attack"
+    found = output.exists()
+    records = attack_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
+    common.say(f"{name}: attacked{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
+    return records
+
+
+def export(name: str, run: Artifact, images: ImageData) -> None:
+    """Exports one run, or finds it done."""
+    from l2p_tf.serving import SAVED_MODEL
+    from l2p_tf.serving import export as export_it
+
+    output = run_dir() / name / "export"
+    export_it(
+        run,
+        output,
+        which=FLAGS.which,
+        draws=FLAGS.export_draws,
+        class_names=images.info.class_names,
+        overwrite=FLAGS.overwrite,
+    )
+    common.say(f"{name}: exported; SavedModel in {str(output / SAVED_MODEL)!r}")
+
+
+def report(folders: list[str]) -> None:
+    """Reports on everything finished in these folders."""
+    from rich.console import Console
+
+    from l2p_tf.reporting import report as reporting
+
+    made = reporting.make(folders, run_dir() / "report", FLAGS.title, seed=FLAGS.seed, overwrite=FLAGS.overwrite)
+    made.table.to_console(Console())
+    for path in made.left_out:
+        common.say(f"Left out, not finished: {str(path)!r}")
+    page = str(made.path / reporting.HTML)
+    common.say(f"Report: {page}" + ("" if made.made else " (up to date)"))
+
+
+def _numbers(name: str) -> tuple[float, ...]:
+    from l2p_tf.registry import parse_number
+
+    return tuple(parse_number(text) for text in FLAGS[name].value or () if text.strip())

@@ -1,0 +1,27 @@
+"""Trains one classifier, or continues where an earlier run of the same command stopped.
+
+python -m stages.train --flagfile=configs/l2p.flags
+python -m stages.train --dataset=digits --model='resnet_v1(depth=8)' --defense='pgd(epsilon=0.15)' --run_dir=runs/mine
+python -m stages.train --defense=help
+
+Makes RUN_DIR/NAME/train: best.keras, last.keras, history.csv and logs for TensorBoard. The data are prepared first,
+in RUN_DIR/data, where --data does not name them.
+"""
+
+from __future__ import annotations
+
+from stages import common, settings
+
+settings.show("data", "train")
+
+
+def main(_: list[str]) -> None:
+    if settings.asked_for_help():
+        return
+    settings.start()
+    name, defense = settings.one_run()
+    settings.train(name, defense, settings.data())
+
+
+if __name__ == "__main__":
+    common.run(main)
