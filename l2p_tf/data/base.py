@@ -1,0 +1,110 @@
+"""What every data set is: options, and a source that yields its images in order and in pieces."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from l2p_tf.registry import Options, Registry, option
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One part of a source.
+
+    Attributes:
+      labels: int array of shape (N,).
+      batches: starts a pass over the images: uint8 arrays of shape (n, H, W, C), N images in all, in the labels' order.
+    """
+
+    labels: Array
+    batches: Callable[[], Iterator[Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set that was found and opened.
+
+    Attributes:
+      title: how to name it in a report, such as `CIFAR-10 (JPEG)`.
+      note: where it is from, in a sentence.
+      image_shape: (height, width, channels), the same for every image; 1 or 3 channels.
+      class_names: names of the classes, by label.
+      train: the training images (validation images are held out of them later).
+      test: the test images.
+    """
+
+    title: str
+    note: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(Options, abc.ABC):
+    """Base of the data sets. The two options here are how its training images are augmented."""
+
+    name: ClassVar[str]
+
+    crop_padding: int = option(0, "zeros around a training image before a random crop; 0 for no crop", low=0, high=64)
+    flip: bool = option(False, "whether training images are mirrored at random")
+
+    @property
+    def short_name(self) -> str:
+        """The name results are filed under."""
+        return self.name
+
+    @abc.abstractmethod
+    def identity(self, data_dir: str) -> str | None:
+        """Name, version and encoding of what `open` would read, found without reading it; None where it is not there.
+
+        Raises:
+          UserError: what is there is not this data set.
+        """
+
+    @abc.abstractmethod
+    def open(self, data_dir: str, download: bool) -> Source:
+        """Finds the data (or downloads it, where `download` allows) and opens it.
+
+        Args:
+          data_dir: folder of prepared data sets; empty for the default place.
+          download: whether it may be downloaded when it is not there.
+
+        Raises:
+          UserError: it is not there, damaged, or not this data set.
+        """
+
+
+DATASETS: Registry[Dataset] = Registry("data set", "l2p_tf.data")
+
+
+def stratified(labels: Array, count: int, seed: int | Sequence[int]) -> npt.NDArray[np.int64]:
+    """Draws `count` positions such that every class keeps its share, to within one example.
+
+    Args:
+      labels: int array of shape (N,).
+      count: how many to draw, from 0 to N.
+      seed: decides the draw.
+
+    Returns:
+      Sorted distinct positions, int64 of shape (count,).
+    """
+    if not 0 <= count <= len(labels):
+        raise ValueError(f"`count` should be between 0 and {len(labels)}. Received: {count}")
+    random = np.random.default_rng(seed)
+    classes, sizes = np.unique(labels, return_counts=True)
+    # Largest remainder in integers: floating-point shares would round some classes down by one.
+    take, remainder = np.divmod(sizes.astype(np.int64) * count, max(len(labels), 1))
+    order = np.lexsort((random.permutation(len(classes)), -remainder))
+    take[order[: count - int(take.sum())]] += 1
+    drawn = [random.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, take, strict=True)]
+    return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]).astype(np.int64))

@@ -1,0 +1,52 @@
+"""The handwritten digits that scikit-learn brings along: small enough to try everything on a CPU, without network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from l2p_tf.data.base import DATASETS, Array, Dataset, Source, Split, stratified
+from l2p_tf.registry import option
+
+
+@DATASETS.register("digits")
+@dataclasses.dataclass(frozen=True)
+class Digits(Dataset):
+    """1,797 handwritten digits of 8x8 gray pixels, bundled with scikit-learn.
+
+    There is no official test split. The one made here does not depend on the run's seed, so that runs with different
+    seeds are judged on the same images.
+    """
+
+    test_share: float = option(0.2, "share of the images held out for testing", low=0.01, high=0.9)
+
+    def identity(self, data_dir: str) -> str:
+        """See `Dataset.identity`."""
+        return "scikit-learn digits"
+
+    def open(self, data_dir: str, download: bool) -> Source:
+        """See `Dataset.open`."""
+        from sklearn import datasets  # takes a second, which --help need not wait for
+
+        bunch = datasets.load_digits()
+        images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+        labels = bunch.target.astype(np.int64)
+        test = stratified(labels, round(self.test_share * len(labels)), seed=0)
+        train = np.setdiff1d(np.arange(len(labels)), test)
+        return Source(
+            title="Digits (8x8)",
+            note="scikit-learn load_digits (UCI optical recognition of handwritten digits), 16 gray levels",
+            image_shape=(8, 8, 1),
+            class_names=tuple(str(name) for name in bunch.target_names),
+            train=_split(images[train], labels[train]),
+            test=_split(images[test], labels[test]),
+        )
+
+
+def _split(images: Array, labels: Array) -> Split:
+    def batches() -> Iterator[Array]:
+        yield images
+
+    return Split(labels, batches)

@@ -1,0 +1,117 @@
+"""Training batches that can be resumed anywhere: batch k of epoch e is the same bits, whatever ran before."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from l2p_tf.data.base import Array
+from l2p_tf.data.store import ImageData
+from l2p_tf.types import UserError
+
+_ORDER = 0
+_PREFETCH = 4
+
+
+class TrainBatches:
+    """The training split in batches, shuffled anew in every epoch and augmented.
+
+    An epoch's order follows from the seed and the epoch alone, a batch's augmentation from the seed, the epoch and the
+    step alone. The images left over after the last full batch of an epoch are dropped; as the order changes, they are
+    others in the next.
+
+    Attributes:
+      batch_size: images per batch.
+      steps_per_epoch: full batches in an epoch.
+    """
+
+    def __init__(self, data: ImageData, batch_size: int, seed: int, augment: bool = True) -> None:
+        """Reads nothing yet.
+
+        Args:
+          data: the data artifact.
+          batch_size: images per batch, at most the number of training images.
+          seed: decides order and augmentation, from 0 to 2**63 - 1.
+          augment: whether images are cropped and mirrored as `data.info` says.
+
+        Raises:
+          UserError: `batch_size` or `seed` is out of range.
+        """
+        self._images, self._labels = data.split("train")
+        if not 1 <= batch_size <= len(self._images):
+            raise UserError(
+                f"`batch_size` should be from 1 to {len(self._images)} training images. Received: {batch_size}"
+            )
+        if not 0 <= seed < 2**63:
+            raise UserError(f"`seed` should be from 0 to 2**63 - 1. Received: {seed}")
+        self.batch_size = batch_size
+        self.steps_per_epoch = len(self._images) // batch_size
+        self._seed = seed
+        self._padding = data.info.crop_padding if augment else 0
+        self._flip = data.info.flip and augment
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The positions of all training images in the order of an epoch, int64 (N,)."""
+        return _random(self._seed, epoch, _ORDER).permutation(len(self._images))
+
+    def batch(self, epoch: int, step: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+        """One batch: images uint8 (B, H, W, C) and labels int32 (B,)."""
+        return self._batch(self.order(epoch), epoch, step)
+
+    def dataset(self, epoch: int = 0, step: int = 0) -> Any:
+        """An endless `tf.data.Dataset` of the batches from one step of one epoch on, with static shapes."""
+        import tensorflow as tf  # here, so that scanning this package for data sets stays quick
+
+        def batches() -> Iterator[tuple[Array, Array]]:
+            for number in itertools.count(epoch):
+                order = self.order(number)
+                for position in range(step if number == epoch else 0, self.steps_per_epoch):
+                    yield self._batch(order, number, position)
+
+        signature = (
+            tf.TensorSpec((self.batch_size, *self._images.shape[1:]), tf.uint8),
+            tf.TensorSpec((self.batch_size,), tf.int32),
+        )
+        return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(_PREFETCH)
+
+    def _batch(self, order: Array, epoch: int, step: int) -> tuple[Array, Array]:
+        positions = order[step * self.batch_size : (step + 1) * self.batch_size]
+        images = augment(self._images[positions], self._padding, self._flip, _random(self._seed, epoch, 1 + step))
+        return images, self._labels[positions]
+
+
+def augment(images: Array, padding: int, flip: bool, random: np.random.Generator) -> Array:
+    """Random crops from zero-padded images and random mirroring, as in the ResNet papers.
+
+    Args:
+      images: uint8 (B, H, W, C).
+      padding: zeros on each side before the crop; 0 for no crop.
+      flip: whether half of the images are mirrored left to right, at random.
+      random: where the crops and flips are drawn from, per image.
+
+    Returns:
+      uint8 (B, H, W, C).
+    """
+    if not padding and not flip:
+        return images
+    count, height, width, _ = images.shape
+    padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    tops, lefts = random.integers(0, 2 * padding + 1, size=(2, count, 1))
+    columns = np.broadcast_to(np.arange(width), (count, width))
+    if flip:
+        columns = np.where(random.random((count, 1)) < 0.5, columns[:, ::-1], columns)
+    rows = tops + np.arange(height)
+    example = np.arange(count)[:, np.newaxis, np.newaxis]
+    return padded[example, rows[:, :, np.newaxis], (lefts + columns)[:, np.newaxis, :]]
+
+
+def _random(seed: int, epoch: int, stream: int) -> np.random.Generator:
+    """Random numbers of their own for every (seed, epoch, stream).
+
+    Philox is a function of key and counter; the stream is the counter's highest word, which drawing never reaches.
+    """
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, stream]))
