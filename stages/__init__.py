@@ -1,0 +1,1 @@
+"""The stages: each turns flags into one call of the library."""

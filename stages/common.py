@@ -1,0 +1,108 @@
+"""What every stage needs: running its main, shared flags, one-line errors.
+
+TensorFlow is not imported here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags, logging
+
+from l2p_tf.registry import parse_number
+from l2p_tf.types import Interrupted, UserError
+
+FLAGS = flags.FLAGS
+_HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
+# Flags defined by the functions below belong to the stage that calls them.
+flags.disclaim_key_flags()
+
+
+def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None:
+    """Parses the flags, runs `main` and leaves the process.
+
+    The exit status is 0; 2 after an error of the user's or of the machine, told in one line on standard error; 128 and
+    the signal's number when interrupted. With L2P_TF_TRACEBACK=1 in the environment errors keep their traceback.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    def guarded(arguments: list[str]) -> int:
+        try:
+            main(arguments)
+        except KeyboardInterrupt:
+            return _fail("interrupted; run the same command to continue", 130)
+        except Interrupted as stop:
+            return _fail(str(stop), 128 + stop.number)
+        except (UserError, OSError) as error:
+            if os.environ.get("L2P_TF_TRACEBACK") == "1":
+                raise
+            return _fail(_describe(error))
+        return 0
+
+    app.run(guarded, argv=argv, flags_parser=_parse)
+
+
+def define_number(
+    name: str, default: float | None, text: str, lower_bound: float | None = None, upper_bound: float | None = None
+) -> None:
+    """Defines a flag for a number that may be written as arithmetic: `--epsilon=8/255`."""
+    parser = _NumberParser(lower_bound, upper_bound)
+    flags.DEFINE(parser, name, default, text, serializer=flags.ArgumentSerializer())
+
+
+def require(name: str) -> Any:
+    """The value of a flag; UserError where it was not given."""
+    value = FLAGS[name].value
+    if value is None or value == "":
+        raise UserError(f"`--{name}` should be given. It is: {' '.join(str(FLAGS[name].help).split())}")
+    return value
+
+
+def say(text: str) -> None:
+    """Prints a line."""
+    print(text, flush=True)
+
+
+class _NumberParser(flags.FloatParser):
+    """Like absl's parser of floats, but arithmetic may be written."""
+
+    def convert(self, argument: Any) -> float:
+        return parse_number(argument) if isinstance(argument, str) else float(argument)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    if _HELP & set(argv[1:]):
+        say((sys.modules["__main__"].__doc__ or "").strip() + "\n\nFlags:\n" + FLAGS.main_module_help())
+        sys.exit(0)
+    try:
+        return _parse_values(argv)
+    except UserError as error:
+        sys.exit(_fail(_describe(error)))
+
+
+def _parse_values(argv: list[str]) -> list[str]:
+    try:
+        rest: list[str] = FLAGS(argv)
+    except (flags.Error, ValueError, OSError) as error:
+        raise UserError(str(error).removeprefix("ERROR:: ")) from error
+    if len(rest) > 1:
+        raise UserError(f"Flags should be written --name=value. Received: {rest[1]!r}")
+    if FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)  # absl would show the notes of every library
+    return rest
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        reason = "disk full" if error.errno == errno.ENOSPC else error.strerror
+        return f"{reason}: {error.filename!r}" if error.filename else str(reason)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return status
