@@ -12,6 +12,18 @@ class UserError(ValueError):
     """
 
 
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """A signal asked to stop, and the work so far is saved.
+
+    Attributes:
+      number: of the signal.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 class Norm(str, enum.Enum):
     """The norm in which a perturbation is bounded."""
 

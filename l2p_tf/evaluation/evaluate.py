@@ -237,7 +237,7 @@ def _save(path: pathlib.Path, arrays: dict[str, Any]) -> None:
 def _load(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     """A saved part; None where there is none, or it cannot be read and is to be made again."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None

@@ -24,20 +24,12 @@ from l2p_tf.inference import predict
 from l2p_tf.models.saving import save_classifier
 from l2p_tf.training.state import STATE, Progress, save_state
 from l2p_tf.training.trainer import RobustTrainer, theta_statistics
-from l2p_tf.types import UserError
+from l2p_tf.types import Interrupted, UserError
 
 HISTORY = "history.csv"
 LOGS = "logs"
 BEST = "best.keras"
 LAST = "last.keras"
-
-
-class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """A signal asked to stop; the state is saved."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
 
 
 class Schedule(keras.callbacks.Callback):

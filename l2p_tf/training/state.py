@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 import zipfile
 from typing import Any
 
@@ -48,7 +49,8 @@ def state_variables(trainer: RobustTrainer) -> dict[str, keras.Variable]:
     for optimizer in trainer.optimizers:
         found += optimizer.variables
     unique = {id(variable): variable for variable in found}
-    return {f"{number:04d}:{variable.path}": variable for number, variable in enumerate(unique.values())}
+    # Without the numbers that Keras gives to the second object of a name in a process.
+    return {f"{n:04d}:{re.sub(r'_[0-9]+(?=/)', '', v.path)}": v for n, v in enumerate(unique.values())}
 
 
 def save_state(path: pathlib.Path, trainer: RobustTrainer, progress: Progress) -> None:
@@ -66,7 +68,7 @@ def load_state(path: pathlib.Path, trainer: RobustTrainer) -> Progress:
       UserError: the file is damaged, or of another model.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
         progress = Progress(**json.loads(arrays.pop(_META).tobytes()))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

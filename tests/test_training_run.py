@@ -1,0 +1,202 @@
+import csv
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from l2p_tf import artifacts
+from l2p_tf.attacks import ATTACKS
+from l2p_tf.data import DATASETS, ImageData, TrainBatches, prepare
+from l2p_tf.defenses import DEFENSES
+from l2p_tf.layers.noise import is_randomized
+from l2p_tf.models import MODELS
+from l2p_tf.models.saving import load_classifier
+from l2p_tf.training import callbacks, run, state
+from l2p_tf.training.run import TrainOptions, build_trainer, train
+from l2p_tf.types import Interrupted, UserError
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits") / "data"
+    prepare(DATASETS.parse("digits"), folder, limit_train=400)
+    return ImageData.open(folder)
+
+
+def options(defense="none", **changes):
+    values = {
+        "name": "run",
+        "model": MODELS.parse("resnet_v1(depth=8, width=0.25)"),
+        "defense": DEFENSES.parse(defense),
+        "validation_attack": ATTACKS.parse("pgd(epsilon=0.1, steps=2)"),
+        "epochs": 3,
+        "batch_size": 64,
+        "drops": (2,),
+    }
+    return TrainOptions(**(values | changes))
+
+
+L2P = "learn2perturb(warmup_epochs=1, steps=2, epsilon=0.1)"
+
+
+def weights(path):
+    return [np.array(w) for w in load_classifier(path).weights]
+
+
+def history(artifact):
+    return list(csv.DictReader((artifact.path / "history.csv").read_text().splitlines()))
+
+
+def test_a_training_from_data_to_artifact(digits, tmp_path):
+    artifact = train(options(L2P), digits, tmp_path / "train")
+    outputs = set(artifact.manifest["outputs"])
+    assert {"best.keras", "last.keras", "history.csv"} < outputs
+    assert any(name.startswith("logs/events") for name in outputs)
+    assert "state.npz" not in outputs
+    rows = history(artifact)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.1, 0.1, 0.01])
+    assert [float(row["noise_active"]) for row in rows] == [0, 1, 1]
+    assert [float(row["tau"]) for row in rows] == [0, 1, 1.5]
+    for column in ("loss", "clean_loss", "adversarial_loss", "validation_accuracy", "validation_robust_accuracy"):
+        assert all(float(row[column]) >= 0 for row in rows)
+    thetas = [name for name in rows[0] if name.startswith("theta/stem_output/")]
+    assert thetas == ["theta/stem_output/min", "theta/stem_output/mean", "theta/stem_output/max"]
+    assert float(rows[0]["theta/stem_output/mean"]) == 0.25
+    assert float(rows[2]["theta/stem_output/mean"]) != 0.25
+    notes = artifact.manifest["notes"]
+    assert notes["best_epoch"] in (1, 2)  # Not in warm-up, whatever its accuracy.
+    assert notes["noisy_epochs"] == 2
+    assert notes["randomized"]
+    assert artifact.options["defense"] == "learn2perturb(epsilon=0.1, steps=2, warmup_epochs=1)"
+    assert artifact.options["defense_options"]["gamma"] == 1e-4
+    assert is_randomized(load_classifier(tmp_path / "train" / "best.keras"))
+    before = os.stat(tmp_path / "train" / "manifest.json").st_mtime_ns
+    train(options(L2P), digits, tmp_path / "train")
+    assert os.stat(tmp_path / "train" / "manifest.json").st_mtime_ns == before
+    with pytest.raises(UserError, match=r"epochs=3 \(now 4\)"):
+        train(options(L2P, epochs=4), digits, tmp_path / "train")
+
+
+class StopAt(callbacks.Bar):
+    """Sends the process a signal after so many batches, as a user or a scheduler would."""
+
+    after = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        StopAt.after -= 1
+        if StopAt.after == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("after", [3, 5, 8])
+def test_a_signal_saves_and_the_same_call_goes_on(digits, tmp_path, monkeypatch, after):
+    whole = train(options(L2P), digits, tmp_path / "whole")
+    steps = TrainBatches(digits, 64, 0).steps_per_epoch
+    assert steps == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "Bar", StopAt)
+        StopAt.after = after
+        handler = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match="run the same command to continue") as stopped:
+            train(options(L2P), digits, tmp_path / "parts")
+        assert stopped.value.number == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is handler
+    assert not (tmp_path / "parts").exists()
+    with pytest.raises(UserError, match="not finished"):
+        artifacts.read(tmp_path / "parts")
+    parts = train(options(L2P), digits, tmp_path / "parts")
+    for name in ("best.keras", "last.keras"):
+        for a, b in zip(weights(whole.path / name), weights(parts.path / name), strict=True):
+            # Sums of several threads differ in their last bits; see the slow tests for the same bits.
+            np.testing.assert_allclose(a, b, atol=1e-3)
+    histories = [history(a) for a in (whole, parts)]
+    for a, b in zip(*histories, strict=True):
+        for column in a:
+            if column not in ("seconds", "validation_accuracy", "validation_robust_accuracy"):
+                assert float(b[column]) == pytest.approx(float(a[column]), rel=0.02, abs=0.02), column
+
+
+def test_a_state_restores_every_variable(digits, tmp_path):
+    trainer = build_trainer(options(L2P), digits)
+    trainer.begin_epoch(1)
+    images, labels = TrainBatches(digits, 64, 0).batch(0, 0)
+    trainer.train_step((images, labels))
+    progress = state.Progress(2, 3, [{"epoch": 0.0, "loss": 1.5}], 0.5, 1, 2.5)
+    state.save_state(tmp_path / "state.npz", trainer, progress)
+    saved = {name: np.array(v) for name, v in state.state_variables(trainer).items()}
+    kinds = " ".join(saved)
+    for part in ("kernel", "moving_mean", "theta", "velocity", "seed_generator_state", "iteration", "learning_rate",
+                 "active", "adversarial_on", "regularizer_weight", "loss/total"):  # fmt: skip
+        assert part in kinds
+    other = build_trainer(options(L2P, seed=7), digits)
+    assert state.load_state(tmp_path / "state.npz", other) == progress
+    for name, variable in state.state_variables(other).items():
+        np.testing.assert_array_equal(variable, saved[name])
+
+
+def test_a_damaged_state_or_one_of_another_model_is_refused(digits, tmp_path):
+    path = tmp_path / "state.npz"
+    trainer = build_trainer(options(L2P), digits)
+    state.save_state(path, trainer, state.Progress())
+    wider = build_trainer(options(L2P, model=MODELS.parse("resnet_v1(depth=8, width=0.5)")), digits)
+    with pytest.raises(UserError, match=r"checkpoint of another model: .* has shape \(3, 3, 1, 4\) there"):
+        state.load_state(path, wider)
+    with pytest.raises(UserError, match="another model"):
+        state.load_state(path, build_trainer(options(), digits))
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:2000] + b"\xff" * 64 + whole[2064:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"is damaged.*--overwrite"):
+            state.load_state(path, trainer)
+
+
+def test_a_full_disk_keeps_the_former_state(digits, tmp_path, monkeypatch):
+    path = tmp_path / "state.npz"
+    trainer = build_trainer(options(), digits)
+    state.save_state(path, trainer, state.Progress(epoch=1))
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(OSError, match="No space left"):
+            state.save_state(path, trainer, state.Progress(epoch=2))
+    assert state.load_state(path, trainer).epoch == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "_rate", lambda options, epoch: 0.1 if epoch < 1 else float("inf"))
+    with pytest.raises(UserError, match=r"The loss is .* in epoch 2"):
+        train(options(), digits, tmp_path / "train")
+    kept = tmp_path / "train.partial" / state.STATE
+    trainer = build_trainer(options(), digits)
+    progress = state.load_state(kept, trainer)
+    assert progress.epoch == 1
+    assert all(np.isfinite(w).all() for w in trainer.classifier.get_weights() if w.dtype != bool)
+
+
+def test_training_never_reaches_the_defense_says_so(digits, tmp_path):
+    with pytest.raises(UserError, match="shorten the warm-up"):
+        train(options("learn2perturb(warmup_epochs=9, steps=1)"), digits, tmp_path / "train")
+
+
+def test_seeds_decide_the_start(digits):
+    first, again, other = (build_trainer(options(seed=seed), digits) for seed in (1, 1, 2))
+    a, b, c = (t.classifier.get_weights()[0] for t in (first, again, other))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 0
+
+
+def test_mixed_precision_trains(digits):
+    trainer = build_trainer(options(L2P, precision="mixed_bfloat16"), digits)
+    trainer.begin_epoch(1)
+    logs = trainer.train_step(TrainBatches(digits, 64, 0).batch(0, 0))
+    assert np.isfinite(float(logs["loss"]))
+    assert all(v.dtype == "float32" for v in trainer.classifier.trainable_variables)
+    assert trainer.classifier.output.dtype == "float32"
