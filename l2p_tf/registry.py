@@ -260,8 +260,7 @@ def _show(value: Any) -> str:
     if isinstance(value, enum.Enum):
         return str(value.value)
     if isinstance(value, float):
-        in_255ths = round(value * 255)
-        if 0 < in_255ths <= 64 and value == in_255ths / 255:
-            return f"{in_255ths}/255"
-        return f"{value:.12g}"
+        plain, in_255ths = f"{value:.12g}", round(value * 255)
+        # Radii are written as the papers write them, where that is shorter.
+        return f"{in_255ths}/255" if len(plain) > 7 and value == in_255ths / 255 else plain
     return value if isinstance(value, str) and value.isidentifier() else repr(value)

@@ -19,7 +19,7 @@ def main(_argv: list[str]) -> None:
     if settings.asked_for_help():
         return
     settings.start()
-    name, _ = settings.one_run()
+    name = settings.run_name()
     run = settings.trained(name)
     records = settings.attack(name, run, settings.data())
 

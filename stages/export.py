@@ -17,7 +17,7 @@ settings.show_flags("name", "defense", "data", "dataset", "which")
 def main(_argv: list[str]) -> None:
     if settings.asked_for_help():
         return
-    name, _ = settings.one_run()
+    name = settings.run_name()
     run = settings.trained(name)
     settings.export(name, run, settings.data())
 

@@ -25,6 +25,7 @@ def main(_: list[str]) -> None:
         raise UserError(f"`--export` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
     for name, defense in named.items():
         settings.train_options(name, defense)  # Bad flags are told before the first training, not after it.
+    settings.evaluation_options()
     images = settings.data()
     for name, defense in named.items():
         run = settings.train(name, defense, images)

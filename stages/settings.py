@@ -6,7 +6,8 @@ A stage shows those it reads in its `--help`; the others are accepted and left a
 from __future__ import annotations
 
 import pathlib
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from l2p_tf.artifacts import Artifact
     from l2p_tf.data.store import ImageData
     from l2p_tf.defenses.base import Defense
+    from l2p_tf.evaluation.evaluate import EvaluationOptions
+    from l2p_tf.evaluation.records import Record
     from l2p_tf.training.run import TrainOptions
 
 FLAGS = flags.FLAGS
@@ -32,7 +35,7 @@ def show(*groups: str) -> None:
 def show_flags(*names: str) -> None:
     """Makes these flags those of the calling stage's `--help`."""
     for name in names:
-        flags.declare_key_flag(name)
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
 
 def _group(name: str, before: set[str]) -> set[str]:
@@ -193,6 +196,11 @@ def one_run() -> tuple[str, Defense]:
     return next(iter(named.items()))
 
 
+def run_name() -> str:
+    """The name of the run that a stage after training works on: --name, or that of its defence."""
+    return FLAGS.name or one_run()[0]
+
+
 def train_options(name: str, defense: Defense) -> TrainOptions:
     """What the flags say of a training."""
     from l2p_tf.attacks import ATTACKS
@@ -257,12 +265,12 @@ def trained(name: str) -> Artifact:
     return artifacts.read(run_dir() / name / "train", "train")
 
 
-def attack(name: str, run: Artifact, images: ImageData) -> list[Any]:
-    """Attacks one run, or finds it done; returns its records."""
+def evaluation_options() -> EvaluationOptions:
+    """What the flags say of an evaluation."""
     from l2p_tf.attacks import ATTACKS
-    from l2p_tf.evaluation.evaluate import EvaluationOptions, attack_artifact
+    from l2p_tf.evaluation.evaluate import EvaluationOptions
 
-    options = EvaluationOptions(
+    return EvaluationOptions(
         attacks=tuple(ATTACKS.parse_list(FLAGS.attacks)),
         split=FLAGS.split,
         limit=FLAGS.limit,
@@ -271,6 +279,13 @@ def attack(name: str, run: Artifact, images: ImageData) -> list[Any]:
         seed=FLAGS.seed,
         jit_compile=jit_compile(),
     )
+
+
+def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
+    """Attacks one run, or finds it done; returns its records."""
+    from l2p_tf.evaluation.evaluate import attack_artifact
+
+    options = evaluation_options()
     output = run_dir() / name / "attack"
     found = output.exists()
     records = attack_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)

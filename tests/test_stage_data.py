@@ -64,7 +64,6 @@ def test_help_shows_the_docstring():
     assert result.stdout.startswith("Prepares a data set")
 
 
-@pytest.mark.xfail(strict=True, reason="the flags are declared as key flags of stages.settings, not of the stage")
 def test_help_shows_the_flags():
     result = run("--help")
     for flag in ("--dataset", "--run_dir", "--seed", "--[no]overwrite", "--validation_share"):

@@ -72,9 +72,9 @@ def test_a_training_from_data_to_artifact(digits, tmp_path):
     assert artifact.options["defense"] == "learn2perturb(epsilon=0.1, steps=2, warmup_epochs=1)"
     assert artifact.options["defense_options"]["gamma"] == 1e-4
     assert is_randomized(load_classifier(tmp_path / "train" / "best.keras"))
-    before = os.stat(tmp_path / "train" / "manifest.json").st_mtime_ns
+    before = (tmp_path / "train" / "manifest.json").stat().st_mtime_ns
     train(options(L2P), digits, tmp_path / "train")
-    assert os.stat(tmp_path / "train" / "manifest.json").st_mtime_ns == before
+    assert (tmp_path / "train" / "manifest.json").stat().st_mtime_ns == before
     with pytest.raises(UserError, match=r"epochs=3 \(now 4\)"):
         train(options(L2P, epochs=4), digits, tmp_path / "train")
 

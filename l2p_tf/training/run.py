@@ -116,13 +116,14 @@ def train(
       Interrupted: a signal asked to stop; the state is saved.
     """
     check_drops(options.drops, options.epochs)
+    batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
     device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     request = {**options.as_json(), "jit": inference.resolve_jit(jit_compile)}
     with artifacts.produce(
         output, "train", request, {"data": data.artifact}, seed=options.seed, device=device, overwrite=overwrite
     ) as work:
         if work is not None:
-            _train(options, data, work, inference.resolve_jit(jit_compile), checkpoint_minutes)
+            _train(options, data, batches, work, request["jit"], checkpoint_minutes)
     return artifacts.read(output, "train")
 
 
@@ -150,10 +151,14 @@ def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = Fa
 
 
 def _train(
-    options: TrainOptions, data: ImageData, work: artifacts.Work, jit_compile: bool, checkpoint_minutes: float
+    options: TrainOptions,
+    data: ImageData,
+    batches: TrainBatches,
+    work: artifacts.Work,
+    jit_compile: bool,
+    checkpoint_minutes: float,
 ) -> None:
     trainer = build_trainer(options, data, jit_compile)
-    batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
     progress, means = Progress(), None
     if (work.path / STATE).exists():
         progress = load_state(work.path / STATE, trainer)

@@ -1,0 +1,159 @@
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.flags"))
+SMALL = [
+    "--dataset=digits", "--limit_train=150", "--limit_test=40", "--model=resnet_v1(depth=8, width=0.125)",
+    "--epochs=2", "--batch_size=32", "--validation_attack=fgsm(epsilon=0.1)", "--repeats=2",
+    "--attacks=fgsm(epsilon=0.1); pgd(epsilon=0.1, steps=2, draws=2)",
+]  # fmt: skip
+L2P = "learn2perturb(warmup_epochs=1, steps=1)"
+
+
+def stage(name, *arguments, status=0):
+    """Runs a stage as a user does."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"}
+    command = [sys.executable, "-m", f"stages.{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def error(name, *arguments):
+    """The one line a failing stage leaves behind."""
+    done = stage(name, *arguments, status=2)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    flags = [*SMALL, f"--run_dir={folder}", f"--defense=none; pgd(steps=1); {L2P}", "--export=learn2perturb"]
+    return folder, flags, stage("pipeline", *flags)
+
+
+def test_the_pipeline_makes_everything(pipeline):
+    folder, _, done = pipeline
+    made = {p.parent.relative_to(folder).as_posix() for p in folder.rglob("manifest.json")}
+    runs = {f"{name}/{what}" for name in ("none", "pgd", "learn2perturb") for what in ("train", "attack")}
+    assert made == runs | {"data", "learn2perturb/export", "report"}
+    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.lock"))
+    records = json.loads((folder / "learn2perturb" / "attack" / "results.json").read_text())["records"]
+    assert [(r["label"], r["repeat"]) for r in records] == [
+        (label, repeat) for label in ("clean", "FGSM", "PGD-2 EOT-2") for repeat in (0, 1)
+    ]
+    assert all(r["randomized"] and r["count"] == 40 for r in records)
+    plain = json.loads((folder / "none" / "attack" / "results.json").read_text())["records"]
+    assert len(plain) == 3
+    assert "report.html" in done.stdout
+    page = (folder / "report" / "report.html").read_text()
+    for name in ("none", "pgd", "learn2perturb", "PGD-2 EOT-2"):
+        assert name in page
+
+
+def test_the_pipeline_does_nothing_twice(pipeline):
+    folder, flags, _ = pipeline
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    again = stage("pipeline", *flags)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+    assert again.stdout.count("up to date") >= 8
+
+
+def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
+    folder, _, _ = pipeline
+    common = [f"--run_dir={folder}", "--dataset=digits", "--limit_train=150", "--limit_test=40"]
+    done = stage("attack", *common, "--name=pgd", "--attacks=pgd(steps=1)", "--limit=20", "--overwrite")
+    assert "PGD-1" in done.stdout
+    assert "r=" not in error("attack", *common, "--name=pgd", "--attacks=fgsm")
+    stage("report", f"--runs={folder}", f"--run_dir={tmp_path}")
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_unknown_names_list_what_there_is(tmp_path):
+    run = f"--run_dir={tmp_path}"
+    assert "Known: learn2perturb, none, pgd" in error("train", run, "--dataset=digits", "--defense=magic")
+    assert "Known: resnet_v1, resnet_v2" in error("train", run, "--dataset=digits", "--defense=none", "--model=vgg")
+    assert "Known: fgsm, pgd" in error("pipeline", *SMALL, run, "--defense=none", "--attacks=nuke")
+    assert "Known: cifar10" in error("data", run, "--dataset=imagenot")
+    assert not list(tmp_path.glob("none/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs=0"], "epochs"),
+        (["--learning_rate=fast"], "fast"),
+        (["--drops=9"], "`drops` should rise and lie between 1 and 1. Received: [9]"),
+        (["--defense=pgd(steps=-1)"], "`steps` should be at least 1. Received: -1"),
+        (["--batch_size=1000"], "`batch_size` should be from 1 to"),
+        (["--nonsense=1"], "nonsense"),
+        (["stray"], "'stray'"),
+        (["--flagfile=missing.flags"], "missing.flags"),
+        (["--published=l2p_table1/ResNet-V9/Vanilla"], "ResNet-V9"),
+        (["--mean=0.1,x"], "'x'"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, arguments, message):
+    line = error("train", *SMALL, f"--run_dir={tmp_path}", "--defense=none", *arguments)
+    assert message in line
+    assert not list(tmp_path.glob("none/*"))
+
+
+def test_missing_inputs_are_named(tmp_path):
+    run = f"--run_dir={tmp_path}"
+    assert "`--dataset` should be given" in error("data", run)
+    assert "`--defense` should be given" in error("train", run, "--dataset=digits")
+    assert "should be the folder of a finished train stage" in error("attack", run, "--dataset=digits", "--name=none")
+    assert "one defence here" in error("train", run, "--dataset=digits", "--defense=none; pgd")
+    assert "`--export` should name runs of none" in error("pipeline", *SMALL, run, "--defense=none", "--export=x")
+
+
+def test_help_teaches():
+    shown = stage("attack", "--attacks=help").stdout
+    assert "pgd: Projected gradient descent" in shown
+    assert "restarts=1" in shown
+    assert "--attacks" in stage("attack", "--help").stdout
+    assert "gamma=0.0001" in stage("train", "--defense=help").stdout
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
+    text = path.read_text()
+    assert text.startswith(f"# python -m stages.pipeline --flagfile=configs/{path.name}")
+    monkeypatch.chdir(ROOT)
+    from absl import flags
+
+    from l2p_tf.attacks import ATTACKS
+    from l2p_tf.data import DATASETS
+    from stages import settings
+
+    saved = flags.FLAGS.flag_values_dict()
+    try:
+        settings.FLAGS(["test", f"--flagfile={path}"])
+        for name, defense in settings.defenses().items():
+            options = settings.train_options(name, defense)
+            assert not options.drops or max(options.drops) < options.epochs
+        assert ATTACKS.parse_list(settings.FLAGS.attacks)
+        DATASETS.parse(settings.FLAGS.dataset)
+        if options.published:
+            from l2p_tf.reporting import published
+
+            cells = published.load().target(options.published).cells
+            told = re.search(r"Published: clean ([0-9.]+), PGD ([0-9.]+), FGSM ([0-9.]+)\.\n", text)
+            assert [float(number) for number in told.groups()] == [cells[m].value for m in ("clean", "pgd", "fgsm")]
+    finally:
+        for name, value in saved.items():
+            if name in settings.FLAGS:
+                settings.FLAGS[name].value = value
+                settings.FLAGS[name].using_default_value = True

@@ -1,0 +1,75 @@
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Each may import what stands above it, and itself.
+LAYERS = [
+    ["types"],
+    ["registry", "loops", "progress"],
+    ["artifacts"],
+    ["data"],
+    ["layers"],
+    ["models"],
+    ["inference"],
+    ["attacks"],
+    ["training.optimizers", "training.schedules", "training.trainer"],
+    ["defenses"],
+    ["training"],
+    ["evaluation"],
+    ["reporting"],
+    ["serving"],
+]
+HEIGHT = {f"l2p_tf.{name}": height for height, names in enumerate(LAYERS) for name in names}
+MODULES = [p for folder in ("l2p_tf", "stages") for p in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def height(module):
+    parts = module.split(".")
+    for length in range(len(parts), 1, -1):
+        if ".".join(parts[:length]) in HEIGHT:
+            return HEIGHT[".".join(parts[:length])]
+    return None
+
+
+def imports(path):
+    package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import in {package}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_each_layer_imports_only_what_is_above_it(path):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for name in imports(path):
+        assert not (name.startswith("stages") and module.startswith("l2p_tf")), f"{module} imports {name}"
+        assert not (name.startswith(("absl.flags", "absl.app")) and module.startswith("l2p_tf")), f"{module} knows flags: {name}"
+        if name.startswith("l2p_tf.") and module.startswith("l2p_tf."):
+            mine, its = height(module), height(name)
+            assert mine is not None, f"{module} has no place in the house"
+            assert its is not None, f"{name} has no place in the house"
+            assert its <= mine, f"{module} imports {name}, which stands below it"
+
+
+def test_reading_results_needs_no_tensorflow():
+    for path in (ROOT / "l2p_tf" / "reporting").glob("*.py"):
+        assert not any(name.split(".")[0] in ("tensorflow", "keras") for name in imports(path)), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_modules_stay_small(path):
+    assert len(path.read_text("utf-8").splitlines()) <= 400
+
+
+def test_every_stage_explains_itself():
+    for path in (ROOT / "stages").glob("*.py"):
+        if path.stem not in ("__init__", "common", "settings"):
+            text = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+            assert f"python -m stages.{path.stem}" in text
+    assert sys.version_info >= (3, 11)
