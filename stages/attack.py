@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from stages import common, settings
 
-settings.show("data", "attack")
-settings.show_flags("name", "defense")
+settings.show("attack")
+settings.show_flags("name", "defense", "data")
 
 
 def main(_argv: list[str]) -> None:
@@ -21,7 +21,7 @@ def main(_argv: list[str]) -> None:
     settings.start()
     name = settings.run_name()
     run = settings.trained(name)
-    records = settings.attack(name, run, settings.data())
+    records = settings.attack(name, run, settings.made_data())
 
     from rich.console import Console
 

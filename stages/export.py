@@ -11,7 +11,7 @@ from __future__ import annotations
 from stages import common, settings
 
 settings.show("export")
-settings.show_flags("name", "defense", "data", "dataset", "which")
+settings.show_flags("name", "defense", "data", "which")
 
 
 def main(_argv: list[str]) -> None:
@@ -19,7 +19,7 @@ def main(_argv: list[str]) -> None:
         return
     name = settings.run_name()
     run = settings.trained(name)
-    settings.export(name, run, settings.data())
+    settings.export(name, run, settings.made_data())
 
 
 if __name__ == "__main__":

@@ -169,6 +169,14 @@ def data() -> ImageData:
     return opened
 
 
+def made_data() -> ImageData:
+    """The data artifact as it is: --data or RUN_DIR/data; made from --dataset only where there is none."""
+    from l2p_tf.data import ImageData
+
+    made = run_dir() / "data"
+    return ImageData.open(made) if made.exists() and not FLAGS.data else data()
+
+
 def defenses() -> dict[str, Defense]:
     """The defences of --defense by the name of their run."""
     from l2p_tf.defenses import DEFENSES

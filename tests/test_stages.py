@@ -72,10 +72,10 @@ def test_the_pipeline_does_nothing_twice(pipeline):
 
 def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
     folder, _, _ = pipeline
-    common = [f"--run_dir={folder}", "--dataset=digits", "--limit_train=150", "--limit_test=40"]
-    done = stage("attack", *common, "--name=pgd", "--attacks=pgd(steps=1)", "--limit=20", "--overwrite")
+    common = [f"--run_dir={folder}", "--name=pgd"]
+    done = stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20", "--overwrite")
     assert "PGD-1" in done.stdout
-    assert "r=" not in error("attack", *common, "--name=pgd", "--attacks=fgsm")
+    assert "Pass --overwrite to replace it" in error("attack", *common, "--attacks=fgsm")
     stage("report", f"--runs={folder}", f"--run_dir={tmp_path}")
     assert (tmp_path / "report" / "report.html").is_file()
 
@@ -102,6 +102,7 @@ def test_unknown_names_list_what_there_is(tmp_path):
         (["--flagfile=missing.flags"], "missing.flags"),
         (["--published=l2p_table1/ResNet-V9/Vanilla"], "ResNet-V9"),
         (["--mean=0.1,x"], "'x'"),
+        (["--validation_share=0"], "`validation_share` should be above 0"),
     ],
 )
 def test_bad_flags_are_one_line(tmp_path, arguments, message):

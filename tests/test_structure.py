@@ -1,5 +1,6 @@
 import ast
 import pathlib
+import re
 import sys
 
 import pytest
@@ -49,7 +50,9 @@ def test_each_layer_imports_only_what_is_above_it(path):
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for name in imports(path):
         assert not (name.startswith("stages") and module.startswith("l2p_tf")), f"{module} imports {name}"
-        assert not (name.startswith(("absl.flags", "absl.app")) and module.startswith("l2p_tf")), f"{module} knows flags: {name}"
+        assert not (name.startswith(("absl.flags", "absl.app")) and module.startswith("l2p_tf")), (
+            f"{module} knows flags: {name}"
+        )
         if name.startswith("l2p_tf.") and module.startswith("l2p_tf."):
             mine, its = height(module), height(name)
             assert mine is not None, f"{module} has no place in the house"
@@ -73,3 +76,21 @@ def test_every_stage_explains_itself():
             text = ast.get_docstring(ast.parse(path.read_text("utf-8")))
             assert f"python -m stages.{path.stem}" in text
     assert sys.version_info >= (3, 11)
+
+
+def test_the_readmes_program_runs(capsys):
+    text = (ROOT / "README.md").read_text("utf-8")
+    program = text.split("```python\n")[1].split("```")[0]
+    exec(compile(program, "README.md", "exec"), {})
+    assert "mean l2" in capsys.readouterr().out
+
+
+def test_the_readmes_commands_name_flags_and_files_there_are():
+    text = (ROOT / "README.md").read_text("utf-8")
+    defined = (ROOT / "stages" / "settings.py").read_text("utf-8") + "flagfile logdir help"
+    for flag in re.findall(r"--([a-z_]+)", text):
+        assert f'"{flag}"' in defined or flag in ("flagfile", "logdir", "help"), flag
+    for file in re.findall(r"configs/[\w./]+\.flags|benchmarks/\w+\.py", text):
+        assert (ROOT / file).is_file(), file
+    for name in re.findall(r"`(?:l2p|pgd|none|cifar10)_[\w.]+`", text):
+        assert (ROOT / "configs" / f"{name.strip('`')}.flags").is_file(), name

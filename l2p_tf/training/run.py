@@ -117,6 +117,8 @@ def train(
     """
     check_drops(options.drops, options.epochs)
     batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
+    if not data.info.counts["validation"]:
+        raise UserError("`validation_share` should be above 0: held-out images choose the best model. Received: 0")
     device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     request = {**options.as_json(), "jit": inference.resolve_jit(jit_compile)}
     with artifacts.produce(
