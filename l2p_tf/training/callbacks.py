@@ -209,6 +209,8 @@ class KeepState(keras.callbacks.Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if self.signal is not None:
+            raise KeyboardInterrupt  # Asked twice: at once, with the state as it was last saved.
         self.signal = number
 
 
