@@ -51,7 +51,7 @@ class Artifact:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the stage, its options, inputs and outputs; free of times and machine."""
+        """Digest of the stage, its options, inputs and outputs; free of where and when it was made."""
         keys = ("stage", "options", "inputs", "outputs")
         return _digest_json({key: self.manifest[key] for key in keys})
 
@@ -64,6 +64,8 @@ class Work:
         self.resumed = resumed
         self.notes: dict[str, Any] = {}
         """Further facts for the manifest: anything JSON can hold."""
+        self.scratch: list[str] = []
+        """Files and folders that serve to continue the work: no outputs, and deleted once it is finished."""
 
 
 def read(path: str | os.PathLike[str], stage: str | None = None, verify: bool = True) -> Artifact:
@@ -150,14 +152,20 @@ def produce(
         partial = partial_path(path)
         resumed = _open_partial(partial, request, overwrite)
         work = Work(partial, resumed)
-        start = time.monotonic()
-        yield work
         earlier = json.loads((partial / _REQUEST).read_text("utf-8")).get("seconds", 0.0)
+        start = time.monotonic()
+        try:
+            yield work
+        except BaseException:
+            with contextlib.suppress(OSError):
+                write_json(partial / _REQUEST, {**request, "seconds": earlier + time.monotonic() - start})
+            raise
         _finish(work, path, request, inputs, seed, device, earlier + time.monotonic() - start)
     finally:
-        lock.release()
+        # Before it is released: whoever waits must not be given a lock that is about to vanish.
         with contextlib.suppress(OSError):
             os.unlink(str(path) + ".lock")
+        lock.release()
 
 
 def partial_path(path: pathlib.Path) -> pathlib.Path:
@@ -224,23 +232,27 @@ def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool) ->
 
 def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: bool) -> bool:
     """Creates the partial folder, or checks that the one there is of the same request. True where it was there."""
-    if (partial / _REQUEST).is_file():
+    names = {file.name for file in partial.iterdir()} if partial.exists() else set()
+    if names and _REQUEST not in names:
+        # Never replaced, whatever the flags: it may be anything.
+        raise UserError(f"{str(partial)!r} holds files that are not unfinished work of a stage. Move them away.")
+    if names:
         try:
             found = json.loads((partial / _REQUEST).read_text("utf-8"))
         except ValueError:
             found = {}
         if all(found.get(key) == request[key] for key in request):
+            for file in partial.rglob(".*"):
+                file.unlink()  # What a kill left of an unfinished write.
             return True
-        if not overwrite:
+        # A request alone, without work, is no loss.
+        if not overwrite and names != {_REQUEST}:
             raise UserError(
                 f"{str(partial)!r} holds unfinished work made with {_difference(found, request)}. "
                 "Pass --overwrite to drop it."
             )
-    elif partial.exists() and any(partial.iterdir()) and not overwrite:
-        raise UserError(f"{str(partial)!r} holds files that are not unfinished work of a stage. Move them away.")
-    if partial.exists():
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
+    partial.mkdir(parents=True, exist_ok=True)
     write_json(partial / _REQUEST, request)
     return False
 
@@ -254,13 +266,19 @@ def _finish(
     device: str,
     seconds: float,
 ) -> None:
-    (work.path / _REQUEST).unlink()
-    files = sorted(f for f in work.path.rglob("*") if f.is_file() and f.name != MANIFEST)
+    """Writes the manifest, renames the folder, and only then deletes what could continue the work."""
+    scratch = [_REQUEST, *work.scratch]
+    outputs = {f.relative_to(work.path).as_posix(): f for f in sorted(work.path.rglob("*")) if f.is_file()}
+    kept = {
+        name: file
+        for name, file in outputs.items()
+        if name != MANIFEST and name.split("/")[0] not in scratch and not file.name.startswith(".")
+    }
     manifest = {
         "schema_version": SCHEMA_VERSION,
         **request,
         "lineage": {role: {"path": str(a.path), "stage": a.stage} for role, a in inputs.items()},
-        "outputs": {f.relative_to(work.path).as_posix(): digest_file(f) for f in files},
+        "outputs": {name: digest_file(file) for name, file in kept.items()},
         "notes": work.notes,
         "packages": package_versions(),
         "python": platform.python_version(),
@@ -271,13 +289,17 @@ def _finish(
     }
     write_json(work.path / MANIFEST, manifest)
     if path.exists():
-        old = path.with_name(path.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
+        aside = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
+        path.rename(aside / path.name)
         work.path.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     else:
         work.path.rename(path)
+    for name in scratch:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name, ignore_errors=True)
+        else:
+            (path / name).unlink(missing_ok=True)
 
 
 def package_versions() -> dict[str, str]:
@@ -291,7 +313,8 @@ def package_versions() -> dict[str, str]:
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     old, new = found.get("options", {}), wanted["options"]
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    # The resolved options of a thing stand beside its spec, which says the same in short.
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and not k.endswith("_options")]
     if keys:
         shown = [f"{key}={old.get(key)!r} (now {new.get(key)!r})" for key in keys[:4]]
         return "other options: " + ", ".join(shown) + (" and more" if len(keys) > 4 else "")

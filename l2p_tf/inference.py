@@ -35,7 +35,12 @@ def program(
 
 def resolve_jit(jit_compile: bool | None) -> bool:
     """True, False, or for None whether there is a GPU: on a CPU oneDNN's graph kernels beat XLA."""
-    return bool(tf.config.list_physical_devices("GPU")) if jit_compile is None else jit_compile
+    return device() == "gpu" if jit_compile is None else jit_compile
+
+
+def device() -> str:
+    """`gpu` where there is one, else `cpu`."""
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
 def seed_pair(*parts: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import difflib
 import enum
 import importlib
 import inspect
+import math
 import operator
 import pkgutil
 import types
@@ -191,6 +192,8 @@ def parse_number(text: str) -> float:
 
 def _value(node: ast.expr, message: str) -> Any:
     if isinstance(node, ast.Constant):
+        if isinstance(node.value, float) and not math.isfinite(node.value):
+            raise UserError(message)
         return node.value
     if isinstance(node, ast.Name):
         return node.id
@@ -201,8 +204,11 @@ def _value(node: ast.expr, message: str) -> Any:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_number(node.operand, message)
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        left, right = _number(node.left, message), _number(node.right, message)
+        if isinstance(node.op, ast.Pow) and abs(right) > 64:
+            raise UserError(message)
         try:
-            return _BINARY[type(node.op)](_number(node.left, message), _number(node.right, message))
+            return _BINARY[type(node.op)](left, right)
         except ArithmeticError as error:
             raise UserError(message) from error
     raise UserError(message)
@@ -228,10 +234,9 @@ def _coerce(owner: str, name: str, value: Any, hint: Any) -> Any:
             raise UserError(
                 f"{owner}: `{name}` should be one of {', '.join(m.value for m in kind)}. Received: {value!r}"
             )
-        elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        elif kind is int and isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
-            return int(value)
+        elif kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+            if math.isfinite(value) and (kind is float or value == int(value)):
+                return kind(value)
         elif typing.get_origin(kind) is tuple and isinstance(value, tuple | list | int | float):
             items = value if isinstance(value, tuple | list) else (value,)
             return tuple(_coerce(owner, name, item, typing.get_args(kind)[0]) for item in items)

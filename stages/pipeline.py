@@ -32,7 +32,8 @@ def main(_: list[str]) -> None:
         settings.attack(name, run, images)
         if name in wanted or "all" in wanted:
             settings.export(name, run, images)
-    settings.report([str(settings.run_dir()), *settings.FLAGS.runs])
+    # It follows from the rest, which may have grown since the last report.
+    settings.report([str(settings.run_dir()), *settings.FLAGS.runs], overwrite=True)
 
 
 if __name__ == "__main__":

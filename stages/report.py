@@ -15,7 +15,7 @@ settings.show("report")
 
 def main(_: list[str]) -> None:
     folders = [folder.strip() for folder in settings.FLAGS.runs if folder.strip()]
-    settings.report(folders or [str(settings.run_dir())])
+    settings.report(folders or [str(settings.run_dir())], settings.FLAGS.overwrite)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A stage shows those it reads in its `--help`; the others are accepted and left a
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def _group(name: str, before: set[str]) -> set[str]:
 
 _known = set(FLAGS)
 flags.DEFINE_string("run_dir", "runs/default", "Where everything goes: data, NAME/train, NAME/attack, report.")
-flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Decides everything random.", lower_bound=0, upper_bound=2**31 - 1)
 flags.DEFINE_bool("overwrite", False, "Replace outputs that were made with other options.")
 flags.DEFINE_bool("deterministic", False, "The same bits on every run on this machine; slow on a CPU (one thread).")
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Compile with XLA; auto does so on a GPU.")
@@ -185,9 +186,7 @@ def defenses() -> dict[str, Defense]:
     if FLAGS.name:
         if len(found) > 1:
             raise UserError(f"`--name` names one run; --defense holds {len(found)}. Received: {FLAGS.name!r}")
-        if not FLAGS.name.replace("-", "").replace("_", "").replace(".", "").isalnum() or FLAGS.name.startswith("."):
-            raise UserError(f"`--name` should be letters, digits, `-`, `_` and `.`. Received: {FLAGS.name!r}")
-        return {FLAGS.name: found[0]}
+        return {_checked_name(): found[0]}
     named: dict[str, Defense] = {}
     for defense in found:
         base: str = defense.name  # type: ignore[attr-defined]
@@ -206,7 +205,7 @@ def one_run() -> tuple[str, Defense]:
 
 def run_name() -> str:
     """The name of the run that a stage after training works on: --name, or that of its defence."""
-    return FLAGS.name or one_run()[0]
+    return _checked_name() if FLAGS.name else one_run()[0]
 
 
 def train_options(name: str, defense: Defense) -> TrainOptions:
@@ -227,7 +226,7 @@ def train_options(name: str, defense: Defense) -> TrainOptions:
         epochs=FLAGS.epochs,
         batch_size=FLAGS.batch_size,
         learning_rate=FLAGS.learning_rate,
-        drops=tuple(int(n) for n in _numbers("drops")),
+        drops=_epochs("drops"),
         drop_factor=FLAGS.drop_factor,
         momentum=FLAGS.momentum,
         weight_decay=FLAGS.weight_decay,
@@ -318,18 +317,32 @@ def export(name: str, run: Artifact, images: ImageData) -> None:
     common.say(f"{name}: exported; SavedModel in {str(output / SAVED_MODEL)!r}")
 
 
-def report(folders: list[str]) -> None:
+def report(folders: list[str], overwrite: bool) -> None:
     """Reports on everything finished in these folders."""
     from rich.console import Console
 
     from l2p_tf.reporting import report as reporting
 
-    made = reporting.make(folders, run_dir() / "report", FLAGS.title, seed=FLAGS.seed, overwrite=FLAGS.overwrite)
+    made = reporting.make(folders, run_dir() / "report", FLAGS.title, seed=FLAGS.seed, overwrite=overwrite)
     made.table.to_console(Console())
     for path in made.left_out:
         common.say(f"Left out, not finished: {str(path)!r}")
     page = str(made.path / reporting.HTML)
     common.say(f"Report: {page}" + ("" if made.made else " (up to date)"))
+
+
+def _checked_name() -> str:
+    """--name, which becomes a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", FLAGS.name):
+        raise UserError(f"`--name` should be letters, digits, `-`, `_` and `.`. Received: {FLAGS.name!r}")
+    return str(FLAGS.name)
+
+
+def _epochs(name: str) -> tuple[int, ...]:
+    numbers = _numbers(name)
+    if any(number != int(number) for number in numbers):
+        raise UserError(f"`--{name}` should be whole numbers. Received: {FLAGS[name].value}")
+    return tuple(int(number) for number in numbers)
 
 
 def _numbers(name: str) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import time
 
 import pytest
 
@@ -94,6 +95,73 @@ def test_a_folder_that_is_no_artifact_is_left_alone(tmp_path):
         with pytest.raises(UserError, match=r"holds files but no manifest\.json"):
             make(tmp_path / "x", overwrite=overwrite)
     assert (tmp_path / "x" / "mine").read_text() == "1"
+
+
+def test_a_partial_that_is_no_artifact_is_left_alone(tmp_path):
+    (tmp_path / "x.partial").mkdir()
+    (tmp_path / "x.partial" / "mine").write_text("1")
+    (tmp_path / "x.old").mkdir()
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"Move them away"):
+            make(tmp_path / "x", overwrite=overwrite)
+    (tmp_path / "x.partial" / "mine").rename(tmp_path / "mine")
+    make(tmp_path / "x")
+    make(tmp_path / "x", {"a": 2}, overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "x", "x.old"]
+
+
+@pytest.mark.parametrize("place", ["write_json", "rename"])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_stopped_while_finishing_the_work_is_still_there(tmp_path, monkeypatch, place, replaces):
+    if replaces:
+        make(tmp_path / "x", {"a": 0})
+
+    def work():
+        with artifacts.produce(tmp_path / "x", "data", {"a": 1}, overwrite=replaces) as work:
+            work.scratch.append("state")
+            resumed = (work.path / "state").exists()
+            (work.path / "state").write_text("all there is")
+            (work.path / "out").write_text("done")
+            return resumed
+
+    with monkeypatch.context() as patch:
+        plain = artifacts.write_json if place == "write_json" else artifacts.pathlib.Path.rename
+
+        def stop(path, *arguments):
+            if path.name in (artifacts.MANIFEST, "x.partial"):
+                raise OSError(28, "No space left on device")
+            return plain(path, *arguments)
+
+        patch.setattr(*((artifacts, place) if place == "write_json" else (artifacts.pathlib.Path, place)), stop)
+        with pytest.raises(OSError, match="No space"):
+            work()
+    assert work()
+    assert set(artifacts.read(tmp_path / "x").manifest["outputs"]) == {"out"}
+    assert {p.name for p in (tmp_path / "x").iterdir()} == {"out", artifacts.MANIFEST}
+
+
+def test_what_a_kill_left_of_a_write_is_no_output(tmp_path):
+    with pytest.raises(RuntimeError), artifacts.produce(tmp_path / "x", "data", {"a": 1}) as work:
+        (work.path / "good").write_text("1")
+        (work.path / ".state.npz.abc").write_text("half")
+        raise RuntimeError
+    make(tmp_path / "x")
+    assert set(artifacts.read(tmp_path / "x").manifest["outputs"]) == {"good", "sub/file.txt"}
+
+
+def test_a_request_without_work_does_not_stand_in_the_way(tmp_path):
+    with pytest.raises(UserError), artifacts.produce(tmp_path / "x", "data", {"a": 1}):
+        raise UserError("a bad option")
+    assert make(tmp_path / "x", {"a": 2}).options == {"a": 2}
+
+
+def test_time_adds_up_over_interruptions(tmp_path):
+    for _ in range(2):
+        with pytest.raises(RuntimeError), artifacts.produce(tmp_path / "x", "data", {"a": 1}) as work:
+            (work.path / "f").write_text("1")
+            time.sleep(0.1)
+            raise RuntimeError
+    assert make(tmp_path / "x").manifest["seconds"] >= 0.2
 
 
 def test_atomic_write_keeps_the_former_file(tmp_path):

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import textwrap
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -87,6 +88,14 @@ def test_served_where_neither_this_package_nor_keras_is(trained, tmp_path):
     card = json.loads((made.path / "serving.json").read_text())
     assert card["draws"] == 64
     assert card["signatures"]["serve_uint8"]["images"]["shape"] == [None, 8, 8, 1]
+
+
+def test_the_noise_is_not_in_the_file(trained, tmp_path):
+    # A training in the same process sets Keras's and TensorFlow's seeds.
+    keras.utils.set_random_seed(0)
+    made = export(trained[0], tmp_path / "export", draws=2)
+    first, second = (serve(made.path / "saved_model", tmp_path)["serve_uint8-3"]["probabilities"] for _ in range(2))
+    assert first != second
 
 
 def test_without_noise_the_answers_are_the_classifiers(trained, tmp_path):

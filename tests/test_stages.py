@@ -102,6 +102,12 @@ def test_unknown_names_list_what_there_is(tmp_path):
         (["--flagfile=missing.flags"], "missing.flags"),
         (["--published=l2p_table1/ResNet-V9/Vanilla"], "ResNet-V9"),
         (["--mean=0.1,x"], "'x'"),
+        (["--mean=0.1,0.2"], "`mean` should be one number or 1, one per channel"),
+        (["--std=0"], "`std` should be above 0"),
+        (["--seed=5000000000"], "seed"),
+        (["--drops=1.5"], "`--drops` should be whole numbers"),
+        (["--name=../x"], "`--name` should be letters"),
+        (["--defense=pgd(epsilon=1e999)"], "1e999"),
         (["--validation_share=0"], "`validation_share` should be above 0"),
     ],
 )

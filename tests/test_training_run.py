@@ -9,6 +9,7 @@ from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, TrainBatches, prepare
 from l2p_tf.defenses import DEFENSES
+from l2p_tf.evaluation.evaluate import EvaluationOptions, attack_artifact
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier
@@ -183,7 +184,19 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(digits, tmp_pa
 
 def test_training_never_reaches_the_defense_says_so(digits, tmp_path):
     with pytest.raises(UserError, match="shorten the warm-up"):
-        train(options("learn2perturb(warmup_epochs=9, steps=1)"), digits, tmp_path / "train")
+        train(options("learn2perturb(warmup_epochs=3, steps=1)"), digits, tmp_path / "train")
+    # Told before anything is trained, and nothing stands in the way of another try.
+    assert [p.name for p in (tmp_path / "train.partial").iterdir()] == ["request.json"]
+    train(options("learn2perturb(warmup_epochs=0, steps=1)", epochs=1, drops=()), digits, tmp_path / "train")
+
+
+def test_a_model_is_attacked_on_the_data_it_was_trained_on(digits, tmp_path):
+    trained = train(options(epochs=1, drops=()), digits, tmp_path / "train")
+    prepare(DATASETS.parse("digits(test_share=0.9)"), tmp_path / "data")
+    attacks = EvaluationOptions((ATTACKS.parse("fgsm"),))
+    with pytest.raises(UserError, match="`data` should be what the model was trained on"):
+        attack_artifact(attacks, trained, ImageData.open(tmp_path / "data"), tmp_path / "attack")
+    assert not (tmp_path / "attack").exists()
 
 
 def test_seeds_decide_the_start(digits):

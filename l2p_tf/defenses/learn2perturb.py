@@ -16,6 +16,7 @@ from l2p_tf.registry import option
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import harmonic_tau
 from l2p_tf.training.trainer import RobustTrainer, watch
+from l2p_tf.types import UserError
 
 
 @DEFENSES.register("learn2perturb")
@@ -28,7 +29,7 @@ class Learn2Perturb(AdversarialDefense):
     gamma: float = option(1e-4, "weight of the regulariser g(theta) = -sum sqrt(theta) / tau", low=0)
     warmup_epochs: int = option(20, "epochs before noise and theta phase begin", low=0)
     theta_initial: float = option(0.25, "theta at the start", above=0)
-    theta_minimum: float = option(0.01, "theta is projected to at least this", low=0)
+    theta_minimum: float = option(0.01, "theta is projected to at least this", above=0)
     update: str = option("sequential", "W tape, then theta tape; or one tape for both", choices=("sequential", "joint"))
     weight_iterations: int = option(1, "W steps on each batch (sequential)", low=1)
     theta_iterations: int = option(1, "theta steps on each batch (sequential)", low=1)
@@ -37,6 +38,16 @@ class Learn2Perturb(AdversarialDefense):
     distribution: str = option("normal", "of the noise", choices=tuple(SAMPLERS))
     granularity: str = option("element", "what shares one theta", choices=GRANULARITIES)
     theta_momentum: float = option(0.9, "Nesterov momentum of theta's own SGD", low=0, high=0.999)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.theta_minimum > self.theta_initial:
+            raise UserError(
+                f"learn2perturb: `theta_minimum` should be at most `theta_initial` ({self.theta_initial}). "
+                f"Received: {self.theta_minimum}"
+            )
+        if self.update == "joint" and (self.weight_iterations > 1 or self.theta_iterations > 1):
+            raise UserError("learn2perturb: `weight_iterations` and `theta_iterations` need update=sequential.")
 
     def factory(self, seed: int) -> LayerFactory:
         """Plain layers, and a perturbation-injection module at the output of the stem and of every block."""
@@ -93,6 +104,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         """Creates the slots of both."""
         super().build_optimizers()
         self.theta_optimizer.build(self.theta)
+        self.theta_optimizer.learning_rate.assign(self.optimizer.learning_rate)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Noise, theta phase and tau."""

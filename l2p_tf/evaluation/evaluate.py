@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +24,7 @@ from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.progress import bar
 from l2p_tf.registry import spec_of
+from l2p_tf.types import UserError
 
 _PARTS = "parts"
 _GALLERY_EXAMPLES = 10
@@ -102,7 +103,6 @@ def evaluate(
                     gallery.append((label, pictures))
     _write_gallery(folder / GALLERY, model, images[shown], labels[shown], gallery, options.seed)
     write_records(folder, records)
-    shutil.rmtree(folder / _PARTS)
     return records
 
 
@@ -127,15 +127,33 @@ def attack_artifact(
 
     Returns:
       The records.
+
+    Raises:
+      UserError: the data are not those the model was trained on, or the folder was made with other options.
     """
+    if trained.manifest["inputs"].get("data") != data.artifact.fingerprint:
+        # Its test images may be among those the model was trained on.
+        raise UserError(
+            f"`data` should be what the model was trained on: {trained.manifest['lineage']['data']['path']!r}. "
+            f"Received: {str(data.artifact.path)!r}"
+        )
     request = {
         "attacks": [spec_of(attack) for attack in options.attacks],
-        **{key: getattr(options, key) for key in ("split", "limit", "repeats", "seed")},
+        "attacks_options": [attack.options() for attack in options.attacks],
+        **{key: getattr(options, key) for key in ("split", "limit", "repeats", "batch_size", "seed")},
         "which": which,
     }
-    inputs = {"train": trained, "data": data.artifact}
-    with artifacts.produce(output, "attack", request, inputs, seed=options.seed, overwrite=overwrite) as work:
+    with artifacts.produce(
+        output,
+        "attack",
+        request,
+        {"train": trained, "data": data.artifact},
+        seed=options.seed,
+        device=inference.device(),
+        overwrite=overwrite,
+    ) as work:
         if work is not None:
+            work.scratch.append(_PARTS)
             model = load_classifier(trained.path / f"{which}.keras")
             evaluate(model, data, options, work.path, str(trained.options["name"]))
     return read_records(pathlib.Path(output))
@@ -239,5 +257,5 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
         return None

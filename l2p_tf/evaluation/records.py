@@ -12,7 +12,6 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from scipy import stats
 
 from l2p_tf.artifacts import write_json
@@ -40,7 +39,7 @@ class Record:
       draws: draws of the noise each gradient is averaged over (EOT); 1 for none.
       backend: whose implementation: `l2p_tf` or `cleverhans`.
       repeat: number of this repeat, from 0.
-      seed: seed of this repeat.
+      seed: seed of the evaluation; that of the repeat derives from it and the repeat's number.
       randomized: whether the model's noise was on.
       count: number of examples.
       correct: how many of them were classified correctly (on fresh draws).
@@ -144,9 +143,3 @@ def read_records(folder: pathlib.Path) -> list[Record]:
         return [Record(**fields) for fields in json.loads(file.read_text("utf-8"))["records"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{str(file)!r} should hold the results of an attack stage: {error}") from error
-
-
-def read_arrays(folder: pathlib.Path, record: Record) -> dict[str, np.ndarray]:
-    """The per-example arrays of a record."""
-    with np.load(folder / record.arrays, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}

@@ -11,7 +11,9 @@ import numpy as np
 
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.image import ChannelNormalization
+from l2p_tf.layers.noise import noise_layers
 from l2p_tf.registry import Options, Registry
+from l2p_tf.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +35,19 @@ class Architecture(Options, abc.ABC):
           classes: number of classes.
           factory: makes the layers; a defence's own, or None for plain ones.
           mean: channel means of the normalisation, one or one per channel.
-          std: channel standard deviations.
+          std: channel standard deviations, above 0.
+
+        Raises:
+          UserError: `mean` or `std` does not fit the channels.
         """
         channels = image_shape[-1]
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, channels):
+                raise UserError(
+                    f"`{name}` should be one number or {channels}, one per channel. Received: {list(values)}"
+                )
+        if min(std) <= 0:
+            raise UserError(f"`std` should be above 0 in every channel. Received: {list(std)}")
         images = keras.Input(tuple(image_shape), name="images", dtype="float32")
         means, stds = (np.broadcast_to(np.asarray(values, float), channels).tolist() for values in (mean, std))
         x = ChannelNormalization(means, stds, name="normalization")(images)
@@ -56,4 +68,5 @@ MODELS: Registry[Architecture] = Registry("model", "l2p_tf.models")
 
 def trainable_parameters(model: keras.Model) -> int:
     """Number of trainable parameters that are not the noise's, as papers count them."""
-    return sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.name != "theta")
+    noise = {id(v) for layer in noise_layers(model) for v in layer.trainable_variables}
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables if id(v) not in noise)

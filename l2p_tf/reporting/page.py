@@ -152,14 +152,14 @@ def _facts(run: Run, table: Table) -> Facts:
     published = _count(target.parameters) if target else ""
     if published and published != _count(run.note("parameters")):
         published += " (differs)"
-    pace = run.note("images_per_second")
+    pace, best = run.note("images_per_second"), run.note("best_epoch")
     return Facts(
         run.name,
         _count(run.note("parameters")),
         _count(run.note("noise_parameters")),
         published,
         _count(run.option("epochs", None)),
-        _count(run.note("best_epoch")),
+        _count(best + 1 if isinstance(best, int) else best),
         f"{pace:,.0f}" if isinstance(pace, int | float) else "",
         _duration(manifest.get("seconds")),
         plain(manifest.get("device", "")),

@@ -39,9 +39,11 @@ class Schedule(keras.callbacks.Callback):
         super().__init__()
         self.progress, self.rate, self.resumed = progress, rate, resumed
         self.facts: dict[str, float] = {}
+        self.begun = self.seconds = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Rates, noise, tau."""
+        self.begun = time.monotonic()
         self.facts = self.model.begin_epoch(epoch)
         for optimizer in self.model.optimizers:
             optimizer.learning_rate.assign(self.rate(epoch))
@@ -50,6 +52,11 @@ class Schedule(keras.callbacks.Callback):
             for variable, value in zip(metric_variables(self.model), self.resumed, strict=True):
                 variable.assign(value)
             self.resumed = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stops the clock before validation, and the training where the loss is bad, before anything is kept of it."""
+        self.seconds = round(self.progress.seconds + time.monotonic() - self.begun, 3)
+        check_finite(epoch, logs)
 
 
 class Validation(keras.callbacks.Callback):
@@ -63,6 +70,7 @@ class Validation(keras.callbacks.Callback):
       epochs: of the training.
       batch_size: images a pass.
       seed: of the attack and of the noise it meets.
+      jit_compile: as the attack takes it.
     """
 
     def __init__(
@@ -74,18 +82,21 @@ class Validation(keras.callbacks.Callback):
         epochs: int,
         batch_size: int,
         seed: int,
+        jit_compile: bool,
     ) -> None:
         super().__init__()
         self.images, self.labels, self.attack = images, labels, attack
         self.every, self.epochs, self.batch_size, self.seed = every, epochs, batch_size, seed
+        self.jit_compile = jit_compile
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds `validation_accuracy` and `validation_robust_accuracy` to the logs."""
         if logs is None or ((epoch + 1) % self.every and epoch + 1 != self.epochs):
             return
         classifier = self.model.classifier
-        predictions = predict(classifier, self.images, self.seed + epoch, batch_size=self.batch_size).argmax(-1)
-        found = self.attack(classifier, self.images, self.labels, self.seed + epoch, batch_size=self.batch_size)
+        how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
+        predictions = predict(classifier, self.images, self.seed + epoch, **how).argmax(-1)
+        found = self.attack(classifier, self.images, self.labels, self.seed + epoch, **how)
         logs["validation_accuracy"] = float(np.mean(predictions == self.labels))
         logs["validation_robust_accuracy"] = float(1.0 - np.mean(found.success))
 
@@ -97,36 +108,35 @@ class History(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.progress, self.schedule = folder, progress, schedule
         self.writer = tf.summary.create_file_writer(str(folder / LOGS))
-        self.start = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Starts the clock."""
-        self.start = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the row."""
         # Means that nothing was added to this epoch (no adversarial part yet) are left out.
         empty = {name for name, mean in self.model.means.items() if float(mean.count) == 0.0}
         row: dict[str, float] = {"epoch": epoch, "learning_rate": self.schedule.rate(epoch)}
-        row["seconds"] = round(self.progress.seconds + time.monotonic() - self.start, 3)
+        row["seconds"] = self.schedule.seconds
         row |= {name: float(value) for name, value in (logs or {}).items() if name not in empty}
         row |= self.schedule.facts | theta_statistics(self.model.classifier)
         self.progress.history.append(row)
         write_history(self.folder / HISTORY, self.progress.history)
-        with self.writer.as_default(step=epoch):
-            for name, value in row.items():
-                if name != "epoch":
-                    tf.summary.scalar(name, value)
-            for variable in self.model.theta:
-                tf.summary.histogram(variable.path, variable.value)
-        self.writer.flush()
+        try:
+            with self.writer.as_default(step=epoch):
+                for name, value in row.items():
+                    if name != "epoch":
+                        tf.summary.scalar(name, value)
+                for variable in self.model.theta:
+                    tf.summary.histogram(variable.path, variable.value)
+            self.writer.flush()
+        except tf.errors.OpError as error:
+            # How TensorFlow reports a full disk.
+            raise OSError(f"{str(self.folder / LOGS)!r} cannot be written: {error.message}") from error
 
 
 class BestModel(keras.callbacks.Callback):
     """Keeps the model of the best validation accuracy, among the epochs in which the method is whole.
 
     Args:
-      folder: where `best.keras` goes.
+      folder: where it goes, by the number of its epoch: the state says which one counts.
       progress: holds the best so far.
       criterion: the log to maximise.
     """
@@ -142,7 +152,7 @@ class BestModel(keras.callbacks.Callback):
             return
         if self.progress.best is None or value >= self.progress.best:
             self.progress.best, self.progress.best_epoch = value, epoch
-            save_classifier(self.model.classifier, self.folder / BEST)
+            save_classifier(self.model.classifier, best_path(self.folder, epoch))
 
 
 class KeepState(keras.callbacks.Callback):
@@ -193,10 +203,12 @@ class KeepState(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves; the next epoch starts at its first batch."""
-        check_finite(epoch, logs)
         self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
         self.first_step = 0
         self._save()
+        for older in self.path.parent.glob(best_path(self.path.parent, "*").name):
+            if older != best_path(self.path.parent, self.progress.best_epoch):
+                older.unlink()
         self._leave(f"the end of epoch {epoch + 1}")
 
     def _save(self) -> None:
@@ -228,6 +240,11 @@ class Bar(keras.callbacks.Callback):
             self.shown = time.monotonic()
             facts = {"loss": float(logs["loss"])}
         self.advance(1, **facts)
+
+
+def best_path(folder: pathlib.Path, epoch: int | str | None) -> pathlib.Path:
+    """Where the best model so far lies during the training."""
+    return folder / f"best-{epoch}.keras"
 
 
 def metric_variables(trainer: RobustTrainer) -> list[keras.Variable]:

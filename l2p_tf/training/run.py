@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from typing import Any
 
 import keras
@@ -26,8 +27,6 @@ from l2p_tf.training.schedules import check_drops, learning_rate
 from l2p_tf.training.state import STATE, Progress, load_state
 from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
-
-PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,7 @@ class TrainOptions:
       validate_every: epochs between validations.
       validation_limit: most validation images used; 0 for all.
       precision: `float32` or `mixed_bfloat16`.
-      deterministic: the same bits on every run on the same machine.
+      deterministic: whether `make_deterministic` was called, for the record.
       seed: everything random derives from it.
       published: the published table row this reproduces, such as `l2p_table1/ResNet-V1(20)/Learn2Perturb`; or empty.
     """
@@ -119,10 +118,15 @@ def train(
     batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
     if not data.info.counts["validation"]:
         raise UserError("`validation_share` should be above 0: held-out images choose the best model. Received: 0")
-    device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     request = {**options.as_json(), "jit": inference.resolve_jit(jit_compile)}
     with artifacts.produce(
-        output, "train", request, {"data": data.artifact}, seed=options.seed, device=device, overwrite=overwrite
+        output,
+        "train",
+        request,
+        {"data": data.artifact},
+        seed=options.seed,
+        device=inference.device(),
+        overwrite=overwrite,
     ) as work:
         if work is not None:
             _train(options, data, batches, work, request["jit"], checkpoint_minutes)
@@ -161,6 +165,12 @@ def _train(
     checkpoint_minutes: float,
 ) -> None:
     trainer = build_trainer(options, data, jit_compile)
+    if not trainer.is_mature(options.epochs - 1):
+        raise UserError(
+            f"`epochs` should reach beyond the warm-up of {spec_of(options.defense)}: no model of {options.epochs} epochs "
+            "would have the whole defence. Train longer, or shorten the warm-up."
+        )
+    work.scratch.append(STATE)
     progress, means = Progress(), None
     if (work.path / STATE).exists():
         progress = load_state(work.path / STATE, trainer)
@@ -177,6 +187,7 @@ def _train(
         options.epochs,
         options.batch_size,
         options.seed,
+        jit_compile,
     )
     robust = options.defense.trains_on_attacks
     best = cb.BestModel(work.path, progress, "validation_robust_accuracy" if robust else "validation_accuracy")
@@ -194,12 +205,10 @@ def _train(
         finally:
             history.writer.close()
     save_classifier(trainer.classifier, work.path / cb.LAST)
-    if not (work.path / cb.BEST).exists():
-        raise UserError(
-            f"No epoch of {options.epochs} had the whole defence on (warm-up included) and was validated: "
-            "train longer, or shorten the warm-up."
-        )
-    (work.path / STATE).unlink(missing_ok=True)
+    best_of_all = cb.best_path(work.path, progress.best_epoch)
+    # Copied, not moved: killed here, the same command must find it again.
+    shutil.copyfile(best_of_all, work.path / cb.BEST)
+    work.scratch.append(best_of_all.name)
     work.notes.update(_notes(options, trainer, progress, batches.steps_per_epoch))
 
 

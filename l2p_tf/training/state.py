@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import zipfile
+import zlib
 from typing import Any
 
 import keras
@@ -71,7 +72,16 @@ def load_state(path: pathlib.Path, trainer: RobustTrainer) -> Progress:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
         progress = Progress(**json.loads(arrays.pop(_META).tobytes()))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(f"{str(path)!r} is damaged: {error}. Pass --overwrite to train from the start.") from error
     variables = state_variables(trainer)
     for name in [*variables, *arrays]:
