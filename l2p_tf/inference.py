@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
@@ -29,7 +30,10 @@ def program(
     # Straight into the instance's dictionary: Keras would track what is set as an attribute.
     programs: dict[Hashable, Callable[..., Any]] = vars(model).setdefault("_l2p_programs", {})
     if (key, jit_compile) not in programs:
-        programs[key, jit_compile] = tf.function(body, jit_compile=jit_compile, autograph=False)
+        # A partial, because TensorFlow counts the traces of one piece of code together, whatever model they are for, and
+        # would warn of retracing that there is not.
+        own = functools.partial(body)
+        programs[key, jit_compile] = tf.function(own, jit_compile=jit_compile, autograph=False)
     return programs[key, jit_compile]
 
 
