@@ -97,7 +97,7 @@ def _curves(history: History, lines: Sequence[_Line], name: str, title: str, uni
         if factor == 100:
             axes.set_ylim(-2, 102)
         _finish(axes, history, unit)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if len(drawn) > 3 else 3, handlelength=2.6)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=2.6)
 
     return _plot(name, title, _HEIGHT, draw)
 
