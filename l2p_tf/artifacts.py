@@ -158,7 +158,10 @@ def produce(
             yield work
         except BaseException:
             with contextlib.suppress(OSError):
-                write_json(partial / _REQUEST, {**request, "seconds": earlier + time.monotonic() - start})
+                if {file.name for file in partial.iterdir()} == {_REQUEST}:
+                    shutil.rmtree(partial)  # Nothing was done that could be continued.
+                else:
+                    write_json(partial / _REQUEST, {**request, "seconds": earlier + time.monotonic() - start})
             raise
         _finish(work, path, request, inputs, seed, device, earlier + time.monotonic() - start)
     finally:

@@ -152,6 +152,7 @@ def test_what_a_kill_left_of_a_write_is_no_output(tmp_path):
 def test_a_request_without_work_does_not_stand_in_the_way(tmp_path):
     with pytest.raises(UserError), artifacts.produce(tmp_path / "x", "data", {"a": 1}):
         raise UserError("a bad option")
+    assert not list(tmp_path.iterdir())
     assert make(tmp_path / "x", {"a": 2}).options == {"a": 2}
 
 

@@ -186,7 +186,7 @@ def test_training_never_reaches_the_defense_says_so(digits, tmp_path):
     with pytest.raises(UserError, match="shorten the warm-up"):
         train(options("learn2perturb(warmup_epochs=3, steps=1)"), digits, tmp_path / "train")
     # Told before anything is trained, and nothing stands in the way of another try.
-    assert [p.name for p in (tmp_path / "train.partial").iterdir()] == ["request.json"]
+    assert not list(tmp_path.iterdir())
     train(options("learn2perturb(warmup_epochs=0, steps=1)", epochs=1, drops=()), digits, tmp_path / "train")
 
 
