@@ -200,9 +200,11 @@ def atomic_write(path: pathlib.Path, write: bytes | str | Callable[[BinaryIO], A
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # So that the message says which file does not fit on the disk.
         raise
 
 
