@@ -16,25 +16,90 @@ from l2p_tf.types import UserError
 
 
 def program(
-    model: keras.Model, key: Hashable, body: Callable[..., Any], jit_compile: bool | None = None
-) -> Callable[..., Any]:
+    model: keras.Model, key: Hashable, body: Callable[[Any, Any], Any], jit_compile: bool | None = None
+) -> Callable[[Any, Any], Any]:
     """The compiled `body`, made once per model and key and kept with the model.
+
+    It is traced once for all batch sizes, or under XLA once for each. On a model made under a distribution strategy every replica runs `body` on its share of the batch.
 
     Args:
       model: the classifier that `body` runs.
       key: tells apart the programs of one model; what `body` does must follow from it.
-      body: function of tensors.
+      body: from tensors, nested in dictionaries, that have a batch axis, and tensors that have none, to tensors that
+        have one.
       jit_compile: compile with XLA; None does so where there is a GPU.
     """
     jit_compile = resolve_jit(jit_compile)
     # Straight into the instance's dictionary: Keras would track what is set as an attribute.
     programs: dict[Hashable, Callable[..., Any]] = vars(model).setdefault("_l2p_programs", {})
     if (key, jit_compile) not in programs:
-        # A partial, because TensorFlow counts the traces of one piece of code together, whatever model they are for, and
-        # would warn of retracing that there is not.
-        own = functools.partial(body)
-        programs[key, jit_compile] = tf.function(own, jit_compile=jit_compile, autograph=False)
+        strategy = model.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            programs[key, jit_compile] = Program(body, jit_compile)
+        else:
+            programs[key, jit_compile] = _distributed(strategy, body, jit_compile)
     return programs[key, jit_compile]
+
+
+class Program:
+    """A compiled function of tensors with a batch axis and tensors without one; `program` tells more."""
+
+    def __init__(self, body: Callable[[Any, Any], Any], jit_compile: bool) -> None:
+        self.body, self.jit_compile = body, jit_compile
+        self.compiled: dict[Any, Any] = {}
+
+    def __call__(self, sharded: Any, shared: Any) -> Any:
+        """Runs it; traces it the first time, and under XLA, which knows fixed shapes only, once for each batch size."""
+        size = tf.nest.flatten(sharded)[0].shape[0] if self.jit_compile else None
+        if size not in self.compiled:
+            batched = tf.nest.map_structure(lambda t: tf.TensorSpec([size, *t.shape[1:]], t.dtype), sharded)
+            as_is = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), shared)
+            # A partial, because TensorFlow counts the traces of one piece of code together, whatever model they are
+            # for, and would warn of retracing that there is not.
+            self.compiled[size] = tf.function(
+                functools.partial(self.body),
+                input_signature=[batched, as_is],
+                jit_compile=self.jit_compile,
+                autograph=False,
+            )
+        return self.compiled[size](sharded, shared)
+
+    @property
+    def traces(self) -> int:
+        """How often it was traced, at most, for one batch size."""
+        return max((run.experimental_get_tracing_count() for run in self.compiled.values()), default=0)
+
+
+def _distributed(strategy: tf.distribute.Strategy, body: Callable[[Any, Any], Any], jit_compile: bool) -> Any:
+    """Splits what has a batch axis over the replicas, and joins their answers."""
+    count = strategy.num_replicas_in_sync
+    on_replica = tf.function(body, jit_compile=True, autograph=False) if jit_compile else body
+    run = tf.function(lambda *values: strategy.run(on_replica, args=values), autograph=False, reduce_retracing=True)
+
+    def share(value: tf.Tensor) -> Any:
+        parts = tf.split(value, count)
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group]
+        )
+
+    def call(sharded: Any, shared: Any) -> Any:
+        found = run(tf.nest.map_structure(share, sharded), shared)
+        return tf.nest.map_structure(lambda value: tf.concat(strategy.experimental_local_results(value), 0), found)
+
+    return call
+
+
+def replicas(model: keras.Model) -> int:
+    """On how many devices the model's programs run at once."""
+    return int(model.distribute_strategy.num_replicas_in_sync)
+
+
+def seed_noise(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:
+    """`reseed`, within a program: every replica gets noise of its own."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync > 1:
+        seed = tf.random.fold_in(seed, context.replica_id_in_sync_group, alg=tf.random.Algorithm.PHILOX)
+    return reseed(model, seed)
 
 
 def resolve_jit(jit_compile: bool | None) -> bool:
@@ -53,17 +118,22 @@ def seed_pair(*parts: int) -> np.ndarray:
     return np.random.SeedSequence(entropy).generate_state(2, np.uint32).view(np.int32)
 
 
-def batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Indices of full batches over `range(count)`, and how many of each are real: the last repeats its end.
+def batches(count: int, batch_size: int, replicas: int = 1) -> Iterator[tuple[np.ndarray, int]]:
+    """Indices of batches over `range(count)`, and how many of each are real: padded ones repeat the last index.
 
-    Sizes are powers of two below `batch_size`, so that few shapes are ever traced.
+    Below `batch_size`, which is a multiple of the replicas, sizes are powers of two (times the replicas), so that XLA
+    compiles few; a remainder that would fill less than three quarters of the next one is split.
     """
-    size = batch_size
-    if count < batch_size:
-        size = min(batch_size, 1 << max(0, count - 1).bit_length())
-    for start in range(0, count, size):
-        index = np.arange(start, start + size)
-        yield np.minimum(index, count - 1), min(size, count - start)
+    start = 0
+    while start < count:
+        left = count - start
+        size = max(replicas, batch_size // replicas * replicas)
+        if left < size:
+            padded = replicas << max(0, -(-left // replicas) - 1).bit_length()
+            split = padded >= 16 * replicas and left < 0.75 * padded
+            size = min(size, padded // 2 if split else padded)
+        yield np.minimum(np.arange(start, start + size), count - 1), min(size, left)
+        start += size
 
 
 def to_unit(images: tf.Tensor) -> tf.Tensor:
@@ -108,7 +178,7 @@ def checked_labels(model: keras.Model, labels: Any, count: int) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def predict(
+def poll(
     model: keras.Model,
     images: np.ndarray,
     seed: int = 0,
@@ -116,35 +186,48 @@ def predict(
     draws: int = 1,
     batch_size: int = 128,
     jit_compile: bool | None = None,
-) -> np.ndarray:
-    """Softmax probabilities, averaged over draws of the noise.
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the classifier answers over several draws of its noise.
 
     Args:
       model: the classifier.
       images: as `checked_images` takes them.
       seed: of the noise; the generators' states are as before afterwards.
-      draws: forward passes to average over, each with fresh noise.
+      draws: forward passes, each with fresh noise.
       batch_size: images a pass.
       jit_compile: as in `program`.
 
     Returns:
-      float32 (count, classes).
+      Softmax probabilities averaged over the draws, and the share of draws that answered each class; both float32
+      (count, classes).
     """
     images = checked_images(model, images)
-
-    def body(x: tf.Tensor, pair: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        former = reseed(model, pair)
-
-        def draw(total: tf.Tensor) -> tuple[tf.Tensor]:
-            return (total + tf.nn.softmax(model(x, training=False)),)
-
-        (total,) = repeat(draw, (tf.zeros([x.shape[0], model.output_shape[-1]]),), count)
-        restore_seeds(model, former)
-        return total / tf.cast(count, tf.float32)
-
-    run = program(model, "predict", body, jit_compile)
+    run = program(model, "poll", functools.partial(_poll, model), jit_compile)
     parts = []
-    for number, (index, real) in enumerate(batches(len(images), batch_size)):
+    for number, (index, real) in enumerate(batches(len(images), batch_size, replicas(model))):
         pair = tf.constant(seed_pair(seed, number))
-        parts.append(run(tf.constant(images[index]), pair, tf.constant(draws))[:real].numpy())
-    return np.concatenate(parts)
+        found = run(tf.constant(images[index]), (pair, tf.constant(draws)))
+        parts.append([part[:real].numpy() for part in found])
+    probabilities, votes = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return probabilities, votes
+
+
+def _poll(model: keras.Model, x: tf.Tensor, seed_and_draws: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    seed, draws = seed_and_draws
+    classes = int(model.output_shape[-1])
+    former = seed_noise(model, seed)
+
+    def draw(total: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = model(x, training=False)
+        return total + tf.nn.softmax(logits), votes + tf.one_hot(tf.argmax(logits, -1), classes)
+
+    none = tf.zeros([tf.shape(x)[0], classes])
+    total, votes = repeat(draw, (none, none), draws)
+    restore_seeds(model, former)
+    count = tf.cast(draws, tf.float32)
+    return total / count, votes / count
+
+
+def predict(model: keras.Model, images: np.ndarray, seed: int = 0, **how: Any) -> np.ndarray:
+    """Softmax probabilities, averaged over draws of the noise; arguments as of `poll`."""
+    return poll(model, images, seed, **how)[0]

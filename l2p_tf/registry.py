@@ -237,7 +237,7 @@ def _coerce(owner: str, name: str, value: Any, hint: Any) -> Any:
         elif kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
             if math.isfinite(value) and (kind is float or value == int(value)):
                 return kind(value)
-        elif typing.get_origin(kind) is tuple and isinstance(value, tuple | list | int | float):
+        elif typing.get_origin(kind) is tuple and isinstance(value, tuple | list | int | float | str):
             items = value if isinstance(value, tuple | list) else (value,)
             return tuple(_coerce(owner, name, item, typing.get_args(kind)[0]) for item in items)
         elif kind in (str, bool) and isinstance(value, kind):

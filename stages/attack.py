@@ -1,10 +1,14 @@
 """Attacks a trained classifier and writes per-example results.
 
 python -m stages.attack --flagfile=configs/l2p.flags --attacks='fgsm; pgd(steps=20, restarts=2); pgd(draws=10)'
+python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='autoattack(epsilon=8/255); l2p_cw(kappa=5)'
+python -m stages.attack --run_dir=runs/mine --transfer=none,pgd,none+pgd --attacks='mim(steps=20)'
 python -m stages.attack --attacks=help
 
-Reads RUN_DIR/NAME/train and RUN_DIR/data (or --data); makes RUN_DIR/NAME/attack. A randomised model is evaluated
---repeats times. Continues where an earlier run of the same command stopped.
+Reads RUN_DIR/NAME/train and RUN_DIR/data (or --data); makes RUN_DIR/NAME/attack, or attack_cleverhans with
+--backend=cleverhans. With --transfer examples are made on each of the named runs and shown to all of them; makes
+RUN_DIR/transfer. A randomised model is evaluated --repeats times. Continues where an earlier run of the same command
+stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +23,15 @@ def main(_argv: list[str]) -> None:
     if settings.asked_for_help():
         return
     settings.start()
-    name = settings.run_name()
-    run = settings.trained(name)
-    records = settings.attack(name, run, settings.made_data())
+    settings.check_attacks()
+    sources = settings.transfer_sources(settings.trained_names())
+    if sources:
+        names = dict.fromkeys(name for source in sources for name in source.split("+"))
+        records = settings.transfer(sources, {n: settings.trained(n) for n in names}, settings.made_data())
+    else:
+        name = settings.run_name()
+        run = settings.trained(name)
+        records = settings.attack(name, run, settings.made_data())
 
     from rich.console import Console
 

@@ -25,13 +25,20 @@ def main(_: list[str]) -> None:
         raise UserError(f"`--export` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
     for name, defense in named.items():
         settings.train_options(name, defense)  # Bad flags are told before the first training, not after it.
-    settings.evaluation_options()
+    settings.check_attacks()
+    sources = settings.transfer_sources(list(named))
+    unknown = sorted({name for source in sources for name in source.split("+")} - set(named))
+    if unknown:
+        raise UserError(f"`--transfer` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
     images = settings.data()
+    runs = {}
     for name, defense in named.items():
-        run = settings.train(name, defense, images)
+        runs[name] = run = settings.train(name, defense, images)
         settings.attack(name, run, images)
         if name in wanted or "all" in wanted:
             settings.export(name, run, images)
+    if sources:
+        settings.transfer(sources, runs, images)
     # It follows from the rest, which may have grown since the last report.
     settings.report([str(settings.run_dir()), *settings.FLAGS.runs], overwrite=True)
 

@@ -88,6 +88,8 @@ flags.DEFINE_enum("split", "test", ["test", "validation"], "Images to attack.")
 flags.DEFINE_integer("limit", None, "Most images to attack, every class alike; all when not given.", lower_bound=1)
 flags.DEFINE_integer("repeats", 3, "Evaluations of a randomised model.", lower_bound=1)
 flags.DEFINE_integer("attack_batch_size", 128, "Images per pass.", lower_bound=1)
+flags.DEFINE_list("backend", ["l2p_tf"], "Whose attacks to run: l2p_tf, cleverhans, or both; each makes a folder.")
+flags.DEFINE_list("transfer", [], "Runs to make examples on and show to each other; a+b is an ensemble, all is all.")
 flags.DEFINE_enum("which", "best", ["best", "last"], "Model to attack and export: best by validation, or last.")
 _known = _group("attack", _known)
 
@@ -272,6 +274,13 @@ def trained(name: str) -> Artifact:
     return artifacts.read(run_dir() / name / "train", "train")
 
 
+def trained_names() -> list[str]:
+    """The runs in RUN_DIR whose training is finished."""
+    from l2p_tf import artifacts
+
+    return sorted(path.parent.parent.name for path in run_dir().glob(f"*/train/{artifacts.MANIFEST}"))
+
+
 def evaluation_options() -> EvaluationOptions:
     """What the flags say of an evaluation."""
     from l2p_tf.attacks import ATTACKS
@@ -288,15 +297,58 @@ def evaluation_options() -> EvaluationOptions:
     )
 
 
-def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
-    """Attacks one run, or finds it done; returns its records."""
-    from l2p_tf.evaluation.evaluate import attack_artifact
+def backends() -> list[str]:
+    """--backend, each once."""
+    names = list(dict.fromkeys(name.strip() for name in FLAGS.backend if name.strip())) or ["l2p_tf"]
+    for name in names:
+        if name not in ("l2p_tf", "cleverhans"):
+            raise UserError(f"`--backend` should be l2p_tf, cleverhans or both. Received: {name!r}")
+    return names
+
+
+def check_attacks() -> None:
+    """UserError where an attack, or the way to run it, is bad; before anything is done."""
+    from l2p_tf.evaluation.cleverhans import backend
 
     options = evaluation_options()
-    output = run_dir() / name / "attack"
+    for name in backends():
+        backend(name, options.attacks)
+
+
+def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
+    """Attacks one run by every backend, or finds it done; returns its records."""
+    import dataclasses
+
+    from l2p_tf.evaluation.cleverhans import backend
+    from l2p_tf.evaluation.evaluate import attack_artifact
+
+    check_attacks()
+    records = []
+    for whose in backends():
+        options = evaluation_options()
+        options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
+        output = run_dir() / name / ("attack" if whose == "l2p_tf" else f"attack_{whose}")
+        found = output.exists()
+        records += attack_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
+        common.say(f"{name}: attacked{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
+    return records
+
+
+def transfer_sources(known: list[str]) -> list[str]:
+    """--transfer, with `all` spelled out; `known` are the runs there are."""
+    wanted = [name.strip() for name in FLAGS.transfer if name.strip()]
+    return list(dict.fromkeys(name for part in wanted for name in (known if part == "all" else [part])))
+
+
+def transfer(sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
+    """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
+    from l2p_tf.evaluation.transfer import transfer_artifact
+
+    output = run_dir() / "transfer"
     found = output.exists()
-    records = attack_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
-    common.say(f"{name}: attacked{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
+    options = evaluation_options()
+    records = transfer_artifact(options, sources, runs, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
+    common.say(f"transfer: shown{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
     return records
 
 

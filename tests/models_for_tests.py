@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 
+from l2p_tf.attacks import ATTACKS
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 
 
@@ -38,3 +41,19 @@ def images_and_labels(count, shape=(6, 6, 1), classes=4, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.uniform(-0.1, 1.1, (count, *shape)).clip(0, 1).astype(np.float32)
     return images, rng.integers(0, classes, count)
+
+
+QUICK = {
+    "steps": 5, "binary_search_steps": 3, "queries": 40, "population": 12, "generations": 3, "samples": 8,
+    "coordinates": 8, "draws": 3, "target_classes": 2,
+}  # fmt: skip
+
+
+def quick(name, **options):
+    """A registered attack that costs little: its options, but no more steps, draws and so on than tests need."""
+    attack = ATTACKS.get(name)(**options)
+    known = {f.name for f in dataclasses.fields(attack)} - set(options)
+    few = {key: min(most, getattr(attack, key)) for key, most in QUICK.items() if key in known and getattr(attack, key)}
+    if "initial_const" in known:
+        few |= {"initial_const": 1.0, "learning_rate": 0.1}
+    return attack.replace(**few)

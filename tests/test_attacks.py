@@ -1,10 +1,17 @@
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from models_for_tests import images_and_labels, linear, smooth
+from models_for_tests import images_and_labels, linear, quick, smooth
 
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
+from l2p_tf.attacks.goal import Goal
 from l2p_tf.attacks.gradient import loss_gradient
 from l2p_tf.attacks.projection import l2_norm, project, random_in_ball, sizes, steepest
 from l2p_tf.layers.noise import seed_states, set_noise
@@ -48,7 +55,7 @@ def test_steepest_direction_has_unit_norm_and_zero_stays_zero(norm, scale):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_random_points_fill_the_ball_evenly(norm):
-    points = np.asarray(random_in_ball((20000, 2, 1, 1), 2.0, norm, tf.constant([1, 2])))
+    points = np.asarray(random_in_ball(tf.zeros((20000, 2, 1, 1)), 2.0, norm, tf.constant([1, 2])))
     radius = length(points, norm)
     assert radius.max() <= 2.0 + 1e-5
     # In two dimensions a share r^2 lies within r of the way, in either norm.
@@ -97,25 +104,73 @@ def test_pgd_finds_the_optimum_of_a_linear_model(norm):
         assert attack.replace(epsilon=0.05 * factor)(near_model, near, [0]).success[0] == falls
 
 
-@pytest.mark.parametrize("count", [1, 5, 8, 13])
-@pytest.mark.parametrize("name", ATTACKS.names())
-@pytest.mark.parametrize("norm", NORMS)
-def test_every_attack_stays_in_the_ball_and_in_range(name, norm, count):
+def budgets(name):
+    """Options that bound an attack, each with the norm and radius they stand for."""
+    attack = ATTACKS.get(name)
+    fields = {f.name for f in dataclasses.fields(attack)}
+    if "norm" in fields:
+        return [({"epsilon": 0.3, "norm": norm}, norm, 0.3) for norm in NORMS]
+    if "epsilon" in fields:
+        return [({"epsilon": 0.9}, Norm.L2, 0.9)]
+    return [({"pixels": 2}, "pixels", 2)]
+
+
+BUDGETS = [(name, *budget) for name in ATTACKS.names() for budget in budgets(name)]
+
+
+@pytest.mark.parametrize(("name", "options", "norm", "radius"), BUDGETS)
+def test_every_attack_stays_in_the_ball_and_in_range(name, options, norm, radius):
     model = smooth()
-    images, labels = images_and_labels(count)
-    attack = ATTACKS.get(name)(epsilon=0.3, norm=norm)
-    output = attack(model, images, labels, batch_size=8)
+    attack = quick(name, **options)
+    for count in (1, 13):
+        images, labels = images_and_labels(count)
+        output = attack(model, images, labels, batch_size=8)
+        assert output.adversarial.shape == images.shape
+        assert output.adversarial.dtype == np.float32
+        assert output.adversarial.min() >= 0
+        assert output.adversarial.max() <= 1
+        delta = output.adversarial - images
+        assert size_of(delta, norm).max() <= radius * (1 + 1e-5)
+        for key, value in sizes(delta).items():
+            np.testing.assert_array_equal(getattr(output, key), value)
+        prediction = inference.predict(model, output.adversarial, batch_size=8).argmax(-1)
+        np.testing.assert_array_equal(output.prediction, prediction)
+        np.testing.assert_array_equal(output.success, prediction != labels)
+        np.testing.assert_array_equal(output.wrong, output.success)
+    if norm != "pixels":
+        zero = attack.replace(epsilon=0.0)(model, images, labels, batch_size=8)
+        np.testing.assert_array_equal(zero.adversarial, images)
+
+
+def size_of(delta, norm):
+    return np.any(delta != 0, axis=-1).sum((1, 2)) if norm == "pixels" else length(delta, norm)
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((5, 7, 3), 100), ((4, 4, 1), 2)])
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_every_attack_takes_any_shape_any_number_of_classes_and_batches_of_one_class(name, shape, classes):
+    model = smooth(shape, classes)
+    images, _ = images_and_labels(6, shape, classes)
+    labels = np.full(6, classes - 1)
+    attack = quick(name)
+    if classes == 2 and name == "worst_case":
+        attack = attack.replace(attacks=("pgd(steps=2)", "apgd(loss=margin, steps=2)"))
+    if classes == 2 and name == "autoattack":
+        with pytest.raises(UserError, match="at least 4 classes; use `loss=margin`. Received: 2 classes"):
+            attack(model, images, labels)
+        return
+    output = attack(model, images, labels, batch_size=4)
     assert output.adversarial.shape == images.shape
-    assert output.adversarial.min() >= 0
-    assert output.adversarial.max() <= 1
-    assert length(output.adversarial - images, norm).max() <= 0.3 * (1 + 1e-5)
-    for key, value in sizes(output.adversarial - images).items():
-        np.testing.assert_array_equal(getattr(output, key), value)
-    prediction = inference.predict(model, output.adversarial).argmax(-1)
-    np.testing.assert_array_equal(output.prediction, prediction)
-    np.testing.assert_array_equal(output.success, prediction != labels)
-    zero = attack.replace(epsilon=0.0)(model, images, labels, batch_size=8)
-    np.testing.assert_array_equal(zero.adversarial, images)
+    assert np.isfinite(output.adversarial).all()
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_every_attack_bears_a_model_without_gradient(name):
+    model = linear(np.zeros((4, 4, 1, 5)), bias=[1.0, 0, 0, 0, 0])
+    images, _ = images_and_labels(5, (4, 4, 1))
+    output = quick(name)(model, images, np.array([0, 0, 0, 1, 2]), batch_size=4)
+    assert np.isfinite(output.adversarial).all()
+    np.testing.assert_array_equal(output.success, [0, 0, 0, 1, 1])
 
 
 @pytest.mark.parametrize("name", ATTACKS.names())
@@ -123,21 +178,23 @@ def test_every_attack_stays_in_the_ball_and_in_range(name, norm, count):
 def test_every_attack_repeats_by_its_seed_alone_and_is_compiled_once(name, noise):
     model = smooth(noise=noise)
     images, labels = images_and_labels(16)
-    attack = ATTACKS.get(name)(epsilon=0.1)
+    attack = quick(name)
     before = [np.array(state) for state in seed_states(model)]
     first = attack(model, images, labels, seed=3, batch_size=8)
     np.testing.assert_array_equal(before, seed_states(model))
     model(images)
     attack(model, images[::-1], labels, seed=4, batch_size=8)
     again = attack(model, images, labels, seed=3, batch_size=8)
-    for field in ("adversarial", "prediction", "success"):
+    for field in ("adversarial", "prediction", "success", "gradients", "forwards"):
         np.testing.assert_array_equal(getattr(first, field), getattr(again, field))
-    attack.replace(epsilon=0.2)(model, images, labels, batch_size=8)
+    if "epsilon" in {f.name for f in dataclasses.fields(attack)}:
+        attack.replace(epsilon=0.2)(model, images, labels, batch_size=8)
     kernel = model.layers[-1].kernel
     kernel.assign(-np.asarray(kernel))
     changed = attack(model, images, labels, seed=3, batch_size=8)
-    assert np.abs(changed.adversarial - first.adversarial).max() > 0
-    counts = {key: run.experimental_get_tracing_count() for key, run in vars(model)["_l2p_programs"].items()}
+    if name != "noise":
+        assert np.abs(changed.adversarial - first.adversarial).max() > 0
+    counts = {key: run.traces for key, run in vars(model)["_l2p_programs"].items()}
     assert set(counts.values()) == {1}, counts
 
 
@@ -145,7 +202,7 @@ def test_every_attack_repeats_by_its_seed_alone_and_is_compiled_once(name, noise
 @pytest.mark.parametrize("noise", [None, 0.3])
 def test_eager_graph_and_xla_agree(name, noise):
     images, labels = images_and_labels(8)
-    attack = ATTACKS.get(name)(epsilon=0.05, **({"steps": 3} if name == "pgd" else {}))
+    attack = quick(name, **({"epsilon": 0.05} if name in ("fgsm", "pgd", "bim") else {}))
     outputs = [attack(smooth(noise=noise), images, labels, seed=1, jit_compile=jit) for jit in (False, True)]
     tf.config.run_functions_eagerly(True)
     try:
@@ -153,8 +210,22 @@ def test_eager_graph_and_xla_agree(name, noise):
     finally:
         tf.config.run_functions_eagerly(False)
     for other in outputs[1:]:
-        np.testing.assert_allclose(other.adversarial, outputs[0].adversarial, atol=1e-5)
+        close = np.isclose(other.adversarial, outputs[0].adversarial, atol=1e-4)
+        # Selection on draws, and steps along signs, amplify the last bits of the noise.
+        assert close.mean() > (0.999 if noise is None else 0.9)
         np.testing.assert_array_equal(other.success, outputs[0].success)
+
+
+def test_two_replicas_agree_with_one_device():
+    script = pathlib.Path(__file__).with_name("replicas.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == set(ATTACKS.names())
+    for name, (agree, difference, own_noise) in found.items():
+        assert agree == 1.0, name
+        assert difference < 1e-4, name
+        assert own_noise, name
 
 
 @pytest.mark.parametrize("name", ATTACKS.names())
@@ -170,7 +241,7 @@ def test_models_are_called_at_prediction(name):
 
     model.__class__ = Watched
     images, labels = images_and_labels(4)
-    ATTACKS.parse(name)(model, images, labels)
+    quick(name)(model, images, labels)
     assert seen
     assert not any(seen)
 
@@ -198,7 +269,7 @@ def test_eot_averages_real_draws():
         model = linear(weights, noise=1.0, sharing=sharing)
         gradients = []
         for draws in (1, 4000):
-            run = tf.function(lambda x, y, m=model, d=draws: loss_gradient(m, x, y, d)[0])
+            run = tf.function(lambda x, y, m=model, d=draws: loss_gradient(m, x, Goal(y), d)[0])
             gradients.append(np.stack([run(tf.constant(images), tf.constant(labels)) for _ in range(3)]))
         single, many = gradients
         # Draws differ, and their mean settles on the same expectation whichever way noise is drawn.
@@ -208,7 +279,7 @@ def test_eot_averages_real_draws():
         np.testing.assert_allclose(many.mean(0), expected, atol=0.02)
 
 
-def test_eot_counts_its_passes_and_tiles_only_independent_draws(monkeypatch):
+def test_eot_counts_its_passes_and_tiles_only_independent_draws():
     images, labels = images_and_labels(8)
     for sharing, passes in (("example", 1), ("batch", 6)):
         model = smooth(noise=0.2, sharing=sharing)
@@ -221,9 +292,14 @@ def test_eot_counts_its_passes_and_tiles_only_independent_draws(monkeypatch):
                 return plain(self, inputs, training=training, mask=mask)
 
         model.__class__ = Watched
-        output = ATTACKS.parse("fgsm(draws=6)")(model, images, labels)
-        assert shapes[0] == 8 * 6 // passes
-        assert set(output.gradients) == {6}
+        goal = Goal(tf.constant(labels, tf.int32))
+        loss_gradient(model, tf.constant(images), goal, 6)
+        assert shapes == [8 * 6 // passes] * passes
+        assert set(ATTACKS.parse("fgsm(draws=6)")(model, images, labels).gradients) == {6}
+        # Chunks that fit memory: 512 images a pass, in numbers that divide the draws.
+        del shapes[:]
+        loss_gradient(model, tf.constant(images), goal, 96)
+        assert shapes == ([8 * 48] * 2 if passes == 1 else [8] * 96)
 
 
 def test_on_a_randomised_model_one_lucky_draw_does_not_count():
@@ -268,13 +344,20 @@ def test_uint8_images_are_taken():
     np.testing.assert_array_equal(a.adversarial, b.adversarial)
 
 
-def test_progress_counts_every_image():
+class Told(list):
+    def __call__(self, share, left):
+        self.append((share, left))
+
+
+def test_progress_ends_at_the_whole():
     images, labels = images_and_labels(37)
     for spec in ("fgsm", "pgd(epsilon=0.02, steps=2, restarts=3)"):
         for noise in (None, 0.2):
-            moved = []
-            ATTACKS.parse(spec)(smooth(noise=noise), images, labels, batch_size=8, progress=moved.append)
-            assert sum(moved) == 37
+            moved = Told()
+            ATTACKS.parse(spec)(smooth(noise=noise), images, labels, batch_size=8, progress=moved)
+            assert moved[-1][0] == pytest.approx(1.0)
+            assert [share for share, _ in moved] == sorted(share for share, _ in moved)
+            assert all(0 <= left <= 37 for _, left in moved)
 
 
 def test_prediction_averages_draws_and_leaves_seeds():

@@ -84,7 +84,7 @@ def test_unknown_names_list_what_there_is(tmp_path):
     run = f"--run_dir={tmp_path}"
     assert "Known: learn2perturb, none, pgd" in error("train", run, "--dataset=digits", "--defense=magic")
     assert "Known: resnet_v1, resnet_v2" in error("train", run, "--dataset=digits", "--defense=none", "--model=vgg")
-    assert "Known: fgsm, pgd" in error("pipeline", *SMALL, run, "--defense=none", "--attacks=nuke")
+    assert "Known: apgd, " in error("pipeline", *SMALL, run, "--defense=none", "--attacks=nuke")
     assert "Known: cifar10" in error("data", run, "--dataset=imagenot")
     assert not list(tmp_path.glob("none/*"))
 

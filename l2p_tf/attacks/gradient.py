@@ -1,10 +1,14 @@
-"""The gradient every first-order attack climbs, averaged over draws of the noise where that is asked for (EOT)."""
+"""Losses and gradients as attacks see them, averaged over draws of the noise where that is asked for (EOT)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from l2p_tf.attacks.goal import Goal
 from l2p_tf.layers.noise import draws_per_example
 from l2p_tf.loops import repeat
 
@@ -13,9 +17,15 @@ TILED_IMAGES = 512
 
 
 def loss_gradient(
-    model: keras.Model, images: tf.Tensor, labels: tf.Tensor, draws: int = 1
+    model: keras.Model,
+    images: tf.Tensor,
+    goal: Goal,
+    draws: int = 1,
+    loss: str = "ce",
+    cap: tf.Tensor | None = None,
+    most: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gradient of the cross-entropy with respect to the images, averaged over draws.
+    """Gradient of a loss with respect to the images, averaged over draws.
 
     EOT (Athalye et al. 2018): the gradient of the expected loss is estimated by the mean over `draws` passes. Where
     noise is drawn per example the copies of an image share a pass; where it is drawn per pass, each draw gets its own.
@@ -23,43 +33,77 @@ def loss_gradient(
     Args:
       model: the classifier.
       images: float32 (batch, height, width, channels).
-      labels: int32 (batch,).
+      goal: what the attack wants.
       draws: passes to average over, at least 1.
+      loss: a name of `LOSSES`.
+      cap: what the loss of a draw is worth at most; beyond it there is nothing to gain, so no gradient, and short of it the goal is not
+        reached. A scalar.
+      most: the largest batch there will be, where `images` does not say.
 
     Returns:
-      The gradient (as `images`), the mean loss per example (batch,), and how often each example was misclassified
+      The gradient (as `images`), the mean loss per example (batch,), and how often each example reached the goal
       among the draws (batch,), as a share.
     """
-    batch = images.shape[0]
-    together = _draws_together(batch, draws) if draws_per_example(model) else 1
 
-    def one_pass() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def one_pass(together: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            tiled = tf.tile(images, [together, 1, 1, 1]) if together > 1 else images
-            targets = tf.tile(labels, [together]) if together > 1 else labels
-            logits = model(tiled, training=False)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+            logits, wanted = _pass(model, images, goal, together)
+            losses = wanted.loss(loss, logits)
+            reached = wanted.reached(logits)
+            if cap is not None:
+                reached &= losses >= cap
+                losses = tf.minimum(losses, cap)
             # The sum over examples: each image's gradient is its own, whatever shares its batch.
             total = tf.reduce_sum(losses)
-        wrong = tf.cast(tf.argmax(logits, -1, tf.int32) != targets, tf.float32)
-        per_draw = [tf.reduce_sum(tf.reshape(v, [together, batch]), 0) for v in (losses, wrong)]
-        return tape.gradient(total, images), per_draw[0], per_draw[1]
+        sums = _over_draws(together, losses, reached)
+        return tape.gradient(total, images), *sums
 
+    return _mean(one_pass, (images, *_zeros(images)), draws, _draws_together(model, most or images.shape[0], draws))
+
+
+def mean_loss(
+    model: keras.Model, images: tf.Tensor, goal: Goal, draws: int = 1, loss: str = "margin", most: int | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The loss and the share of draws that reach the goal, as `loss_gradient` has them, without the gradient."""
+
+    def one_pass(together: int) -> tuple[tf.Tensor, tf.Tensor]:
+        logits, wanted = _pass(model, images, goal, together)
+        return _over_draws(together, wanted.loss(loss, logits), wanted.reached(logits))
+
+    return _mean(one_pass, _zeros(images), draws, _draws_together(model, most or images.shape[0], draws))
+
+
+def _pass(model: keras.Model, images: tf.Tensor, goal: Goal, together: int) -> tuple[tf.Tensor, Goal]:
+    tiled = tf.tile(images, [together, 1, 1, 1]) if together > 1 else images
+    return model(tiled, training=False), goal.tile(together)
+
+
+def _over_draws(together: int, losses: tf.Tensor, reached: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    values = (losses, tf.cast(reached, tf.float32))
+    return tuple(tf.reduce_sum(tf.reshape(v, [together, -1]), 0) for v in values)
+
+
+def _zeros(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    none = tf.zeros(tf.shape(images)[:1])
+    return none, none
+
+
+def _mean(one_pass: Callable[[int], tuple[tf.Tensor, ...]], like: Any, draws: int, together: int) -> Any:
     if draws == together:
-        sums = one_pass()
+        sums = one_pass(together)
     else:
-        zeros = (tf.zeros_like(images), tf.zeros([batch]), tf.zeros([batch]))
 
         def add(*so_far: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return tuple(a + b for a, b in zip(so_far, one_pass(), strict=True))
+            return tuple(a + b for a, b in zip(so_far, one_pass(together), strict=True))
 
-        sums = repeat(add, zeros, draws // together)
-    gradient, loss, wrong = (value / draws for value in sums)
-    return gradient, loss, wrong
+        sums = repeat(add, tuple(tf.zeros_like(part) for part in like), draws // together)
+    return sums if draws == 1 else tuple(value / draws for value in sums)
 
 
-def _draws_together(batch: int, draws: int) -> int:
-    """The most draws that divide `draws` and fit one pass."""
+def _draws_together(model: keras.Model, batch: int, draws: int) -> int:
+    """The most draws that divide `draws` and fit one pass, where copies of an image get noise of their own."""
+    if not draws_per_example(model):
+        return 1
     fitting = max(1, TILED_IMAGES // batch)
     return max(n for n in range(1, min(draws, fitting) + 1) if draws % n == 0)

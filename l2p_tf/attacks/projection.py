@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.layers.sampling import standard_normal, uniform
+from l2p_tf.attacks.randomness import standard_normal, uniform
 from l2p_tf.types import Norm
 
 _TINY = 1e-12
@@ -29,20 +29,26 @@ def steepest(gradient: tf.Tensor, norm: Norm) -> tf.Tensor:
     return tf.math.divide_no_nan(scaled, l2_norm(scaled))
 
 
-def random_in_ball(shape: tuple[int, ...], epsilon: tf.Tensor | float, norm: Norm, seed: tf.Tensor) -> tf.Tensor:
-    """Points drawn uniformly from the ball of radius `epsilon`: float32 of `shape` (batch, ...)."""
+def random_in_ball(like: tf.Tensor, epsilon: tf.Tensor | float, norm: Norm, seed: tf.Tensor) -> tf.Tensor:
+    """Points drawn uniformly from the ball of radius `epsilon`: float32, one for each of `like` (batch, ...)."""
+    shape = [tf.shape(like)[0], *like.shape[1:]]
     if norm is Norm.LINF:
         return epsilon * (2.0 * uniform(shape, seed) - 1.0)
     direction = steepest(standard_normal(shape, seed), norm)
     size = int(np.prod(shape[1:]))
-    sides = (shape[0],) + (1,) * (len(shape) - 1)
-    radius = uniform(sides, seed + tf.constant([0, 1], seed.dtype)) ** (1.0 / size)
+    sides = [shape[0]] + [1] * (len(shape) - 1)
+    radius = uniform(sides, tf.random.fold_in(seed, 1, alg=tf.random.Algorithm.PHILOX)) ** (1.0 / size)
     return epsilon * radius * direction
 
 
 def l2_norm(delta: tf.Tensor) -> tf.Tensor:
     """Euclidean norm per example, with the feature axes kept as 1."""
     return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=_features(delta), keepdims=True))
+
+
+def widest(delta: tf.Tensor, norm: Norm) -> tf.Tensor:
+    """The norm per example, with the feature axes kept as 1."""
+    return tf.reduce_max(tf.abs(delta), _features(delta), keepdims=True) if norm is Norm.LINF else l2_norm(delta)
 
 
 def sizes(delta: np.ndarray) -> dict[str, np.ndarray]:

@@ -38,16 +38,20 @@ class Record:
       restarts: starts the attack may choose from.
       draws: draws of the noise each gradient is averaged over (EOT); 1 for none.
       backend: whose implementation: `l2p_tf` or `cleverhans`.
+      source: name of the run whose model the examples were made on (several joined by `+`); None where that is the
+        attacked model itself.
       repeat: number of this repeat, from 0.
       seed: seed of the evaluation; that of the repeat derives from it and the repeat's number.
       randomized: whether the model's noise was on.
       count: number of examples.
       correct: how many of them were classified correctly (on fresh draws).
+      reached: on how many the attack's goal was reached: those not correct, unless the attack is targeted.
       gradients: backward passes used per example, on average.
       forwards: forward passes used per example, on average.
       seconds: time it took.
       arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32, `label`
-        int32, `index` int64 (position in the split), `l0`, `l2`, `linf` float32, each of shape (count,).
+        int32, `index` int64 (position in the split), `success`, `l0`, `l2`, `linf` float32, `gradients`, `forwards`
+        int32, each of shape (count,).
     """
 
     model: str
@@ -61,11 +65,13 @@ class Record:
     restarts: int
     draws: int
     backend: str
+    source: str | None
     repeat: int
     seed: int
     randomized: bool
     count: int
     correct: int
+    reached: int
     gradients: float
     forwards: float
     seconds: float
@@ -117,7 +123,7 @@ def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tu
 
 def summarize(records: Iterable[Record]) -> list[Summary]:
     """Groups records by model, data and attack (in order of appearance) and summarises the repeats of each group."""
-    keys = ("model", "dataset", "split", "attack", "backend")
+    keys = ("model", "dataset", "split", "attack", "backend", "source")
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(getattr(record, key) for key in keys), []).append(record)

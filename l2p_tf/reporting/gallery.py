@@ -92,7 +92,8 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
         (run, evaluation)
         for run in runs
         for evaluation in run.evaluations
-        if evaluation.artifact and (evaluation.artifact.path / GALLERY).is_file()
+        if evaluation.artifact and evaluation.artifact.stage == "attack"
+        if (evaluation.artifact.path / GALLERY).is_file()
     ]
     return [
         shown
@@ -157,7 +158,7 @@ def _gallery(run: Run, evaluation: Evaluation, arrays: dict[str, np.ndarray], bu
         examples.append(example)
     if not examples or not heads:
         return None
-    title = run.name if evaluation.which == "best" else f"{run.name} ({plain(evaluation.which)})"
+    title = f"{run.name} ({evaluation.detail})" if evaluation.detail else run.name
     return Gallery(title, tuple(heads), tuple(examples), len(arrays["clean"]))
 
 

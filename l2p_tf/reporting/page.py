@@ -15,9 +15,10 @@ from l2p_tf.artifacts import Artifact
 from l2p_tf.reporting import plots, svg, words
 from l2p_tf.reporting.gallery import galleries
 from l2p_tf.reporting.plots import Plot
-from l2p_tf.reporting.runs import Run
+from l2p_tf.reporting.runs import STAGES, Run
+from l2p_tf.reporting.sheets import NOTHING
 from l2p_tf.reporting.tables import Table
-from l2p_tf.reporting.text import duration, plain, plural
+from l2p_tf.reporting.text import duration, listed, plain, plural
 
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 # With plots and text beside them the images of a page keep it below 5 MB.
@@ -125,6 +126,8 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["plural"] = plural
+    environment.filters["listed"] = listed
+    environment.globals["nothing"] = NOTHING
     trained = [run for run in runs if run.train]
     return environment.get_template("report.html").render(
         title=title,
@@ -168,7 +171,10 @@ def _facts(run: Run, table: Table) -> Facts:
 
 def _settings(run: Run) -> list[Settings]:
     stages = [("Training", run.train)] if run.train else []
-    stages += [("Attack", e.artifact) for e in run.evaluations if e.artifact]
+    for evaluation in run.evaluations:
+        if evaluation.artifact:
+            name = evaluation.artifact.stage.capitalize()
+            stages.append((f"{name} ({evaluation.detail})" if evaluation.detail else name, evaluation.artifact))
     found = [Settings(name, _groups(artifact)) for name, artifact in stages]
     if run.data:
         facts = {k: v for k, v in run.info.items() if k != "class_names"}
@@ -204,14 +210,16 @@ def _value(value: Any) -> str:
 
 
 def _lineage(runs: Sequence[Run]) -> list[Origin]:
-    rows: dict[str, Origin] = {}
+    found: dict[str, tuple[Artifact, list[str]]] = {}
     for run in runs:
         parts = [(run.data, plain(run.info.get("title") or run.info.get("name") or "data")), (run.train, run.name)]
         parts += [(e.artifact, run.name) for e in run.evaluations]
         for artifact, name in parts:
             if artifact:
-                rows.setdefault(artifact.fingerprint, _origin(artifact, name))
-    return sorted(rows.values(), key=lambda row: ("data", "train", "attack").index(row.stage))
+                found.setdefault(artifact.fingerprint, (artifact, []))[1].append(name)
+    # Data may be that of many runs, all of which call it the same; a transfer is one of several runs.
+    rows = [_origin(artifact, ", ".join(dict.fromkeys(names))) for artifact, names in found.values()]
+    return sorted(rows, key=lambda row: STAGES.index(row.stage))
 
 
 def _origin(artifact: Artifact, name: str) -> Origin:

@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting import svg
+from l2p_tf.reporting.entries import Column
 from l2p_tf.reporting.history import History
-from l2p_tf.reporting.tables import Column, Table
+from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import plain
 
 _WIDTH, _HEIGHT = 400, 270
@@ -74,8 +75,11 @@ def of_training(history: History, name: str, run: str) -> list[Plot]:
 
 
 def of_accuracies(table: Table) -> list[Plot]:
-    """One plot per column of the table: the accuracy of each run with its 95% interval."""
-    return [_accuracies(table, column, f"attack-{i}") for i, column in enumerate(table.columns)]
+    """One plot per column of the table: the accuracy of each run with its 95% interval.
+
+    But for attacks of smallest norm, whose accuracy tells nothing.
+    """
+    return [_accuracies(table, column, f"attack-{i}") for i, column in enumerate(table.columns) if not column.minimal]
 
 
 def _plot(name: str, title: str, height: float, draw: Callable[[Axes], None]) -> Plot:

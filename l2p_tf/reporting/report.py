@@ -1,4 +1,4 @@
-"""Makes a report from finished results: the page, the table as Markdown and CSV, and the plots."""
+"""Makes a report from finished results: the page, its tables as Markdown and CSV, and the plots."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def make(
 
 
 def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str = TITLE) -> None:
-    """Writes page, Markdown, CSV and plots into a folder.
+    """Writes page, Markdown, the CSV of each table and plots into a folder.
 
     Raises:
       UserError: a gallery of a run is damaged.
@@ -87,12 +87,15 @@ def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str = 
     for plot in [*accuracies, *(plot for _, drawn in curves for plot in drawn)]:
         artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)
     artifacts.atomic_write(folder / CSV, table.to_csv())
+    for section in table.sections:
+        artifacts.atomic_write(folder / section.file, section.to_csv())
     artifacts.atomic_write(folder / MARKDOWN, markdown(table, title))
     artifacts.atomic_write(folder / HTML, html)
 
 
 def markdown(table: Table, title: str = TITLE) -> str:
-    """Title, summary and comparison as GitHub Markdown."""
+    """Title, summary, comparison and the tables beside it as GitHub Markdown."""
     blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, words.paragraphs(table))]
-    blocks.append("Accuracy in percent ± standard deviation over repeats (95% interval), number of examples.")
+    if table.rows:
+        blocks.append("Accuracy in percent ± standard deviation over repeats (95% interval), number of examples.")
     return "\n\n".join([*blocks, table.to_markdown()])

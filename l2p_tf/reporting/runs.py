@@ -11,28 +11,42 @@ from typing import Any
 
 from l2p_tf import artifacts
 from l2p_tf.artifacts import Artifact
-from l2p_tf.evaluation.records import Record, read_records
+from l2p_tf.evaluation.records import CLEAN, Record, read_records
 from l2p_tf.reporting.history import HISTORY, History, read_history
-from l2p_tf.reporting.text import plain
+from l2p_tf.reporting.text import backend_name, plain
 from l2p_tf.types import UserError
 
-_STAGES = ("data", "train", "attack")
+STAGES = ("data", "train", "attack", "transfer")
+"""The stages a report is made of, in the order in which they are run."""
+
 _DEPTH = 2
+_TRAIN, _TRANSFER = "train", "transfer"
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The records of one attack stage.
+    """The records of one attack stage, or those of one target in a transfer stage.
 
     Attributes:
-      records: one per attack and repeat.
+      records: one per attack and repeat, in a transfer stage for each source too.
       which: the weights attacked: `best` or `last`.
-      artifact: the attack stage; None for records that come from nowhere on disk.
+      artifact: the stage; None for records that come from nowhere on disk.
     """
 
     records: tuple[Record, ...]
     which: str = "best"
     artifact: Artifact | None = None
+
+    @property
+    def detail(self) -> str:
+        """What sets it apart where it is not of the best weights by this package's attacks; empty where it is."""
+        others = [r.backend for r in self.records if r.attack != CLEAN and r.backend != "l2p_tf"]
+        parts = [plain(self.which)] if self.which != "best" else []
+        return ", ".join([*parts, *dict.fromkeys(map(backend_name, others))])
+
+    def key_of(self, name: str) -> str:
+        """Key of the run that the records call `name`; the name itself where the stage does not say."""
+        return (_input(self.artifact, f"{_TRAIN}:{name}") if self.artifact else "") or name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +55,10 @@ class Run:
 
     Attributes:
       name: its name, different from that of every other run in the report.
-      key: fingerprint of the training.
+      key: fingerprint of the training; the name where there is none.
       train: the training; None where it was not given.
       data: the data it was trained on; None where it was not given.
-      evaluations: its attack stages.
+      evaluations: its attack stages, and its part of transfer stages.
       history: its curves; None where there are none.
       info: what the data stage says about the data; empty where it was not given.
     """
@@ -77,7 +91,7 @@ class Run:
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
-    """Finds the finished data, train and attack artifacts in folders and up to two levels below them.
+    """Finds the finished data, train, attack and transfer artifacts in folders and up to two levels below them.
 
     Args:
       folders: where to look, in the order the report should have.
@@ -93,7 +107,7 @@ def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
         if not folder.is_dir():
             raise UserError(f"`runs` should name folders that exist. Received: {str(folder)!r}")
         here = [_open(path) for path in _manifests(folder, _DEPTH)]
-        wanted = [artifact for artifact in here if artifact.stage in _STAGES]
+        wanted = [artifact for artifact in here if artifact.stage in STAGES]
         if not wanted:
             stages = ", ".join(sorted({artifact.stage for artifact in here})) or "none"
             raise UserError(
@@ -117,13 +131,13 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def gather(found: Sequence[Artifact]) -> list[Run]:
-    """Joins trainings with their data and attacks by fingerprint.
+    """Joins trainings with their data, attacks and transfers by fingerprint.
 
     Args:
       found: the artifacts, as `find` gives them.
 
     Returns:
-      One run per training, then one per training that attacks name but that is not there.
+      One run per training, then one per training that was attacked but is not there.
 
     Raises:
       UserError: there is neither a training nor an attack, or results, a history or facts cannot be read.
@@ -136,7 +150,10 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
             which = str(artifact.options.get("which", "best"))
             evaluation = Evaluation(tuple(read_records(artifact.path)), which, artifact)
             if evaluation.records:
-                evaluations[_input(artifact, "train") or artifact.fingerprint].append(evaluation)
+                evaluations[_input(artifact, _TRAIN) or artifact.fingerprint].append(evaluation)
+        if artifact.stage == _TRANSFER:
+            for evaluation in _transferred(artifact):
+                evaluations[evaluation.key_of(evaluation.records[0].model)].append(evaluation)
     keys = list(dict.fromkeys([*trains, *evaluations]))
     if not keys:
         raise UserError("`runs` should name folders with a finished train or attack stage. Only data was found.")
@@ -160,6 +177,15 @@ def from_records(records: Iterable[Record]) -> list[Run]:
     return [Run(plain(name), name, evaluations=(Evaluation(tuple(group)),)) for name, group in groups.items()]
 
 
+def _transferred(artifact: Artifact) -> list[Evaluation]:
+    """A transfer stage's records, target by target."""
+    which = str(artifact.options.get("which", "best"))
+    targets: dict[str, list[Record]] = {}
+    for record in read_records(artifact.path):
+        targets.setdefault(record.model, []).append(record)
+    return [Evaluation(tuple(records), which, artifact) for records in targets.values()]
+
+
 def _manifests(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
     if (folder / artifacts.MANIFEST).is_file():
         return [folder]
@@ -172,7 +198,7 @@ def _manifests(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
 
 def _open(path: pathlib.Path) -> Artifact:
     artifact = artifacts.read(path, verify=False)
-    return artifacts.read(path, artifact.stage) if artifact.stage in _STAGES else artifact
+    return artifacts.read(path, artifact.stage) if artifact.stage in STAGES else artifact
 
 
 def _read_info(file: pathlib.Path) -> dict[str, Any]:

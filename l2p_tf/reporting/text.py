@@ -8,6 +8,12 @@ from typing import Any
 
 from l2p_tf.evaluation.records import CLEAN, Record
 
+DASH = "\N{EN DASH}"
+"""What stands where nothing was measured."""
+
+_NORMS = {"l0": "L0", "l2": "L2", "linf": "L∞"}
+_BACKENDS = {"cleverhans": "CleverHans"}
+
 # From this many examples on, the second decimal of a percentage is worth printing.
 _FINE = 2000
 
@@ -54,14 +60,26 @@ def epsilon(value: float) -> str:
     return f"{levels}/255" if 0 < levels <= 64 and abs(value * 255 - levels) < 1e-4 else f"{value:.4g}"
 
 
+def norm_name(norm: str | None) -> str:
+    """`L∞`, `L2`, `L0`."""
+    return _NORMS.get(str(norm), plain(norm))
+
+
+def backend_name(backend: str) -> str:
+    """Whose implementation it is, as its makers write it."""
+    return _BACKENDS.get(backend, plain(backend))
+
+
+def minimal(record: Record) -> bool:
+    """Whether a record is of an attack that looks for the smallest perturbation that succeeds, with no limit to it."""
+    return record.attack != CLEAN and record.norm is not None and record.epsilon is None
+
+
 def strength(record: Record) -> str:
-    """What an attack was allowed, in one line: norm, epsilon, steps, restarts and draws."""
+    """What an attack was allowed, in one line: size of the perturbation, steps, restarts, draws and whose it is."""
     if record.attack == CLEAN:
         return "unperturbed images"
-    norm = {"linf": "L∞", "l2": "L2"}.get(str(record.norm), plain(record.norm))
-    parts = [norm] if record.norm else []
-    if record.epsilon is not None:
-        parts.append(f"ε {epsilon(record.epsilon)}")
+    parts = [*_allowed(record)]
     if record.steps:
         parts.append(plural(record.steps, "step"))
     if record.restarts > 1:
@@ -69,8 +87,18 @@ def strength(record: Record) -> str:
     if record.draws > 1:
         parts.append(f"EOT over {record.draws} draws")
     if record.backend != "l2p_tf":
-        parts.append(plain(record.backend))
+        parts.append(backend_name(record.backend))
     return ", ".join(parts)
+
+
+def _allowed(record: Record) -> list[str]:
+    if minimal(record):
+        return [f"smallest {norm_name(record.norm)}"]
+    if record.epsilon is None:
+        return []
+    if record.norm == "l0":
+        return [plural(round(record.epsilon), "pixel")]
+    return ([norm_name(record.norm)] if record.norm else []) + [f"ε {epsilon(record.epsilon)}"]
 
 
 def plural(count: int, noun: str) -> str:
@@ -88,6 +116,14 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def pace(seconds: float) -> str:
+    """Time for one image: `0.25 ms`, `12 ms`, `1.3 s`, `12 min`."""
+    if seconds >= 1:
+        return duration(seconds)
+    value = 1000 * seconds
+    return f"{value:.0f} ms" if value >= 9.95 else f"{value:.2g} ms"
 
 
 def escape_markdown(text: str) -> str:

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from l2p_tf.evaluation.records import CLEAN
-from l2p_tf.reporting.tables import Column, Entry, Row, Table
+from l2p_tf.reporting.entries import Column, Entry, Row
+from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import listed, plural
 
 # Beyond this many rows a sentence that names each of them is no longer read.
@@ -25,9 +26,12 @@ class Figure:
 def paragraphs(table: Table) -> list[str]:
     """One paragraph for each data set and split."""
     texts = [_paragraph(table, rows) for rows in _groups(table)]
-    idle = [row.name for row in table.rows if not row.entries]
+    idle = [row.name for row in table.rows if not row.entries and not row.run.records]
     if idle:
         texts.append(f"Not attacked, so without accuracies: {listed(idle)}.")
+    if table.transferred:
+        names = listed(list(table.transferred))
+        texts.append(f"Judged on transferred examples only, so not in the comparison: {names}.")
     return texts
 
 
@@ -69,8 +73,12 @@ def _measured(rows: Sequence[Row], column: Column) -> list[tuple[Row, Entry]]:
 
 
 def _hardest(table: Table, rows: Sequence[Row]) -> list[Column]:
-    """The attack that all rows were put to and that left the lowest mean accuracy; none where there is no such."""
-    common = [c for c in table.columns if c.key[0] != CLEAN and len(_measured(rows, c)) == len(rows)]
+    """The attack that all rows were put to and that left the lowest mean accuracy; none where there is no such.
+
+    Any model falls to a perturbation of whatever size, so attacks of smallest norm do not count.
+    """
+    bounded = [column for column in table.columns if column.key[0] != CLEAN and not column.minimal]
+    common = [column for column in bounded if len(_measured(rows, column)) == len(rows)]
 
     def mean(column: Column) -> float:
         return sum(entry.summary.accuracy for _, entry in _measured(rows, column)) / len(rows)
@@ -89,12 +97,17 @@ def _paragraph(table: Table, rows: Sequence[Row]) -> str:
     clean = next((c for c in table.columns if c.key[0] == CLEAN), None)
     if clean and (measured := _measured(rows, clean)):
         sentences.append(_range("Clean accuracy", measured))
-    worst = [(row, min(row.attacked, key=lambda e: e.summary.accuracy)) for row in rows if row.attacked]
+    worst = [(row, min(row.bounded, key=lambda e: e.summary.accuracy)) for row in rows if row.bounded]
     if worst:
         sentences.append(_lowest(table, worst))
     if len(worst) > 1:
         hardest = _hardest(table, rows)
         sentences.append(_order(hardest[0], rows) if hardest else "No attack was run on all of them.")
+    if any(column.minimal and _measured(rows, column) for column in table.columns):
+        sentences.append(
+            "Attacks that look for the smallest perturbation, whatever its size, leave little by construction; what "
+            "they tell is that size."
+        )
     if worst:
         sentences.append("An accuracy under attack is an upper bound: an attack that was not tried may lower it.")
     return " ".join(sentences)

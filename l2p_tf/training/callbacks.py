@@ -98,7 +98,7 @@ class Validation(keras.callbacks.Callback):
         predictions = predict(classifier, self.images, self.seed + epoch, **how).argmax(-1)
         found = self.attack(classifier, self.images, self.labels, self.seed + epoch, **how)
         logs["validation_accuracy"] = float(np.mean(predictions == self.labels))
-        logs["validation_robust_accuracy"] = float(1.0 - np.mean(found.success))
+        logs["validation_robust_accuracy"] = float(1.0 - np.mean(found.wrong))
 
 
 class History(keras.callbacks.Callback):

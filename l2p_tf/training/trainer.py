@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.attacks.base import Attack
+from l2p_tf.attacks.base import Loop
 from l2p_tf.inference import to_unit
 from l2p_tf.layers.noise import noise_layers, set_noise
 
@@ -36,7 +36,7 @@ class RobustTrainer(keras.Model):
     def __init__(
         self,
         classifier: keras.Model,
-        attack: Attack | None = None,
+        attack: Loop | None = None,
         *,
         clean_weight: float = 1.0,
         adversarial_weight: float = 0.0,

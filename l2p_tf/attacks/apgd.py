@@ -1,0 +1,124 @@
+"""Auto-PGD (Croce and Hein 2020, "Reliable evaluation of adversarial robustness")."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.attacks.ascent import Ascent
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.projection import project, random_in_ball, steepest, widest
+from l2p_tf.registry import option
+from l2p_tf.types import UserError
+
+_RHO = 0.75
+_MOMENTUM = 0.75
+
+
+@ATTACKS.register("apgd")
+@dataclasses.dataclass(frozen=True)
+class APGD(Ascent):
+    """Auto-PGD: momentum, and a step size that halves when progress stops (Croce and Hein 2020)."""
+
+    steps: int = option(100, "gradient steps", low=1)
+    restarts: int = option(1, "random starts to choose the best of", low=1)
+    target_classes: int = option(0, "likeliest wrong classes to head for, one a start, any wrong class counts", low=0)
+
+    HOST: ClassVar[tuple[str, ...]] = Loop.HOST
+    NAME: ClassVar[str] = "APGD"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_classes and self.strict:
+            raise UserError(f"APGD: `target` should be none with `target_classes`. Received: {self.target!r}")
+
+    @property
+    def random_start(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def label(self) -> str:
+        """Such as `APGD-100` or `APGD-T-100 dlr`."""
+        return super().label.replace("APGD", "APGD-T") if self.target_classes else super().label
+
+    @property
+    def iterations(self) -> int:
+        """A gradient at the start, and one after every step."""
+        return self.steps + 1
+
+    def begin(self, case: Case) -> State:
+        """On the sphere around the image."""
+        direction = random_in_ball(case.images, 1.0, self.norm, case.fold(0))
+        direction = direction / tf.maximum(widest(direction, self.norm), 1e-12)
+        x = tf.clip_by_value(case.images + case.numbers["epsilon"] * direction, 0.0, 1.0)
+        none = tf.zeros_like(x)
+        least = case.full(float("-inf"))
+        # `adversarial` is the best point so far; `pace` the step size in units of epsilon.
+        state = {"adversarial": x, "x": x, "former": x, "gradient": none, "best_gradient": none, "loss": least}
+        state |= {"best": least, "last_best": least, "pace": case.full(2.0), "rises": case.full(0.0)}
+        return {**state, "reduced": case.full(True, tf.bool)}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """Moves (Equations 1 and 2 there; not in round 0), looks, and at a checkpoint perhaps halves the step."""
+        first = i == 0
+        x = tf.where(first, state["x"], self._moved(case, i, state))
+        gradient, loss, reached = case.climb(x, self.loss, self.draws)
+        rises = state["rises"] + tf.where((loss > state["loss"]) & ~first, 1.0, 0.0)
+        better = loss > state["best"]
+        done = reached > 0.0 if case.certain else case.full(False, tf.bool)
+        best = tf.where(better, loss, state["best"])
+        # What has fallen ends where it fell, whatever its loss.
+        adversarial = choose(better | done, x, state["adversarial"])
+        best_gradient = choose(better, gradient, state["best_gradient"])
+        last_best = tf.where(first, best, state["last_best"])
+        # At a checkpoint: too few rises, or no better loss although the step was not halved the last time.
+        windows = tf.constant(checkpoints(self.steps), tf.float32)
+        window = tf.gather(windows, i)
+        due = window > 0.0
+        stuck = ~state["reduced"] & (last_best >= best)
+        halve = due & ((rises <= _RHO * window) | stuck)
+        return {
+            "adversarial": adversarial,
+            "x": choose(halve, adversarial, x),
+            "former": state["x"],
+            "gradient": choose(halve, best_gradient, gradient),
+            "best_gradient": best_gradient,
+            "loss": loss,
+            "best": best,
+            "last_best": tf.where(due, best, last_best),
+            "pace": tf.where(halve, state["pace"] / 2.0, state["pace"]),
+            "rises": tf.where(due, 0.0, rises),
+            "reduced": tf.where(due, halve, state["reduced"]),
+            "done": done,
+        }
+
+    def _moved(self, case: Case, i: tf.Tensor, state: State) -> tf.Tensor:
+        epsilon, x = case.numbers["epsilon"], state["x"]
+
+        def into(point: tf.Tensor) -> tf.Tensor:
+            return tf.clip_by_value(case.images + project(point - case.images, epsilon, self.norm), 0.0, 1.0)
+
+        pace = tf.reshape(state["pace"], [-1, 1, 1, 1])
+        plain = into(x + epsilon * pace * steepest(state["gradient"], self.norm))
+        weight = tf.where(i == 1, 1.0, _MOMENTUM)
+        return into(x + weight * (plain - x) + (1.0 - weight) * (x - state["former"]))
+
+
+def checkpoints(steps: int) -> np.ndarray:
+    """Per round from 0 to `steps`: how many steps the window has that ends there, and 0 where none ends.
+
+    The windows begin with 22% of the steps and become 3% shorter each time, down to 6% (Section 3.2 there).
+    """
+    windows = np.zeros(steps + 1, np.float32)
+    window, least, less = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    at = window
+    while at <= steps:
+        windows[at] = window
+        window = max(window - less, least)
+        at += window
+    return windows

@@ -1,0 +1,78 @@
+"""What the attacks of fixed budget that follow the gradient have in common: their options and their step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from l2p_tf.attacks.base import Loop
+from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.goal import LOSSES, TARGETS
+from l2p_tf.attacks.projection import project, random_in_ball, steepest
+from l2p_tf.registry import option
+from l2p_tf.types import Norm, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Ascent(Loop):
+    """Base of the attacks that ascend a loss by its gradient, inside the ball of `epsilon` and inside [0, 1]."""
+
+    epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    loss: str = option("ce", "loss to ascend", choices=LOSSES)
+    target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
+    draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon",)
+    NAME: ClassVar[str] = ""
+    ENDS_EARLY: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if getattr(self, "restarts", 1) > 1 and not getattr(self, "random_start", False):
+            raise UserError(
+                f"{type(self).__name__}: `restarts` should be 1 without a random start, as every start would be the "
+                f"same. Received: {self.restarts}"  # type: ignore[attr-defined]
+            )
+
+    @property
+    def label(self) -> str:
+        """Such as `PGD-20`, `PGD-20 x2 l2 margin` or `PGD-20 EOT-10`."""
+        restarts = int(getattr(self, "restarts", 1))
+        parts = [f"{self.NAME}-{self.steps}" if hasattr(self, "steps") else self.NAME]
+        parts += [f"x{restarts}"] if restarts > 1 else []
+        parts += [str(self.norm)] if self.norm is not Norm.LINF else []
+        parts += [self.loss] if self.loss != "ce" else []
+        parts += [f"to {self.target}"] if self.strict else []
+        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+
+    def cost(self, draws: int) -> tuple[int, int]:
+        """A gradient per draw."""
+        return draws, draws
+
+    def begin(self, case: Case) -> State:
+        """At the image, or at a random point of the ball around it."""
+        if not getattr(self, "random_start", False):
+            return {"adversarial": case.images}
+        offset = random_in_ball(case.images, case.numbers["epsilon"], self.norm, case.fold(0))
+        return {"adversarial": tf.clip_by_value(case.images + offset, 0.0, 1.0)}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """One step of `step_size` along the steepest direction; an example that is seen to have fallen stays."""
+        del i
+        gradient, _, reached = case.climb(state["adversarial"], self.loss, self.draws)
+        return self.moved(case, state, steepest(gradient, self.norm), reached)
+
+    def moved(self, case: Case, state: State, direction: tf.Tensor, reached: tf.Tensor) -> State:
+        """The state after a step along a direction, projected; `done` where the goal is reached for certain."""
+        x, epsilon = state["adversarial"], case.numbers["epsilon"]
+        length = case.numbers.get("step_size", epsilon)
+        moved = case.images + project(x + length * direction - case.images, epsilon, self.norm)
+        moved = tf.clip_by_value(moved, 0.0, 1.0)
+        # A single step is for every image, as its name says; more are for those who need them.
+        if not case.certain or not self.ENDS_EARLY:
+            return {**state, "adversarial": moved}
+        done = reached > 0.0
+        return {**state, "adversarial": choose(done, x, moved), "done": done}

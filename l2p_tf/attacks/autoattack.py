@@ -1,0 +1,46 @@
+"""AutoAttack (Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of attacks")."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from l2p_tf.attacks.apgd import APGD
+from l2p_tf.attacks.base import ATTACKS, Member
+from l2p_tf.attacks.fab import FAB
+from l2p_tf.attacks.square import Square
+from l2p_tf.attacks.worst_case import Cascade
+from l2p_tf.registry import option
+from l2p_tf.types import Norm
+
+
+@ATTACKS.register("autoattack")
+@dataclasses.dataclass(frozen=True)
+class AutoAttack(Cascade):
+    """AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn (Croce and Hein 2020)."""
+
+    version: str = option(
+        "standard", "rand is for randomised models: APGD-CE and APGD-DLR with EOT", choices=("standard", "rand")
+    )
+    steps: int = option(100, "steps of APGD and FAB", low=1)
+    queries: int = option(5000, "queries of Square", low=1)
+    target_classes: int = option(9, "likeliest wrong classes that the targeted attacks head for, in turn", low=1)
+    draws: int | None = option(None, "draws each gradient is averaged over; None takes 1, and 20 for rand", low=1)
+
+    @property
+    def label(self) -> str:
+        """Such as `AutoAttack` or `AutoAttack rand l2`."""
+        parts = ["AutoAttack", *([self.version] if self.version != "standard" else [])]
+        short = self.steps < 100 or self.queries < 5000 or self.target_classes < 9
+        parts += ["shortened"] if short else []
+        return " ".join(parts + ([str(self.norm)] if self.norm is not Norm.LINF else []))
+
+    def members(self) -> tuple[Member, ...]:
+        """The attacks of the version."""
+        apgd = APGD(epsilon=self.epsilon, norm=self.norm, steps=self.steps)
+        if self.version == "rand":
+            draws = 20 if self.draws is None else self.draws
+            return apgd.replace(draws=draws), apgd.replace(draws=draws, loss="dlr")
+        apgd, classes = apgd.replace(draws=self.draws or 1), self.target_classes
+        fab = FAB(epsilon=self.epsilon, norm=self.norm, steps=self.steps, target_classes=classes, draws=apgd.draws)
+        square = Square(epsilon=self.epsilon, norm=self.norm, queries=self.queries, draws=apgd.draws)
+        return apgd, apgd.replace(loss="dlr", target_classes=classes), fab, square

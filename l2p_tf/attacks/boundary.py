@@ -1,0 +1,123 @@
+"""Linear pictures of decision boundaries: the nearest one, and how to step onto it within the box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from l2p_tf.attacks.case import Case, choose
+from l2p_tf.attacks.goal import Goal, logit
+from l2p_tf.attacks.gradient import loss_gradient
+from l2p_tf.attacks.projection import l2_norm
+from l2p_tf.loops import repeat
+from l2p_tf.types import Norm
+
+_TINY = 1e-12
+_NEWTON_ROUNDS = 20
+
+
+def rivals(logits: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
+    """The likeliest classes but the label: int32 (batch, at most count)."""
+    classes = int(logits.shape[-1])
+    others = logits - 1e30 * tf.one_hot(labels, classes)
+    return tf.math.top_k(others, min(count, classes - 1)).indices
+
+
+def nearest(
+    case: Case, x: tf.Tensor, classes: Callable[[tf.Tensor], tf.Tensor], norm: Norm, draws: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The nearest decision boundary between the label and some other classes, to first order.
+
+    One forward pass serves the backward passes of all classes; with EOT each class takes its own passes.
+
+    Args:
+      case: the batch.
+      x: where to linearise: (batch, height, width, channels).
+      classes: from the logits at `x` to the other classes, int32 (batch, n).
+      norm: in which to measure the distance.
+      draws: of the noise to average over.
+
+    Returns:
+      The difference of logits (other class minus label; (batch,)) and its gradient (as `x`) for the nearest boundary,
+      the share of draws that reach the goal (batch,), and the classes compared.
+    """
+    model, labels, draws = case.model, case.goal.labels, case.draws(draws)
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+    others, kinds = classes(logits), int(logits.shape[-1])
+    one = tf.cast(case.goal.reached(logits), tf.float32)
+    share = one if draws == 1 else case.look(x, "margin", draws)[1]
+
+    def compare(k: tf.Tensor, best: tf.Tensor, difference: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        other = tf.gather(others, k, axis=1)
+        if draws == 1:
+            its = logit(logits, other) - logit(logits, labels)
+            slope = tape.gradient(logits, x, tf.one_hot(other, kinds) - tf.one_hot(labels, kinds))
+        else:
+            slope, its, _ = loss_gradient(model, x, Goal(labels, other), draws, "difference", most=case.most)
+        distance = tf.abs(its) / (dual(slope, norm) + _TINY)
+        closer = distance < best
+        return (
+            k + 1,
+            tf.where(closer, distance, best),
+            tf.where(closer, its, difference),
+            choose(closer, slope, gradient),
+        )
+
+    state = (tf.constant(0), case.full(float("inf")), case.full(0.0), tf.zeros_like(x))
+    _, _, difference, gradient = repeat(compare, state, int(others.shape[1]))
+    return difference, gradient, share, others
+
+
+def dual(gradient: tf.Tensor, norm: Norm) -> tf.Tensor:
+    """The dual norm of a gradient per example (batch,): l1 for linf, l2 for l2."""
+    if norm is Norm.LINF:
+        return tf.reduce_sum(tf.abs(gradient), [1, 2, 3])
+    return l2_norm(gradient)[:, 0, 0, 0]
+
+
+def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm: Norm) -> tf.Tensor:
+    """The smallest step from `x` that stays in [0, 1] and makes `difference + gradient . step` zero.
+
+    The step has one scale t: in l_inf every number moves by min(t, its room), in l2 by min(t |g|, its room), against
+    the gradient's sign where `difference` is positive. What is gained is concave in t, so Newton's method from 0 rises
+    to the solution, exactly, in at most as many rounds as there are numbers; a few are enough in practice. Where even
+    the corner of the box does not reach the plane, that corner is returned (Croce and Hein 2020, Section 2).
+
+    Args:
+      x: float32 (batch, height, width, channels) in [0, 1].
+      gradient: as `x`.
+      difference: (batch,), the value at `x`.
+      norm: of the step.
+
+    Returns:
+      The step, as `x`.
+    """
+    wide = tf.reshape(difference, [-1, 1, 1, 1])
+    # Scaled, so that tiny gradients do not vanish when squared.
+    largest = tf.reduce_max(tf.abs(gradient), [1, 2, 3], keepdims=True)
+    slope = tf.math.divide_no_nan(gradient, largest)
+    goal = tf.abs(tf.math.divide_no_nan(wide, largest))
+    direction = -tf.sign(slope) * tf.where(wide >= 0.0, 1.0, -1.0)
+    room = tf.where(direction > 0.0, 1.0 - x, x)
+    size = tf.abs(slope)
+    pace = tf.ones_like(size) if norm is Norm.LINF else size
+    # A number of zero slope has nothing to gain and stays where it is.
+    pace = tf.where(size > 0.0, pace, 0.0)
+    full = tf.where(size > 0.0, room / tf.maximum(pace, 1e-30), float("inf"))
+
+    def newton(t: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        gained = tf.reduce_sum(size * tf.minimum(t * pace, room), [1, 2, 3], keepdims=True)
+        rate = tf.reduce_sum(tf.where(t < full, size * pace, 0.0), [1, 2, 3], keepdims=True)
+        missing = goal - gained
+        # Nothing left to gain: every number is at its end.
+        return t + tf.maximum(tf.math.divide_no_nan(missing, rate), 0.0), missing
+
+    def going(t: tf.Tensor, missing: tf.Tensor) -> tf.Tensor:
+        del t
+        return tf.reduce_any(missing > 1e-6 * goal)
+
+    t, _ = repeat(newton, (tf.zeros_like(goal), goal), _NEWTON_ROUNDS, going)
+    return direction * tf.minimum(t * pace, room)

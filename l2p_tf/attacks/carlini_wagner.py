@@ -1,0 +1,98 @@
+"""The l2 attack of Carlini and Wagner (2017)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import tensorflow as tf
+
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.constant import close_round, open_search
+from l2p_tf.attacks.goal import TARGETS
+from l2p_tf.registry import option
+from l2p_tf.types import Norm
+
+_BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
+_SHRINK = 1.0 - 1e-6
+
+
+@ATTACKS.register("cw")
+@dataclasses.dataclass(frozen=True)
+class CarliniWagner(Loop):
+    """Carlini and Wagner l2: Adam on norm plus c times margin, in tanh space; c by binary search (2017)."""
+
+    steps: int = option(1000, "steps of Adam for each c", low=1)
+    binary_search_steps: int = option(9, "values of c to try", low=1)
+    learning_rate: float = option(0.01, "of Adam", above=0)
+    kappa: float = option(0.0, "confidence: by how much the wrong class's logit has to lead", low=0)
+    initial_const: float = option(1e-3, "c to begin with: times 10 until it succeeds, then bisected", above=0)
+    abort_early: bool = option(True, "end the steps for a c where a tenth of them brought no progress")
+    target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
+    epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
+    draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("learning_rate", "kappa", "initial_const")
+    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "epsilon")
+    CHUNK: ClassVar[int] = 25
+    MINIMAL: ClassVar[bool] = True
+    norm: ClassVar[Norm] = Norm.L2
+
+    @property
+    def label(self) -> str:
+        """Such as `C&W`, `C&W kappa 5` or `C&W EOT-10`."""
+        parts = ["C&W", *([f"kappa {self.kappa:g}"] if self.kappa else [])]
+        parts += [f"to {self.target}"] if self.strict else []
+        parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
+        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+
+    @property
+    def iterations(self) -> int:
+        """Steps at most; every example goes on to its next c when it is done with one."""
+        return self.steps * self.binary_search_steps
+
+    def cost(self, draws: int) -> tuple[int, int]:
+        """A gradient per draw."""
+        return draws, draws
+
+    def begin(self, case: Case) -> State:
+        """At the image."""
+        start = tf.atanh((2.0 * case.images - 1.0) * _SHRINK)
+        none = tf.zeros_like(start)
+        moving = {"w": start, "m": none, "v": none, "last_objective": case.full(float("inf"))}
+        return {**open_search(case), **moving}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """One step of Adam of every example, for its own c."""
+        del i
+        numbers, c, inner = case.numbers, state["c"], state["inner"]
+        start = tf.atanh((2.0 * case.images - 1.0) * _SHRINK)
+        tanh = tf.tanh(state["w"])
+        x, kept = (tanh + 1.0) / 2.0, (2.0 * case.images - 1.0) * _SHRINK / 2.0 + 0.5
+        slope, lead, share = case.climb(x, "margin", self.draws, cap=numbers["kappa"])
+        away = x - kept
+        objective = tf.reduce_sum(tf.square(away), [1, 2, 3]) + c * (numbers["kappa"] - lead)
+        gradient = (2.0 * away - c[:, None, None, None] * slope) * (1.0 - tf.square(tanh)) / 2.0
+        time = tf.cast(inner + 1, tf.float32)
+        m = _BETA_1 * state["m"] + (1.0 - _BETA_1) * gradient
+        v = _BETA_2 * state["v"] + (1.0 - _BETA_2) * tf.square(gradient)
+        rate = numbers["learning_rate"] * tf.sqrt(1.0 - _BETA_2**time) / (1.0 - _BETA_1**time)
+        slack = _ADAM_EPSILON * tf.sqrt(1.0 - _BETA_2**time)
+        w = state["w"] - rate[:, None, None, None] * m / (tf.sqrt(v) + slack[:, None, None, None])
+        ended = inner + 1 >= self.steps
+        last_objective = state["last_objective"]
+        if self.abort_early:
+            due = inner % math.ceil(self.steps / 10) == 0
+            ended |= due & ~(objective <= 0.9999 * last_objective)
+            last_objective = tf.where(due, objective, last_objective)
+        searched = close_round(case, state, x, share > 0.5, ended, self.binary_search_steps)
+        none = tf.zeros_like(m)
+        return {
+            **searched,
+            "w": choose(ended, start, w),
+            "m": choose(ended, none, m),
+            "v": choose(ended, none, v),
+            "last_objective": tf.where(ended, float("inf"), last_objective),
+        }

@@ -1,0 +1,103 @@
+"""What attacks are handed and what they hand back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.attacks.goal import Goal
+from l2p_tf.attacks.gradient import loss_gradient, mean_loss
+
+State = dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackOutput:
+    """What an attack found, per example. Every array has one entry per image.
+
+    Attributes:
+      adversarial: float32 (count, height, width, channels) in [0, 1].
+      prediction: int32, the class on fresh draws of the noise (the most frequent one).
+      success: float32, share of the scoring draws on which the attack's goal is reached: any class but the label, or a
+        targeted attack's target; 0 or 1 without noise.
+      wrong: float32, share of the scoring draws on which the image is misclassified; `success`, unless targeted.
+      l0: float32, numbers changed.
+      l2: float32, Euclidean norm of the perturbation.
+      linf: float32, largest change.
+      gradients: int32, backward passes used.
+      forwards: int32, forward passes used, those of the gradients included and scoring left out.
+    """
+
+    adversarial: np.ndarray
+    prediction: np.ndarray
+    success: np.ndarray
+    wrong: np.ndarray
+    l0: np.ndarray
+    l2: np.ndarray
+    linf: np.ndarray
+    gradients: np.ndarray
+    forwards: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One batch under attack, as an attack's `begin` and `step` see it within a graph.
+
+    Attributes:
+      model: the classifier, to be called with `training=False`.
+      images: float32 (batch, height, width, channels) in [0, 1].
+      goal: the classes to leave, or to arrive at.
+      seed: two integers; of all the attack's own randomness.
+      numbers: the options named in `NUMBERS`, as float32 scalars.
+      certain: one look at the model proves what it answers. False while its noise is on, and in training, which wants
+        the greatest loss and no early end.
+      most: the largest batch there will be.
+      start: int32 scalar, the number of this start.
+    """
+
+    model: keras.Model
+    images: tf.Tensor
+    goal: Goal
+    seed: tf.Tensor
+    numbers: dict[str, tf.Tensor]
+    certain: bool
+    most: int
+    start: tf.Tensor
+
+    @property
+    def batch(self) -> tf.Tensor:
+        """How many images there are: an int32 scalar."""
+        return tf.shape(self.images)[0]
+
+    def full(self, value: float | int | bool, dtype: tf.DType = tf.float32) -> tf.Tensor:
+        """One value for every example: (batch,)."""
+        return tf.fill(tf.shape(self.images)[:1], tf.cast(value, dtype))
+
+    def fold(self, *numbers: int | tf.Tensor) -> tf.Tensor:
+        """A seed of its own for each combination of numbers, such as step and purpose."""
+        seed = self.seed
+        for number in numbers:
+            seed = tf.random.fold_in(seed, number, alg=tf.random.Algorithm.PHILOX)
+        return seed
+
+    def climb(
+        self, x: tf.Tensor, loss: str, draws: int, cap: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """`loss_gradient` at `x`; without noise all draws are the same, and one will do."""
+        return loss_gradient(self.model, x, self.goal, self.draws(draws), loss, cap, self.most)
+
+    def look(self, x: tf.Tensor, loss: str, draws: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """`mean_loss` at `x`."""
+        return mean_loss(self.model, x, self.goal, self.draws(draws), loss, self.most)
+
+    def draws(self, wanted: int) -> int:
+        """How many draws there are to average over."""
+        return 1 if self.certain else wanted
+
+
+def choose(mask: tf.Tensor, these: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Per example, `these` where the mask (batch,) holds, otherwise `others`; both (batch, ...)."""
+    return tf.where(tf.reshape(mask, [-1] + [1] * (len(these.shape) - 1)), these, others)

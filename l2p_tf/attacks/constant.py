@@ -1,0 +1,53 @@
+"""The search for the constant that weighs success against norm, every example at its own pace."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from l2p_tf.attacks.case import Case, State, choose
+
+_LARGEST = 1e10
+
+
+def open_search(case: Case) -> State:
+    """The part of an attack's state that the search needs, with `initial_const` among the case's numbers."""
+    zero, infinite = case.full(0.0), case.full(float("inf"))
+    state = {"adversarial": case.images, "size": infinite, "c": zero + case.numbers["initial_const"], "low": zero}
+    state |= {"high": infinite, "found": case.full(False, tf.bool)}
+    return {**state, "inner": case.full(0, tf.int32), "outer": case.full(0, tf.int32)}
+
+
+def close_round(case: Case, state: State, x: tf.Tensor, reached: tf.Tensor, ended: tf.Tensor, rounds: int) -> State:
+    """Takes note of where a step is, and of examples that are through with their constant.
+
+    Where the constant led to success, a smaller one is tried: half way to the largest that failed; where it did not,
+    a larger one: half way to the smallest that succeeded, or ten times it (Carlini and Wagner 2017, Section VI).
+
+    Args:
+      case: the batch.
+      state: that of the step; the parts that `open_search` made are read.
+      x: where the step is.
+      reached: bool (batch,), whether that succeeds.
+      ended: bool (batch,), whether the example is through with its constant.
+      rounds: constants to try.
+
+    Returns:
+      The parts that `open_search` made, after the step, and `done`.
+    """
+    size = tf.sqrt(tf.reduce_sum(tf.square(x - case.images), [1, 2, 3]))
+    closer = reached & (size < state["size"])
+    found, c = state["found"] | reached, state["c"]
+    high, low = tf.where(found, tf.minimum(c, state["high"]), state["high"]), tf.where(found, state["low"], c)
+    following = tf.where(tf.math.is_inf(high), tf.minimum(10.0 * c, _LARGEST), (low + high) / 2.0)
+    outer = state["outer"] + tf.cast(ended, tf.int32)
+    return {
+        "adversarial": choose(closer, x, state["adversarial"]),
+        "size": tf.where(closer, size, state["size"]),
+        "c": tf.where(ended, following, c),
+        "low": tf.where(ended, low, state["low"]),
+        "high": tf.where(ended, high, state["high"]),
+        "found": found & ~ended,
+        "inner": tf.where(ended, 0, state["inner"] + 1),
+        "outer": outer,
+        "done": outer >= rounds,
+    }

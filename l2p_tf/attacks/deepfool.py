@@ -1,0 +1,71 @@
+"""DeepFool (Moosavi-Dezfooli et al. 2016)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.boundary import dual, nearest, rivals
+from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.registry import option
+from l2p_tf.types import Norm
+
+
+@ATTACKS.register("deepfool")
+@dataclasses.dataclass(frozen=True)
+class DeepFool(Loop):
+    """DeepFool: steps onto the nearest linearised boundary until it is crossed (Moosavi-Dezfooli et al. 2016)."""
+
+    steps: int = option(50, "steps at most", low=1)
+    overshoot: float = option(0.02, "how much farther than to the boundary to go, as a share", low=0)
+    candidates: int = option(10, "classes compared: the label and the likeliest others on the clean image", low=2)
+    norm: Norm = option(Norm.L2, "norm to keep small: linf or l2")
+    epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
+    draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("overshoot",)
+    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "steps", "epsilon")
+    CHUNK: ClassVar[int] = 2
+    MINIMAL: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """Such as `DeepFool` or `DeepFool linf EOT-10`."""
+        parts = ["DeepFool", *([str(self.norm)] if self.norm is not Norm.L2 else [])]
+        parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
+        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+
+    def cost(self, draws: int) -> tuple[int, int]:
+        """A gradient for every other class."""
+        others = self.candidates - 1
+        return others * draws, 1 if draws == 1 else 1 + draws + others * draws
+
+    def begin(self, case: Case) -> State:
+        """At the image."""
+        classes = tf.zeros([case.batch, self._others(case)], tf.int32)
+        return {"adversarial": case.images, "total": tf.zeros_like(case.images), "classes": classes}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """Adds the step to the nearest boundary (Algorithm 2 there); where the class has changed, it is done."""
+        x, n = state["adversarial"], self._others(case)
+
+        def picked(logits: tf.Tensor) -> tf.Tensor:
+            # On the clean image, and then kept.
+            return tf.where(i == 0, rivals(logits, case.goal.labels, n), state["classes"])
+
+        difference, gradient, share, classes = nearest(case, x, picked, self.norm, self.draws)
+        done = share > 0.5
+        distance = (tf.abs(difference) + 1e-4) / (dual(gradient, self.norm) + 1e-8)
+        if self.norm is Norm.LINF:
+            direction = tf.sign(gradient)
+        else:
+            direction = gradient / (dual(gradient, self.norm)[:, None, None, None] + 1e-8)
+        total = state["total"] + distance[:, None, None, None] * direction
+        moved = tf.clip_by_value(case.images + (1.0 + case.numbers["overshoot"]) * total, 0.0, 1.0)
+        return {"adversarial": choose(done, x, moved), "total": total, "classes": classes, "done": done}
+
+    def _others(self, case: Case) -> int:
+        return min(self.candidates, int(case.model.output_shape[-1])) - 1

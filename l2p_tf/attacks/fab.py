@@ -1,0 +1,97 @@
+"""The fast adaptive boundary attack (Croce and Hein 2020, "Minimally distorted adversarial examples")."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.boundary import nearest, rivals, to_hyperplane
+from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.projection import random_in_ball, widest
+from l2p_tf.registry import option
+from l2p_tf.types import Norm, UserError
+
+
+@ATTACKS.register("fab")
+@dataclasses.dataclass(frozen=True)
+class FAB(Loop):
+    """FAB: projects onto linearised boundaries, drawn to the image, for the smallest norm (Croce and Hein 2020)."""
+
+    epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
+    norm: Norm = option(Norm.LINF, "norm to keep small: linf or l2")
+    steps: int = option(100, "steps of each start", low=1)
+    restarts: int = option(1, "starts, all but the first at random; more than one need epsilon", low=1)
+    target_classes: int = option(
+        0, "likeliest wrong classes to head for, one a start; 0 weighs all in each step", low=0
+    )
+    alpha_max: float = option(0.1, "most weight of the pull towards the image", low=0, high=1)
+    eta: float = option(1.05, "how far to step, in distances to the boundary", above=0)
+    beta: float = option(0.9, "what is left of a perturbation that succeeds, before the search goes on", low=0, high=1)
+    draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon", "alpha_max", "eta", "beta")
+    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "steps")
+    MINIMAL: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.restarts > 1 and self.epsilon is None:
+            raise UserError("FAB: `restarts` start at random within `epsilon`, which should be given. Received: None")
+
+    @property
+    def label(self) -> str:
+        """Such as `FAB`, `FAB-T l2` or `FAB-T EOT-10`."""
+        parts = ["FAB-T" if self.target_classes else "FAB", *([f"x{self.restarts}"] if self.restarts > 1 else [])]
+        parts += [str(self.norm)] if self.norm is not Norm.LINF else []
+        parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
+        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+
+    def numbers(self) -> dict[str, float]:
+        """Epsilon (0 for none: then it is not used) and the weights."""
+        numbers = {name: float(getattr(self, name)) for name in ("alpha_max", "eta", "beta")}
+        return {"epsilon": self.epsilon or 0.0, **numbers}
+
+    def check(self, model: keras.Model) -> None:
+        """Nothing is asked of the model."""
+
+    def cost(self, draws: int) -> tuple[int, int]:
+        """A gradient for every class compared (ten classes are taken for granted), and a look where it led."""
+        classes = 1 if self.aims else 9
+        return classes * draws, (1 if draws == 1 else 1 + draws + classes * draws) + draws
+
+    def begin(self, case: Case) -> State:
+        """At the image; later starts in half the ball around it."""
+        direction = random_in_ball(case.images, 1.0, self.norm, case.fold(0))
+        direction = direction / tf.maximum(widest(direction, self.norm), 1e-12)
+        towards = tf.cast(case.start >= tf.maximum(1, self.target_classes), tf.float32)
+        start = tf.clip_by_value(case.images + 0.5 * case.numbers["epsilon"] * towards * direction, 0.0, 1.0)
+        return {"adversarial": case.images, "x": start, "size": case.full(float("inf"))}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """Between the projections of where it is and of the image onto the boundary (Algorithm 1 there)."""
+        x, image, numbers = state["x"], case.images, case.numbers
+        difference, gradient, _, _ = nearest(case, x, lambda z: self._compared(case, z), self.norm, self.draws)
+        at_image = difference + tf.reduce_sum(gradient * (image - x), [1, 2, 3])
+        here = to_hyperplane(x, gradient, difference, self.norm)
+        there = to_hyperplane(image, gradient, at_image, self.norm)
+        near, far = (tf.maximum(widest(d, self.norm), 1e-8) for d in (here, there))
+        alpha = tf.clip_by_value(near / (near + far), 0.0, numbers["alpha_max"])
+        x = (x + numbers["eta"] * here) * (1.0 - alpha) + (image + numbers["eta"] * there) * alpha
+        x = tf.clip_by_value(x, 0.0, 1.0)
+        _, share = case.look(x, "margin", self.draws)
+        size = widest(x - image, self.norm)[:, 0, 0, 0]
+        found = share > 0.5
+        smaller = found & (size < state["size"])
+        # Image already on the wrong side: nothing is smaller than nothing.
+        done = smaller & (size <= 0.0)
+        new = {"adversarial": choose(smaller, x, state["adversarial"]), "size": tf.where(smaller, size, state["size"])}
+        return {**new, "x": choose(found, image + numbers["beta"] * (x - image), x), "done": done}
+
+    def _compared(self, case: Case, logits: tf.Tensor) -> tf.Tensor:
+        if case.goal.targets is not None:
+            return case.goal.targets[:, None]
+        return rivals(logits, case.goal.labels, int(logits.shape[-1]) - 1)

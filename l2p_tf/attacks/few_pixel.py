@@ -1,0 +1,119 @@
+"""The few-pixel attack by differential evolution (Su et al. 2019)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.case import Case, State
+from l2p_tf.attacks.goal import LOSSES, TARGETS
+from l2p_tf.attacks.randomness import below, standard_normal, uniform
+from l2p_tf.attacks.sampling import losses_of
+from l2p_tf.registry import option
+
+
+@ATTACKS.register("few_pixel")
+@dataclasses.dataclass(frozen=True)
+class FewPixel(Loop):
+    """Few pixels of any color, found by differential evolution; needs no gradient (Su et al. 2019)."""
+
+    pixels: int = option(1, "pixels changed at most", low=1)
+    population: int = option(400, "candidates per image", low=4)
+    generations: int = option(75, "generations after the first", low=0)
+    mutation: float = option(0.5, "F: weight of the difference of two candidates", low=0, high=2)
+    loss: str = option("margin", "loss to ascend", choices=LOSSES)
+    target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
+    draws: int = option(1, "draws of the model's noise each look is averaged over", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("mutation",)
+    CHUNK: ClassVar[int] = 5
+    SHAPED: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """Such as `1 pixel` or `3 pixels`."""
+        parts = [f"{self.pixels} pixel{'s' if self.pixels > 1 else ''}"]
+        parts += [f"to {self.target}"] if self.strict else []
+        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+
+    def facts(self) -> dict[str, Any]:
+        """The budget is a number of pixels."""
+        return {**super().facts(), "norm": "l0", "epsilon": float(self.pixels), "steps": self.generations}
+
+    @property
+    def iterations(self) -> int:
+        """The first population, and every generation after it."""
+        return self.generations + 1
+
+    def cost(self, draws: int) -> tuple[int, int]:
+        """A look at every candidate."""
+        return 0, self.population * draws
+
+    def begin(self, case: Case) -> State:
+        """Places anywhere, colors around the middle of their range; to be looked at in round 0."""
+        channels = int(case.images.shape[-1])
+        shape = [case.batch, self.population, self.pixels]
+        places = uniform([*shape, 2], case.fold(0))
+        colors = tf.clip_by_value(0.5 + 0.5 * standard_normal([*shape, channels], case.fold(1)), 0.0, 1.0)
+        fitness = tf.tile(case.full(float("-inf"))[:, None], [1, self.population])
+        return {"adversarial": case.images, "genes": tf.concat([places, colors], -1), "fitness": fitness}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """Every candidate meets a child of three others, and the better of both lives on."""
+        genes = state["genes"]
+        children = tf.where(i == 0, genes, self._children(case, i, genes))
+        losses, shares = losses_of(
+            case,
+            lambda first, many: painted(case.images, tf.gather(children, first + tf.range(many), axis=1)),
+            self.population,
+            self.loss,
+            self.draws,
+        )
+        # What reaches the goal is better than what does not, whatever its loss.
+        fitness = losses + 1e6 * shares
+        better = fitness > state["fitness"]
+        genes = tf.where(better[:, :, None, None], children, genes)
+        fitness = tf.where(better, fitness, state["fitness"])
+        first = tf.gather(genes, tf.argmax(fitness, -1, tf.int32)[:, None], axis=1, batch_dims=1)
+        done = tf.reduce_any(shares > 0.0, -1) if case.certain else case.full(False, tf.bool)
+        return {"adversarial": painted(case.images, first)[:, 0], "genes": genes, "fitness": fitness, "done": done}
+
+    def _children(self, case: Case, i: tf.Tensor, genes: tf.Tensor) -> tf.Tensor:
+        """One candidate plus F times the difference of two others, three different ones for each child."""
+        count, shape = self.population, [case.batch, self.population]
+        one = below(count, shape, case.fold(i, 0))
+        two, three = below(count - 1, shape, case.fold(i, 1)), below(count - 2, shape, case.fold(i, 2))
+        three += tf.cast(three >= two, tf.int32)
+        indices = (one, (one + 1 + two) % count, (one + 1 + three) % count)
+        parents = (tf.gather(genes, k, axis=1, batch_dims=1) for k in indices)
+        a, b, c = parents
+        children = a + case.numbers["mutation"] * (b - c)
+        places, colors = children[..., :2], children[..., 2:]
+        anew = uniform([*shape, self.pixels, 2], case.fold(i, 3))
+        places = tf.where((places >= 0.0) & (places < 1.0), places, anew)
+        return tf.concat([places, tf.clip_by_value(colors, 0.0, 1.0)], -1)
+
+
+def painted(images: tf.Tensor, genes: tf.Tensor) -> tf.Tensor:
+    """Images with some pixels painted over.
+
+    Args:
+      images: float32 (batch, height, width, channels).
+      genes: float32 (batch, many, pixels, 2 + channels) in [0, 1]: row, column and color of every pixel.
+
+    Returns:
+      (batch, many, height, width, channels).
+    """
+    height, width = images.shape[1:3]
+    x = images[:, None]
+    for pixel in range(genes.shape[2]):
+        gene = genes[:, :, pixel]
+        row = tf.minimum(tf.cast(gene[..., 0] * height, tf.int32), height - 1)
+        column = tf.minimum(tf.cast(gene[..., 1] * width, tf.int32), width - 1)
+        here = tf.range(height)[:, None] == row[..., None, None]
+        here &= tf.range(width)[None, :] == column[..., None, None]
+        x = tf.where(here[..., None], gene[..., None, None, 2:], x)
+    return x

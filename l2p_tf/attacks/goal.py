@@ -1,0 +1,101 @@
+"""What an attack wants of a classifier, and the losses that measure how near it is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+LOSSES = ("ce", "margin", "dlr")
+"""Names of the losses: cross-entropy, the margin of Carlini and Wagner, the difference of logits ratio."""
+
+TARGETS = ("none", "random", "runner_up", "least_likely", "next")
+"""Classes a targeted attack may aim at; `none` is an untargeted attack."""
+
+_TINY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """Classes to leave, and perhaps to arrive at.
+
+    Attributes:
+      labels: int32 (batch,), the classes to leave.
+      targets: int32 (batch,), the classes the loss pulls towards; None for no class in particular.
+      strict: only the target counts as success; False where any class but the label does.
+    """
+
+    labels: tf.Tensor
+    targets: tf.Tensor | None = None
+    strict: bool = False
+
+    def tile(self, times: int) -> Goal:
+        """The goals of `times` copies of the batch, one after the other."""
+        if times == 1:
+            return self
+        targets = None if self.targets is None else tf.tile(self.targets, [times])
+        return Goal(tf.tile(self.labels, [times]), targets, self.strict)
+
+    def reached(self, logits: tf.Tensor) -> tf.Tensor:
+        """Whether each of the logits (batch, classes) is a success: bool (batch,)."""
+        classes = tf.argmax(logits, -1, tf.int32)
+        return classes == self.targets if self.strict else classes != self.labels
+
+    def loss(self, kind: str, logits: tf.Tensor) -> tf.Tensor:
+        """The loss an attack ascends, per example: float32 (batch,).
+
+        `ce`: cross-entropy of the label, or minus that of the target. `margin`: the largest other logit minus the
+        label's (Carlini and Wagner 2017); with a target, its logit minus the largest other. `dlr`: the margin over the
+        difference between the largest and the third largest logit (Croce and Hein 2020, Equations 6 and 7), which
+        unlike the others does not change when all logits are scaled. `difference`: the target's logit minus the label's.
+        """
+        if kind == "ce":
+            if self.targets is None:
+                return tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, logits)
+            return -tf.nn.sparse_softmax_cross_entropy_with_logits(self.targets, logits)
+        if kind == "difference":
+            return logit(logits, self.labels if self.targets is None else self.targets) - logit(logits, self.labels)
+        if kind == "margin":
+            if self.targets is None:
+                return largest_other(logits, self.labels) - logit(logits, self.labels)
+            return logit(logits, self.targets) - largest_other(logits, self.targets)
+        if self.targets is None:
+            top = tf.math.top_k(logits, 3).values
+            margin = largest_other(logits, self.labels) - logit(logits, self.labels)
+            return margin / (top[:, 0] - top[:, 2] + _TINY)
+        top = tf.math.top_k(logits, 4).values
+        margin = logit(logits, self.targets) - logit(logits, self.labels)
+        return margin / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + _TINY)
+
+
+def logit(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """The logit of one class per example: (batch,)."""
+    # A product with a mask instead of a gather: its gradient is cheap everywhere.
+    return tf.reduce_sum(logits * tf.one_hot(classes, logits.shape[-1]), -1)
+
+
+def largest_other(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """The largest logit but that of one class per example: (batch,)."""
+    return tf.reduce_max(logits - 1e30 * tf.one_hot(classes, logits.shape[-1]), -1)
+
+
+def pick_targets(kind: str, others: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """The classes a targeted attack aims at.
+
+    Args:
+      kind: one of `TARGETS`, but not `none`.
+      others: the classes but the label, the likeliest first: integers (count, classes - 1).
+      labels: (count,).
+      seed: of `random`.
+
+    Returns:
+      int32 (count,).
+    """
+    if kind == "next":
+        return ((labels + 1) % (others.shape[1] + 1)).astype(np.int32)
+    if kind == "random":
+        column = np.random.default_rng(seed).integers(0, others.shape[1], len(labels))
+    else:
+        column = np.full(len(labels), 0 if kind == "runner_up" else others.shape[1] - 1)
+    return others[np.arange(len(labels)), column].astype(np.int32)

@@ -1,0 +1,52 @@
+"""Random noise of the same budget: what no attack should be weaker than."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.case import Case, State
+from l2p_tf.attacks.projection import random_in_ball
+from l2p_tf.registry import option
+from l2p_tf.types import Norm
+
+
+@ATTACKS.register("noise")
+@dataclasses.dataclass(frozen=True)
+class Noise(Loop):
+    """Random noise: a point drawn uniformly from the ball; the floor under every attack of its budget."""
+
+    epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    restarts: int = option(1, "points to choose the best of", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon",)
+
+    @property
+    def label(self) -> str:
+        """Such as `noise` or `noise x10 l2`."""
+        parts = ["noise", *([f"x{self.restarts}"] if self.restarts > 1 else [])]
+        return " ".join(parts + ([str(self.norm)] if self.norm is not Norm.LINF else []))
+
+    @property
+    def iterations(self) -> int:
+        """None: what it begins with is what it gives."""
+        return 0
+
+    def cost(self, draws: int) -> tuple[int, int]:
+        """Nothing."""
+        del draws
+        return 0, 0
+
+    def begin(self, case: Case) -> State:
+        """The point."""
+        offset = random_in_ball(case.images, case.numbers["epsilon"], self.norm, case.fold(0))
+        return {"adversarial": tf.clip_by_value(case.images + offset, 0.0, 1.0)}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """There is none."""
+        del case, i
+        return state

@@ -1,0 +1,56 @@
+"""Looks at many variations of each image, as attacks without gradients need them, several to a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from l2p_tf.attacks.case import Case
+from l2p_tf.attacks.gradient import TILED_IMAGES, mean_loss
+from l2p_tf.loops import repeat
+
+
+def together(case: Case, count: int) -> int:
+    """How many of `count` variations of a batch share a pass: the most that divide `count` and fit."""
+    fitting = max(1, TILED_IMAGES // case.most)
+    return max(n for n in range(1, min(count, fitting) + 1) if count % n == 0)
+
+
+def losses_of(
+    case: Case, make: Callable[[tf.Tensor, int], tf.Tensor], count: int, loss: str, draws: int,
+    cap: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:  # fmt: skip
+    """The losses of `count` variations of every image.
+
+    Args:
+      case: the batch.
+      make: from the number of the first variation wanted, and how many, to them: (batch, many, height, width,
+        channels).
+      count: how many there are.
+      loss: a name of `LOSSES`.
+      draws: of the noise each loss is averaged over.
+      cap: what a loss is worth at most.
+
+    Returns:
+      The losses, and the shares of draws that reach the goal; float32 (batch, count).
+    """
+    many = together(case, count)
+    shape = case.images.shape[1:]
+
+    def look(k: tf.Tensor, losses: tf.TensorArray, shares: tf.TensorArray) -> tuple[tf.Tensor, ...]:
+        # Variations first, so that copies of the goals follow one another as whole batches.
+        images = tf.reshape(tf.transpose(make(k * many, many), [1, 0, 2, 3, 4]), [-1, *shape])
+        loss_now, share = mean_loss(
+            case.model, images, case.goal.tile(many), case.draws(draws), loss, most=case.most * many
+        )
+        if cap is not None:
+            loss_now = tf.minimum(loss_now, cap)
+        parts = (tf.reshape(value, [many, -1]) for value in (loss_now, share))
+        return k + 1, *(array.write(k, part) for array, part in zip((losses, shares), parts, strict=True))
+
+    rounds = count // many
+    arrays = [tf.TensorArray(tf.float32, rounds, element_shape=[many, None]) for _ in range(2)]
+    _, losses, shares = repeat(look, (tf.constant(0), *arrays), rounds)
+    found = (tf.transpose(tf.reshape(array.stack(), [count, -1])) for array in (losses, shares))
+    return tuple(found)

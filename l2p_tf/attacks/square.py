@@ -1,0 +1,174 @@
+"""The Square attack (Andriushchenko et al. 2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.goal import LOSSES, TARGETS
+from l2p_tf.attacks.projection import l2_norm
+from l2p_tf.attacks.randomness import below, signs
+from l2p_tf.registry import option
+from l2p_tf.types import Norm
+
+_TINY = 1e-12
+
+
+@ATTACKS.register("square")
+@dataclasses.dataclass(frozen=True)
+class Square(Loop):
+    """Square: random squares, kept where they raise the loss; needs no gradient (Andriushchenko et al. 2020)."""
+
+    epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    queries: int = option(5000, "forward passes per image", low=1)
+    p: float = option(0.8, "share of the image's pixels that the first squares cover", above=0, high=1)
+    restarts: int = option(1, "random starts to choose the best of", low=1)
+    loss: str = option("margin", "loss to ascend", choices=LOSSES)
+    target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
+    draws: int = option(1, "draws of the model's noise each look is averaged over", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon",)
+    CHUNK: ClassVar[int] = 50
+
+    @property
+    def label(self) -> str:
+        """Such as `Square-5000` or `Square-1000 l2`."""
+        parts = [f"Square-{self.queries}", *([f"x{self.restarts}"] if self.restarts > 1 else [])]
+        parts += [str(self.norm)] if self.norm is not Norm.LINF else []
+        parts += [f"to {self.target}"] if self.strict else []
+        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+
+    @property
+    def iterations(self) -> int:
+        """A look each."""
+        return self.queries
+
+    def facts(self) -> dict[str, Any]:
+        """Steps are queries."""
+        return {**super().facts(), "steps": self.queries}
+
+    def cost(self, draws: int) -> tuple[int, int]:
+        """A look."""
+        return 0, draws
+
+    def begin(self, case: Case) -> State:
+        """Stripes (l_inf) or a grid of bumps (l2), to be looked at in round 0."""
+        image, epsilon = case.images, case.numbers["epsilon"]
+        height, width, channels = image.shape[1:]
+        if self.norm is Norm.LINF:
+            delta = epsilon * signs([case.batch, 1, width, channels], case.fold(0)) * tf.ones_like(image)
+        else:
+            side = max(1, height // 5)
+            grid = np.zeros((height, width), np.float32)
+            for top in range(0, height - side + 1, side):
+                for left in range(0, width - side + 1, side):
+                    grid[top : top + side, left : left + side] = bump(side)
+            rows, columns = np.arange(height) // side, np.arange(width) // side
+            cells = int(rows[-1] + 1), int(columns[-1] + 1)
+            sign = signs([case.batch, *cells, channels], case.fold(0))
+            spread = tf.gather(tf.gather(sign, rows, axis=1), columns, axis=2)
+            delta = spread * grid[None, :, :, None]
+            delta = epsilon * delta / (l2_norm(delta) + _TINY)
+        return {"adversarial": tf.clip_by_value(image + delta, 0.0, 1.0), "best": case.full(float("-inf"))}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """Proposes a square (Algorithms 2 and 3 there), and keeps it where the loss is higher."""
+        former, image, epsilon = state["adversarial"], case.images, case.numbers["epsilon"]
+        height, width, channels = image.shape[1:]
+        sides = self._sides(height, width)
+        sizes, which = np.unique(sides, return_inverse=True)
+        level = tf.gather(tf.constant(which, tf.int32), i)
+        side = tf.gather(tf.constant(sizes, tf.int32), level)
+        if self.norm is Norm.LINF:
+            window = self._window(case, side, (i, 0))
+            sign = signs([case.batch, 1, 1, channels], case.fold(i, 1))
+            moved = former + 2.0 * epsilon * sign * tf.cast(window, tf.float32)
+            moved = tf.clip_by_value(moved, image - epsilon, image + epsilon)
+        else:
+            moved = image + self._l2_step(case, former - image, level, side, sizes, i)
+        x = tf.where(i == 0, former, tf.clip_by_value(moved, 0.0, 1.0))
+        loss, reached = case.look(x, self.loss, self.draws)
+        better = loss > state["best"]
+        done = reached > 0.0 if case.certain else case.full(False, tf.bool)
+        best = tf.where(better, loss, state["best"])
+        return {"adversarial": choose(better | done, x, former), "best": best, "done": done}
+
+    def _sides(self, height: int, width: int) -> np.ndarray:
+        """The side of the square in each round: its area halves as the search goes on (Section 5.1 there)."""
+        rounds = np.arange(self.queries) * 10000 // self.queries
+        halvings = np.searchsorted([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000], rounds)
+        side = np.rint(np.sqrt(self.p / 2.0**halvings * height * width)).astype(int)
+        if self.norm is Norm.L2:
+            side = np.maximum(side, 3) // 2 * 2 + 1
+        return np.clip(side, 1, min(height, width) - (min(height, width) > 1))
+
+    def _window(self, case: Case, side: tf.Tensor, seeds: tuple[Any, ...]) -> tf.Tensor:
+        """A square at a random place in every image: bool (batch, height, width, 1)."""
+        height, width = case.images.shape[1:3]
+        top, left = self._corner(case, side, seeds)
+        rows, columns = tf.range(height)[None, :, None, None], tf.range(width)[None, None, :, None]
+        return (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
+
+    def _corner(self, case: Case, side: tf.Tensor, seeds: tuple[Any, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        height, width = case.images.shape[1:3]
+        shape = [case.batch, 1, 1, 1]
+        top = below(height - side + 1, shape, case.fold(*seeds, 0))
+        return top, below(width - side + 1, shape, case.fold(*seeds, 1))
+
+    def _l2_step(
+        self, case: Case, delta: tf.Tensor, level: tf.Tensor, side: tf.Tensor, sizes: np.ndarray, i: tf.Tensor
+    ) -> tf.Tensor:
+        """Moves the norm of one window into another, as a bump along what is there already."""
+        epsilon = case.numbers["epsilon"]
+        height, width, channels = case.images.shape[1:]
+        top, left = self._corner(case, side, (i, 2))
+        window, other = self._window(case, side, (i, 2)), self._window(case, side, (i, 3))
+        table = np.zeros((len(sizes), height, width), np.float32)
+        for number, size in enumerate(sizes):
+            table[number, :size, :size] = bump(int(size))
+        shape = tf.gather(tf.constant(np.stack([table, table.transpose(0, 2, 1)])), level, axis=1)
+        turned = below(2, [case.batch], case.fold(i, 4))
+        rows = (tf.range(height)[None, :] - top[:, 0, 0]) % height
+        columns = (tf.range(width)[None, :] - left[:, 0, 0]) % width
+        place = tf.gather(tf.gather(shape, turned), rows, axis=1, batch_dims=1)
+        place = tf.gather(place, columns, axis=2, batch_dims=1)[..., None]
+        fresh = place * signs([case.batch, 1, 1, channels], case.fold(i, 5))
+        inside = tf.cast(window, tf.float32)
+        here = delta * inside
+        fresh += here / (_planes(here) + _TINY)
+        both = _planes(delta * tf.cast(window | other, tf.float32))
+        spare = tf.maximum(tf.square(epsilon) - tf.square(l2_norm(delta)), 0.0) / channels
+        fresh *= tf.sqrt(spare + tf.square(both)) / (_planes(fresh) + _TINY)
+        moved = tf.where(other, 0.0, delta)
+        moved = tf.where(window, fresh, moved)
+        return epsilon * moved / (l2_norm(moved) + _TINY)
+
+
+def _planes(x: tf.Tensor) -> tf.Tensor:
+    """The Euclidean norm of every channel: (batch, 1, 1, channels)."""
+    return tf.sqrt(tf.reduce_sum(tf.square(x), [1, 2], keepdims=True))
+
+
+def bump(side: int) -> np.ndarray:
+    """Two rectangles of opposite sign, each falling off from its middle, of norm 1: (side, side) (Section 3.4 there)."""
+    half = side // 2
+    delta = np.zeros((side, side))
+    delta[:half] = _falling(half, side)
+    delta[half:] = -_falling(side - half, side)
+    return (delta / max(float(np.linalg.norm(delta)), _TINY)).astype(np.float32)
+
+
+def _falling(rows: int, columns: int) -> np.ndarray:
+    delta = np.zeros((rows, columns))
+    top, left = rows // 2, columns // 2
+    for counter in range(max(rows // 2, columns // 2) + 1):
+        bottom, right = top - counter + 2 * counter + 1, left - counter + 2 * counter + 1
+        delta[max(top - counter, 0) : bottom, max(left - counter, 0) : right] += 1.0 / (counter + 1) ** 2
+    return delta / max(math.sqrt(float((delta**2).sum())), _TINY)

@@ -1,0 +1,60 @@
+"""The worst case over a set of attacks, per example."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from l2p_tf.attacks.base import ATTACKS, Attack, Member
+from l2p_tf.registry import option, parse_spec
+from l2p_tf.types import Norm, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Cascade(Attack):
+    """Base of the attacks made of several: each meets only what the earlier ones left standing."""
+
+    epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+
+    def facts(self) -> dict[str, Any]:
+        """Steps, restarts and draws are those of the strongest member."""
+        facts = [member.facts() for member in self.members()]
+        return {**super().facts(), **{key: max(f[key] for f in facts) for key in ("steps", "restarts", "draws")}}
+
+
+@ATTACKS.register("worst_case")
+@dataclasses.dataclass(frozen=True)
+class WorstCase(Cascade):
+    """The worst case over several attacks of one budget, per example: worst_case(attacks=(pgd(steps=20), square))."""
+
+    attacks: tuple[str, ...] = option(
+        ("pgd", "apgd(loss=dlr)"), "specs of the attacks; epsilon and norm are given once"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.members()  # Bad specs are told at once.
+
+    @property
+    def label(self) -> str:
+        """Such as `worst of PGD-20, Square-5000`."""
+        return f"worst of {', '.join(member.label for member in self.members())}"
+
+    def members(self) -> tuple[Member, ...]:
+        """The attacks, with the common budget."""
+        found: list[Member] = []
+        for spec in self.attacks:
+            for name in {"epsilon", "norm"} & set(parse_spec(spec, "attack")[1]):
+                raise UserError(f"worst_case: `{name}` should be given once, to worst_case itself. Received: {spec!r}")
+            attack = ATTACKS.parse(spec)
+            known = {f.name for f in dataclasses.fields(attack)}
+            if not {"epsilon", "norm"} <= known or attack.strict:
+                raise UserError(
+                    "worst_case: `attacks` should be untargeted ones with an epsilon and a norm, such as pgd, apgd, fab or "
+                    f"square. Received: {spec!r}"
+                )
+            found += attack.replace(epsilon=self.epsilon, norm=self.norm).members()
+        if not found:
+            raise UserError("worst_case: `attacks` should name at least one attack. Received: none")
+        return tuple(found)

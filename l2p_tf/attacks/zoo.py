@@ -1,0 +1,101 @@
+"""Zeroth order optimisation (Chen et al. 2017)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.constant import close_round, open_search
+from l2p_tf.attacks.goal import TARGETS
+from l2p_tf.attacks.randomness import below
+from l2p_tf.attacks.sampling import losses_of
+from l2p_tf.registry import option
+from l2p_tf.types import Norm
+
+_BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
+
+
+@ATTACKS.register("zoo")
+@dataclasses.dataclass(frozen=True)
+class ZOO(Loop):
+    """ZOO: Carlini and Wagner's loss by coordinate-wise Adam on finite differences; no gradient (Chen et al. 2017)."""
+
+    steps: int = option(1000, "steps for each c", low=1)
+    coordinates: int = option(64, "coordinates moved a step; each costs two forward passes", low=1)
+    binary_search_steps: int = option(1, "values of c to try", low=1)
+    learning_rate: float = option(0.01, "of Adam", above=0)
+    kappa: float = option(0.0, "confidence: by how much the wrong class's logit has to lead", low=0)
+    initial_const: float = option(1.0, "c to begin with: times 10 until it succeeds, then bisected", above=0)
+    difference: float = option(1e-3, "length of the finite difference, in pixels of [0, 1]", above=0)
+    target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
+    epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
+    draws: int = option(1, "draws of the model's noise each look is averaged over", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("learning_rate", "kappa", "initial_const", "difference")
+    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "epsilon")
+    CHUNK: ClassVar[int] = 20
+    MINIMAL: ClassVar[bool] = True
+    SHAPED: ClassVar[bool] = True
+    norm: ClassVar[Norm] = Norm.L2
+
+    @property
+    def label(self) -> str:
+        """Such as `ZOO` or `ZOO kappa 5`."""
+        parts = ["ZOO", *([f"kappa {self.kappa:g}"] if self.kappa else [])]
+        parts += [f"to {self.target}"] if self.strict else []
+        parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
+        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+
+    @property
+    def iterations(self) -> int:
+        """Steps for all values of c."""
+        return self.steps * self.binary_search_steps
+
+    def cost(self, draws: int) -> tuple[int, int]:
+        """Two looks a coordinate, and one at where it is."""
+        return 0, (2 * self.coordinates + 1) * draws
+
+    def begin(self, case: Case) -> State:
+        """At the image. Adam's moments and times are those of single coordinates."""
+        none = tf.zeros_like(case.images)
+        return {**open_search(case), "x": case.images, "m": none, "v": none, "times": none}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """Moves some coordinates (Algorithms 1 and 2 there), and keeps them in [0, 1]."""
+        x, numbers, c = state["x"], case.numbers, state["c"]
+        shape, size, count = case.images.shape[1:], int(np.prod(case.images.shape[1:])), self.coordinates
+        lead, share = (part[:, 0] for part in losses_of(case, lambda *_: x[:, None], 1, "margin", self.draws))
+        reached = (share > 0.5) & (lead >= numbers["kappa"])
+        chosen = below(size, [case.batch, count], case.fold(i))
+
+        def moved(first: tf.Tensor, many: int) -> tf.Tensor:
+            # The even variations go up, the odd ones down.
+            which = tf.range(many) + first
+            at = tf.one_hot(tf.gather(chosen, which // 2, axis=1), size) * numbers["difference"]
+            sign = tf.where(which % 2 == 0, 1.0, -1.0)[None, :, None]
+            return x[:, None] + tf.reshape(at * sign, [-1, many, *shape])
+
+        losses, _ = losses_of(case, moved, 2 * count, "margin", self.draws, numbers["kappa"])
+        slope = (losses[:, ::2] - losses[:, 1::2]) / (2.0 * numbers["difference"])
+        mask = tf.one_hot(chosen, size)
+        # A coordinate drawn twice has the mean of two equal slopes.
+        often = tf.reduce_sum(mask, 1)
+        slope = tf.math.divide_no_nan(tf.reduce_sum(mask * slope[:, :, None], 1), often)
+        touched = tf.reshape(tf.minimum(often, 1.0), tf.shape(x))
+        gradient = 2.0 * (x - case.images) - c[:, None, None, None] * tf.reshape(slope, tf.shape(x))
+        times = state["times"] + touched
+        m = tf.where(touched > 0.0, _BETA_1 * state["m"] + (1.0 - _BETA_1) * gradient, state["m"])
+        v = tf.where(touched > 0.0, _BETA_2 * state["v"] + (1.0 - _BETA_2) * tf.square(gradient), state["v"])
+        time = tf.maximum(times, 1.0)
+        step = m / (1.0 - _BETA_1**time) / (tf.sqrt(v / (1.0 - _BETA_2**time)) + _ADAM_EPSILON)
+        ended = state["inner"] + 1 >= self.steps
+        searched = close_round(case, state, x, reached, ended, self.binary_search_steps)
+        none = tf.zeros_like(m)
+        at = tf.clip_by_value(x - numbers["learning_rate"] * touched * step, 0.0, 1.0)
+        new = {"x": choose(ended, case.images, at), "m": choose(ended, none, m), "v": choose(ended, none, v)}
+        return {**searched, **new, "times": choose(ended, none, times)}

@@ -1,0 +1,145 @@
+"""Attacks of our names and options in the implementation of CleverHans 4, as a check from outside."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf import inference
+from l2p_tf.attacks.ascent import Ascent
+from l2p_tf.attacks.base import Attack, Member
+from l2p_tf.attacks.bim import BIM
+from l2p_tf.attacks.carlini_wagner import CarliniWagner
+from l2p_tf.attacks.deepfool import DeepFool
+from l2p_tf.attacks.fgsm import FGSM
+from l2p_tf.attacks.mim import MIM
+from l2p_tf.attacks.pgd import PGD
+from l2p_tf.attacks.search import Search
+from l2p_tf.attacks.spsa import SPSA
+from l2p_tf.layers.noise import reseed, restore_seeds
+from l2p_tf.types import Norm, UserError
+
+_REASONS = {
+    CarliniWagner: "its C&W does not run on Keras 3 (it calls the list of the optimizer's variables)",
+    SPSA: "its SPSA does not run on Keras 3 (its optimizer is given `lr`)",
+    DeepFool: "its version for TensorFlow 2 has no DeepFool",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CleverHans(Member):
+    """FGSM, BIM, PGD or MIM as CleverHans runs it: eagerly, step by step, every example to the end.
+
+    Restarts, targets and scoring are those of every attack. The random starts of PGD follow TensorFlow's global seed,
+    which is set before each batch.
+
+    Attributes:
+      attack: what to run; the same options mean the same.
+
+    Raises:
+      UserError: CleverHans cannot do it; the message says why.
+    """
+
+    attack: Ascent
+
+    BACKEND: ClassVar[str] = "cleverhans"
+
+    def __post_init__(self) -> None:
+        attack = self.attack
+        if not isinstance(attack, FGSM | BIM | PGD | MIM):
+            why = next((text for kind, text in _REASONS.items() if isinstance(attack, kind)), "it has no such attack")
+            self._refuse(why)
+        if attack.loss != "ce":
+            self._refuse(f"it is run with its cross-entropy here, not `loss={attack.loss}`")
+        if attack.draws > 1:
+            self._refuse("it cannot average gradients over draws (EOT)")
+        if isinstance(attack, FGSM) and attack.random_start:
+            self._refuse("its FGSM starts at the image")
+        if attack.numbers().get("step_size", 0.0) > attack.epsilon:
+            self._refuse("it takes no steps longer than epsilon")
+
+    def _refuse(self, why: str) -> None:
+        raise UserError(f"`--backend=cleverhans` cannot run {self.attack.spec!r}: {why}.")
+
+    @property
+    def spec(self) -> str:
+        """That of the attack."""
+        return self.attack.spec
+
+    @property
+    def label(self) -> str:
+        """That of the attack."""
+        return self.attack.label
+
+    @property
+    def target(self) -> str:
+        """That of the attack."""
+        return self.attack.target
+
+    @property
+    def restarts(self) -> int:
+        """Those of the attack."""
+        return int(getattr(self.attack, "restarts", 1))
+
+    @property
+    def work(self) -> float:
+        """That of the attack."""
+        return self.attack.work
+
+    def facts(self) -> dict[str, Any]:
+        """Those of the attack."""
+        return self.attack.facts()
+
+    def options(self) -> dict[str, Any]:
+        """Those of the attack."""
+        return self.attack.options()
+
+    def attempt(self, search: Search, number: int, start: int, rows: np.ndarray) -> np.ndarray:
+        """One start, in full batches."""
+        model, attack = search.model, self.attack
+        # One function for each model: CleverHans traces its gradient anew for every new one.
+        answer = vars(model).setdefault("_l2p_answer", functools.partial(model, training=False))
+        found = np.empty((len(rows), *search.images.shape[1:]), np.float32)
+        for batch, (index, real) in enumerate(inference.batches(len(rows), search.batch_size)):
+            pair = inference.seed_pair(search.seed, number + 1, start + 1, batch + 1)
+            tf.random.set_seed(int(abs(int(pair[0]))))
+            former = reseed(model, tf.constant(pair))
+            x = tf.constant(search.images[rows[index]])
+            y = tf.constant((search.targets if attack.strict else search.labels)[rows[index]])
+            found[index[:real]] = self._run(answer, x, y).numpy()[:real]
+            restore_seeds(model, former)
+        passes = attack.iterations
+        search.gradients[rows] += passes
+        search.forwards[rows] += passes
+        return found
+
+    def _run(self, answer: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        # Imported here: it takes a while, and few ask for it.
+        from cleverhans.tf2.attacks import fast_gradient_method as fgm
+        from cleverhans.tf2.attacks import momentum_iterative_method as mim
+        from cleverhans.tf2.attacks import projected_gradient_descent as pgd
+
+        attack = self.attack
+        norm = np.inf if attack.norm is Norm.LINF else 2
+        common: dict[str, Any] = {"clip_min": 0.0, "clip_max": 1.0, "y": y, "targeted": attack.strict}
+        if isinstance(attack, FGSM):
+            found = fgm.fast_gradient_method(answer, x, attack.epsilon, norm, **common)
+        else:
+            numbers = attack.numbers()
+            how = {"eps": attack.epsilon, "eps_iter": numbers["step_size"], "nb_iter": attack.iterations, "norm": norm}
+            if isinstance(attack, MIM):
+                found = mim.momentum_iterative_method(answer, x, **how, **common, decay_factor=attack.decay)
+            else:
+                random = isinstance(attack, PGD) and attack.random_start
+                found = pgd.projected_gradient_descent(answer, x, **how, **common, rand_init=random)
+        # Its sums leave the range by a last bit.
+        return tf.clip_by_value(found, 0.0, 1.0)
+
+
+def backend(name: str, attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
+    """The attacks as a backend runs them: `l2p_tf` or `cleverhans`; UserError where it cannot."""
+    return tuple(CleverHans(attack) for attack in attacks) if name == "cleverhans" else attacks  # type: ignore[arg-type]

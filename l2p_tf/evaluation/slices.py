@@ -1,0 +1,159 @@
+"""One attack on many images, slice by slice; what is done is kept on disk, so that it is not done again."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from l2p_tf import inference
+from l2p_tf.artifacts import atomic_write
+from l2p_tf.attacks.base import Attack
+from l2p_tf.attacks.case import AttackOutput
+from l2p_tf.attacks.projection import sizes
+
+_CLOCK_SECONDS = 10.0
+Arrays = dict[str, np.ndarray]
+PER_EXAMPLE = ("prediction", "success", "wrong", "l0", "l2", "linf", "gradients", "forwards", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """A journal of attacks: one file a key, in a folder that is there. Satisfies `search.Journal`."""
+
+    path: pathlib.Path
+    prefix: str = ""
+
+    def load(self, key: str) -> Arrays | None:
+        """The arrays of a key; None where there are none, or they cannot be read and are to be made again."""
+        try:
+            with self._file(key).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+            return None
+
+    def save(self, key: str, arrays: dict[str, Any]) -> None:
+        """Keeps the arrays, whole or not at all."""
+        atomic_write(self._file(key), lambda file: np.savez(file, **arrays))
+
+    def clear(self) -> None:
+        """Removes every key."""
+        for file in self.path.glob(f"{self.prefix}*.npz"):
+            file.unlink(missing_ok=True)
+
+    def _file(self, key: str) -> pathlib.Path:
+        return self.path / f"{self.prefix}{key}.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices:
+    """Images under one attack, or under none.
+
+    Attributes:
+      model: the classifier.
+      attack: None for no attack.
+      images: uint8 (count, height, width, channels).
+      labels: int32 (count,).
+      shown: positions of the images whose adversarial versions are wanted, sorted.
+      parts: the folder that keeps what is done.
+      seed: of examples, attacks and draws.
+      batch_size: images a compiled run.
+      slice_size: images attacked together: what has fallen among them makes room in their batches.
+      jit_compile: as attacks take it.
+    """
+
+    model: keras.Model
+    attack: Attack | None
+    images: np.ndarray
+    labels: np.ndarray
+    shown: np.ndarray
+    parts: pathlib.Path
+    seed: int
+    batch_size: int
+    slice_size: int
+    jit_compile: bool | None
+
+    def run(self, number: int, repeat: int, advance: Callable[..., None]) -> tuple[Arrays, np.ndarray]:
+        """Attacks all images, or finds them done.
+
+        Args:
+          number: of the attack, for the names of what is kept.
+          repeat: of the evaluation; decides the draws.
+          advance: moves a bar by a number of images, and shows the robust accuracy so far.
+
+        Returns:
+          Arrays of `PER_EXAMPLE`, and the adversarial images of `shown`.
+        """
+        found: list[Arrays] = []
+        standing, done = 0.0, 0
+        journal = Folder(self.parts)
+        for start in range(0, len(self.images), self.slice_size):
+            rows = np.arange(start, min(start + self.slice_size, len(self.images)))
+            key = f"{number:02d}-{repeat:02d}-{start:07d}"
+            part = journal.load(key)
+            moved = 0.0
+
+            def progress(share: float, left: int, rows: np.ndarray = rows) -> None:
+                nonlocal moved
+                now = share * len(rows)
+                advance(max(0.0, now - moved), accuracy=f"{100 * (standing + left) / (done + len(rows)):.1f}%")  # noqa: B023
+                moved = max(moved, now)
+
+            if part is None:
+                own = Folder(self.parts, f"{key}+")
+                part = self._slice(rows, repeat, start, progress, own)
+                journal.save(key, part)
+                own.clear()
+            standing += len(rows) - float((part["wrong"] >= 0.5).sum())
+            done += len(rows)
+            advance(len(rows) - moved, accuracy=f"{100 * standing / done:.1f}%")
+            found.append(part)
+        joined = {key: np.concatenate([part[key] for part in found]) for key in PER_EXAMPLE}
+        return joined, np.concatenate([part["pictures"] for part in found])
+
+    def _slice(self, rows: np.ndarray, repeat: int, start: int, progress: Any, journal: Folder) -> Arrays:
+        seed = int(inference.seed_pair(self.seed, repeat, start)[0])
+        images, labels = inference.checked_images(self.model, self.images[rows]), self.labels[rows]
+        how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
+        earlier = journal.load("clock")
+        begun = time.monotonic() - (float(earlier["seconds"]) if earlier else 0.0)
+
+        saved = begun
+
+        def tell(share: float, left: int) -> None:
+            nonlocal saved
+            if (now := time.monotonic()) - saved > _CLOCK_SECONDS:
+                journal.save("clock", {"seconds": np.array(now - begun)})
+                saved = now
+            progress(share, left)
+
+        if self.attack is None:
+            output = clean(self.model, images, labels, seed, **how)
+        else:
+            output = self.attack(self.model, images, labels, seed, progress=tell, journal=journal, **how)
+        values = {key: getattr(output, key) for key in PER_EXAMPLE if key != "seconds"}
+        values["seconds"] = np.full(len(rows), (time.monotonic() - begun) / len(rows))
+        values["pictures"] = output.adversarial[np.isin(rows, self.shown)]
+        return values
+
+
+def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
+    """Images as they are, scored like an attack's, on one draw; arguments as of `inference.poll`."""
+    prediction = inference.predict(model, images, seed, **how).argmax(-1).astype(np.int32)
+    wrong = (prediction != labels).astype(np.float32)
+    return AttackOutput(
+        adversarial=images,
+        prediction=prediction,
+        success=wrong,
+        wrong=wrong,
+        gradients=np.zeros(len(images), np.int32),
+        forwards=np.ones(len(images), np.int32),
+        **sizes(np.zeros_like(images)),
+    )

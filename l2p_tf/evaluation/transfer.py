@@ -1,0 +1,114 @@
+"""Transfer: adversarial examples made on one model, or on several at once, and shown to others."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from l2p_tf import artifacts, inference
+from l2p_tf.data.store import ImageData
+from l2p_tf.evaluation.evaluate import PARTS, EvaluationOptions, check_data, save_arrays
+from l2p_tf.evaluation.records import Record, read_records, write_records
+from l2p_tf.layers.noise import is_randomized
+from l2p_tf.models.saving import load_classifier
+from l2p_tf.progress import bar
+from l2p_tf.types import UserError
+
+
+def ensemble(models: Sequence[keras.Model]) -> keras.Model:
+    """A classifier whose logits are the mean of several classifiers' logits (Dong et al. 2018, Section 3.3)."""
+    if len(models) == 1:
+        return models[0]
+    for number, model in enumerate(models):
+        model.name = f"member_{number}"  # Layers of one model need names of their own.
+    images = keras.Input(models[0].input_shape[1:], name="images")
+    return keras.Model(images, keras.layers.Average(name="logits")([model(images) for model in models]))
+
+
+def transfer_artifact(
+    options: EvaluationOptions,
+    sources: Sequence[str],
+    trained: Mapping[str, artifacts.Artifact],
+    data: ImageData,
+    output: str | os.PathLike[str],
+    *,
+    which: str = "best",
+    overwrite: bool = False,
+) -> list[Record]:
+    """Makes examples on every source and shows them to every target, or continues, or finds it done.
+
+    Args:
+      options: attacks, images, repeats and so on.
+      sources: names of runs; several joined by `+` are attacked as one ensemble.
+      trained: the trainings by name of the run; every one of them is a target.
+      data: what all were trained on.
+      output: the folder to make.
+      which: `best` or `last`.
+      overwrite: replace what was made with other options.
+
+    Returns:
+      The records: by source, attack, target and repeat; `source` is what the examples were made on.
+
+    Raises:
+      UserError: a source is not among the runs, the data are not those of all trainings, or an attack is targeted.
+    """
+    for source in sources:
+        unknown = [name for name in source.split("+") if name not in trained]
+        if unknown:
+            raise UserError(f"`--transfer` should name runs of {', '.join(trained)}. Received: {unknown[0]!r}")
+    for attack in options.attacks:
+        if attack.strict:
+            raise UserError(f"`--transfer` shows what untargeted attacks made. Received: {attack.spec!r}")
+    for run in trained.values():
+        check_data(run, data)
+    request = {**options.request(), "which": which, "sources": list(sources), "targets": list(trained)}
+    inputs = {"data": data.artifact, **{f"train:{name}": run for name, run in trained.items()}}
+    how = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
+    with artifacts.produce(output, "transfer", request, inputs, **how) as work:  # type: ignore[arg-type]
+        if work is not None:
+            work.scratch.append(PARTS)
+            models = {name: load_classifier(run.path / f"{which}.keras") for name, run in trained.items()}
+            write_records(work.path, _transfer(options, sources, models, data, work.path, trained, which))
+    return read_records(pathlib.Path(output))
+
+
+def _transfer(
+    options: EvaluationOptions, sources: Sequence[str], models: Mapping[str, keras.Model], data: ImageData,
+    folder: pathlib.Path, trained: Mapping[str, artifacts.Artifact], which: str,
+) -> list[Record]:  # fmt: skip
+    index, images, labels = data.sample(options.split, options.limit, options.seed)
+    (folder / "arrays").mkdir(exist_ok=True)
+    (folder / PARTS).mkdir(exist_ok=True)
+    random = any(is_randomized(model) for model in models.values())
+    repeats = options.repeats if random else 1
+    records = []
+    for s, source in enumerate(sources):
+        # Copies of its own: an ensemble renames its members.
+        members = source.split("+")
+        made_on = ensemble([load_classifier(trained[name].path / f"{which}.keras") for name in members])
+        for a, attack in enumerate(options.attacks):
+            job = options.slices(made_on, attack, images, labels, np.arange(len(images)), folder / PARTS)
+            with bar(f"{source}: {attack.label}", len(images) * repeats, "images") as advance:
+                for repeat in range(repeats):
+                    values, adversarial = job.run(s * len(options.attacks) + a, repeat, advance)
+                    for t, (target, model) in enumerate(models.items()):
+                        seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
+                        how = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
+                        shown = inference.predict(model, adversarial, seed, **how).argmax(-1).astype(np.int32)
+                        wrong = (shown != labels).astype(np.float32)
+                        arrays = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
+                        seen = {**values, "prediction": shown, "success": wrong, "wrong": wrong}
+                        correct = save_arrays(folder / arrays, index, labels, seen)
+                        records.append(Record(
+                            model=target, dataset=data.info.name, split=options.split, attack=attack.spec,
+                            label=attack.label, **attack.facts(), backend=attack.BACKEND, source=source, repeat=repeat,
+                            seed=options.seed, randomized=is_randomized(model), count=len(labels), correct=correct,
+                            reached=len(labels) - correct, gradients=float(values["gradients"].mean()),
+                            forwards=float(values["forwards"].mean()), seconds=float(values["seconds"].sum()),
+                            arrays=arrays,
+                        ))  # fmt: skip
+    return records

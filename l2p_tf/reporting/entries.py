@@ -1,0 +1,123 @@
+"""What the comparison is made of: its columns, its rows, and the entry where the two meet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from l2p_tf.evaluation.records import CLEAN, Summary
+from l2p_tf.reporting.published import Cell, Target
+from l2p_tf.reporting.runs import Run
+from l2p_tf.reporting.text import interval, minimal, number, percent, plain, signed
+
+Key = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One attack, or none (`clean`).
+
+    Attributes:
+      key: spec and backend.
+      label: the attack in a few words, different from every other column's.
+      detail: what it was allowed.
+      minimal: whether it looks for the smallest perturbation, whatever its size.
+    """
+
+    key: Key
+    label: str
+    detail: str
+    minimal: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One measured accuracy and the number printed for it.
+
+    Attributes:
+      summary: the measurement.
+      published: the printed number; None where there is none for this run and attack.
+    """
+
+    summary: Summary
+    published: Cell | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of examples."""
+        return self.summary.first.count
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published, in percentage points."""
+        return None if self.published is None else 100 * self.summary.accuracy - self.published.value
+
+    @property
+    def accuracy(self) -> str:
+        """Accuracy in percent, as text."""
+        return percent(self.summary.accuracy, self.count)
+
+    @property
+    def interval(self) -> str:
+        """95% interval in percent, as text."""
+        return interval(self.summary.low, self.summary.high, self.count)
+
+    @property
+    def spread(self) -> str | None:
+        """Standard deviation over the repeats in percentage points, as text; None for a single one."""
+        return None if self.summary.spread is None else percent(self.summary.spread, self.count)
+
+    @property
+    def mean(self) -> str:
+        """Accuracy in percent with its spread where there is one, as text."""
+        return self.accuracy if self.spread is None else f"{self.accuracy} ± {self.spread}"
+
+    @property
+    def comparison(self) -> str | None:
+        """Published number, spread and difference, as text; None where nothing is published."""
+        cell, difference = self.published, self.difference
+        if cell is None or difference is None:
+            return None
+        spread = "" if cell.spread is None else f" ± {number(cell.spread)}"
+        return f"{number(cell.value)}{spread}{' †' if cell.suspect else ''} ({signed(difference, self.count)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model on one split of one data set.
+
+    Attributes:
+      run: where it comes from.
+      name: name of the run, with what sets this row apart from the run's others.
+      dataset: title of the data set, its name where the title is not known; empty where the run was not attacked.
+      split: its split; empty likewise.
+      entries: what was measured, by column.
+      target: what the run is to reproduce; None for nothing.
+    """
+
+    run: Run
+    name: str
+    dataset: str
+    split: str
+    entries: Mapping[Key, Entry]
+    target: Target | None
+
+    @property
+    def defense(self) -> str:
+        """The defense as the training was told; empty where the training was not given."""
+        return plain(self.run.option("defense")) if self.run.train else ""
+
+    @property
+    def model(self) -> str:
+        """The architecture as the training was told; empty where the training was not given."""
+        return plain(self.run.option("model")) if self.run.train else ""
+
+    @property
+    def attacked(self) -> list[Entry]:
+        """The entries of attacks, without the clean one."""
+        return [entry for (attack, _), entry in self.entries.items() if attack != CLEAN]
+
+    @property
+    def bounded(self) -> list[Entry]:
+        """The entries of attacks that keep to a given size; what the others leave is near 0 by construction."""
+        return [entry for entry in self.attacked if not minimal(entry.summary.first)]

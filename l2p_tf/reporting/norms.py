@@ -1,0 +1,150 @@
+"""How large perturbations are that attacks of smallest norm need."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from l2p_tf.evaluation.records import CLEAN, Record, Summary, summarize
+from l2p_tf.reporting.arrays import read_arrays
+from l2p_tf.reporting.runs import Evaluation, Run
+from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent
+from l2p_tf.reporting.text import DASH, minimal, norm_name, percent, plain, strength
+
+_CAPTION = (
+    "Attacks that look for the smallest perturbation that succeeds: a larger one means a more robust model. Over the "
+    "images that were classified correctly when clean and on which the attack succeeded (on at least half of the "
+    "draws, where a model is randomized); all repeats together. Success is a share of the images classified correctly "
+    "when clean. Pixels lie in [0, 1]; the mean, \N{GREEK SMALL LETTER RHO}, is of the norm itself, not of its ratio to "
+    "the norm of the image."
+)
+_NORMS = ("l0", "l2", "linf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Perturbations that one attack found on one model.
+
+    Attributes:
+      tried: images classified correctly when clean, over all repeats.
+      succeeded: on how many of them the attack succeeded.
+      mean: of the norm over the latter; None where there are none.
+      median: likewise.
+      mean_linf: mean of the largest change of a pixel; None likewise.
+    """
+
+    tried: int
+    succeeded: int
+    mean: float | None
+    median: float | None
+    mean_linf: float | None
+
+    @property
+    def rate(self) -> float | None:
+        """Share of the images tried on which the attack succeeded; None where none was tried."""
+        return self.succeeded / self.tried if self.tried else None
+
+
+def section(runs: Sequence[Run]) -> Section | None:
+    """A row for each attack of smallest norm on each run; None where there is none.
+
+    Raises:
+      UserError: the arrays of such an attack cannot be read.
+    """
+    rows, lines = [], []
+    for run in runs:
+        for evaluation, summary in _summaries(run):
+            sizes = sizes_of(evaluation, summary.records)
+            name = run.name if evaluation.which == "best" else f"{run.name} ({plain(evaluation.which)})"
+            rows.append(_row(run, name, summary.first, sizes))
+            lines.append(_line(name, summary.first, sizes, len(summary.records)))
+    if not rows:
+        return None
+    heads = (
+        Head("Run", figures=False), Head("Attack", figures=False), Head("Success", "% of images"), Head("Norm"),
+        Head("Mean, \N{GREEK SMALL LETTER RHO}"), Head("Median"), Head("Mean L∞", "of L2 attacks"),
+    )  # fmt: skip
+    return Section("norms", "Size of perturbations", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines))
+
+
+def sizes_of(evaluation: Evaluation, records: Sequence[Record]) -> Sizes:
+    """The perturbations of an attack, all its repeats together.
+
+    Args:
+      evaluation: where the records come from.
+      records: the repeats, of one attack with a norm.
+
+    Raises:
+      UserError: their arrays cannot be read.
+    """
+    norm = str(records[0].norm)
+    cleans = {record.repeat: record for record in evaluation.records if record.attack == CLEAN}
+    tried, found = 0, []
+    for record in records:
+        arrays = read_arrays(evaluation, record, "success", *dict.fromkeys((norm, "linf")))
+        # Each repeat of a randomized model has draws of its own, on the clean images too.
+        clean = cleans.get(record.repeat) or next(iter(cleans.values()))
+        right = read_arrays(evaluation, clean, "correct")["correct"].astype(bool)
+        tried += int(right.sum())
+        kept = right & (arrays["success"] >= 0.5)
+        found.append(np.stack([arrays[norm][kept], arrays["linf"][kept]]).astype(np.float64))
+    sizes, largest = np.concatenate(found, axis=1)
+    if not sizes.size:
+        return Sizes(tried, 0, None, None, None)
+    return Sizes(tried, sizes.size, float(sizes.mean()), float(np.median(sizes)), float(largest.mean()))
+
+
+def _summaries(run: Run) -> list[tuple[Evaluation, Summary]]:
+    """The attacks of smallest norm on a run; of several evaluations under one that on the most images."""
+    found: dict[tuple[str, ...], tuple[Evaluation, Summary]] = {}
+    for evaluation in run.evaluations:
+        for summary in summarize(_records(evaluation)):
+            first = summary.first
+            what = (evaluation.which, first.dataset, first.split, first.attack, first.backend)
+            kept = found.get(what)
+            if kept is None or (first.count, len(summary.records)) > (kept[1].first.count, len(kept[1].records)):
+                found[what] = evaluation, summary
+    return list(found.values())
+
+
+def _records(evaluation: Evaluation) -> list[Record]:
+    """The records there are sizes for: with arrays, and with a clean record to tell what was right before."""
+    if evaluation.artifact is None or not any(record.attack == CLEAN for record in evaluation.records):
+        return []
+    return [r for r in evaluation.records if minimal(r) and r.source is None and r.norm in _NORMS]
+
+
+def _row(run: Run, name: str, first: Record, sizes: Sizes) -> tuple[Field, ...]:
+    rate = DASH if sizes.rate is None else percent(sizes.rate, sizes.tried)
+    return (
+        Field(name, (f"{run.title_of(first.dataset)}, {plain(first.split)}",)),
+        Field(plain(first.label), (strength(first),)),
+        Field(rate, (f"{sizes.succeeded:,} of {sizes.tried:,}",)),
+        Field(norm_name(first.norm)),
+        _size(sizes.mean, first.norm == "linf"),
+        _size(sizes.median, first.norm == "linf"),
+        _size(sizes.mean_linf, True) if first.norm == "l2" else Field(""),
+    )
+
+
+def _size(value: float | None, levels: bool) -> Field:
+    """A size to four digits; changes of a pixel also in gray levels, in which radii are given."""
+    if value is None:
+        return NOTHING
+    return Field(f"{value:.4g}", (f"{255 * value:.3g}/255",) if levels else ())
+
+
+def _line(name: str, first: Record, sizes: Sizes, repeats: int) -> dict[str, object]:
+    linf = sizes.mean_linf if first.norm == "l2" else None
+    return {
+        "run": name, "dataset": first.dataset, "split": first.split, "attack": first.attack, "norm": first.norm,
+        "steps": first.steps, "restarts": first.restarts, "draws": first.draws, "backend": first.backend,
+        "repeats": repeats, "tried": sizes.tried, "succeeded": sizes.succeeded, "success": in_percent(sizes.rate),
+        "mean": _rounded(sizes.mean), "median": _rounded(sizes.median), "mean_linf": _rounded(linf),
+    }  # fmt: skip
+
+
+def _rounded(value: float | None) -> float | str:
+    return "" if value is None else float(f"{value:.6g}")

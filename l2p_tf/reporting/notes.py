@@ -1,0 +1,58 @@
+"""What must be known with the figures of a comparison: warnings and notes, a sentence each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from l2p_tf.reporting.entries import Row
+from l2p_tf.reporting.text import backend_name, listed, percent, plain
+
+
+def without_eot(row: Row) -> str | None:
+    """The warning for a randomized model whose noise no attack averaged away."""
+    records = [record for entry in row.attacked for record in entry.summary.records if record.randomized]
+    if not records or any(record.draws > 1 for record in records):
+        return None
+    # An attack that sees scores only, such as a random search, has no gradients it could average.
+    what = "gradients" if any(record.gradients for record in records) else "scores"
+    return (
+        f"{row.name} is randomized, and no attack on it averaged its {what} over draws of the noise (EOT). "
+        "Its accuracy under attack may be overstated."
+    )
+
+
+def targeted(rows: Sequence[Row]) -> list[str]:
+    """How often each targeted attack hit its target: it may miss that and still be misclassified."""
+    found = []
+    for row in rows:
+        for entry in row.attacked:
+            records, first = entry.summary.records, entry.summary.first
+            if all(record.reached == record.count - record.correct for record in records):
+                continue
+            reached = statistics.fmean(record.reached for record in records)
+            share = f"{reached:,.6g} of {entry.count:,} images ({percent(reached / entry.count, entry.count)}%"
+            share += f", mean of {len(records)} repeats)" if len(records) > 1 else ")"
+            backend = "" if first.backend == "l2p_tf" else f" ({backend_name(first.backend)})"
+            found.append(
+                f"{plain(first.label)}{backend} on {row.name} is targeted: it reached its target class on {share}. "
+                "The accuracy is still the share classified correctly."
+            )
+    return found
+
+
+def of_published(rows: Sequence[Row]) -> list[str]:
+    """Which of the settings to be reproduced were not measured, and why a printed number is suspect."""
+    notes: list[str] = []
+    for row in rows:
+        if not row.target:
+            continue
+        cells = [entry.published for entry in row.entries.values() if entry.published]
+        missing = row.target.missing({cell.metric for cell in cells})
+        if missing:
+            notes.append(
+                f"{row.name} is to reproduce {row.target.title}. The paper's setting was not measured here for: "
+                f"{listed(missing)}, on {row.target.dataset} ({row.target.split})."
+            )
+        notes += [f"† suspect: {row.target.reasons[c.reason]}." for c in cells if c.suspect and c.reason]
+    return list(dict.fromkeys(notes))

@@ -1,0 +1,127 @@
+"""How examples made on one model fare on another: a matrix per attack, sources by targets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from l2p_tf.evaluation.records import Record, Summary, summarize
+from l2p_tf.reporting.runs import Evaluation, Run
+from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent
+from l2p_tf.reporting.text import interval, percent, plain, strength
+
+_TITLE = "Transfer of adversarial examples"
+_JOINT = "+"
+WHITE_BOX, PARTLY = "white-box", "part of the source"
+_NOTE = (
+    "A row is the model that examples were made on, a column the model that they were shown to. Each cell is a robust "
+    "accuracy in percent, ± its standard deviation over repeats where there are several; below it the 95% interval and "
+    f"the number of images n. Marked {WHITE_BOX}: made on the target itself. Where several models joined by {_JOINT} "
+    f"are the source, the target may be one of them: {PARTLY}."
+)
+_WHERE = 1
+_Matrix = dict[tuple[str, str], tuple[Summary, str]]
+
+
+def section(runs: Sequence[Run]) -> Section | None:
+    """A matrix for each attack of each transfer stage; None where nothing was transferred."""
+    names = {run.key: run.name for run in runs}
+    matrices: dict[tuple[str, ...], _Matrix] = {}
+    titles: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for run in runs:
+        for evaluation in run.evaluations:
+            for summary in summarize(r for r in evaluation.records if r.source is not None):
+                first = summary.first
+                stage = evaluation.artifact.fingerprint if evaluation.artifact else ""
+                place = (stage, evaluation.which, first.dataset, first.split, first.attack, first.backend)
+                cells = matrices.setdefault(place, {})
+                cells[_source(evaluation, first, names), run.name] = summary, _relation(evaluation, first)
+                titles[place] = _titles(run, evaluation, first)
+    if not matrices:
+        return None
+    sheets = [_sheet(title, titles[place][_WHERE], matrices[place]) for place, title in _distinct(titles).items()]
+    lines = [_line(source, target, *cell) for cells in matrices.values() for (source, target), cell in cells.items()]
+    return Section("transfer", _TITLE, tuple(sheets), tuple(lines), _NOTE)
+
+
+def _parts(evaluation: Evaluation, source: str) -> list[str]:
+    """The runs that a source is joined from; a name that is known as it stands is a single one, whatever is in it."""
+    known = evaluation.key_of(source) != source
+    return [source] if known else source.split(_JOINT)
+
+
+def _source(evaluation: Evaluation, record: Record, names: Mapping[str, str]) -> str:
+    """How the report calls the source of a record."""
+    parts = _parts(evaluation, record.source or "")
+    return f" {_JOINT} ".join(names.get(evaluation.key_of(part)) or plain(part) for part in parts)
+
+
+def _relation(evaluation: Evaluation, record: Record) -> str:
+    """What the source has of the target: it is the target, the target is part of it, or nothing (empty)."""
+    if record.source == record.model:
+        return WHITE_BOX
+    return PARTLY if record.model in _parts(evaluation, record.source or "") else ""
+
+
+def _titles(run: Run, evaluation: Evaluation, record: Record) -> tuple[str, ...]:
+    """What may tell one matrix from another, the most telling first."""
+    where = f"{run.title_of(record.dataset)}, {plain(record.split)}"
+    weights = "" if evaluation.which == "best" else f"{plain(evaluation.which)} weights"
+    folder = plain(evaluation.artifact.path) if evaluation.artifact else ""
+    return plain(record.label), where, strength(record), weights, plain(record.attack), folder
+
+
+def _distinct(titles: Mapping[tuple[str, ...], tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """The first part of each title, with those of the others in which some title differs from one of the same name."""
+    found = {}
+    for place, title in titles.items():
+        same = [other for other in titles.values() if other[0] == title[0]]
+        told = [part for i, part in enumerate(title) if i and part and len({other[i] for other in same}) > 1]
+        found[place] = f"{title[0]} ({'; '.join(told)})" if told else title[0]
+    return found
+
+
+def _sheet(title: str, where: str, cells: _Matrix) -> Sheet:
+    # Targets that are sources themselves come first and in the sources' order, so that the diagonal is one.
+    sources = list(dict.fromkeys(source for source, _ in cells))
+    targets = sorted(dict.fromkeys(target for _, target in cells), key=lambda target: _rank(sources, target))
+    sources = sorted(sources, key=lambda source: _rank(targets, source))
+    first = next(iter(cells.values()))[0].first
+    allowed = strength(first)
+    caption = f"{allowed[:1].upper()}{allowed[1:]}. Source by target, on {where}. Robust accuracy in percent."
+    rows = [(Field(s), *(_field(*cells[s, t]) if (s, t) in cells else NOTHING for t in targets)) for s in sources]
+    heads = (Head("Source", "by target", figures=False), *(Head(target) for target in targets))
+    return Sheet(title, caption, heads, tuple(rows))
+
+
+def _rank(order: Sequence[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def _field(summary: Summary, relation: str) -> Field:
+    count, records = summary.first.count, summary.records
+    spread = "" if summary.spread is None else f" ± {percent(summary.spread, count)}"
+    below = [interval(summary.low, summary.high, count), f"n = {count:,}"]
+    if len(records) > 1:
+        below[-1] += f", {len(records)} repeats"
+    if any(record.reached != record.count - record.correct for record in records):
+        below.append(f"target class reached {percent(_reached(summary), count)}%")
+    if relation:
+        below.append(relation)
+    return Field(percent(summary.accuracy, count) + spread, tuple(below), relation == WHITE_BOX)
+
+
+def _reached(summary: Summary) -> float:
+    return statistics.fmean(record.reached / record.count for record in summary.records)
+
+
+def _line(source: str, target: str, summary: Summary, relation: str) -> dict[str, object]:
+    first = summary.first
+    return {
+        "source": source, "target": target, "white_box": str(relation == WHITE_BOX).lower(),
+        "dataset": first.dataset, "split": first.split, "attack": first.attack, "norm": first.norm,
+        "epsilon": first.epsilon, "steps": first.steps, "restarts": first.restarts, "draws": first.draws,
+        "backend": first.backend, "repeats": len(summary.records), "count": first.count,
+        "accuracy": in_percent(summary.accuracy), "low": in_percent(summary.low), "high": in_percent(summary.high),
+        "spread": in_percent(summary.spread), "reached": in_percent(_reached(summary)),
+    }  # fmt: skip
