@@ -27,17 +27,12 @@ def main(_argv: list[str]) -> None:
     sources = settings.transfer_sources(settings.trained_names())
     if sources:
         names = dict.fromkeys(name for source in sources for name in source.split("+"))
-        records = settings.transfer(sources, {n: settings.trained(n) for n in names}, settings.made_data())
+        settings.transfer(sources, {name: settings.trained(name) for name in names}, settings.made_data())
+        settings.show_tables([settings.run_dir() / "transfer"], list(names))
     else:
         name = settings.run_name()
-        run = settings.trained(name)
-        records = settings.attack(name, run, settings.made_data())
-
-    from rich.console import Console
-
-    from l2p_tf.reporting.tables import console_table
-
-    Console().print(console_table(records))
+        settings.attack(name, settings.trained(name), settings.made_data())
+        settings.show_tables(settings.attack_folders(name), [name])
 
 
 if __name__ == "__main__":

@@ -315,6 +315,27 @@ def check_attacks() -> None:
         backend(name, options.attacks)
 
 
+def attack_folder(name: str, backend: str) -> pathlib.Path:
+    """Where the attacks of a backend on a run go."""
+    return run_dir() / name / ("attack" if backend == "l2p_tf" else f"attack_{backend}")
+
+
+def attack_folders(name: str) -> list[pathlib.Path]:
+    """What --backend makes of a run."""
+    return [attack_folder(name, backend) for backend in backends()]
+
+
+def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
+    """Prints the tables of finished attack or transfer stages of some runs."""
+    from rich.console import Console
+
+    from l2p_tf.reporting.runs import find, gather
+    from l2p_tf.reporting.tables import comparison
+
+    trained_runs = [run_dir() / name / "train" for name in names]
+    comparison(gather(find([*folders, *trained_runs]))).to_console(Console())
+
+
 def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
     """Attacks one run by every backend, or finds it done; returns its records."""
     import dataclasses
@@ -327,7 +348,7 @@ def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
     for whose in backends():
         options = evaluation_options()
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
-        output = run_dir() / name / ("attack" if whose == "l2p_tf" else f"attack_{whose}")
+        output = attack_folder(name, whose)
         found = output.exists()
         records += attack_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
         common.say(f"{name}: attacked{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")

@@ -25,7 +25,7 @@ from l2p_tf.evaluation.records import CLEAN, Record, wilson_interval, write_reco
 from l2p_tf.reporting import gallery, plots, published, report, svg, text, words
 from l2p_tf.reporting.history import read_history
 from l2p_tf.reporting.runs import find, from_records, gather
-from l2p_tf.reporting.tables import comparison, console_table
+from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
 EVIL = "<script>alert('$x^2$ & \"q\"')</script>"
@@ -485,7 +485,6 @@ def test_markdown_has_as_many_cells_as_columns_and_escapes_markup():
 def test_the_console_table_prints_names_as_they_are():
     records = make_records("[bold red]run[/]\x1b[31m", randomized=True, repeats=2)
     console = Console(file=io.StringIO(), width=160, color_system=None)
-    console.print(console_table(records))
     comparison(from_records(records)).to_console(console)
     shown = console.file.getvalue()
     assert "[bold red]run[/] [31m" in shown

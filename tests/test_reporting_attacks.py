@@ -17,7 +17,7 @@ from l2p_tf.evaluation.records import CLEAN, wilson_interval, write_records
 from l2p_tf.reporting import backends, norms, plots, report, text, transfer, words
 from l2p_tf.reporting.arrays import read_arrays
 from l2p_tf.reporting.runs import find, from_records, gather
-from l2p_tf.reporting.tables import comparison, console_table
+from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
 PGD = ("pgd", "PGD-20", "linf", 8 / 255, 20, 1)
@@ -118,8 +118,12 @@ def runs_of(root):
 
 def printed(shown, width=200):
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(shown)
+    shown.to_console(console) if hasattr(shown, "to_console") else console.print(shown)
     return console.file.getvalue()
+
+
+def table_of(records):
+    return comparison(from_records(records))
 
 
 def lines_of(section):
@@ -165,8 +169,8 @@ def test_targeted_attacks_say_how_often_they_hit():
         "PGD-20 next on a is targeted: it reached its target class on 36 of 360 images (10.0%). "
         "The accuracy is still the share classified correctly."
     ]
-    assert "36 of 360 images" in " ".join(printed(console_table(records)).split())
-    assert "targeted" not in printed(console_table(records[:2]))
+    assert "36 of 360 images" in " ".join(printed(table_of(records)).split())
+    assert "targeted" not in printed(table_of(records[:2]))
 
 
 def test_targeted_attacks_on_randomized_models_are_averaged():
@@ -218,7 +222,7 @@ def test_plain_results_have_no_further_tables():
     table = comparison(from_records(make_records("a") + make_records("b")))
     assert table.sections == ()
     assert transfer.section([]) is norms.section([]) is backends.section([]) is None
-    assert console_table(make_records("a")).columns[0].header == "run"
+    assert table.to_rich().columns[0].header == "attack"
 
 
 # Transfer.
@@ -351,13 +355,13 @@ def test_the_csv_of_a_transfer_has_a_line_per_cell(tmp_path):
 
 
 def test_the_console_of_a_transfer_stage_shows_the_matrix():
-    shown = printed(console_table(transferred(MATRIX)))
+    shown = printed(table_of(transferred(MATRIX)))
     assert "PGD-20" in shown
     assert "white-box" in shown
-    both = printed(console_table(transferred(MATRIX) + make_records("a")))
+    both = printed(table_of(transferred(MATRIX) + make_records("a")))
     assert "Accuracy in percent" in both
     assert "white-box" in both
-    assert printed(console_table([])).strip() == ""
+    assert printed(table_of([])).strip() == ""
 
 
 # Size of perturbations.
@@ -585,6 +589,6 @@ def test_everything_from_outside_is_escaped(tmp_path):
 
 def test_the_console_prints_names_as_they_are():
     name = "[bold red]run[/]\x1b[31m"
-    shown = printed(console_table(transferred({(name, name): 1, (f"{name}+x", name): 1})))
+    shown = printed(table_of(transferred({(name, name): 1, (f"{name}+x", name): 1})))
     assert "[bold red]run[/] [31m + x" in shown
     assert "\x1b" not in shown

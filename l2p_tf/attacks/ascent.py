@@ -48,8 +48,9 @@ class Ascent(Loop):
         parts += [f"to {self.target}"] if self.strict else []
         return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
 
-    def cost(self, draws: int) -> tuple[int, int]:
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A gradient per draw."""
+        del classes
         return draws, draws
 
     def begin(self, case: Case) -> State:

@@ -18,6 +18,9 @@ from l2p_tf.loops import repeat
 from l2p_tf.registry import Options, Registry, spec_of
 from l2p_tf.types import Norm, UserError
 
+_CLASSES = 10
+"""As many are taken for granted where only an estimate is wanted."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Attack(Options, abc.ABC):
@@ -183,13 +186,13 @@ class Loop(Member):
         """The state after step `i`, from 0. Examples that were done before are put back as they were."""
 
     @abc.abstractmethod
-    def cost(self, draws: int) -> tuple[int, int]:
-        """Backward and forward passes per image and step, where `draws` of its draws are real ones."""
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
+        """Backward and forward passes per image and step, with so many real draws, on so many classes."""
 
     @property
     def work(self) -> float:
         """All steps."""
-        return float(self.iterations * sum(self.cost(int(getattr(self, "draws", 1)))) or 1)
+        return float(self.iterations * sum(self.cost(int(getattr(self, "draws", 1)), _CLASSES)) or 1)
 
     def numbers(self) -> dict[str, float]:
         """The values of `NUMBERS`, resolved."""
@@ -216,7 +219,8 @@ class Loop(Member):
 
         The state holds, besides the attack's own, `done`, and the passes used so far: `gradients` and `forwards`.
         """
-        gradients, forwards = self.cost(case.draws(int(getattr(self, "draws", 1))))
+        classes = int(case.model.output_shape[-1])
+        gradients, forwards = self.cost(case.draws(int(getattr(self, "draws", 1))), classes)
         ends = case.certain or self.MINIMAL
 
         def one(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:

@@ -53,8 +53,9 @@ class CarliniWagner(Loop):
         """Steps at most; every example goes on to its next c when it is done with one."""
         return self.steps * self.binary_search_steps
 
-    def cost(self, draws: int) -> tuple[int, int]:
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A gradient per draw."""
+        del classes
         return draws, draws
 
     def begin(self, case: Case) -> State:

@@ -38,9 +38,9 @@ class DeepFool(Loop):
         parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
         return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
 
-    def cost(self, draws: int) -> tuple[int, int]:
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A gradient for every other class."""
-        others = self.candidates - 1
+        others = min(self.candidates, classes) - 1
         return others * draws, 1 if draws == 1 else 1 + draws + others * draws
 
     def begin(self, case: Case) -> State:
@@ -58,7 +58,8 @@ class DeepFool(Loop):
 
         difference, gradient, share, classes = nearest(case, x, picked, self.norm, self.draws)
         done = share > 0.5
-        distance = (tf.abs(difference) + 1e-4) / (dual(gradient, self.norm) + 1e-8)
+        # A little farther than to the boundary, which rounding would otherwise miss.
+        distance = tf.abs(difference) / (dual(gradient, self.norm) + 1e-8) + 1e-4
         if self.norm is Norm.LINF:
             direction = tf.sign(gradient)
         else:

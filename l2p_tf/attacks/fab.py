@@ -58,10 +58,10 @@ class FAB(Loop):
     def check(self, model: keras.Model) -> None:
         """Nothing is asked of the model."""
 
-    def cost(self, draws: int) -> tuple[int, int]:
-        """A gradient for every class compared (ten classes are taken for granted), and a look where it led."""
-        classes = 1 if self.aims else 9
-        return classes * draws, (1 if draws == 1 else 1 + draws + classes * draws) + draws
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
+        """A gradient for every class compared, and a look where it led."""
+        others = 1 if self.aims else classes - 1
+        return others * draws, (1 if draws == 1 else 1 + draws + others * draws) + draws
 
     def begin(self, case: Case) -> State:
         """At the image; later starts in half the ball around it."""

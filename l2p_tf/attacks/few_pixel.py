@@ -48,8 +48,9 @@ class FewPixel(Loop):
         """The first population, and every generation after it."""
         return self.generations + 1
 
-    def cost(self, draws: int) -> tuple[int, int]:
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A look at every candidate."""
+        del classes
         return 0, self.population * draws
 
     def begin(self, case: Case) -> State:

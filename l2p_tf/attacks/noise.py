@@ -36,9 +36,9 @@ class Noise(Loop):
         """None: what it begins with is what it gives."""
         return 0
 
-    def cost(self, draws: int) -> tuple[int, int]:
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """Nothing."""
-        del draws
+        del draws, classes
         return 0, 0
 
     def begin(self, case: Case) -> State:

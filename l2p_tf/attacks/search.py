@@ -111,7 +111,7 @@ class Search:
         All batches take a chunk of steps, then those who are done leave, and the rest fill fewer batches.
         """
         key = f"{number:02d}-{start:03d}"
-        saved = self.journal.load(key) if self.journal else None
+        saved = None if self.journal is None else self.journal.load(key)
         if saved is None:
             state = self._begin(attack, number, start, rows)
             packed, i, reached = np.arange(len(rows)), 0, 0
@@ -143,7 +143,7 @@ class Search:
         return state["adversarial"]
 
     def _save(self, key: str, state: dict[str, np.ndarray], packed: np.ndarray, i: int, batch: int) -> None:
-        if self.journal:
+        if self.journal is not None:
             arrays = {f"state_{name}": value for name, value in state.items()}
             self.journal.save(key, {"packed": packed, "position": np.array([i, batch]), **arrays})
 

@@ -46,8 +46,9 @@ class SPSA(Loop):
         parts += [f"to {self.target}"] if self.strict else []
         return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
 
-    def cost(self, draws: int) -> tuple[int, int]:
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """Two looks a direction, and one at where it is."""
+        del classes
         return 0, (2 * self.samples + 1) * draws
 
     def begin(self, case: Case) -> State:

@@ -56,8 +56,9 @@ class ZOO(Loop):
         """Steps for all values of c."""
         return self.steps * self.binary_search_steps
 
-    def cost(self, draws: int) -> tuple[int, int]:
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """Two looks a coordinate, and one at where it is."""
+        del classes
         return 0, (2 * self.coordinates + 1) * draws
 
     def begin(self, case: Case) -> State:

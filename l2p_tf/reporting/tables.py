@@ -13,7 +13,7 @@ from l2p_tf.evaluation.records import CLEAN, Record, summarize
 from l2p_tf.reporting import backends, norms, notes, published, transfer
 from l2p_tf.reporting.entries import Column, Entry, Key, Row
 from l2p_tf.reporting.published import Target
-from l2p_tf.reporting.runs import Run, from_records
+from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import Section, in_percent, to_csv
 from l2p_tf.reporting.text import DASH, backend_name, escape_markdown, minimal, plain, strength
 
@@ -66,14 +66,15 @@ class Table:
         return to_csv(_CSV, [_csv_fields(row, entry) for row, entry in found if entry])
 
     def to_rich(self) -> rich.table.Table:
-        """The table for a console."""
+        """The table for a console: a row for each attack, as there are more attacks than runs, and lines are short."""
         shown = rich.table.Table(title="Accuracy in percent (95% interval)", title_justify="left")
-        shown.add_column("run", overflow="fold")
-        for column in self.columns:
-            shown.add_column(Text(f"{column.label}\n{column.detail}"), justify="right")
+        shown.add_column("attack", overflow="fold")
         for row in self.rows:
-            cells = [_console(row.entries.get(column.key)) for column in self.columns]
-            shown.add_row(Text(row.name), *(Text(cell) for cell in cells))
+            shown.add_column(Text(row.name), justify="right")
+        for column in self.columns:
+            head = Text(column.label)
+            head.append(f"\n{column.detail}", style="dim")
+            shown.add_row(head, *(Text(_console(row.entries.get(column.key))) for row in self.rows))
         return shown
 
     def to_console(self, console: rich.console.Console) -> None:
@@ -116,24 +117,6 @@ def comparison(runs: Sequence[Run]) -> Table:
     sections = [section for find in (norms.section, transfer.section, backends.section) if (section := find(runs))]
     met = [run.name for run in runs if run.records and all(record.source is not None for record in run.records)]
     return Table(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met))
-
-
-def console_table(records: Iterable[Record]) -> rich.table.Table:
-    """The tables of bare records for a console: what an attack stage, or a transfer stage, prints at its end.
-
-    Without the sizes of perturbations and the comparison of backends, which are made from the arrays beside the records.
-    """
-    table = comparison(from_records(records))
-    shown = [table.to_rich()] if table.rows else []
-    if shown and (hits := notes.targeted(table.rows)):
-        shown[0].caption, shown[0].caption_justify = Text("\n".join(hits)), "left"
-    shown += [sheet for section in table.sections for sheet in section.to_rich()]
-    if len(shown) == 1:
-        return shown[0]
-    grid = rich.table.Table.grid()
-    for one in shown:
-        grid.add_row(one)
-    return grid
 
 
 def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
@@ -202,14 +185,15 @@ def _csv_fields(row: Row, entry: Entry) -> dict[str, object]:
 
 
 def _console(entry: Entry | None) -> str:
-    if entry is None:
-        return DASH
-    paper = f"\npublished {entry.comparison}" if entry.comparison else ""
-    return f"{entry.mean}\n({entry.interval})\nn = {entry.count:,}{paper}"
+    return "\n".join([DASH] if entry is None else [f"{entry.mean} ({entry.interval})", *_behind(entry)])
 
 
 def _markdown(entry: Entry | None) -> str:
-    return _console(entry).replace("\n", "<br>")
+    return DASH if entry is None else "<br>".join([entry.mean, f"({entry.interval})", *_behind(entry)])
+
+
+def _behind(entry: Entry) -> list[str]:
+    return [f"n = {entry.count:,}", *([f"published {entry.comparison}"] if entry.comparison else [])]
 
 
 def _line(cells: Iterable[str]) -> str:
