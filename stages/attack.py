@@ -13,7 +13,7 @@ stopped.
 
 from __future__ import annotations
 
-from stages import common, settings
+from stages import calls, common, settings
 
 settings.show("attack")
 settings.show_flags("name", "defense", "data")
@@ -24,15 +24,15 @@ def main(_argv: list[str]) -> None:
         return
     settings.start()
     settings.check_attacks()
-    sources = settings.transfer_sources(settings.trained_names())
+    sources = settings.transfer_sources(calls.trained_names())
     if sources:
         names = dict.fromkeys(name for source in sources for name in source.split("+"))
-        settings.transfer(sources, {name: settings.trained(name) for name in names}, settings.made_data())
-        settings.show_tables([settings.run_dir() / "transfer"], list(names))
+        calls.transfer(sources, {name: calls.trained(name) for name in names}, calls.made_data())
+        calls.show_tables([settings.run_dir() / "transfer"], list(names))
     else:
         name = settings.run_name()
-        settings.attack(name, settings.trained(name), settings.made_data())
-        settings.show_tables(settings.attack_folders(name), [name])
+        calls.attack(name, calls.trained(name), calls.made_data())
+        calls.show_tables(calls.attack_folders(name), [name])
 
 
 if __name__ == "__main__":

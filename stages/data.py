@@ -9,7 +9,7 @@ Makes RUN_DIR/data.
 
 from __future__ import annotations
 
-from stages import common, settings
+from stages import calls, common, settings
 
 settings.show("data")
 
@@ -17,7 +17,7 @@ settings.show("data")
 def main(_: list[str]) -> None:
     if settings.asked_for_help():
         return
-    common.say(f"in {str(settings.data().artifact.path)!r}")
+    common.say(f"in {str(calls.data().artifact.path)!r}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ comes out. Answers of a randomised model are averaged over --export_draws draws 
 
 from __future__ import annotations
 
-from stages import common, settings
+from stages import calls, common, settings
 
 settings.show("export")
 settings.show_flags("name", "defense", "data", "which")
@@ -18,8 +18,8 @@ def main(_argv: list[str]) -> None:
     if settings.asked_for_help():
         return
     name = settings.run_name()
-    run = settings.trained(name)
-    settings.export(name, run, settings.made_data())
+    run = calls.trained(name)
+    calls.export(name, run, calls.made_data())
 
 
 if __name__ == "__main__":

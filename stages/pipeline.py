@@ -9,7 +9,7 @@ all are trained with the same flags on the same data, attacked alike and set sid
 from __future__ import annotations
 
 from l2p_tf.types import UserError
-from stages import common, settings
+from stages import calls, common, settings
 
 settings.show("data", "train", "attack", "export", "report")
 
@@ -30,17 +30,17 @@ def main(_: list[str]) -> None:
     unknown = sorted({name for source in sources for name in source.split("+")} - set(named))
     if unknown:
         raise UserError(f"`--transfer` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
-    images = settings.data()
+    images = calls.data()
     runs = {}
     for name, defense in named.items():
-        runs[name] = run = settings.train(name, defense, images)
-        settings.attack(name, run, images)
+        runs[name] = run = calls.train(name, defense, images)
+        calls.attack(name, run, images)
         if name in wanted or "all" in wanted:
-            settings.export(name, run, images)
+            calls.export(name, run, images)
     if sources:
-        settings.transfer(sources, runs, images)
+        calls.transfer(sources, runs, images)
     # It follows from the rest, which may have grown since the last report.
-    settings.report([str(settings.run_dir()), *settings.FLAGS.runs], overwrite=True)
+    calls.report([str(settings.run_dir()), *settings.FLAGS.runs], overwrite=True)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ smallest perturbations), transfer.csv (sources against targets) and backends.csv
 
 from __future__ import annotations
 
-from stages import common, settings
+from stages import calls, common, settings
 
 settings.show("report")
 
 
 def main(_: list[str]) -> None:
     folders = [folder.strip() for folder in settings.FLAGS.runs if folder.strip()]
-    settings.report(folders or [str(settings.run_dir())], settings.FLAGS.overwrite)
+    calls.report(folders or [str(settings.run_dir())], settings.FLAGS.overwrite)
 
 
 if __name__ == "__main__":

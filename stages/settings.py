@@ -16,11 +16,8 @@ from l2p_tf.types import UserError
 from stages import common
 
 if TYPE_CHECKING:
-    from l2p_tf.artifacts import Artifact
-    from l2p_tf.data.store import ImageData
     from l2p_tf.defenses.base import Defense
     from l2p_tf.evaluation.evaluate import EvaluationOptions
-    from l2p_tf.evaluation.records import Record
     from l2p_tf.training.run import TrainOptions
 
 FLAGS = flags.FLAGS
@@ -149,37 +146,6 @@ def asked_for_help() -> bool:
     return bool(texts)
 
 
-def data() -> ImageData:
-    """The data artifact: --data, or RUN_DIR/data, made from --dataset where it is not there."""
-    from l2p_tf.data import DATASETS, DataInfo, ImageData, prepare
-
-    if FLAGS.data:
-        return ImageData.open(FLAGS.data)
-    artifact = prepare(
-        DATASETS.parse(common.require("dataset")),
-        run_dir() / "data",
-        data_dir=FLAGS.data_dir,
-        download=FLAGS.download,
-        seed=FLAGS.seed,
-        validation_share=FLAGS.validation_share,
-        overwrite=FLAGS.overwrite,
-        limit_train=FLAGS.limit_train,
-        limit_test=FLAGS.limit_test,
-        say=lambda text: common.say(f"data: {text}"),
-    )
-    opened = ImageData.open(artifact.path)
-    common.say(DataInfo.read(artifact.path / "info.json").summary())
-    return opened
-
-
-def made_data() -> ImageData:
-    """The data artifact as it is: --data or RUN_DIR/data; made from --dataset only where there is none."""
-    from l2p_tf.data import ImageData
-
-    made = run_dir() / "data"
-    return ImageData.open(made) if made.exists() and not FLAGS.data else data()
-
-
 def defenses() -> dict[str, Defense]:
     """The defences of --defense by the name of their run."""
     from l2p_tf.defenses import DEFENSES
@@ -244,43 +210,6 @@ def train_options(name: str, defense: Defense) -> TrainOptions:
     )
 
 
-def train(name: str, defense: Defense, images: ImageData) -> Artifact:
-    """Trains one run, or finds it done."""
-    from l2p_tf.training.run import train as train_it
-
-    output = run_dir() / name / "train"
-    found = output.exists()
-    artifact = train_it(
-        train_options(name, defense),
-        images,
-        output,
-        jit_compile=jit_compile(),
-        checkpoint_minutes=FLAGS.checkpoint_minutes,
-        overwrite=FLAGS.overwrite,
-    )
-    notes = artifact.manifest["notes"]
-    state = "up to date" if found and not FLAGS.overwrite else f"{notes['images_per_second']:.0f} images/s"
-    common.say(
-        f"{name}: trained, {notes['parameters']:,} parameters, best epoch {notes['best_epoch'] + 1} "
-        f"(validation {100 * notes['best_validation']:.1f}%), {state}; in {str(output)!r}"
-    )
-    return artifact
-
-
-def trained(name: str) -> Artifact:
-    """The finished training of a run."""
-    from l2p_tf import artifacts
-
-    return artifacts.read(run_dir() / name / "train", "train")
-
-
-def trained_names() -> list[str]:
-    """The runs in RUN_DIR whose training is finished."""
-    from l2p_tf import artifacts
-
-    return sorted(path.parent.parent.name for path in run_dir().glob(f"*/train/{artifacts.MANIFEST}"))
-
-
 def evaluation_options() -> EvaluationOptions:
     """What the flags say of an evaluation."""
     from l2p_tf.attacks import ATTACKS
@@ -315,93 +244,10 @@ def check_attacks() -> None:
         backend(name, options.attacks)
 
 
-def attack_folder(name: str, backend: str) -> pathlib.Path:
-    """Where the attacks of a backend on a run go."""
-    return run_dir() / name / ("attack" if backend == "l2p_tf" else f"attack_{backend}")
-
-
-def attack_folders(name: str) -> list[pathlib.Path]:
-    """What --backend makes of a run."""
-    return [attack_folder(name, backend) for backend in backends()]
-
-
-def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
-    """Prints the tables of finished attack or transfer stages of some runs."""
-    from rich.console import Console
-
-    from l2p_tf.reporting.runs import find, gather
-    from l2p_tf.reporting.tables import comparison
-
-    trained_runs = [run_dir() / name / "train" for name in names]
-    comparison(gather(find([*folders, *trained_runs]))).to_console(Console())
-
-
-def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
-    """Attacks one run by every backend, or finds it done; returns its records."""
-    import dataclasses
-
-    from l2p_tf.evaluation.cleverhans import backend
-    from l2p_tf.evaluation.evaluate import attack_artifact
-
-    check_attacks()
-    records = []
-    for whose in backends():
-        options = evaluation_options()
-        options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
-        output = attack_folder(name, whose)
-        found = output.exists()
-        records += attack_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
-        common.say(f"{name}: attacked{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
-    return records
-
-
 def transfer_sources(known: list[str]) -> list[str]:
     """--transfer, with `all` spelled out; `known` are the runs there are."""
     wanted = [name.strip() for name in FLAGS.transfer if name.strip()]
     return list(dict.fromkeys(name for part in wanted for name in (known if part == "all" else [part])))
-
-
-def transfer(sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
-    """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
-    from l2p_tf.evaluation.transfer import transfer_artifact
-
-    output = run_dir() / "transfer"
-    found = output.exists()
-    options = evaluation_options()
-    records = transfer_artifact(options, sources, runs, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
-    common.say(f"transfer: shown{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
-    return records
-
-
-def export(name: str, run: Artifact, images: ImageData) -> None:
-    """Exports one run, or finds it done."""
-    from l2p_tf.serving import SAVED_MODEL
-    from l2p_tf.serving import export as export_it
-
-    output = run_dir() / name / "export"
-    export_it(
-        run,
-        output,
-        which=FLAGS.which,
-        draws=FLAGS.export_draws,
-        class_names=images.info.class_names,
-        overwrite=FLAGS.overwrite,
-    )
-    common.say(f"{name}: exported; SavedModel in {str(output / SAVED_MODEL)!r}")
-
-
-def report(folders: list[str], overwrite: bool) -> None:
-    """Reports on everything finished in these folders."""
-    from rich.console import Console
-
-    from l2p_tf.reporting import report as reporting
-
-    made = reporting.make(folders, run_dir() / "report", FLAGS.title, seed=FLAGS.seed, overwrite=overwrite)
-    made.table.to_console(Console())
-    for path in made.left_out:
-        common.say(f"Left out, not finished: {str(path)!r}")
-    page = str(made.path / reporting.HTML)
-    common.say(f"Report: {page}" + ("" if made.made else " (up to date)"))
 
 
 def _checked_name() -> str:

@@ -10,7 +10,7 @@ in RUN_DIR/data, where --data does not name them.
 
 from __future__ import annotations
 
-from stages import common, settings
+from stages import calls, common, settings
 
 settings.show("data", "train")
 
@@ -20,7 +20,7 @@ def main(_: list[str]) -> None:
         return
     settings.start()
     name, defense = settings.one_run()
-    settings.train(name, defense, settings.data())
+    calls.train(name, defense, calls.data())
 
 
 if __name__ == "__main__":
