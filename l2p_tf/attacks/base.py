@@ -61,7 +61,7 @@ class Attack(Options, abc.ABC):
             "epsilon": getattr(self, "epsilon", None),
             "steps": int(getattr(self, "steps", 1)),
             "restarts": int(getattr(self, "restarts", 1)) * max(1, int(getattr(self, "target_classes", 0))),
-            "draws": int(getattr(self, "draws", 1)),
+            "draws": int(getattr(self, "draws", 1) or 1),
         }
 
     def __call__(
