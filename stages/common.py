@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,13 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
     the signal's number when interrupted. With L2P_TF_TRACEBACK=1 in the environment errors keep their traceback.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    def stop(number: int, frame: Any) -> None:
+        del frame
+        raise Interrupted(number, "stopped; run the same command to continue")
+
+    # A training has its own way to stop; the other stages keep what they have as they go.
+    signal.signal(signal.SIGTERM, stop)
 
     def guarded(arguments: list[str]) -> int:
         try:

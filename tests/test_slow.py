@@ -123,3 +123,55 @@ finally:
     sizes = [int(n) for n in done.stdout.splitlines()[-1].split()[1:]]
     assert len(sizes) == 60
     assert max(sizes[50:]) - max(sizes[8:16]) < 40, sizes
+
+
+def test_a_killed_attack_goes_on_within_itself(tmp_path):
+    flags = ["--dataset=digits", "--defense=none", "--deterministic", "--attack_batch_size=32", "--limit=64"]
+    model = ["--model=resnet_v1(depth=8, width=0.5)", "--epochs=3", "--limit_train=700"]
+    attack = ["--attacks=cw(steps=1500, binary_search_steps=9, abort_early=False); fgsm(epsilon=0.1)"]
+
+    def begin(stage, folder):
+        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [sys.executable, "-m", f"stages.{stage}", *flags, *model, *attack, f"--run_dir={folder}"]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def saved(parts):
+        """When the state of the running attack was last kept; 0 for never."""
+        return max((p.stat().st_mtime_ns for p in parts.glob("01-*+00-000.npz")), default=0)
+
+    def finish(process, status=0):
+        out, messages = process.communicate(timeout=600)
+        assert process.returncode == status, messages[-2000:]
+        return out.decode(), messages.decode()
+
+    finish(begin("train", tmp_path))
+    begun = time.monotonic()
+    finish(begin("attack", tmp_path))
+    whole_seconds = time.monotonic() - begun
+    folder = tmp_path / "none" / "attack"
+    whole = folder.rename(tmp_path / "whole")
+    parts = tmp_path / "none" / "attack.partial" / "parts"
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)):
+        process = begin("attack", tmp_path)
+        before = saved(parts)
+        while process.poll() is None and saved(parts) in (0, before):
+            time.sleep(0.05)
+        assert process.poll() is None, "The attack ended before anything of it was saved."
+        process.send_signal(number)
+        _, messages = finish(process, status)
+        if number == signal.SIGTERM:
+            assert "run the same command to continue" in messages
+            assert "Traceback" not in messages
+        assert saved(parts)
+    begun = time.monotonic()
+    finish(begin("attack", tmp_path))
+    assert time.monotonic() - begun < whole_seconds
+    assert not list(folder.rglob("parts"))
+    records = [json.loads((path / "results.json").read_text())["records"] for path in (whole, folder)]
+    for one, other in zip(*records, strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+        a, b = (np.load(path / one["arrays"]) for path in (whole, folder))
+        for key in a.files:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+    # The clock went on too.
+    assert records[1][1]["seconds"] > 0.5 * records[0][1]["seconds"]

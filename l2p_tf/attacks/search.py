@@ -24,7 +24,7 @@ SELECTION_DRAWS = 8
 """Draws on which what was found on a randomised model is compared, at least."""
 
 _WORTH_PACKING = 0.75
-_SAVE_SECONDS = 30.0
+_SAVE_SECONDS = 10.0
 _WORTH_SAVING_SECONDS = 2.0
 
 
