@@ -1,4 +1,4 @@
-"""Every attack on one device and on two replicas; prints, as JSON, how far they agree. Run by test_attacks.py."""
+"""Attacks, by name, on one device and on two replicas; prints, as JSON, how far they agree. Run by test_attacks.py."""
 
 import json
 import os
@@ -14,8 +14,6 @@ tf.config.set_logical_device_configuration(
 )
 from models_for_tests import images_and_labels, quick, smooth  # noqa: E402
 
-from l2p_tf.attacks import ATTACKS  # noqa: E402
-
 
 def main() -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -24,7 +22,7 @@ def main() -> None:
         two, noisy = smooth(), smooth(noise=0.3)
     images, labels = images_and_labels(13)
     found = {}
-    for name in ATTACKS.names():
+    for name in sys.argv[1:]:
         attack = quick(name)
         alone, shared = (attack(model, images, labels, seed=5, batch_size=8) for model in (one, two))
         # Sixteen times one image: with noise of their own, replicas answer differently.

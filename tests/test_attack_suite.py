@@ -126,7 +126,8 @@ def test_checkpoints_of_apgd_are_those_of_the_paper():
     windows = checkpoints(100)
     np.testing.assert_array_equal(np.flatnonzero(windows), [22, 41, 57, 70, 80, 87, 93, 99])
     np.testing.assert_array_equal(windows[windows > 0], [22, 19, 16, 13, 10, 7, 6, 6])
-    assert np.flatnonzero(checkpoints(5)).tolist() == [1, 2, 3, 4, 5]
+    assert np.flatnonzero(checkpoints(20)).tolist() == [5, 9, 12, 14, 16, 18, 19, 20]
+    assert np.flatnonzero(checkpoints(1)).tolist() == [1]
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -112,13 +113,14 @@ class APGD(Ascent):
 def checkpoints(steps: int) -> np.ndarray:
     """Per round from 0 to `steps`: how many steps the window has that ends there, and 0 where none ends.
 
-    The windows begin with 22% of the steps and become 3% shorter each time, down to 6% (Section 3.2 there).
+    Checkpoint j is at the step p_j times their number, rounded up: p is 0, 0.22, and then grows by what it last grew by
+    less 0.03, but by at least 0.06 (Section 3.2 there).
     """
     windows = np.zeros(steps + 1, np.float32)
-    window, least, less = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
-    at = window
-    while at <= steps:
-        windows[at] = window
-        window = max(window - less, least)
-        at += window
+    p, growth, last = 0.22, 0.22, 0
+    while (at := math.ceil(round(p * steps, 6))) <= steps:
+        # Of few steps, several checkpoints fall on one.
+        windows[at], last = max(windows[at], at - last), at
+        growth = max(growth - 0.03, 0.06)
+        p += growth
     return windows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -159,7 +160,7 @@ class Loop(Member):
     Class attributes:
       NUMBERS: options that reach the loop as tensors, so that another epsilon needs no new trace.
       HOST: options the compiled loop does not know at all.
-      CHUNK: steps between two looks at who still stands.
+      CHUNK: about how many steps lie between two looks at who still stands.
       SHAPED: wants to know the size of its batch in advance (`Case.most`), at the price of a trace for each.
     """
 
@@ -172,6 +173,11 @@ class Loop(Member):
     def iterations(self) -> int:
         """How often `step` is taken."""
         return int(getattr(self, "steps", 1))
+
+    @property
+    def chunk(self) -> int:
+        """How many steps lie between two looks at who still stands: all chunks are about alike."""
+        return math.ceil(self.iterations / max(1, round(self.iterations / self.CHUNK)))
 
     @abc.abstractmethod
     def begin(self, case: Case) -> State:

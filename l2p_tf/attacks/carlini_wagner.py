@@ -36,7 +36,7 @@ class CarliniWagner(Loop):
 
     NUMBERS: ClassVar[tuple[str, ...]] = ("learning_rate", "kappa", "initial_const")
     HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "epsilon")
-    CHUNK: ClassVar[int] = 25
+    CHUNK: ClassVar[int] = 10
     MINIMAL: ClassVar[bool] = True
     norm: ClassVar[Norm] = Norm.L2
 
@@ -62,7 +62,8 @@ class CarliniWagner(Loop):
         """At the image."""
         start = tf.atanh((2.0 * case.images - 1.0) * _SHRINK)
         none = tf.zeros_like(start)
-        moving = {"w": start, "m": none, "v": none, "last_objective": case.full(float("inf"))}
+        infinite = case.full(float("inf"))
+        moving = {"w": start, "m": none, "v": none, "least": infinite, "last_least": infinite}
         return {**open_search(case), **moving}
 
     def step(self, case: Case, i: tf.Tensor, state: State) -> State:
@@ -83,11 +84,11 @@ class CarliniWagner(Loop):
         slack = _ADAM_EPSILON * tf.sqrt(1.0 - _BETA_2**time)
         w = state["w"] - rate[:, None, None, None] * m / (tf.sqrt(v) + slack[:, None, None, None])
         ended = inner + 1 >= self.steps
-        last_objective = state["last_objective"]
+        # The least objective of each tenth of the steps, because Adam's first steps raise it before they lower it.
+        least, last_least = tf.minimum(state["least"], objective), state["last_least"]
+        due = (inner + 1) % math.ceil(self.steps / 10) == 0
         if self.abort_early:
-            due = inner % math.ceil(self.steps / 10) == 0
-            ended |= due & ~(objective <= 0.9999 * last_objective)
-            last_objective = tf.where(due, objective, last_objective)
+            ended |= due & ~(least <= 0.9999 * last_least)
         searched = close_round(case, state, x, share > 0.5, ended, self.binary_search_steps)
         none = tf.zeros_like(m)
         return {
@@ -95,5 +96,6 @@ class CarliniWagner(Loop):
             "w": choose(ended, start, w),
             "m": choose(ended, none, m),
             "v": choose(ended, none, v),
-            "last_objective": tf.where(ended, float("inf"), last_objective),
+            "least": tf.where(ended | due, float("inf"), least),
+            "last_least": tf.where(ended, float("inf"), tf.where(due, least, last_least)),
         }

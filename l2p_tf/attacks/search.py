@@ -120,7 +120,7 @@ class Search:
             packed, (i, reached) = saved["packed"], (int(n) for n in saved["position"])
         begun = time.monotonic()
         while i < attack.iterations and len(packed):
-            last = min(i + attack.CHUNK, attack.iterations)
+            last = min(i + attack.chunk, attack.iterations)
             for batch, (index, real) in enumerate(inference.batches(len(packed), self.batch_size, self._replicas)):
                 if batch < reached:
                     continue

@@ -1,0 +1,323 @@
+"""Time of the attacks beside CleverHans, Foolbox and ART, cost of the cascade, and how cost and memory grow.
+
+python benchmarks/attacks.py
+python benchmarks/attacks.py --only=pgd,cw --rounds=3
+python benchmarks/attacks.py --only=autoattack --model=runs/mine/train/best.keras --data=runs/mine/data
+
+ResNet-V1(20), 32x32x3, batch 128, and where it says so the quickstart's ResNet-V1(8), 8x8x1. The variants take turns, so
+that a change of the machine's speed meets all of them; the median of the rounds is shown. Everything runs once before
+it is timed. The networks are untrained except for autoattack's: what is compared is the time of the same number of
+steps, and labels and budgets are such that nothing falls before the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import pathlib
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from train_step import FORWARD, product_rate
+
+from l2p_tf.attacks import ATTACKS
+from l2p_tf.attacks.base import Attack
+from l2p_tf.attacks.case import AttackOutput
+from l2p_tf.data import DATASETS, ImageData
+from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.models import MODELS
+from l2p_tf.models.saving import load_classifier
+
+try:
+    import attack_peers as peers
+except ImportError as error:
+    peers = None
+    MISSING = f"{error}: pip install '.[peers]' sets CleverHans, Foolbox and ART beside these."
+
+Variants = dict[str, Callable[[], object]]
+
+
+class KerasLayers(LayerFactory):
+    """The same network of Keras's own layers, as a user of the other libraries would write it."""
+
+    def conv(
+        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+    ) -> keras.KerasTensor:
+        x = keras.layers.Conv2D(filters, kernel_size, strides, "same", use_bias=not normalize, name=name)(x)
+        return keras.layers.BatchNormalization(name=f"{name}_norm")(x) if normalize else x
+
+
+def network(depth: int, shape: tuple[int, int, int], factory: LayerFactory | None = None) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    channels = shape[-1]
+    architecture = MODELS.parse(f"resnet_v1(depth={depth})")
+    return architecture.build(shape, 10, factory or LayerFactory(), mean=(0.47,) * channels, std=(0.2,) * channels)
+
+
+def random_images(model: keras.Model, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise away from 0 and 1, labelled as the model answers: it falls only to those who look for it."""
+    images = np.random.default_rng(0).uniform(0.1, 0.9, (count, *model.input_shape[1:])).astype(np.float32)
+    return images, np.asarray(model(images, training=False)).argmax(-1).astype(np.int32)
+
+
+def take_turns(variants: Variants, rounds: int) -> dict[str, float]:
+    """Median seconds of each, after one run of each that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for run in variants.values():
+        run()
+    for _ in range(rounds):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def table(title: str, seconds: dict[str, float], target: dict[str, float] | None = None) -> None:
+    """Seconds, and how many times as long as the first, ours, the others take."""
+    print(f"\n{title}")
+    first = next(iter(seconds.values()))
+    for name, value in seconds.items():
+        wanted = (target or {}).get(name)
+        note = f"  (target: {wanted:g})" if wanted else ""
+        print(f"  {name:44s} {value:8.3f} s  {value / first:6.2f} x{note}", flush=True)
+
+
+def ours(spec: str, model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], object]:
+    return functools.partial(ATTACKS.parse(spec), model, images, labels, batch_size=128)
+
+
+def pgd(arguments: argparse.Namespace) -> None:
+    model = network(20, (32, 32, 3))
+    images, labels = random_images(model, 128)
+    # A budget in which nothing falls: all seven gradients of every image, in all of them.
+    epsilon, step = 1e-6, 2.5e-7
+    attack = ours(f"pgd(epsilon={epsilon}, steps=7, step_size={step})", model, images, labels)
+    output = attack()
+    assert output.gradients.min() == 7, "images fell before the end"
+    variants: Variants = {"l2p_tf, its last look included": attack}
+    plain = network(20, (32, 32, 3), KerasLayers())
+    if peers:
+        variants |= peers.pgd(model, images, labels, epsilon, step, 7)
+        own = np.asarray(plain(images, training=False)).argmax(-1).astype(np.int32)
+        variants |= {f"{k}, Keras's layers": v for k, v in peers.pgd(plain, images, own, epsilon, step, 7).items()}
+        spec = f"pgd(epsilon={epsilon}, steps=7, step_size={step})"
+        variants["l2p_tf, Keras's layers"] = ours(spec, plain, images, own)
+    rate = product_rate()
+    rates: list[float] = []
+    seconds = take_turns({"product": lambda: rates.append(rate()), **variants}, arguments.rounds)
+    del seconds["product"]
+    table("PGD-7, ResNet-V1(20), 128 images", seconds, {"CleverHans": 1.2, "Foolbox": 2.8, "ART": 2.8})
+    gflops, mine = statistics.median(rates), next(iter(seconds.values()))
+    # Seven gradients of two passes' work, and the last look.
+    share = 128 * 15 * FORWARD / mine / 1e9 / gflops
+    print(f"  l2p_tf: {128 / mine:.0f} images/s, {share:.1%} of the float32 product rate of {gflops:.0f} GFLOP/s")
+
+
+def cw(arguments: argparse.Namespace) -> None:
+    model = network(20, (32, 32, 3))
+    images, labels = random_images(model, arguments.images)
+    steps, constants = 30, 3
+    options = {"steps": steps, "binary_search_steps": constants, "learning_rate": 0.01, "initial_const": 0.01}
+    spec = ", ".join(f"{name}={value}" for name, value in options.items())
+    for abort in (True, False):
+        attack = ours(f"cw({spec}, abort_early={abort})", model, images, labels)
+        variants: Variants = {"l2p_tf": attack}
+        if peers:
+            variants |= peers.carlini_wagner(model, images, labels, abort=abort, **options)
+            plain = network(20, (32, 32, 3), KerasLayers())
+            own = np.asarray(plain(images, training=False)).argmax(-1).astype(np.int32)
+            peer = peers.carlini_wagner(plain, images, own, abort=abort, **options)
+            variants |= {f"{k}, Keras's layers": v for k, v in peer.items()}
+        title = f"C&W, {steps} steps for {constants} c, {len(images)} images, abort_early={abort}"
+        table(title, take_turns(variants, arguments.rounds), {"Foolbox": 3.0})
+        used = attack().gradients.mean()
+        print(f"  l2p_tf took {used:.1f} of {steps * constants} gradients an image")
+
+
+def deepfool(arguments: argparse.Namespace) -> None:
+    model = network(20, (32, 32, 3))
+    images, labels = random_images(model, arguments.images)
+    steps = 3
+    # Few steps: on an untrained network boundaries are near, and Foolbox goes on until the last image has fallen.
+    attack = ours(f"deepfool(steps={steps}, overshoot=0.02)", model, images, labels)
+    variants: Variants = {"l2p_tf": attack}
+    if peers:
+        plain = network(20, (32, 32, 3), KerasLayers())
+        own = np.asarray(plain(images, training=False)).argmax(-1).astype(np.int32)
+        peer = peers.deepfool(plain, images, own, steps)
+        variants |= {f"{k}, Keras's layers": v for k, v in peer.items()}
+        variants |= peers.deepfool(model, images, labels, steps)
+    table(
+        f"DeepFool, at most {steps} steps, {len(images)} images",
+        take_turns(variants, arguments.rounds),
+        {"Foolbox": 3.0},
+    )
+    output = attack()
+    print(f"  l2p_tf took {output.gradients.mean() / 9:.2f} steps an image; {output.success.mean():.0%} fell")
+
+
+def few_pixel(arguments: argparse.Namespace) -> None:
+    for depth, shape, count, target in ((20, (32, 32, 3), 2, 2.0), (8, (8, 8, 1), 16, 10.0)):
+        model = network(depth, shape)
+        images, labels = random_images(model, count)
+        genes, generations = 2 + shape[-1], 5
+        population = 400 // genes * genes
+        spec = f"few_pixel(pixels=1, population={population}, generations={generations})"
+        attack = ours(spec, model, images, labels)
+        variants: Variants = {"l2p_tf": attack}
+        if peers:
+            variants |= peers.pixel(model, images, labels, generations)
+        title = f"One pixel, ResNet-V1({depth}), {count} images, {population} candidates, {generations + 1} generations"
+        table(title, take_turns(variants, arguments.rounds), {"ART": target})
+        output = attack()
+        looks = output.forwards.mean() / population
+        print(f"  l2p_tf looked at {looks:.2f} generations an image; {output.success.mean():.0%} fell")
+
+
+def robust_digits(arguments: argparse.Namespace) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """A saved classifier and its test images, or a small one trained on digits for the purpose."""
+    if arguments.model:
+        images, labels = ImageData.open(arguments.data).split("test")
+        return load_classifier(arguments.model), images[: arguments.limit], labels[: arguments.limit]
+    source = DATASETS.parse("digits").open("", False)
+    parts = []
+    for split in (source.train, source.test):
+        parts.append((np.concatenate(list(split.batches())), np.asarray(split.labels, np.int32)))
+    (images, labels), (test, test_labels) = parts
+    model = network(8, (8, 8, 1))
+    attack = ATTACKS.parse("pgd(epsilon=0.18, steps=4, step_size=0.06)")
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    rng = np.random.default_rng(0)
+
+    @tf.function(autograph=False)
+    def step(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> None:
+        x = attack.perturb(model, tf.cast(x, tf.float32) / 255.0, y, seed)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=True)))
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+        )
+
+    for epoch in range(12):
+        optimizer.learning_rate.assign(0.05 if epoch < 9 else 0.005)
+        for rows in np.array_split(rng.permutation(len(images)), len(images) // 64):
+            rows = rows[:64]
+            step(tf.constant(images[rows]), tf.constant(labels[rows]), tf.constant(rng.integers(0, 2**31, 2), tf.int32))
+    return model, test[: arguments.limit], test_labels[: arguments.limit]
+
+
+def autoattack(arguments: argparse.Namespace) -> None:
+    model, images, labels = robust_digits(arguments)
+    attack = ATTACKS.parse(
+        f"autoattack(epsilon={arguments.epsilon}, steps={arguments.steps}, queries=500, target_classes=3)"
+    )
+    members = attack.members()
+
+    def run(one: Attack, rows: np.ndarray | slice = slice(None)) -> AttackOutput:
+        return one(model, images[rows], labels[rows], batch_size=128)
+
+    # Who reaches a member is who stands against those before it.
+    reaching, standing = [], np.arange(len(images))
+    for member in members:
+        reaching.append(standing)
+        if len(standing):
+            standing = standing[run(member, standing).success < 1.0]
+    variants: Variants = {"cascade": lambda: run(attack)}
+    for member, rows in zip(members, reaching, strict=True):
+        variants[member.label] = functools.partial(run, member)
+        variants[f"{member.label}, those it reaches"] = functools.partial(run, member, rows)
+    seconds = take_turns(variants, arguments.rounds)
+    shares = [len(rows) / len(images) for rows in reaching]
+    expected = sum(seconds[m.label] * share for m, share in zip(members, shares, strict=True))
+    alone = sum(seconds[f"{m.label}, those it reaches"] for m in members)
+    print(f"\n{attack.label}, {len(images)} images, {len(standing) / len(images):.0%} stand at the end")
+    for member, share in zip(members, shares, strict=True):
+        reached = seconds[f"{member.label}, those it reaches"]
+        print(
+            f"  {member.label:32s} {seconds[member.label]:8.3f} s on all, {reached:8.3f} s on the {share:.0%} it meets"
+        )
+    cascade = seconds["cascade"]
+    print(
+        f"  cascade {cascade:.3f} s / times on all x shares {expected:.3f} s = {cascade / expected:.2f} (target: 1.15)"
+    )
+    print(f"  cascade {cascade:.3f} s / times on those it meets {alone:.3f} s = {cascade / alone:.2f}")
+
+
+def growth(arguments: argparse.Namespace) -> None:
+    model = network(20, (32, 32, 3))
+    images, labels = random_images(model, 512)
+    variants: Variants = {
+        f"{n} images": ours("pgd(epsilon=1e-6, steps=7, step_size=2.5e-7)", model, images[:n], labels[:n])
+        for n in (128, 256, 512)
+    }
+    seconds = take_turns(variants, arguments.rounds)
+    table("PGD-7 by number of images", seconds)
+    each = [value / n for value, n in zip(seconds.values(), (128, 256, 512), strict=True)]
+    print(f"  per image, of that at 128: {each[1] / each[0]:.2f} at 256, {each[2] / each[0]:.2f} at 512")
+    small = network(8, (8, 8, 1))
+    inputs = random_images(small, 256)
+    attacks = [
+        ATTACKS.parse(spec)
+        for spec in ("pgd(steps=20)", "autoattack(steps=10, queries=50, target_classes=2)", "cw(steps=30)")
+    ]
+    for one in attacks:
+        sizes = []
+        for _ in range(10):
+            one(small, *inputs)
+            sizes.append(resident())
+        print(
+            f"  memory, {one.label}: {sizes[9] - sizes[1]:+.1f} MiB from the 2nd run to the 10th, of {sizes[1]:.0f} MiB"
+        )
+
+
+def resident() -> float:
+    """Memory in use, in MiB; where the system does not say, the most there was."""
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return pages * resource.getpagesize() / 2**20
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "pgd": pgd, "cw": cw, "deepfool": deepfool, "few_pixel": few_pixel, "autoattack": autoattack, "growth": growth,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=64, help="of cw and deepfool")
+    parser.add_argument("--model", default="", help="autoattack: a saved classifier; empty trains one on digits")
+    parser.add_argument("--data", default="", help="autoattack: the data artifact of --model")
+    parser.add_argument("--steps", type=int, default=25, help="autoattack: steps of APGD and FAB")
+    parser.add_argument("--limit", type=int, default=None, help="autoattack: at most so many test images")
+    parser.add_argument("--epsilon", type=float, default=0.22, help="autoattack: radius of the ball")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",")
+    if unknown := set(names) - set(SECTIONS):
+        parser.error(f"--only should be among {', '.join(SECTIONS)}. Received: {', '.join(sorted(unknown))}")
+    if bool(arguments.model) != bool(arguments.data):
+        parser.error("--model and --data belong together")
+    if peers is None:
+        print(MISSING)
+    print(f"{os.cpu_count()} cores, medians of {arguments.rounds} rounds")
+    for name in names:
+        SECTIONS[name](arguments)
+
+
+if __name__ == "__main__":
+    main()
