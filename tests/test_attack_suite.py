@@ -93,6 +93,23 @@ def test_targeted_attacks_count_only_their_target(name, norm):
         assert 0 < output.success.sum() <= untargeted.success.sum()
 
 
+@pytest.mark.parametrize(
+    ("spec", "label"),
+    [
+        ("fgsm", "FGSM"), ("fgsm(norm=l2, draws=10)", "FGM l2 EOT-10"), ("pgd(restarts=2)", "PGD-20 x2"),
+        ("pgd(loss=margin, target=next)", "PGD-20 margin to next"), ("mim(norm=l2)", "MIM-20 l2"),
+        ("apgd(loss=dlr, target_classes=9)", "APGD-T-100 dlr"), ("cw(kappa=5)", "C&W kappa 5"), ("zoo", "ZOO"),
+        ("deepfool(norm=linf, epsilon=0.1)", "DeepFool linf within 0.1"), ("fab(target_classes=9)", "FAB-T"),
+        ("square(norm=l2)", "Square-5000 l2"), ("square(loss=ce)", "Square-5000 ce"), ("spsa", "SPSA-100"),
+        ("few_pixel(pixels=2)", "2 pixels"), ("few_pixel", "1 pixel"), ("noise(restarts=10)", "noise x10"),
+        ("autoattack(norm=l2)", "AutoAttack l2"), ("autoattack(version=rand)", "AutoAttack rand"),
+        ("worst_case(attacks=(pgd, square))", "worst of PGD-20, Square-5000"), ("gen_fgm", "FGM l2"),
+    ],
+)  # fmt: skip
+def test_labels_are_short_and_tell_what_matters(spec, label):
+    assert ATTACKS.parse(spec).label == label
+
+
 # Fixed budget.
 
 
@@ -306,6 +323,18 @@ def test_zoo_comes_near_the_closed_form_without_gradients():
     assert not output.gradients.any()
 
 
+@pytest.mark.parametrize("name", [name for name in ATTACKS.names() if ATTACKS.get(name).MINIMAL])
+def test_what_is_wrong_already_needs_no_perturbation(name):
+    model, images, *_ = halfspace()
+    labels = np.arange(12) % 2
+    output = quick(name)(model, images, labels, batch_size=8)
+    np.testing.assert_array_equal(output.l2[labels == 1], 0)
+    assert output.success[labels == 1].all()
+    assert not output.gradients[labels == 1].any()
+    zero = quick(name, epsilon=0.0)(model, images, labels)
+    np.testing.assert_array_equal(zero.success, labels)
+
+
 # Few pixels.
 
 
@@ -373,6 +402,8 @@ def test_autoattack_is_its_members():
     ]
     assert [member.starts(10) for member in standard] == [1, 9, 9, 1]
     assert [member.starts(5) for member in standard] == [1, 4, 4, 1]
+    facts = ATTACKS.parse("autoattack(norm=l2)").facts()
+    assert facts == {"norm": "l2", "epsilon": 8 / 255, "steps": 100, "restarts": 9, "draws": 1}
     rand = ATTACKS.parse("autoattack(version=rand)").members()
     assert [member.spec for member in rand] == ["apgd(draws=20)", "apgd(loss=dlr, draws=20)"]
 

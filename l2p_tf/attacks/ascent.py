@@ -40,13 +40,7 @@ class Ascent(Loop):
     @property
     def label(self) -> str:
         """Such as `PGD-20`, `PGD-20 x2 l2 margin` or `PGD-20 EOT-10`."""
-        restarts = int(getattr(self, "restarts", 1))
-        parts = [f"{self.NAME}-{self.steps}" if hasattr(self, "steps") else self.NAME]
-        parts += [f"x{restarts}"] if restarts > 1 else []
-        parts += [str(self.norm)] if self.norm is not Norm.LINF else []
-        parts += [self.loss] if self.loss != "ce" else []
-        parts += [f"to {self.target}"] if self.strict else []
-        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+        return self.described(f"{self.NAME}-{self.steps}" if hasattr(self, "steps") else self.NAME)
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A gradient per draw."""

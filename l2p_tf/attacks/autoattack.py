@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from l2p_tf.attacks.apgd import APGD
 from l2p_tf.attacks.base import ATTACKS, Member
@@ -33,6 +34,10 @@ class AutoAttack(Cascade):
         short = self.steps < 100 or self.queries < 5000 or self.target_classes < 9
         parts += ["shortened"] if short else []
         return " ".join(parts + ([str(self.norm)] if self.norm is not Norm.LINF else []))
+
+    def facts(self) -> dict[str, Any]:
+        """Steps are those of APGD, not Square's queries."""
+        return {**super().facts(), "steps": self.steps}
 
     def members(self) -> tuple[Member, ...]:
         """The attacks of the version."""

@@ -54,6 +54,18 @@ class Attack(Options, abc.ABC):
         """The attack in a few words, for tables."""
         return self.spec
 
+    def described(self, name: str, usual: Norm = Norm.LINF) -> str:
+        """The name with what sets these options apart: restarts, norm unless it is the usual one, loss and so on."""
+        restarts, norm, loss = (getattr(self, key, None) for key in ("restarts", "norm", "loss"))
+        kappa, epsilon, draws = (getattr(self, key, None) for key in ("kappa", "epsilon", "draws"))
+        parts = [name, f"x{restarts}" if restarts and restarts > 1 else ""]
+        parts += [str(norm) if norm is not None and norm is not usual else "", f"kappa {kappa:g}" if kappa else ""]
+        parts += [str(loss) if loss not in (None, _usual(self, "loss")) else ""]
+        parts += [f"to {getattr(self, 'target', '')}" if self.strict else ""]
+        parts += [f"within {epsilon:.4g}" if self.MINIMAL and epsilon is not None else ""]
+        parts += [f"EOT-{draws}" if draws and draws > 1 else ""]
+        return " ".join(part for part in parts if part)
+
     def facts(self) -> dict[str, Any]:
         """Norm, epsilon, steps, restarts and draws, for records."""
         norm = getattr(self, "norm", None)
@@ -189,7 +201,7 @@ class Loop(Member):
 
     @abc.abstractmethod
     def step(self, case: Case, i: tf.Tensor, state: State) -> State:
-        """The state after step `i`, from 0. Examples that were done before are put back as they were."""
+        """The state after step `i`, from 0; what it leaves out stays. Examples that were done before do not change."""
 
     @abc.abstractmethod
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
@@ -231,7 +243,7 @@ class Loop(Member):
 
         def one(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:
             own = {key: value for key, value in former.items() if key not in ("gradients", "forwards")}
-            new = self.step(case, i, own)
+            new = {**own, **self.step(case, i, own)}
             if ends:
                 new = {key: choose(former["done"], own[key], new[key]) for key in own}
             paid = tf.cast(~former["done"], tf.int32)
@@ -260,6 +272,11 @@ class Loop(Member):
         first = tf.constant(0)
         case = Case(model, images, Goal(labels), seed, numbers, certain=False, most=images.shape[0], start=first)
         return tf.stop_gradient(self.advance(case, self.opened(case), 0, self.iterations)["adversarial"])
+
+
+def _usual(attack: Attack, name: str) -> Any:
+    """The default of an option."""
+    return next((field.default for field in dataclasses.fields(attack) if field.name == name), None)
 
 
 ATTACKS: Registry[Attack] = Registry("attack", "l2p_tf.attacks")

@@ -43,10 +43,7 @@ class CarliniWagner(Loop):
     @property
     def label(self) -> str:
         """Such as `C&W`, `C&W kappa 5` or `C&W EOT-10`."""
-        parts = ["C&W", *([f"kappa {self.kappa:g}"] if self.kappa else [])]
-        parts += [f"to {self.target}"] if self.strict else []
-        parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
-        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+        return self.described("C&W", usual=Norm.L2)
 
     @property
     def iterations(self) -> int:

@@ -34,9 +34,7 @@ class DeepFool(Loop):
     @property
     def label(self) -> str:
         """Such as `DeepFool` or `DeepFool linf EOT-10`."""
-        parts = ["DeepFool", *([str(self.norm)] if self.norm is not Norm.L2 else [])]
-        parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
-        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+        return self.described("DeepFool", usual=Norm.L2)
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A gradient for every other class."""

@@ -45,10 +45,7 @@ class FAB(Loop):
     @property
     def label(self) -> str:
         """Such as `FAB`, `FAB-T l2` or `FAB-T EOT-10`."""
-        parts = ["FAB-T" if self.target_classes else "FAB", *([f"x{self.restarts}"] if self.restarts > 1 else [])]
-        parts += [str(self.norm)] if self.norm is not Norm.LINF else []
-        parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
-        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+        return self.described("FAB-T" if self.target_classes else "FAB")
 
     def numbers(self) -> dict[str, float]:
         """Epsilon (0 for none: then it is not used) and the weights."""
@@ -86,10 +83,8 @@ class FAB(Loop):
         size = widest(x - image, self.norm)[:, 0, 0, 0]
         found = share > 0.5
         smaller = found & (size < state["size"])
-        # Image already on the wrong side: nothing is smaller than nothing.
-        done = smaller & (size <= 0.0)
         new = {"adversarial": choose(smaller, x, state["adversarial"]), "size": tf.where(smaller, size, state["size"])}
-        return {**new, "x": choose(found, image + numbers["beta"] * (x - image), x), "done": done}
+        return {**new, "x": choose(found, image + numbers["beta"] * (x - image), x)}
 
     def _compared(self, case: Case, logits: tf.Tensor) -> tf.Tensor:
         if case.goal.targets is not None:

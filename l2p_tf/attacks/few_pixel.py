@@ -35,9 +35,7 @@ class FewPixel(Loop):
     @property
     def label(self) -> str:
         """Such as `1 pixel` or `3 pixels`."""
-        parts = [f"{self.pixels} pixel{'s' if self.pixels > 1 else ''}"]
-        parts += [f"to {self.target}"] if self.strict else []
-        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+        return self.described(f"{self.pixels} pixel{'s' if self.pixels > 1 else ''}")
 
     def facts(self) -> dict[str, Any]:
         """The budget is a number of pixels."""

@@ -28,8 +28,7 @@ class Noise(Loop):
     @property
     def label(self) -> str:
         """Such as `noise` or `noise x10 l2`."""
-        parts = ["noise", *([f"x{self.restarts}"] if self.restarts > 1 else [])]
-        return " ".join(parts + ([str(self.norm)] if self.norm is not Norm.LINF else []))
+        return self.described("noise")
 
     @property
     def iterations(self) -> int:

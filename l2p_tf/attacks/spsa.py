@@ -42,9 +42,7 @@ class SPSA(Loop):
     @property
     def label(self) -> str:
         """Such as `SPSA-100`."""
-        parts = [f"SPSA-{self.steps}", *([str(self.norm)] if self.norm is not Norm.LINF else [])]
-        parts += [f"to {self.target}"] if self.strict else []
-        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+        return self.described(f"SPSA-{self.steps}")
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """Two looks a direction, and one at where it is."""

@@ -40,10 +40,7 @@ class Square(Loop):
     @property
     def label(self) -> str:
         """Such as `Square-5000` or `Square-1000 l2`."""
-        parts = [f"Square-{self.queries}", *([f"x{self.restarts}"] if self.restarts > 1 else [])]
-        parts += [str(self.norm)] if self.norm is not Norm.LINF else []
-        parts += [f"to {self.target}"] if self.strict else []
-        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+        return self.described(f"Square-{self.queries}")
 
     @property
     def iterations(self) -> int:

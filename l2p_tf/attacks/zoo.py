@@ -46,10 +46,7 @@ class ZOO(Loop):
     @property
     def label(self) -> str:
         """Such as `ZOO` or `ZOO kappa 5`."""
-        parts = ["ZOO", *([f"kappa {self.kappa:g}"] if self.kappa else [])]
-        parts += [f"to {self.target}"] if self.strict else []
-        parts += [f"within {self.epsilon:.4g}"] if self.epsilon is not None else []
-        return " ".join(parts + ([f"EOT-{self.draws}"] if self.draws > 1 else []))
+        return self.described("ZOO", usual=Norm.L2)
 
     @property
     def iterations(self) -> int:
