@@ -246,9 +246,9 @@ class Loop(Member):
             new = {**own, **self.step(case, i, own)}
             if ends:
                 new = {key: choose(former["done"], own[key], new[key]) for key in own}
-            paid = tf.cast(~former["done"], tf.int32)
-            new["gradients"] = former["gradients"] + gradients * paid
-            new["forwards"] = former["forwards"] + forwards * paid
+            # Chosen, not multiplied: oneDNN complains of products of integers.
+            new["gradients"] = former["gradients"] + tf.where(former["done"], 0, gradients)
+            new["forwards"] = former["forwards"] + tf.where(former["done"], 0, forwards)
             return i + 1, new
 
         def going(i: tf.Tensor, former: State) -> tf.Tensor:

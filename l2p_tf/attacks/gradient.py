@@ -75,7 +75,13 @@ def mean_loss(
 
 
 def _pass(model: keras.Model, images: tf.Tensor, goal: Goal, together: int) -> tuple[tf.Tensor, Goal]:
-    tiled = tf.tile(images, [together, 1, 1, 1]) if together > 1 else images
+    if together == 1:
+        return model(images, training=False), goal
+    # Broadcast instead of tile, whose gradient transposes integers, of which oneDNN complains.
+    copies = tf.broadcast_to(images[None], tf.concat([[together], tf.shape(images)], 0))
+    tiled = tf.reshape(copies, [-1, *images.shape[1:]])
+    if images.shape[0] is not None:
+        tiled = tf.ensure_shape(tiled, [together * images.shape[0], *images.shape[1:]])
     return model(tiled, training=False), goal.tile(together)
 
 
