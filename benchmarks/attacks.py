@@ -34,6 +34,7 @@ from l2p_tf.attacks.base import Attack
 from l2p_tf.attacks.case import AttackOutput
 from l2p_tf.data import DATASETS, ImageData
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.noise import set_noise
 from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier
 
@@ -188,7 +189,9 @@ def robust_digits(arguments: argparse.Namespace) -> tuple[keras.Model, np.ndarra
     """A saved classifier and its test images, or a small one trained on digits for the purpose."""
     if arguments.model:
         images, labels = ImageData.open(arguments.data).split("test")
-        return load_classifier(arguments.model), images[: arguments.limit], labels[: arguments.limit]
+        model = load_classifier(arguments.model)
+        set_noise(model, False)
+        return model, images[: arguments.limit], labels[: arguments.limit]
     source = DATASETS.parse("digits").open("", False)
     parts = []
     for split in (source.train, source.test):
@@ -220,7 +223,7 @@ def robust_digits(arguments: argparse.Namespace) -> tuple[keras.Model, np.ndarra
 def autoattack(arguments: argparse.Namespace) -> None:
     model, images, labels = robust_digits(arguments)
     attack = ATTACKS.parse(
-        f"autoattack(epsilon={arguments.epsilon}, steps={arguments.steps}, queries=500, target_classes=3)"
+        f"autoattack(epsilon={arguments.epsilon}, steps={arguments.steps}, queries={arguments.queries}, target_classes=3)"
     )
     members = attack.members()
 
@@ -301,9 +304,12 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=64, help="of cw and deepfool")
-    parser.add_argument("--model", default="", help="autoattack: a saved classifier; empty trains one on digits")
+    parser.add_argument(
+        "--model", default="", help="autoattack: a saved classifier, its noise off; empty trains one on digits"
+    )
     parser.add_argument("--data", default="", help="autoattack: the data artifact of --model")
     parser.add_argument("--steps", type=int, default=25, help="autoattack: steps of APGD and FAB")
+    parser.add_argument("--queries", type=int, default=500, help="autoattack: queries of Square")
     parser.add_argument("--limit", type=int, default=None, help="autoattack: at most so many test images")
     parser.add_argument("--epsilon", type=float, default=0.22, help="autoattack: radius of the ball")
     arguments = parser.parse_args()
