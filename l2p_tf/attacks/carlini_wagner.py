@@ -60,7 +60,7 @@ class CarliniWagner(Loop):
         start = tf.atanh((2.0 * case.images - 1.0) * _SHRINK)
         none = tf.zeros_like(start)
         infinite = case.full(float("inf"))
-        moving = {"w": start, "m": none, "v": none, "least": infinite, "last_least": infinite}
+        moving = {"w": start, "m": none, "v": none, "total": case.full(0.0), "last_total": infinite}
         return {**open_search(case), **moving}
 
     def step(self, case: Case, i: tf.Tensor, state: State) -> State:
@@ -81,11 +81,13 @@ class CarliniWagner(Loop):
         slack = _ADAM_EPSILON * tf.sqrt(1.0 - _BETA_2**time)
         w = state["w"] - rate[:, None, None, None] * m / (tf.sqrt(v) + slack[:, None, None, None])
         ended = inner + 1 >= self.steps
-        # The least objective of each tenth of the steps, because Adam's first steps raise it before they lower it.
-        least, last_least = tf.minimum(state["least"], objective), state["last_least"]
-        due = (inner + 1) % math.ceil(self.steps / 10) == 0
+        # The mean objective of each tenth of the steps but the first, in which Adam raises it before it lowers it.
+        tenth = math.ceil(self.steps / 10)
+        total = state["total"] + tf.where(inner < tenth, 0.0, objective)
+        last_total = state["last_total"]
+        due = ((inner + 1) % tenth == 0) & (inner >= tenth)
         if self.abort_early:
-            ended |= due & ~(least <= 0.9999 * last_least)
+            ended |= due & ~(total <= 0.9999 * last_total)
         searched = close_round(case, state, x, share > 0.5, ended, self.binary_search_steps)
         none = tf.zeros_like(m)
         return {
@@ -93,6 +95,6 @@ class CarliniWagner(Loop):
             "w": choose(ended, start, w),
             "m": choose(ended, none, m),
             "v": choose(ended, none, v),
-            "least": tf.where(ended | due, float("inf"), least),
-            "last_least": tf.where(ended, float("inf"), tf.where(due, least, last_least)),
+            "total": tf.where(ended | due, 0.0, total),
+            "last_total": tf.where(ended, float("inf"), tf.where(due, total, last_total)),
         }
