@@ -43,7 +43,7 @@ VARIANTS = {
 def tensorflow_step(spec: str, model: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
     defense = DEFENSES.parse(spec)
     network = MODELS.parse(model).build((32, 32, 3), 10, defense.factory(0), mean=(0.47,), std=(0.2,))
-    trainer = defense.trainer(network, 0)
+    trainer = defense.trainer(network, 0, 50_000)
     trainer.compile(optimizer=MomentumSGD(decay=1e-4))
     trainer.build_optimizers()
     trainer.begin_epoch(50)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.layers.noise import reseed, restore_seeds
+from l2p_tf.layers.noise import draws_per_example, is_randomized, reseed, restore_seeds
 from l2p_tf.loops import repeat
 from l2p_tf.types import UserError
 
@@ -184,45 +184,67 @@ def poll(
     seed: int = 0,
     *,
     draws: int = 1,
+    averaged: int = 1,
     batch_size: int = 128,
     jit_compile: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the classifier answers over several draws of its noise.
+    """What the classifier answers over several draws of its noise. Without noise it is asked once.
 
     Args:
       model: the classifier.
       images: as `checked_images` takes them.
       seed: of the noise; the generators' states are as before afterwards.
-      draws: forward passes, each with fresh noise.
+      draws: answers, each with fresh noise.
+      averaged: forward passes, each with fresh noise, whose softmax one answer averages.
       batch_size: images a pass.
       jit_compile: as in `program`.
 
     Returns:
-      Softmax probabilities averaged over the draws, and the share of draws that answered each class; both float32
+      Softmax probabilities averaged over all passes, and the share of answers that were each class; both float32
       (count, classes).
     """
     images = checked_images(model, images)
+    if not is_randomized(model):
+        draws = averaged = 1
+    # One answer is split over copies of the image, several are dealt out to them.
+    alone, count = draws == 1, len(images)
+    copies = _copies(model, count, averaged if alone else draws, batch_size)
+    images = np.repeat(images, copies, 0)
+    draws, averaged = (1, averaged // copies) if alone else (draws // copies, averaged)
     run = program(model, "poll", functools.partial(_poll, model), jit_compile)
     parts = []
     for number, (index, real) in enumerate(batches(len(images), batch_size, replicas(model))):
-        pair = tf.constant(seed_pair(seed, number))
-        found = run(tf.constant(images[index]), (pair, tf.constant(draws)))
+        numbers = (seed_pair(seed, number), draws, averaged)
+        found = run(tf.constant(images[index]), tuple(map(tf.constant, numbers)))
         parts.append([part[:real].numpy() for part in found])
     probabilities, votes = (np.concatenate(part) for part in zip(*parts, strict=True))
+    probabilities, votes = (part.reshape(count, copies, -1).mean(1) for part in (probabilities, votes))
+    if alone and copies > 1:
+        votes = np.eye(votes.shape[-1], dtype=np.float32)[probabilities.argmax(-1)]
     return probabilities, votes
 
 
-def _poll(model: keras.Model, x: tf.Tensor, seed_and_draws: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    seed, draws = seed_and_draws
+def _copies(model: keras.Model, count: int, passes: int, batch_size: int) -> int:
+    """How many copies of each image share a batch that few images leave empty: a divisor of the passes."""
+    if not draws_per_example(model):
+        return 1
+    return max(n for n in range(1, max(1, min(passes, batch_size // count)) + 1) if passes % n == 0)
+
+
+def _poll(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+    seed, draws, averaged = numbers
     classes = int(model.output_shape[-1])
     former = seed_noise(model, seed)
-
-    def draw(total: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = model(x, training=False)
-        return total + tf.nn.softmax(logits), votes + tf.one_hot(tf.argmax(logits, -1), classes)
-
     none = tf.zeros([tf.shape(x)[0], classes])
-    total, votes = repeat(draw, (none, none), draws)
+
+    def draw(so_far: tf.Tensor) -> tf.Tensor:
+        return so_far + tf.nn.softmax(model(x, training=False))
+
+    def answer(total: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        mean = repeat(lambda so_far: (draw(so_far),), (none,), averaged)[0] / tf.cast(averaged, tf.float32)
+        return total + mean, votes + tf.one_hot(tf.argmax(mean, -1), classes)
+
+    total, votes = repeat(answer, (none, none), draws)
     restore_seeds(model, former)
     count = tf.cast(draws, tf.float32)
     return total / count, votes / count

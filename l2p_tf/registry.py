@@ -250,9 +250,9 @@ def _check(owner: str, name: str, value: Any, metadata: Any) -> None:
     if value is None:
         return
     choices, low, high, above = (metadata.get(key) for key in ("choices", "low", "high", "above"))
-    if choices and value not in choices:
-        raise UserError(f"{owner}: `{name}` should be one of {', '.join(choices)}. Received: {value!r}")
     for item in value if isinstance(value, tuple) else (value,):
+        if choices and item not in choices:
+            raise UserError(f"{owner}: `{name}` should be one of {', '.join(choices)}. Received: {item!r}")
         if low is not None and not item >= low:
             raise UserError(f"{owner}: `{name}` should be at least {low}. Received: {value!r}")
         if above is not None and not item > above:

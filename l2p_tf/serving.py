@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ import tensorflow as tf
 from l2p_tf import artifacts
 from l2p_tf.artifacts import write_json
 from l2p_tf.inference import device, to_unit
-from l2p_tf.layers.noise import is_randomized, reseed, seed_states
+from l2p_tf.layers.noise import draws_per_example, is_randomized, reseed, seed_states
 from l2p_tf.loops import repeat
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.progress import bar
@@ -22,6 +22,10 @@ from l2p_tf.types import UserError
 SAVED_MODEL = "saved_model"
 CARD = "serving.json"
 SPREAD = "spread"
+TOGETHER = 128
+"""Most images in one pass of a server that gets few images at a time."""
+
+_DRAWS = 16
 
 
 class Served(tf.Module):
@@ -42,11 +46,13 @@ class Served(tf.Module):
         """`serving_default` for float32 images in [0, 1], `serve_uint8` for 0..255; both (any, height, width, channels)."""
         shape = (None, *self.model.input_shape[1:])
 
-        def signature(dtype: tf.DType) -> Any:
+        def signature(body: Callable[..., Any], dtype: tf.DType) -> Any:
             spec = tf.TensorSpec(shape, dtype, name="images")
-            return tf.function(self._serve, input_signature=[spec], autograph=False).get_concrete_function()
+            return tf.function(body, input_signature=[spec], autograph=False).get_concrete_function()
 
-        return {"serving_default": signature(tf.float32), "serve_uint8": signature(tf.uint8)}
+        serve = signature(self._serve, tf.float32)
+        # The network is in the file once.
+        return {"serving_default": serve, "serve_uint8": signature(lambda images: serve(to_unit(images)), tf.uint8)}
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         # Drawn by the server at each request: a seed stored in the file would tell the noise to whoever reads it.
@@ -55,20 +61,33 @@ class Served(tf.Module):
             shape=[2], minval=tf.constant(0), maxval=tf.constant(2**31 - 1), seed=0, seed2=0
         )
         reseed(self.model, seed)
-        images = to_unit(images)
         classes = int(self.model.output_shape[-1])
         zeros = tf.zeros([tf.shape(images)[0], classes])
 
-        def draw(i: tf.Tensor, mean: tf.Tensor, squares: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            probabilities = tf.nn.softmax(self.model(images, training=False))
-            # Welford's update: no difference of large sums.
-            step = probabilities - mean
-            mean += step / (i + 1.0)
-            return i + 1.0, mean, squares + step * (probabilities - mean)
+        def draws(i: tf.Tensor, mean: tf.Tensor, squares: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            # Welford's update for a few draws at a time: no difference of large sums.
+            now = tf.minimum(together, self.draws - i)
+            probabilities = self._draws(images, now)
+            n, new = tf.cast(i, tf.float32), tf.cast(now, tf.float32)
+            own = tf.reduce_mean(probabilities, 0)
+            step = own - mean
+            squares += tf.reduce_sum(tf.square(probabilities - own), 0) + tf.square(step) * n * new / (n + new)
+            return i + now, mean + step * new / (n + new), squares
 
-        _, mean, squares = repeat(draw, (tf.zeros(()), zeros, zeros), self.draws)
+        together = 1
+        if draws_per_example(self.model):
+            # Copies of an image get noise of their own, and a full batch is faster than many small ones.
+            together = tf.clip_by_value(TOGETHER // tf.maximum(tf.shape(images)[0], 1), 1, self.draws)
+        rounds = -(-self.draws // together)
+        _, mean, squares = repeat(draws, (tf.constant(0), zeros, zeros), rounds)
         spread = tf.sqrt(tf.maximum(squares, 0.0) / max(self.draws - 1, 1))
         return {"probabilities": mean, "predictions": tf.argmax(mean, -1), SPREAD: spread}
+
+    def _draws(self, images: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        """Softmax probabilities of some draws in one pass: (count, batch, classes)."""
+        copies = tf.broadcast_to(images[None], tf.concat([[count], tf.shape(images)], 0))
+        logits = self.model(tf.reshape(copies, [-1, *images.shape[1:]]), training=False)
+        return tf.nn.softmax(tf.reshape(logits, tf.concat([[count], tf.shape(images)[:1], logits.shape[1:]], 0)))
 
 
 def export(
@@ -76,7 +95,7 @@ def export(
     output: str | os.PathLike[str],
     *,
     which: str = "best",
-    draws: int = 16,
+    draws: int | None = None,
     class_names: Sequence[str] = (),
     overwrite: bool = False,
 ) -> artifacts.Artifact:
@@ -86,7 +105,8 @@ def export(
       trained: the artifact of a training.
       output: the folder to make; the SavedModel lies in its `saved_model`, a description in `serving.json`.
       which: `best` or `last`.
-      draws: forward passes averaged per request; a model without noise takes 1 whatever is given.
+      draws: forward passes averaged per request; a model without noise takes 1 whatever is given. None takes as many
+        as the defence answers with, or 16 where it answers with one.
       class_names: for the description.
       overwrite: replace what was made with other options.
 
@@ -94,8 +114,11 @@ def export(
       UserError: no such model, or `draws` is below 1.
       OSError: the disk is full.
     """
-    if draws < 1:
+    if draws is not None and draws < 1:
         raise UserError(f"`draws` should be at least 1. Received: {draws}")
+    if draws is None:
+        usual = int(trained.manifest["notes"].get("prediction_draws", 1))
+        draws = usual if usual > 1 else _DRAWS
     request = {"which": which, "draws": draws}
     inputs = {"train": trained}
     with artifacts.produce(output, "export", request, inputs, device=device(), overwrite=overwrite) as work:

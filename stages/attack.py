@@ -3,12 +3,13 @@
 python -m stages.attack --flagfile=configs/l2p.flags --attacks='fgsm; pgd(steps=20, restarts=2); pgd(draws=10)'
 python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='autoattack(epsilon=8/255); l2p_cw(kappa=5)'
 python -m stages.attack --run_dir=runs/mine --transfer=none,pgd,none+pgd --attacks='mim(steps=20)'
+python -m stages.attack --run_dir=runs/mine --name=smoothing --certify='smoothing(sigma=0.25)' --limit=500
 python -m stages.attack --attacks=help
 
 Reads RUN_DIR/NAME/train and RUN_DIR/data (or --data); makes RUN_DIR/NAME/attack, or attack_cleverhans with
 --backend=cleverhans. With --transfer examples are made on each of the named runs and shown to all of them; makes
-RUN_DIR/transfer. A randomised model is evaluated --repeats times. Continues where an earlier run of the same command
-stopped.
+RUN_DIR/transfer. With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A
+randomised model is evaluated --repeats times. Continues where an earlier run of the same command stopped.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ def main(_argv: list[str]) -> None:
     if settings.asked_for_help():
         return
     settings.start()
+    if settings.certification_options():
+        name = settings.run_name()
+        records = calls.certify(name, calls.trained(name), calls.made_data())
+        calls.show_certificates(calls.certified_folder(name), records)
+        return
     settings.check_attacks()
     sources = settings.transfer_sources(calls.trained_names())
     if sources:

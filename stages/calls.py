@@ -6,12 +6,14 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
+from l2p_tf.types import UserError
 from stages import common, settings
 
 if TYPE_CHECKING:
     from l2p_tf.artifacts import Artifact
+    from l2p_tf.certification.records import CertificateRecord
     from l2p_tf.data.store import ImageData
-    from l2p_tf.defenses.base import Defense
+    from l2p_tf.defenses.base import Defense, DerivedDefense
     from l2p_tf.evaluation.records import Record
 
 FLAGS = settings.FLAGS
@@ -49,9 +51,12 @@ def made_data() -> ImageData:
 
 
 def train(name: str, defense: Defense, images: ImageData) -> Artifact:
-    """Trains one run, or finds it done."""
+    """Trains one run, or makes it from another, or finds it done."""
+    from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.training.run import train as train_it
 
+    if isinstance(defense, DerivedDefense):
+        return _derive(name, defense, images)
     output = settings.run_dir() / name / "train"
     found = output.exists()
     artifact = train_it(
@@ -68,6 +73,22 @@ def train(name: str, defense: Defense, images: ImageData) -> Artifact:
         f"{name}: trained, {notes['parameters']:,} parameters, best epoch {notes['best_epoch'] + 1} "
         f"(validation {100 * notes['best_validation']:.1f}%), {state}; in {str(output)!r}"
     )
+    return artifact
+
+
+def _derive(name: str, defense: DerivedDefense, images: ImageData) -> Artifact:
+    from l2p_tf.training.derive import derive
+
+    if not defense.run:
+        raise UserError(
+            f"`run` of {name} should name a trained run of {common.require('run_dir')!r}. Received: nothing"
+        )
+    output = settings.run_dir() / name / "train"
+    found = output.exists()
+    how = {"seed": FLAGS.seed, "published": FLAGS.published, "overwrite": FLAGS.overwrite}
+    artifact = derive(name, defense, trained(defense.run), images, output, **how)
+    state = " (up to date)" if found and not FLAGS.overwrite else ""
+    common.say(f"{name}: made from {defense.run}{state}; in {str(output)!r}")
     return artifact
 
 
@@ -121,6 +142,51 @@ def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
         records += attack_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
         common.say(f"{name}: attacked{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
     return records
+
+
+def certify(name: str, run: Artifact, images: ImageData, *, fitting_only: bool = False) -> list[CertificateRecord]:
+    """Computes the certificates of --certify for one run, or finds them done; returns their records.
+
+    With `fitting_only` those that do not fit the run are left out with a line that says why.
+    """
+    from l2p_tf.certification import run as certification
+
+    options = settings.certification_options()
+    if options and fitting_only:
+        kept, reasons = certification.fitting(options.certificates, run, FLAGS.which)
+        for reason in reasons:
+            common.say(f"{name}: not certified: {reason}")
+        options = dataclasses.replace(options, certificates=tuple(kept))
+    if not options or not options.certificates:
+        return []
+    output = certified_folder(name)
+    found = output.exists()
+    records = certification.certify_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
+    common.say(f"{name}: certified{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
+    return records
+
+
+def certified_folder(name: str) -> pathlib.Path:
+    """Where the certificates of a run go."""
+    return settings.run_dir() / name / "certify"
+
+
+def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) -> None:
+    """Prints the certified accuracy at some radii."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from l2p_tf.certification.records import certified_accuracy, read_certified
+
+    table = Table(title="Certified accuracy in percent", title_justify="left")
+    table.add_column("l2 radius", justify="right")
+    for record in records:
+        table.add_column(f"{record.label}\nn = {record.count:,}", justify="right")
+    found = [read_certified(folder, record) for record in records]
+    for radius in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5):
+        shares = [certified_accuracy(a["label"], a["prediction"], a["radius"], radius) for a in found]
+        table.add_row(f"{radius:g}", *(f"{100 * share:.1f}" for share in shares))
+    Console().print(table)
 
 
 def transfer(sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:

@@ -3,7 +3,8 @@
 python -m stages.pipeline --flagfile=configs/quickstart.flags
 
 What is up to date is skipped, what was interrupted is continued. --defense may hold several defences separated by `;`:
-all are trained with the same flags on the same data, attacked alike and set side by side.
+all are trained with the same flags on the same data, attacked alike and set side by side. With --certify each run is
+also certified, by those certificates that fit it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main(_: list[str]) -> None:
     for name, defense in named.items():
         settings.train_options(name, defense)  # Bad flags are told before the first training, not after it.
     settings.check_attacks()
+    settings.certification_options()
     sources = settings.transfer_sources(list(named))
     unknown = sorted({name for source in sources for name in source.split("+")} - set(named))
     if unknown:
@@ -35,6 +37,7 @@ def main(_: list[str]) -> None:
     for name, defense in named.items():
         runs[name] = run = calls.train(name, defense, images)
         calls.attack(name, run, images)
+        calls.certify(name, run, images, fitting_only=True)
         if name in wanted or "all" in wanted:
             calls.export(name, run, images)
     if sources:

@@ -16,6 +16,7 @@ from l2p_tf.types import UserError
 from stages import common
 
 if TYPE_CHECKING:
+    from l2p_tf.certification.run import CertificationOptions
     from l2p_tf.defenses.base import Defense
     from l2p_tf.evaluation.evaluate import EvaluationOptions
     from l2p_tf.training.run import TrainOptions
@@ -64,11 +65,14 @@ flags.DEFINE_string("model", "resnet_v1(depth=20)", "The architecture; `help` li
 flags.DEFINE_string("defense", None, "The defence; the pipeline takes several, separated by `;`. `help` lists all.")
 flags.DEFINE_integer("epochs", 100, "Epochs of training.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "Images per training step.", lower_bound=1)
+flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "SGD with Nesterov momentum, or Adam.")
 common.define_number("learning_rate", 0.1, "Learning rate at the start.", 0)
 flags.DEFINE_list("drops", [], "Epochs at which the learning rate is multiplied by --drop_factor.")
 common.define_number("drop_factor", 0.1, "See --drops.", 0, 1)
 common.define_number("momentum", 0.9, "Nesterov momentum of SGD.", 0, 1)
-common.define_number("weight_decay", 1e-4, "Coupled weight decay; never on the noise's theta.", 0)
+common.define_number(
+    "weight_decay", None, "Coupled weight decay, never on the noise's parameters; 1e-4 for SGD, none for Adam.", 0
+)
 flags.DEFINE_bool("augment", True, "Crop and flip training images as the data set says.")
 flags.DEFINE_list("mean", [], "Channel means to subtract; empty takes the training images' own.")
 flags.DEFINE_list("std", [], "Channel standard deviations to divide by; empty likewise.")
@@ -84,13 +88,21 @@ flags.DEFINE_string("attacks", "fgsm; pgd(steps=20)", "Attacks to run, separated
 flags.DEFINE_enum("split", "test", ["test", "validation"], "Images to attack.")
 flags.DEFINE_integer("limit", None, "Most images to attack, every class alike; all when not given.", lower_bound=1)
 flags.DEFINE_integer("repeats", 3, "Evaluations of a randomised model.", lower_bound=1)
+flags.DEFINE_integer(
+    "prediction_draws", None, "Draws of the noise that one answer averages; the defence's own number when not given.",
+    lower_bound=1,
+)  # fmt: skip
 flags.DEFINE_integer("attack_batch_size", 128, "Images per pass.", lower_bound=1)
 flags.DEFINE_list("backend", ["l2p_tf"], "Whose attacks to run: l2p_tf, cleverhans, or both; each makes a folder.")
 flags.DEFINE_list("transfer", [], "Runs to make examples on and show to each other; a+b is an ensemble, all is all.")
+flags.DEFINE_string("certify", "", "Certificates of robustness to compute, separated by `;`. `help` lists all.")
 flags.DEFINE_enum("which", "best", ["best", "last"], "Model to attack and export: best by validation, or last.")
 _known = _group("attack", _known)
 
-flags.DEFINE_integer("export_draws", 16, "Draws of the noise a served answer averages.", lower_bound=1)
+flags.DEFINE_integer(
+    "export_draws", None, "Draws of the noise a served answer averages; the defence's own number, or 16, when not given.",
+    lower_bound=1,
+)  # fmt: skip
 flags.DEFINE_list("export", [], "Runs the pipeline exports, by name; `all` for every one.")
 _known = _group("export", _known)
 
@@ -136,6 +148,10 @@ def asked_for_help() -> bool:
         from l2p_tf.attacks import ATTACKS
 
         texts.append(ATTACKS.help())
+    if FLAGS.certify == "help":
+        from l2p_tf.certification.base import CERTIFICATES
+
+        texts.append(CERTIFICATES.help())
     if FLAGS.published == "help":
         from l2p_tf.reporting import published
 
@@ -193,6 +209,7 @@ def train_options(name: str, defense: Defense) -> TrainOptions:
         validation_attack=ATTACKS.parse(FLAGS.validation_attack),
         epochs=FLAGS.epochs,
         batch_size=FLAGS.batch_size,
+        optimizer=FLAGS.optimizer,
         learning_rate=FLAGS.learning_rate,
         drops=_epochs("drops"),
         drop_factor=FLAGS.drop_factor,
@@ -220,6 +237,24 @@ def evaluation_options() -> EvaluationOptions:
         split=FLAGS.split,
         limit=FLAGS.limit,
         repeats=FLAGS.repeats,
+        batch_size=FLAGS.attack_batch_size,
+        seed=FLAGS.seed,
+        jit_compile=jit_compile(),
+        prediction_draws=FLAGS.prediction_draws,
+    )
+
+
+def certification_options() -> CertificationOptions | None:
+    """What the flags say of a certification; None without --certify."""
+    if not FLAGS.certify:
+        return None
+    from l2p_tf.certification.base import CERTIFICATES
+    from l2p_tf.certification.run import CertificationOptions
+
+    return CertificationOptions(
+        certificates=tuple(CERTIFICATES.parse_list(FLAGS.certify)),
+        split=FLAGS.split,
+        limit=FLAGS.limit,
         batch_size=FLAGS.attack_batch_size,
         seed=FLAGS.seed,
         jit_compile=jit_compile(),

@@ -8,7 +8,36 @@ import keras
 import numpy as np
 
 from l2p_tf.attacks import ATTACKS
+from l2p_tf.defenses import DEFENSES, DerivedDefense
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
+from l2p_tf.models.base import Architecture
+
+TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name), DerivedDefense)]
+"""The defences that train a network of their own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny(Architecture):
+    """Every kind of layer a factory makes, once: enough for what a defence does to a network."""
+
+    def features(self, x, factory):
+        x = keras.layers.ReLU()(factory.output(factory.conv(x, 4, 3, "stem"), "stem_output"))
+        x = factory.norm(factory.conv(x, 6, 3, "conv", strides=2, normalize=False), "norm")
+        return keras.layers.GlobalAveragePooling2D()(factory.output(x, "output"))
+
+
+def tiny(defense, shape=(6, 6, 1), classes=4, seed=0):
+    """A `Tiny` network of a defence's layers."""
+    keras.utils.set_random_seed(seed)
+    return Tiny().build(shape, classes, defense.factory(seed), mean=(0.5,), std=(0.25,))
+
+
+def small(name):
+    """A registered defence that is whole from the first epoch, and attacks in few steps."""
+    defense = DEFENSES.get(name)()
+    few = {"steps": 2, "warmup_epochs": 0, "adversarial_epoch": 0}
+    known = {f.name for f in dataclasses.fields(defense)}
+    return defense.replace(**{key: value for key, value in few.items() if key in known})
 
 
 def linear(weights, bias=None, noise=None, sharing="example"):

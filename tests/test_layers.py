@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from l2p_tf.layers.conv_norm import ConvNorm, frozen_statistics
+from l2p_tf.layers.batch_norm import frozen_statistics
+from l2p_tf.layers.conv_norm import ConvNorm
 from l2p_tf.layers.image import ChannelNormalization, PaddedSubsample
 from l2p_tf.layers.noise import (
     draws_per_example,

@@ -94,7 +94,8 @@ def make_records(name, correct=CORRECT["pgd"], attacks=ATTACKS, count=360, rando
     return [
         Record(**{
             "model": name, "dataset": "digits", "split": "test", "attack": spec, "label": label, "norm": norm,
-            "epsilon": epsilon, "steps": steps, "restarts": 1, "draws": draws, "backend": "l2p_tf", "source": None, "repeat": repeat,
+            "epsilon": epsilon, "steps": steps, "restarts": 1, "draws": draws,
+            "prediction_draws": 1, "backend": "l2p_tf", "source": None, "repeat": repeat,
             "seed": repeat, "randomized": randomized, "count": count, "correct": right + 2 * repeat, "reached": count - right - 2 * repeat,
             "gradients": 1.0, "forwards": 1.0, "seconds": 0.5, "arrays": "arrays/0.npz", **fields,
         })
@@ -464,8 +465,8 @@ def test_csv_has_a_line_per_run_and_attack(reproduction, digits):
     assert rows[2] == {
         "run": "learn2perturb", "defense": "learn2perturb(gamma=0.0001)", "model": "resnet_v1(depth=8)",
         "dataset": "cifar10 (8x8)", "attack": "pgd(step_size=0.01, steps=7)", "norm": "linf", "epsilon": repr(8 / 255),
-        "steps": "7", "restarts": "1", "draws": "1", "backend": "l2p_tf", "repeats": "2", "count": "10000",
-        "accuracy": "53.01", "low": "52.0308", "high": "53.9869", "spread": "0.0141", "published": "54.62",
+        "steps": "7", "restarts": "1", "draws": "1", "prediction_draws": "1", "backend": "l2p_tf", "repeats": "2",
+        "count": "10000", "accuracy": "53.01", "low": "52.0308", "high": "53.9869", "spread": "0.0141", "published": "54.62",
         "published_spread": "0.06", "difference": "-1.61", "suspect": "true",
     }  # fmt: skip
     assert rows[0]["suspect"] == "false"
@@ -549,18 +550,18 @@ def test_history_reads_empty_fields_and_finds_the_noise(tmp_path):
     write_history(tmp_path / "history.csv", 12, 2)
     history = read_history(tmp_path / "history.csv")
     assert history.noise_start == 4
-    assert history.layers == ["noise_0", "noise_1"]
+    assert history.layers("theta") == ["noise_0", "noise_1"]
     epochs, values = history.curve("validation_robust_accuracy")
     np.testing.assert_array_equal(epochs, np.arange(0, 12, 2))
     assert np.isfinite(values).all()
     assert history.curve("nothing") is None
-    assert history.theta("noise_1", "max")[0] == pytest.approx(0.25 * 1.7)
+    assert history.noise("theta", "noise_1", "max")[0] == pytest.approx(0.25 * 1.7)
 
 
 def test_history_of_a_run_without_noise(tmp_path):
     write_history(tmp_path / "history.csv", 3, 0)
     history = read_history(tmp_path / "history.csv")
-    assert (history.noise_start, history.layers) == (None, [])
+    assert (history.noise_start, history.layers("theta")) == (None, [])
     assert read_history(tmp_path / "nothing.csv") is None
 
 

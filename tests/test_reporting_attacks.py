@@ -345,8 +345,9 @@ def test_the_csv_of_a_transfer_has_a_line_per_cell(tmp_path):
     low, high = wilson_interval(0.1, 200)
     assert lines[0] == {
         "source": "a", "target": "a", "white_box": "true", "dataset": "digits", "split": "test", "attack": "pgd",
-        "norm": "linf", "epsilon": repr(8 / 255), "steps": "20", "restarts": "1", "draws": "1", "backend": "l2p_tf",
-        "repeats": "1", "count": "200", "accuracy": "10.0", "low": str(round(100 * low, 4)),
+        "norm": "linf", "epsilon": repr(8 / 255), "steps": "20", "restarts": "1", "draws": "1",
+        "prediction_draws": "1", "backend": "l2p_tf", "repeats": "1", "count": "200", "accuracy": "10.0",
+        "low": str(round(100 * low, 4)),
         "high": str(round(100 * high, 4)), "spread": "", "reached": "90.0",
     }  # fmt: skip
     assert {(line["source"], line["white_box"]) for line in lines if line["target"] == "b"} == {
@@ -392,8 +393,8 @@ def test_the_table_of_sizes(tmp_path):
     first, second = lines_of(section)
     assert first == {
         "run": "pgd", "dataset": "digits", "split": "test", "attack": "deepfool", "norm": "l2", "steps": "50",
-        "restarts": "1", "draws": "1", "backend": "l2p_tf", "repeats": "1", "tried": "6", "succeeded": "5",
-        "success": "83.3333", "mean": "4.4", "median": "3.0", "mean_linf": "0.044",
+        "restarts": "1", "draws": "1", "prediction_draws": "1", "backend": "l2p_tf", "repeats": "1", "tried": "6",
+        "succeeded": "5", "success": "83.3333", "mean": "4.4", "median": "3.0", "mean_linf": "0.044",
     }  # fmt: skip
     assert (second["success"], second["mean"], second["median"], second["mean_linf"]) == ("0.0", "", "", "")
 
@@ -463,7 +464,8 @@ def test_backends_stand_side_by_side(tmp_path):
     (line,) = lines_of(section)
     assert line == {
         "run": "pgd", "dataset": "digits", "split": "test", "attack": "pgd", "norm": "linf", "epsilon": repr(8 / 255),
-        "steps": "20", "restarts": "1", "draws": "1", "count": "10", "repeats": "1", "repeats_cleverhans": "1",
+        "steps": "20", "restarts": "1", "draws": "1", "prediction_draws": "1", "count": "10", "repeats": "1",
+        "repeats_cleverhans": "1",
         "accuracy": "40.0", "accuracy_cleverhans": "50.0", "difference": "10.0", "disagree": "3", "seconds": "0.05",
         "seconds_cleverhans": "2.0",
     }  # fmt: skip

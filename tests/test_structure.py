@@ -22,6 +22,7 @@ LAYERS = [
     ["defenses"],
     ["training"],
     ["evaluation"],
+    ["certification"],
     ["reporting"],
     ["serving"],
 ]

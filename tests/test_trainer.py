@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models_for_tests import images_and_labels, linear
+from models_for_tests import TRAINED, images_and_labels, linear, small, tiny
 from scipy.special import softmax
 
 from l2p_tf.attacks import ATTACKS
@@ -11,7 +11,7 @@ from l2p_tf.layers.noise import noise_layers, reseed
 from l2p_tf.models import MODELS
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import check_drops, harmonic_tau, learning_rate
-from l2p_tf.training.trainer import RobustTrainer, theta_statistics
+from l2p_tf.training.trainer import RobustTrainer, noise_statistics
 from l2p_tf.types import UserError
 
 
@@ -95,7 +95,7 @@ def l2p(spec="", images=None):
     weights = rng.normal(size=(3, 3, 1, 4))
     model = linear(weights, noise=0.5)
     options = DEFENSES.parse(f"learn2perturb(warmup_epochs=2, epsilon=0.0, theta_momentum=0.0, gamma=0.01{spec})")
-    return model, compiled(options.trainer(model, 0)), weights.reshape(9, 4)
+    return model, compiled(options.trainer(model, 0, 100)), weights.reshape(9, 4)
 
 
 def noise_of_next_passes(model, images, count):
@@ -150,10 +150,10 @@ def test_warm_up_has_no_noise_and_leaves_theta(update):
     model, trainer, _ = l2p(f", update={update}")
     facts = trainer.begin_epoch(1)
     assert facts == {"noise_active": 0.0, "tau": 0.0}
-    theta = values(trainer.theta)
+    theta = values(trainer.noise_parameters)
     before = values(trainer.weights_w)
     step(trainer, images, labels)
-    np.testing.assert_array_equal(theta, values(trainer.theta))
+    np.testing.assert_array_equal(theta, values(trainer.noise_parameters))
     assert np.abs(before[0] - values(trainer.weights_w)[0]).max() > 0
     np.testing.assert_array_equal(model(images), model(images))
     assert not trainer.is_mature(1)
@@ -164,20 +164,20 @@ def test_each_phase_leaves_the_others_variables_to_the_bit():
     images, labels = images_and_labels(8, (8, 8, 1), 4)
     options = DEFENSES.parse("learn2perturb(warmup_epochs=0, steps=2)")
     model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((8, 8, 1), 4, options.factory(0))
-    trainer = compiled(options.trainer(model, 0), momentum=0.9, decay=1e-4)
+    trainer = compiled(options.trainer(model, 0, 100), momentum=0.9, decay=1e-4)
     trainer.begin_epoch(0)
-    theta_ids = {id(v) for v in trainer.theta}
+    theta_ids = {id(v) for v in trainer.noise_parameters}
     # Batch norm's moving averages belong to W.
     w_like = [v for v in model.weights if id(v) not in theta_ids]
     x, y = tf.constant(images), tf.constant(labels, tf.int32)
-    before_w, before_theta = values(w_like), values(trainer.theta)
+    before_w, before_theta = values(w_like), values(trainer.noise_parameters)
     trainer._theta_phase(x, x, y)
     for a, b in zip(before_w, values(w_like), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert all(np.abs(a - b).max() > 0 for a, b in zip(before_theta, values(trainer.theta), strict=True))
-    before_theta = values(trainer.theta)
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(before_theta, values(trainer.noise_parameters), strict=True))
+    before_theta = values(trainer.noise_parameters)
     trainer.update_w(x, x, y)
-    for a, b in zip(before_theta, values(trainer.theta), strict=True):
+    for a, b in zip(before_theta, values(trainer.noise_parameters), strict=True):
         np.testing.assert_array_equal(a, b)
     changed = [bool(np.any(a != b)) for a, b in zip(before_w, values(w_like), strict=True)]
     assert sum(changed) == len(changed) - len(noise_layers(model))  # All but the noise's switches.
@@ -193,10 +193,10 @@ def test_inner_iterations_and_theta_minimum():
     del model
     options = DEFENSES.parse("learn2perturb(warmup_epochs=0, gamma=0, theta_initial=0.02, steps=1)")
     model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((6, 6, 1), 4, options.factory(0))
-    trainer = compiled(options.trainer(model, 0), rate=1e3)
+    trainer = compiled(options.trainer(model, 0, 100), rate=1e3)
     trainer.begin_epoch(0)
     step(trainer, *images_and_labels(8))
-    lowest = [statistics for name, statistics in theta_statistics(model).items() if name.endswith("/min")]
+    lowest = [statistics for name, statistics in noise_statistics(model).items() if name.endswith("/min")]
     assert min(lowest) == pytest.approx(0.01)
 
 
@@ -249,16 +249,14 @@ def test_one_batch_changes_only_what_batch_norm_sees():
     assert losses[True]["loss"] == pytest.approx(losses[False]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("defense", DEFENSES.names())
+@pytest.mark.parametrize("defense", TRAINED)
 def test_every_defense_trains_by_fit_with_one_trace(defense):
     images, labels = images_and_labels(40)
     images = (images * 255).astype(np.uint8)
-    options = DEFENSES.parse(defense)
-    small = {"steps": 2} if hasattr(options, "steps") else {}
-    small |= {"warmup_epochs": 1} if hasattr(options, "warmup_epochs") else {}
-    options = options.replace(**small)
-    model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((6, 6, 1), 4, options.factory(0))
-    trainer = compiled(options.trainer(model, 0), momentum=0.9)
+    options = small(defense)
+    options = options.replace(warmup_epochs=1) if hasattr(options, "warmup_epochs") else options
+    model = tiny(options)
+    trainer = compiled(options.trainer(model, 0, 100), momentum=0.9)
     traces = []
     plain = trainer.train_step
     trainer.train_step = lambda data: traces.append(1) or plain(data)
@@ -270,16 +268,14 @@ def test_every_defense_trains_by_fit_with_one_trace(defense):
     assert all(np.isfinite(v).all() for v in values(model.weights) if v.dtype != bool)
 
 
-@pytest.mark.parametrize("defense", DEFENSES.names())
+@pytest.mark.parametrize("defense", TRAINED)
 def test_every_step_compiles_with_xla_and_agrees(defense):
     images, labels = images_and_labels(8)
     results = []
     for jit in (False, True):
-        keras.utils.set_random_seed(0)
-        options = DEFENSES.parse(defense)
-        options = options.replace(steps=1) if hasattr(options, "steps") else options
-        model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((6, 6, 1), 4, options.factory(0))
-        trainer = compiled(options.trainer(model, 0))
+        options = small(defense)
+        model = tiny(options)
+        trainer = compiled(options.trainer(model, 0, 100))
         trainer.begin_epoch(30)
         reseed(model, tf.constant([1, 2]))
         step(trainer, images, labels, jit_compile=jit)

@@ -86,6 +86,7 @@ class Attack(Options, abc.ABC):
         *,
         batch_size: int = 128,
         score_draws: int = 1,
+        prediction_draws: int = 1,
         jit_compile: bool | None = None,
         progress: Callable[[float, int], Any] | None = None,
         journal: Journal | None = None,
@@ -101,7 +102,8 @@ class Attack(Options, abc.ABC):
           labels: integers (count,).
           seed: of the attack.
           batch_size: images a compiled run.
-          score_draws: fresh draws to score a randomised model on.
+          score_draws: answers to score a randomised model on, each with fresh noise.
+          prediction_draws: draws of the noise that one such answer averages.
           jit_compile: compile with XLA; None decides by device.
           progress: called now and then with the share of the work that is done, in [0, 1], and the number of images
             that still stand.
@@ -112,7 +114,7 @@ class Attack(Options, abc.ABC):
         """
         search = Search(self, model, images, labels, seed, batch_size, jit_compile, progress, journal)
         search.run()
-        return search.scored(score_draws)
+        return search.scored(score_draws, prediction_draws)
 
 
 @dataclasses.dataclass(frozen=True)

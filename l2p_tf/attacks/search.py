@@ -95,12 +95,12 @@ class Search:
         wrong = np.flatnonzero(votes[np.arange(len(votes)), self.labels] < 0.5)
         self.votes[wrong], self.norm[wrong], self.score[wrong], self.fallen[wrong] = votes[wrong], 0.0, np.inf, True
 
-    def scored(self, draws: int) -> AttackOutput:
-        """What was found, on fresh draws."""
+    def scored(self, draws: int, averaged: int) -> AttackOutput:
+        """What was found, on fresh draws; arguments as of `inference.poll`."""
         # Without noise what was seen when it was kept is what would be seen again.
         rows = np.flatnonzero(self.votes[:, 0] < 0) if self.certain else np.arange(len(self.images))
         if len(rows):
-            self.votes[rows] = self._poll(self.best[rows], 1 if self.certain else draws, 0, 2)[1]
+            self.votes[rows] = self._poll(self.best[rows], draws, 0, 2, averaged)[1]
         rows, votes = np.arange(len(self.images)), self.votes
         wrong = 1.0 - votes[rows, self.labels]
         success = votes[rows, self.targets] if self.attack.strict else wrong
@@ -230,12 +230,13 @@ class Search:
         self.best[taken], self.score[taken], self.votes[taken] = found[better], score[better], votes[better]
         self.fallen[rows] |= reached & (share >= 1.0)
 
-    def _poll(self, images: np.ndarray, draws: int, number: int, purpose: int) -> tuple[np.ndarray, np.ndarray]:
+    def _poll(
+        self, images: np.ndarray, draws: int, number: int, purpose: int, averaged: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities and votes on draws that serve one purpose alone."""
         seed = int(inference.seed_pair(self.seed, number, purpose)[0])
-        return inference.poll(
-            self.model, images, seed, draws=draws, batch_size=self.batch_size, jit_compile=self.jit_compile
-        )
+        how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
+        return inference.poll(self.model, images, seed, draws=draws, averaged=averaged, **how)
 
     def _tell(self, standing: int, extra: float = 0.0) -> None:
         if self.progress is not None:

@@ -12,7 +12,7 @@ from l2p_tf.attacks.pgd import PGD
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.registry import Options, Registry, option
 from l2p_tf.training.trainer import RobustTrainer
-from l2p_tf.types import Norm
+from l2p_tf.types import Norm, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +25,27 @@ class Defense(Options, abc.ABC):
         Args:
           seed: all noise derives from it.
         """
-        del seed
-        return LayerFactory()
+        return LayerFactory(seed)
 
     @abc.abstractmethod
-    def trainer(self, classifier: keras.Model, seed: int) -> RobustTrainer:
-        """The trainer, not yet compiled, of a classifier made with this defence's factory."""
+    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+        """The trainer, not yet compiled, of a classifier made with this defence's factory.
+
+        Args:
+          classifier: the network.
+          seed: of the trainer's own randomness.
+          examples: number of training images.
+        """
 
     @property
     def trains_on_attacks(self) -> bool:
         """Whether robust accuracy, and not clean accuracy, tells the best model of a training."""
         return False
+
+    @property
+    def draws_per_answer(self) -> int:
+        """How many draws of the noise one answer of the classifier averages (the mean of their softmax)."""
+        return int(getattr(self, "prediction_draws", 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +59,7 @@ class AdversarialDefense(Defense):
     random_start: bool = option(True, "start the training attack at a random point of the ball")
     attack_label: str = option("true", "label the training attack leaves", choices=("true", "predicted"))
     clean_weight: float = option(0.0, "alpha: weight of the clean loss", low=0)
-    adversarial_weight: float = option(1.0, "beta: weight of the adversarial loss", above=0)
+    adversarial_weight: float = option(1.0, "beta: weight of the adversarial loss; 0 attacks nothing", low=0)
     adversarial_epoch: int = option(0, "first epoch trained on adversarial images", low=0)
     one_batch: bool = option(False, "clean and adversarial images in one batch: faster, but batch norm sees both")
 
@@ -66,17 +76,38 @@ class AdversarialDefense(Defense):
 
     @property
     def trains_on_attacks(self) -> bool:
-        """Yes."""
-        return True
+        """Yes, unless nothing is attacked."""
+        return self.adversarial_weight > 0
 
-    def trainer(self, classifier: keras.Model, seed: int) -> RobustTrainer:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.clean_weight and not self.adversarial_weight:
+            raise UserError(f"{type(self).__name__}: `clean_weight` or `adversarial_weight` should be above 0.")
+
+    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The shared trainer with this defence's attack and weights."""
+        del examples
         return RobustTrainer(classifier, self.attack, seed=seed, **self.mixture())
 
     def mixture(self) -> dict[str, Any]:
         """The trainer's arguments that these options decide."""
         keys = ("clean_weight", "adversarial_weight", "adversarial_epoch", "attack_label", "one_batch")
         return {key: getattr(self, key) for key in keys}
+
+
+@dataclasses.dataclass(frozen=True)
+class DerivedDefense(Defense):
+    """Base of the defences that are made from the classifier of another run, without training."""
+
+    run: str = option("", "name of the trained run to take the classifier of")
+
+    @abc.abstractmethod
+    def derive(self, classifier: keras.Model, seed: int) -> keras.Model:
+        """The defended classifier, made from a trained one."""
+
+    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+        """There is none; UserError."""
+        raise UserError(f"{type(self).__name__} is made from a trained run, not trained: `run` should name one.")
 
 
 DEFENSES: Registry[Defense] = Registry("defense", "l2p_tf.defenses")

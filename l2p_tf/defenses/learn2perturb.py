@@ -8,9 +8,10 @@ import keras
 import tensorflow as tf
 
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
-from l2p_tf.layers.conv_norm import frozen_statistics
-from l2p_tf.layers.factory import LayerFactory
-from l2p_tf.layers.perturbation_injection import GRANULARITIES, PerturbationInjection
+from l2p_tf.layers.batch_norm import frozen_statistics
+from l2p_tf.layers.factory import POINTS, InjectingFactory, LayerFactory
+from l2p_tf.layers.noise import GRANULARITIES
+from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.layers.sampling import SAMPLERS
 from l2p_tf.registry import option
 from l2p_tf.training.optimizers import MomentumSGD
@@ -37,6 +38,7 @@ class Learn2Perturb(AdversarialDefense):
     noise_sharing: str = option("example", "noise drawn per example, or one map a batch", choices=("example", "batch"))
     distribution: str = option("normal", "of the noise", choices=tuple(SAMPLERS))
     granularity: str = option("element", "what shares one theta", choices=GRANULARITIES)
+    points: tuple[str, ...] = option(("blocks",), "where noise is added", choices=POINTS)
     theta_momentum: float = option(0.9, "Nesterov momentum of theta's own SGD", low=0, high=0.999)
 
     def __post_init__(self) -> None:
@@ -51,30 +53,24 @@ class Learn2Perturb(AdversarialDefense):
 
     def factory(self, seed: int) -> LayerFactory:
         """Plain layers, and a perturbation-injection module at the output of the stem and of every block."""
-        return _Factory(self, seed)
 
-    def trainer(self, classifier: keras.Model, seed: int) -> RobustTrainer:
+        def module(name: str, seed: int) -> keras.layers.Layer:
+            return PerturbationInjection(
+                initial=self.theta_initial,
+                minimum=self.theta_minimum,
+                distribution=self.distribution,
+                sharing=self.noise_sharing,
+                granularity=self.granularity,
+                seed=seed,
+                name=name,
+            )
+
+        return InjectingFactory(seed, self.points, module)
+
+    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The trainer with both phases."""
+        del examples
         return Learn2PerturbTrainer(classifier, self, seed)
-
-
-class _Factory(LayerFactory):
-    def __init__(self, options: Learn2Perturb, seed: int) -> None:
-        self.options, self.seed, self.made = options, seed, 0
-
-    def output(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        """Noise after the last batch norm and residual sum, before the activation (supplement, section 1.1)."""
-        o = self.options
-        self.made += 1
-        return PerturbationInjection(
-            initial=o.theta_initial,
-            minimum=o.theta_minimum,
-            distribution=o.distribution,
-            sharing=o.noise_sharing,
-            granularity=o.granularity,
-            seed=(self.seed * 1009 + self.made) % 2**31,
-            name=name,
-        )(x)
 
 
 class Learn2PerturbTrainer(RobustTrainer):
@@ -96,6 +92,12 @@ class Learn2PerturbTrainer(RobustTrainer):
         self.theta_on = self.add_weight(name="theta_on", shape=(), dtype="bool", initializer="zeros", trainable=False)
 
     @property
+    def weights_w(self) -> list[keras.Variable]:
+        """W: all but theta."""
+        theta = {id(v) for v in self.noise_parameters}
+        return [v for v in self.classifier.trainable_variables if id(v) not in theta]
+
+    @property
     def optimizers(self) -> list[keras.optimizers.Optimizer]:
         """W's and theta's."""
         return [self.optimizer, self.theta_optimizer]
@@ -103,7 +105,7 @@ class Learn2PerturbTrainer(RobustTrainer):
     def build_optimizers(self) -> None:
         """Creates the slots of both."""
         super().build_optimizers()
-        self.theta_optimizer.build(self.theta)
+        self.theta_optimizer.build(self.noise_parameters)
         self.theta_optimizer.learning_rate.assign(self.optimizer.learning_rate)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
@@ -126,11 +128,11 @@ class Learn2PerturbTrainer(RobustTrainer):
 
     def regularizer(self) -> tf.Tensor:
         """Gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
-        roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.theta]
+        roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.noise_parameters]
         return -self.regularizer_weight.value * tf.add_n(roots)
 
     def _update_jointly(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
-        w, theta = self.weights_w, self.theta
+        w, theta = self.weights_w, self.noise_parameters
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, [*w, *theta])
             loss = self.mixed_loss(images, adversarial, labels) + self.regularizer()
@@ -143,7 +145,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         """Steps of theta with everything of W fixed, batch norm's moving averages included."""
         for _ in range(self.settings.theta_iterations):
             with tf.GradientTape(watch_accessed_variables=False) as tape, frozen_statistics():
-                watched = watch(tape, self.theta)
+                watched = watch(tape, self.noise_parameters)
                 loss = self.regularizer()
                 if not self.settings.regularizer_only:
                     loss += self.mixed_loss(images, adversarial, labels, record=False)
@@ -151,5 +153,5 @@ class Learn2PerturbTrainer(RobustTrainer):
         return tf.constant(0)
 
     def _apply_theta(self, gradients: list[tf.Tensor]) -> tf.Tensor:
-        self.theta_optimizer.apply(gradients, self.theta)
+        self.theta_optimizer.apply(gradients, self.noise_parameters)
         return tf.constant(0)

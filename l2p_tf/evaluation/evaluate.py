@@ -40,6 +40,8 @@ class EvaluationOptions:
       slice_size: images between two saved parts of the work.
       seed: of examples, attacks and draws.
       jit_compile: compile with XLA; None decides by device.
+      prediction_draws: draws of a randomised model's noise that one answer averages (the mean of their softmax); None
+        for as many as its defence answers with.
     """
 
     attacks: tuple[Attack, ...]
@@ -50,6 +52,7 @@ class EvaluationOptions:
     slice_size: int = 512
     seed: int = 0
     jit_compile: bool | None = None
+    prediction_draws: int | None = None
 
     def slices(
         self, model: keras.Model, attack: Attack | None, images: np.ndarray, labels: np.ndarray, shown: np.ndarray,
@@ -57,8 +60,14 @@ class EvaluationOptions:
     ) -> Slices:  # fmt: skip
         """One attack on these images, as these options have it."""
         return Slices(
-            model, attack, images, labels, shown, parts, self.seed, self.batch_size, self.slice_size, self.jit_compile
-        )
+            model, attack, images, labels, shown, parts, self.seed, self.batch_size, self.slice_size, self.jit_compile,
+            self.prediction_draws or 1,
+        )  # fmt: skip
+
+    def resolved(self, trained: artifacts.Artifact) -> EvaluationOptions:
+        """With the draws that the defence of a training answers with, where none were asked for."""
+        draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
+        return dataclasses.replace(self, prediction_draws=draws)
 
     def request(self) -> dict[str, Any]:
         """What decides the results, as JSON can hold it."""
@@ -66,7 +75,10 @@ class EvaluationOptions:
             "attacks": [attack.spec for attack in self.attacks],
             "attacks_options": [attack.options() for attack in self.attacks],
             "backends": [attack.BACKEND for attack in self.attacks],
-            **{key: getattr(self, key) for key in ("split", "limit", "repeats", "batch_size", "seed")},
+            **{
+                key: getattr(self, key)
+                for key in ("split", "limit", "repeats", "batch_size", "seed", "prediction_draws")
+            },
         }
 
 
@@ -92,7 +104,7 @@ def evaluate(
         for member in wanted.members():
             member.check(model)
     randomized = is_randomized(model)
-    repeats = options.repeats if randomized else 1
+    repeats, averaged = (options.repeats, options.prediction_draws or 1) if randomized else (1, 1)
     shown = np.sort([np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:_GALLERY_EXAMPLES]])
     (folder / "arrays").mkdir(exist_ok=True)
     (folder / PARTS).mkdir(exist_ok=True)
@@ -109,14 +121,14 @@ def evaluate(
                 records.append(Record(
                     model=name, dataset=data.info.name, split=options.split,
                     attack=attack.spec if attack else CLEAN, label=label,
-                    **(attack.facts() if attack else _clean_facts()), backend=backend, source=None,
+                    **(attack.facts() if attack else _clean_facts()), prediction_draws=averaged, backend=backend, source=None,
                     repeat=repeat, seed=options.seed, randomized=randomized, count=len(labels), correct=correct,
                     reached=int((values["success"] >= 0.5).sum()), gradients=float(values["gradients"].mean()),
                     forwards=float(values["forwards"].mean()), seconds=float(values["seconds"].sum()), arrays=arrays,
                 ))  # fmt: skip
                 if repeat == 0:
                     gallery.append((label, pictures))
-    _write_gallery(folder / GALLERY, model, images[shown], labels[shown], gallery, options.seed)
+    _write_gallery(folder / GALLERY, model, images[shown], labels[shown], gallery, options.seed, averaged)
     write_records(folder, records)
     return records
 
@@ -165,6 +177,7 @@ def attack_artifact(
       UserError: the data are not those the model was trained on, or the folder was made with other options.
     """
     check_data(trained, data)
+    options = options.resolved(trained)
     request = {**options.request(), "which": which}
     with artifacts.produce(
         output,
@@ -188,11 +201,11 @@ def _clean_facts() -> dict[str, Any]:
 
 def _write_gallery(
     path: pathlib.Path, model: keras.Model, clean: np.ndarray, labels: np.ndarray,
-    found: Sequence[tuple[str, np.ndarray]], seed: int,
+    found: Sequence[tuple[str, np.ndarray]], seed: int, averaged: int,
 ) -> None:  # fmt: skip
-    """Clean and adversarial images of one example per class, with predictions and confidences on a fresh draw."""
+    """Clean and adversarial images of one example per class, with predictions and confidences on fresh draws."""
     views = [inference.checked_images(model, clean), *(pictures for label, pictures in found[1:])]
-    probabilities = [inference.predict(model, view, seed + 1) for view in views]
+    probabilities = [inference.predict(model, view, seed + 1, averaged=averaged) for view in views]
     classes = np.stack([p.argmax(-1).astype(np.int32) for p in probabilities])
     confidences = np.stack([p.max(-1).astype(np.float32) for p in probabilities])
     empty = np.zeros((0, *views[0].shape), np.float32)

@@ -37,6 +37,7 @@ class Record:
       steps: gradient steps; 0 for `clean`.
       restarts: starts the attack may choose from.
       draws: draws of the noise each gradient is averaged over (EOT); 1 for none.
+      prediction_draws: draws of the noise that one answer of the classifier averages (the mean of their softmax).
       backend: whose implementation: `l2p_tf` or `cleverhans`.
       source: name of the run whose model the examples were made on (several joined by `+`); None where that is the
         attacked model itself.
@@ -64,6 +65,7 @@ class Record:
     steps: int
     restarts: int
     draws: int
+    prediction_draws: int
     backend: str
     source: str | None
     repeat: int

@@ -67,6 +67,7 @@ class Slices:
       batch_size: images a compiled run.
       slice_size: images attacked together: what has fallen among them makes room in their batches.
       jit_compile: as attacks take it.
+      prediction_draws: draws of the noise that one answer averages.
     """
 
     model: keras.Model
@@ -79,6 +80,7 @@ class Slices:
     batch_size: int
     slice_size: int
     jit_compile: bool | None
+    prediction_draws: int = 1
 
     def run(self, number: int, repeat: int, advance: Callable[..., None]) -> tuple[Arrays, np.ndarray]:
         """Attacks all images, or finds them done.
@@ -135,9 +137,10 @@ class Slices:
             progress(share, left)
 
         if self.attack is None:
-            output = clean(self.model, images, labels, seed, **how)
+            output = clean(self.model, images, labels, seed, averaged=self.prediction_draws, **how)
         else:
-            output = self.attack(self.model, images, labels, seed, progress=tell, journal=journal, **how)
+            how |= {"prediction_draws": self.prediction_draws, "progress": tell, "journal": journal}
+            output = self.attack(self.model, images, labels, seed, **how)
         values = {key: getattr(output, key) for key in PER_EXAMPLE if key != "seconds"}
         values["seconds"] = np.full(len(rows), (time.monotonic() - begun) / len(rows))
         values["pictures"] = output.adversarial[np.isin(rows, self.shown)]
@@ -145,7 +148,7 @@ class Slices:
 
 
 def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
-    """Images as they are, scored like an attack's, on one draw; arguments as of `inference.poll`."""
+    """Images as they are, scored like an attack's, on one answer; arguments as of `inference.poll`."""
     prediction = inference.predict(model, images, seed, **how).argmax(-1).astype(np.int32)
     wrong = (prediction != labels).astype(np.float32)
     return AttackOutput(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -85,6 +86,7 @@ def _transfer(
     (folder / PARTS).mkdir(exist_ok=True)
     random = any(is_randomized(model) for model in models.values())
     repeats = options.repeats if random else 1
+    averaged = {name: options.resolved(run).prediction_draws for name, run in trained.items()}
     records = []
     for s, source in enumerate(sources):
         # Copies of its own: an ensemble renames its members.
@@ -97,7 +99,8 @@ def _transfer(
                     values, adversarial = job.run(s * len(options.attacks) + a, repeat, advance)
                     for t, (target, model) in enumerate(models.items()):
                         seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
-                        how = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
+                        how: dict[str, Any] = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
+                        how["averaged"] = averaged[target] if is_randomized(model) else 1
                         shown = inference.predict(model, adversarial, seed, **how).argmax(-1).astype(np.int32)
                         wrong = (shown != labels).astype(np.float32)
                         arrays = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
@@ -105,7 +108,7 @@ def _transfer(
                         correct = save_arrays(folder / arrays, index, labels, seen)
                         records.append(Record(
                             model=target, dataset=data.info.name, split=options.split, attack=attack.spec,
-                            label=attack.label, **attack.facts(), backend=attack.BACKEND, source=source, repeat=repeat,
+                            label=attack.label, **attack.facts(), prediction_draws=how["averaged"], backend=attack.BACKEND, source=source, repeat=repeat,
                             seed=options.seed, randomized=is_randomized(model), count=len(labels), correct=correct,
                             reached=len(labels) - correct, gradients=float(values["gradients"].mean()),
                             forwards=float(values["forwards"].mean()), seconds=float(values["seconds"].sum()),

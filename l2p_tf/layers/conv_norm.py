@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-_statistics_frozen = contextvars.ContextVar("statistics_frozen", default=False)
-
-
-@contextlib.contextmanager
-def frozen_statistics() -> Iterator[None]:
-    """Within it, batch norm in training mode uses the batch's statistics but leaves its moving averages alone.
-
-    For passes that must change nothing but what they train. It acts where the step is traced.
-    """
-    token = _statistics_frozen.set(True)
-    try:
-        yield
-    finally:
-        _statistics_frozen.reset(token)
+from l2p_tf.layers.batch_norm import Normalizing
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
-class ConvNorm(keras.layers.Layer):
+class ConvNorm(Normalizing):
     """2D convolution without bias, then batch norm; or, with `normalize=False`, a convolution with bias.
 
     With `training=False` batch norm is a fixed affine map and is folded into the kernel: one fused convolution and bias
@@ -43,9 +27,6 @@ class ConvNorm(keras.layers.Layer):
     odd kernels. Kernels start He-normal by fan-out (He et al. 2015).
     """
 
-    epsilon = 1e-5
-    momentum = 0.9
-
     def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, normalize: bool = True, **kw: Any) -> None:
         super().__init__(**kw)
         self.filters, self.kernel_size, self.strides, self.normalize = filters, kernel_size, strides, normalize
@@ -55,44 +36,21 @@ class ConvNorm(keras.layers.Layer):
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         he_normal = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=he_normal)
-        channels = (self.filters,)
-        if not self.normalize:
-            self.bias = self.add_weight(name="bias", shape=channels, initializer="zeros")
-            return
-        # Statistics stay float32 under mixed precision.
-        kept = {"shape": channels, "dtype": "float32", "autocast": False}
-        self.gamma = self.add_weight(name="gamma", initializer="ones", **kept)
-        self.beta = self.add_weight(name="beta", initializer="zeros", **kept)
-        moving = {**kept, "trainable": False, "aggregation": "mean"}
-        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **moving)
-        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
+        if self.normalize:
+            self.build_norm(self.filters)
+        else:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Convolves and normalises; only `training` decides whose statistics are used."""
-        kernel = tf.convert_to_tensor(self.kernel)
+        kernel = self.drawn("kernel")
         if not self.normalize:
-            return tf.nn.bias_add(self._convolve(inputs, kernel), tf.convert_to_tensor(self.bias))
-        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        mean, variance = self.moving_mean.value, self.moving_variance.value
-        if not training:
-            scale = gamma * tf.math.rsqrt(variance + self.epsilon)
-            shift = beta - mean * scale
-            folded = kernel * tf.cast(scale, kernel.dtype)
-            return tf.nn.bias_add(self._convolve(inputs, folded), tf.cast(shift, kernel.dtype))
-        outputs, new_mean, new_variance = tf.compat.v1.nn.fused_batch_norm(
-            self._convolve(inputs, kernel),
-            gamma,
-            beta,
-            mean=mean,
-            variance=variance,
-            epsilon=self.epsilon,
-            is_training=True,
-            exponential_avg_factor=1.0 - self.momentum,
-        )
-        if not _statistics_frozen.get():
-            self.moving_mean.assign(new_mean)
-            self.moving_variance.assign(new_variance)
-        return outputs
+            return tf.nn.bias_add(self._convolve(inputs, kernel), self.drawn("bias"))
+        if training:
+            return self.normalized(self._convolve(inputs, kernel))
+        scale, shift = self.affine()
+        folded = kernel * tf.cast(scale, kernel.dtype)
+        return tf.nn.bias_add(self._convolve(inputs, folded), tf.cast(shift, kernel.dtype))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """(batch, height, width, filters) after strides and padding."""

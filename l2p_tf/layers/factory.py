@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import keras
 
+from l2p_tf.layers.batch_norm import BatchNorm
 from l2p_tf.layers.conv_norm import ConvNorm
+from l2p_tf.layers.image import ChannelNormalization
+
+POINTS = ("blocks", "convolutions", "input")
+"""Where noise on activations may be added: see `InjectingFactory`."""
 
 
 class LayerFactory:
     """Makes the layers of a network. Architectures know nothing else of defences; a defence overrides a method.
 
     Every method takes a symbolic tensor and the layer's name and returns the layer's output.
+
+    Args:
+      seed: all noise of the network derives from it.
     """
 
-    def image(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        """The normalised input, (batch, height, width, channels)."""
-        del name
-        return x
+    def __init__(self, seed: int = 0) -> None:
+        self._seed, self._seeds_given = seed, 0
+
+    def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
+        """The images in [0, 1], (batch, height, width, channels), normalised per channel: the network's input."""
+        return ChannelNormalization(mean, std, name=name)(x)
 
     def conv(
         self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
     ) -> keras.KerasTensor:
         """A convolution with batch norm (`normalize`) or with a bias."""
         return ConvNorm(filters, kernel_size, strides, normalize, name=name)(x)
+
+    def norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """A batch norm by itself, where it does not follow a convolution."""
+        return BatchNorm(name=name)(x)
 
     def dense(self, x: keras.KerasTensor, units: int, name: str) -> keras.KerasTensor:
         """A dense layer with bias."""
@@ -32,3 +48,42 @@ class LayerFactory:
         """What a block gives (after its last batch norm and residual sum), before its activation."""
         del name
         return x
+
+    def next_seed(self) -> int:
+        """A seed of its own for each randomised layer."""
+        self._seeds_given += 1
+        return (self._seed * 1009 + self._seeds_given) % 2**31
+
+
+class InjectingFactory(LayerFactory):
+    """Plain layers, with noise added at some points of the network.
+
+    Args:
+      seed: all noise of the network derives from it.
+      points: `blocks`: what the stem and every block give, before the activation; `convolutions`: after every
+        convolution and its batch norm; `input`: the normalised image.
+      make: the noise layer of a name and a seed.
+    """
+
+    def __init__(self, seed: int, points: Sequence[str], make: Callable[[str, int], keras.layers.Layer]) -> None:
+        super().__init__(seed)
+        self.points, self.make = tuple(points), make
+
+    def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
+        """The normalised image, with noise where `input` is a point."""
+        return self._at("input", super().image(x, name, mean, std), "input_noise")
+
+    def conv(
+        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+    ) -> keras.KerasTensor:
+        """A convolution, with noise behind it where `convolutions` is a point."""
+        return self._at(
+            "convolutions", super().conv(x, filters, kernel_size, name, strides, normalize), f"{name}_noise"
+        )
+
+    def output(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """After the last batch norm and residual sum, before the activation (supplement, section 1.1)."""
+        return self._at("blocks", x, name)
+
+    def _at(self, point: str, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        return self.make(name, self.next_seed())(x) if point in self.points else x

@@ -9,6 +9,15 @@ import tensorflow as tf
 
 PER_EXAMPLE = "example"
 PER_BATCH = "batch"
+GRANULARITIES = ("element", "channel", "layer")
+"""What may share one parameter of the noise."""
+
+
+def shared_shape(shape: tuple[int | None, ...], granularity: str) -> tuple[int | None, ...]:
+    """The shape of a parameter that broadcasts to `shape`, whose last axis are the channels."""
+    if granularity == "element":
+        return shape
+    return (1,) * (len(shape) - 1) + (shape[-1:] if granularity == "channel" else (1,))
 
 
 class NoiseLayer(keras.layers.Layer):
@@ -33,6 +42,11 @@ class NoiseLayer(keras.layers.Layer):
         del input_shape
         self.active = self.add_weight(name="active", shape=(), dtype="bool", initializer="ones", trainable=False)
 
+    @property
+    def noise_parameters(self) -> list[keras.Variable]:
+        """The trainable parameters of the noise: how strong it is; not the weights it may be added to."""
+        return []
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return {**super().get_config(), "seed": self.seed}
@@ -41,6 +55,11 @@ class NoiseLayer(keras.layers.Layer):
 def noise_layers(model: keras.Model) -> list[NoiseLayer]:
     """The randomised layers of a model, in its order, also those inside other layers."""
     return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, NoiseLayer)]
+
+
+def noise_parameters(model: keras.Model) -> list[keras.Variable]:
+    """The trainable parameters of a model's noise, such as theta."""
+    return [variable for layer in noise_layers(model) for variable in layer.noise_parameters]
 
 
 def set_noise(model: keras.Model, on: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,12 +65,19 @@ def _is_static(shape: Any) -> bool:
     return not tf.is_tensor(shape) and all(isinstance(size, int) for size in shape)
 
 
-def _tfp(make: Callable[[Any], Any]) -> Callable[..., tf.Tensor]:
-    def sample(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        # Imported here: it takes seconds, and most models draw normal noise.
+def distributions() -> Any:
+    """TensorFlow Probability's distributions; imported on first use, since it takes seconds."""
+    with warnings.catch_warnings():
+        # It compares versions by what Python has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
         import tensorflow_probability as tfp
 
-        return make(tfp.distributions).sample(shape, seed=tf.cast(seed, tf.int32))
+        return tfp.distributions
+
+
+def _tfp(make: Callable[[Any], Any]) -> Callable[..., tf.Tensor]:
+    def sample(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return make(distributions()).sample(shape, seed=tf.cast(seed, tf.int32))
 
     return sample
 

@@ -10,8 +10,7 @@ import keras
 import numpy as np
 
 from l2p_tf.layers.factory import LayerFactory
-from l2p_tf.layers.image import ChannelNormalization
-from l2p_tf.layers.noise import noise_layers
+from l2p_tf.layers.noise import noise_parameters
 from l2p_tf.registry import Options, Registry
 from l2p_tf.types import UserError
 
@@ -50,9 +49,8 @@ class Architecture(Options, abc.ABC):
             raise UserError(f"`std` should be above 0 in every channel. Received: {list(std)}")
         images = keras.Input(tuple(image_shape), name="images", dtype="float32")
         means, stds = (np.broadcast_to(np.asarray(values, float), channels).tolist() for values in (mean, std))
-        x = ChannelNormalization(means, stds, name="normalization")(images)
         factory = factory or LayerFactory()
-        features = self.features(factory.image(x, "image"), factory)
+        features = self.features(factory.image(images, "normalization", means, stds), factory)
         logits = factory.dense(features, classes, "logits")
         # A linear activation in float32: logits stay float32 under mixed precision.
         logits = keras.layers.Activation("linear", dtype="float32", name="predictions")(logits)
@@ -68,5 +66,5 @@ MODELS: Registry[Architecture] = Registry("model", "l2p_tf.models")
 
 def trainable_parameters(model: keras.Model) -> int:
     """Number of trainable parameters that are not the noise's, as papers count them."""
-    noise = {id(v) for layer in noise_layers(model) for v in layer.trainable_variables}
+    noise = {id(v) for v in noise_parameters(model)}
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables if id(v) not in noise)

@@ -51,7 +51,7 @@ def section(runs: Sequence[Run]) -> Section | None:
     rows, lines = [], []
     for run in runs:
         for evaluation, pair in pairs_of(run):
-            name = run.name if evaluation.which == "best" else f"{run.name} ({plain(evaluation.which)})"
+            name = run.named(evaluation.which)
             rows.append(_row(run, name, pair))
             lines.append(_line(name, pair))
     if not rows:
@@ -131,7 +131,8 @@ def _line(name: str, pair: Pair) -> dict[str, object]:
     return {
         "run": name, "dataset": first.dataset, "split": first.split, "attack": first.attack, "norm": first.norm,
         "epsilon": first.epsilon, "steps": first.steps, "restarts": first.restarts, "draws": first.draws,
-        "count": first.count, "repeats": len(pair.own.records), "repeats_cleverhans": len(pair.other.records),
+        "prediction_draws": first.prediction_draws, "count": first.count, "repeats": len(pair.own.records),
+        "repeats_cleverhans": len(pair.other.records),
         "accuracy": in_percent(pair.own.accuracy), "accuracy_cleverhans": in_percent(pair.other.accuracy),
         "difference": in_percent(pair.difference), "disagree": pair.disagree,
         "seconds": float(f"{_seconds(pair.own):.6g}"), "seconds_cleverhans": float(f"{_seconds(pair.other):.6g}"),

@@ -12,7 +12,6 @@ import numpy as np
 from l2p_tf.types import UserError
 
 HISTORY = "history.csv"
-_THETA = "theta/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +40,16 @@ class History:
         on = np.flatnonzero(active == 1) if active is not None else ()
         return float(self.epochs[on[0]]) if len(on) else None
 
-    @property
-    def layers(self) -> list[str]:
-        """Names of the noise layers, in order."""
-        names = [c[len(_THETA) : -len("/mean")] for c in self.columns if c.startswith(_THETA) and c.endswith("/mean")]
-        return [name for name in names if self.curve(f"{_THETA}{name}/mean") is not None]
+    def layers(self, parameter: str) -> list[str]:
+        """Names of the layers with values of a parameter of the noise, such as `theta`, in order."""
+        start, end = f"{parameter}/", "/mean"
+        names = [c[len(start) : -len(end)] for c in self.columns if c.startswith(start) and c.endswith(end)]
+        return [name for name in names if self.curve(start + name + end) is not None]
 
-    def theta(self, layer: str, statistic: str) -> np.ndarray:
-        """`min`, `mean` or `max` of a layer's theta per epoch; NaN where it was not recorded."""
+    def noise(self, parameter: str, layer: str, statistic: str) -> np.ndarray:
+        """`min`, `mean` or `max` of a layer's parameter per epoch; NaN where it was not recorded."""
         missing = np.full(len(self.epochs), np.nan)
-        return self.columns.get(f"{_THETA}{layer}/{statistic}", missing)
+        return self.columns.get(f"{parameter}/{layer}/{statistic}", missing)
 
 
 def read_history(file: pathlib.Path) -> History | None:

@@ -57,7 +57,7 @@ def section(runs: Sequence[Run]) -> Section | None:
     for run in runs:
         for evaluation, summary in _summaries(run):
             sizes = sizes_of(evaluation, summary.records)
-            name = run.name if evaluation.which == "best" else f"{run.name} ({plain(evaluation.which)})"
+            name = run.named(evaluation.which)
             rows.append(_row(run, name, summary.first, sizes))
             lines.append(_line(name, summary.first, sizes, len(summary.records)))
     if not rows:
@@ -140,8 +140,9 @@ def _line(name: str, first: Record, sizes: Sizes, repeats: int) -> dict[str, obj
     linf = sizes.mean_linf if first.norm == "l2" else None
     return {
         "run": name, "dataset": first.dataset, "split": first.split, "attack": first.attack, "norm": first.norm,
-        "steps": first.steps, "restarts": first.restarts, "draws": first.draws, "backend": first.backend,
-        "repeats": repeats, "tried": sizes.tried, "succeeded": sizes.succeeded, "success": in_percent(sizes.rate),
+        "steps": first.steps, "restarts": first.restarts, "draws": first.draws,
+        "prediction_draws": first.prediction_draws, "backend": first.backend, "repeats": repeats,
+        "tried": sizes.tried, "succeeded": sizes.succeeded, "success": in_percent(sizes.rate),
         "mean": _rounded(sizes.mean), "median": _rounded(sizes.median), "mean_linf": _rounded(linf),
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from l2p_tf.reporting.entries import Row
+from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.text import backend_name, listed, percent, plain
 
 
@@ -20,6 +21,18 @@ def without_eot(row: Row) -> str | None:
         f"{row.name} is randomized, and no attack on it averaged its {what} over draws of the noise (EOT). "
         "Its accuracy under attack may be overstated."
     )
+
+
+def averaged(runs: Sequence[Run]) -> list[str]:
+    """How many draws of the noise an answer averages: with more of them a classifier answers better, and slower."""
+    found = []
+    for run in runs:
+        draws = sorted({record.prediction_draws for record in run.records})
+        if draws and draws[-1] > 1:
+            which = " or ".join(f"{count:,}" for count in draws)
+            where = "; column prediction_draws of the CSVs says where" if len(draws) > 1 else ""
+            found.append(f"{run.name}: each answer averages {which} draws of the noise (mean softmax){where}.")
+    return found
 
 
 def targeted(rows: Sequence[Row]) -> list[str]:

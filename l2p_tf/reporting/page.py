@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from l2p_tf.artifacts import Artifact
-from l2p_tf.reporting import plots, svg, words
+from l2p_tf.reporting import certified, plots, svg, words
 from l2p_tf.reporting.gallery import galleries
 from l2p_tf.reporting.plots import Plot
 from l2p_tf.reporting.runs import STAGES, Run
@@ -23,6 +23,27 @@ from l2p_tf.reporting.text import duration, listed, plain, plural
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 # With plots and text beside them the images of a page keep it below 5 MB.
 _IMAGE_BYTES = 3_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """All plots of a report.
+
+    Attributes:
+      accuracies: those of the comparison.
+      curves: those of each training that has curves.
+      beside: those that stand beside a section, by its name.
+    """
+
+    accuracies: Sequence[Plot]
+    curves: Sequence[tuple[Run, Sequence[Plot]]]
+    beside: Mapping[str, Sequence[Plot]]
+
+    @property
+    def all(self) -> list[Plot]:
+        """Every one of them."""
+        groups = [self.accuracies, *(found for _, found in self.curves), *self.beside.values()]
+        return [plot for group in groups for plot in group]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +97,7 @@ class Origin:
     finished: str
 
 
-def draw(
-    runs: Sequence[Run], table: Table, advance: Callable[[], None]
-) -> tuple[list[Plot], list[tuple[Run, list[Plot]]]]:
+def draw(runs: Sequence[Run], table: Table, advance: Callable[[], None]) -> Drawn:
     """Draws all plots.
 
     Args:
@@ -86,34 +105,28 @@ def draw(
       table: their comparison.
       advance: called after each run, and once after the comparison.
 
-    Returns:
-      The plots of the comparison, and those of each training that has curves.
+    Raises:
+      UserError: the arrays of a certificate cannot be read.
     """
     curves = []
     for i, run in enumerate(runs):
-        if run.history and (drawn := plots.of_training(run.history, f"run-{i}", run.name)):
-            curves.append((run, drawn))
+        if run.history and (found := plots.of_training(run.history, f"run-{i}", run.name)):
+            curves.append((run, found))
         advance()
+    beside = {certified.NAME: plots.of_certificates(certified.certificates(runs))}
     accuracies = plots.of_accuracies(table)
     advance()
-    return accuracies, curves
+    return Drawn(accuracies, curves, beside)
 
 
-def render(
-    title: str,
-    runs: Sequence[Run],
-    table: Table,
-    accuracies: Sequence[Plot],
-    curves: Sequence[tuple[Run, Sequence[Plot]]],
-) -> str:
+def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn) -> str:
     """The page.
 
     Args:
       title: its title.
       runs: what is reported.
       table: their comparison.
-      accuracies: plots of the comparison.
-      curves: plots of each training.
+      drawn: its plots.
 
     Raises:
       UserError: a gallery is damaged.
@@ -137,16 +150,17 @@ def render(
         paragraphs=words.paragraphs(table),
         figures=words.figures(table),
         facts=[_facts(run, table) for run in trained],
-        accuracies=[_drawing(plot) for plot in accuracies],
-        curves=[Curves(run.name, tuple(_drawing(plot) for plot in drawn)) for run, drawn in curves],
+        accuracies=_drawings(drawn.accuracies),
+        curves=[Curves(run.name, _drawings(found)) for run, found in drawn.curves],
+        beside={name: _drawings(found) for name, found in drawn.beside.items()},
         galleries=galleries(runs, _IMAGE_BYTES),
         settings=[(run.name, _settings(run)) for run in runs],
         lineage=_lineage(runs),
     )
 
 
-def _drawing(plot: Plot) -> Drawing:
-    return Drawing(svg.inline(plot.svg, plot.name, plot.title), plot.title)
+def _drawings(drawn: Sequence[Plot]) -> tuple[Drawing, ...]:
+    return tuple(Drawing(svg.inline(plot.svg, plot.name, plot.title), plot.title) for plot in drawn)
 
 
 def _facts(run: Run, table: Table) -> Facts:
@@ -171,10 +185,10 @@ def _facts(run: Run, table: Table) -> Facts:
 
 def _settings(run: Run) -> list[Settings]:
     stages = [("Training", run.train)] if run.train else []
-    for evaluation in run.evaluations:
-        if evaluation.artifact:
-            name = evaluation.artifact.stage.capitalize()
-            stages.append((f"{name} ({evaluation.detail})" if evaluation.detail else name, evaluation.artifact))
+    for part in run.judged:
+        if part.artifact:
+            name = part.artifact.stage.capitalize()
+            stages.append((f"{name} ({part.detail})" if part.detail else name, part.artifact))
     found = [Settings(name, _groups(artifact)) for name, artifact in stages]
     if run.data:
         facts = {k: v for k, v in run.info.items() if k != "class_names"}
@@ -213,7 +227,7 @@ def _lineage(runs: Sequence[Run]) -> list[Origin]:
     found: dict[str, tuple[Artifact, list[str]]] = {}
     for run in runs:
         parts = [(run.data, plain(run.info.get("title") or run.info.get("name") or "data")), (run.train, run.name)]
-        parts += [(e.artifact, run.name) for e in run.evaluations]
+        parts += [(part.artifact, run.name) for part in run.judged]
         for artifact, name in parts:
             if artifact:
                 found.setdefault(artifact.fingerprint, (artifact, []))[1].append(name)

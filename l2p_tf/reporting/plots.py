@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from l2p_tf.evaluation.records import CLEAN
-from l2p_tf.reporting import svg
+from l2p_tf.reporting import certified, svg
+from l2p_tf.reporting.certified import Certified
 from l2p_tf.reporting.entries import Column
 from l2p_tf.reporting.history import History
 from l2p_tf.reporting.tables import Table
@@ -58,8 +59,25 @@ _ACCURACIES = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Noise:
+    """A parameter of the noise as `history.csv` calls it, and what is drawn of it."""
+
+    parameter: str
+    label: str
+    function: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+
+_NOISES = (
+    _Noise("theta", "theta"),
+    _Noise("alpha", "alpha"),
+    _Noise("kernel_log_std", "posterior std of kernels", np.exp),
+)
+_COLORS, _DASHES = (svg.BLUE, svg.VERMILLION, svg.GREEN, svg.PURPLE, svg.INK), ("-", "--", ":", "-.")
+
+
 def of_training(history: History, name: str, run: str) -> list[Plot]:
-    """The plots of one training that its history has values for: loss, accuracy, theta.
+    """The plots of one training that its history has values for: loss, accuracy, noise.
 
     Args:
       history: its curves.
@@ -69,7 +87,7 @@ def of_training(history: History, name: str, run: str) -> list[Plot]:
     found = [
         _curves(history, _LOSSES, f"{name}-loss", f"Loss of {run} by epoch", "loss", 1),
         _curves(history, _ACCURACIES, f"{name}-accuracy", f"Accuracy of {run} by epoch", "accuracy, %", 100),
-        _theta(history, f"{name}-theta", f"Evolution of theta of {run}, mean over layers, by epoch"),
+        *(_noise(history, noise, name, run) for noise in _NOISES),
     ]
     return [plot for plot in found if plot is not None]
 
@@ -80,6 +98,38 @@ def of_accuracies(table: Table) -> list[Plot]:
     But for attacks of smallest norm, whose accuracy tells nothing.
     """
     return [_accuracies(table, column, f"attack-{i}") for i, column in enumerate(table.columns) if not column.minimal]
+
+
+def of_certificates(found: Sequence[Certified]) -> list[Plot]:
+    """One plot of all certificates: the share of images that each vouches for, by radius; none where there are none."""
+    if not found:
+        return []
+
+    def draw(axes: Axes) -> None:
+        lines = []
+        for i, one in enumerate(found):
+            # Four dashes and five colors: neighbors differ in both, and it takes twenty curves to have two alike.
+            color, dashes = _COLORS[i % len(_COLORS)], _DASHES[i % len(_DASHES)]
+            radii, shares = _steps(one)
+            lines += axes.step(radii, 100 * shares, where="pre", color=color, linestyle=dashes)
+        axes.set_ylim(-2, 102)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("L2 radius")
+        axes.set_ylabel("certified accuracy, %")
+        labels = [plain(f"{one.name}, {one.record.label}", 60) for one in found]
+        axes.legend(lines, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=3.2)
+
+    title = "Certified accuracy against L2 radius, a curve for each certificate of each run"
+    return [_plot(certified.NAME, title, _HEIGHT + 18 * (len(found) - 1), draw)]
+
+
+def _steps(one: Certified) -> tuple[np.ndarray, np.ndarray]:
+    """Radii, and the share certified at each, which holds from the radius before up to this one."""
+    radii = np.unique(one.radii)
+    # Where radii are left out, the share is that of the next larger one: never more than is certified.
+    radii = np.concatenate([[0.0], radii[_thin(len(radii))]])
+    shares = [one.accuracy(radius) for radius in radii.tolist()]
+    return np.append(radii, radii[-1]), np.append(shares, 0.0)
 
 
 def _plot(name: str, title: str, height: float, draw: Callable[[Axes], None]) -> Plot:
@@ -106,16 +156,20 @@ def _curves(history: History, lines: Sequence[_Line], name: str, title: str, uni
     return _plot(name, title, _HEIGHT, draw)
 
 
-def _theta(history: History, name: str, title: str) -> Plot | None:
-    layers = history.layers
+def _noise(history: History, noise: _Noise, prefix: str, run: str) -> Plot | None:
+    layers = history.layers(noise.parameter)
     if not layers:
         return None
-    means = np.stack([history.theta(layer, "mean") for layer in layers])
-    lows = np.stack([history.theta(layer, "min") for layer in layers])
-    highs = np.stack([history.theta(layer, "max") for layer in layers])
+
+    def stacked(statistic: str) -> np.ndarray:
+        return noise.function(np.stack([history.noise(noise.parameter, layer, statistic) for layer in layers]))
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # An epoch in which no layer recorded anything is NaN.
-        mean, low, high = np.nanmean(means, 0), np.nanmin(lows, 0), np.nanmax(highs, 0)
+        # An epoch in which no layer recorded anything is NaN, and what overflows is left out of the plot.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        means = stacked("mean")
+        mean, low, high = np.nanmean(means, 0), np.nanmin(stacked("min"), 0), np.nanmax(stacked("max"), 0)
+        positive = not np.nanmin(low) < 0
     shown = _thin(len(history.epochs))
     epochs = history.epochs[shown]
     marker = "o" if len(epochs) == 1 else ""
@@ -126,11 +180,13 @@ def _theta(history: History, name: str, title: str) -> Plot | None:
             label = "each layer" if i == 0 else None
             axes.plot(epochs, layer[shown], color=svg.GREEN, alpha=0.8, linewidth=0.8, label=label)
         axes.plot(epochs, mean[shown], color=svg.INK, linewidth=2, marker=marker, label="mean")
-        axes.set_ylim(bottom=0)
-        _finish(axes, history, "theta")
+        if positive:
+            axes.set_ylim(bottom=0)
+        _finish(axes, history, noise.label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=1.8)
 
-    return _plot(name, title, _HEIGHT, draw)
+    name = f"{prefix}-{noise.parameter.replace('_', '-')}"
+    return _plot(name, f"Evolution of {noise.label} of {run}, mean over layers, by epoch", _HEIGHT, draw)
 
 
 def _finish(axes: Axes, history: History, unit: str) -> None:
@@ -184,5 +240,5 @@ def _accuracies(table: Table, column: Column, name: str) -> Plot:
 
 
 def _thin(count: int) -> np.ndarray:
-    """Indices of at most `_POINTS` of `count` epochs, first and last among them."""
+    """Indices of at most `_POINTS` of `count` places, first and last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))

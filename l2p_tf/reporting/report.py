@@ -80,11 +80,11 @@ def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str = 
       UserError: a gallery of a run is damaged.
     """
     with bar("report", len(runs) + 2, "parts") as advance:
-        accuracies, curves = page.draw(runs, table, advance)
-        html = page.render(title, runs, table, accuracies, curves)
+        plots = page.draw(runs, table, advance)
+        html = page.render(title, runs, table, plots)
         advance()
     (folder / PLOTS).mkdir(exist_ok=True)
-    for plot in [*accuracies, *(plot for _, drawn in curves for plot in drawn)]:
+    for plot in plots.all:
         artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)
     artifacts.atomic_write(folder / CSV, table.to_csv())
     for section in table.sections:

@@ -11,16 +11,17 @@ from typing import Any
 
 from l2p_tf import artifacts
 from l2p_tf.artifacts import Artifact
+from l2p_tf.certification.records import CertificateRecord, read_certificates
 from l2p_tf.evaluation.records import CLEAN, Record, read_records
 from l2p_tf.reporting.history import HISTORY, History, read_history
 from l2p_tf.reporting.text import backend_name, plain
 from l2p_tf.types import UserError
 
-STAGES = ("data", "train", "attack", "transfer")
+STAGES = ("data", "train", "attack", "transfer", "certify")
 """The stages a report is made of, in the order in which they are run."""
 
 _DEPTH = 2
-_TRAIN, _TRANSFER = "train", "transfer"
+_TRAIN, _TRANSFER, _CERTIFY = "train", "transfer", "certify"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,26 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Certification:
+    """The certificates of one certify stage.
+
+    Attributes:
+      records: one per certificate.
+      which: the weights certified: `best` or `last`.
+      artifact: the stage.
+    """
+
+    records: tuple[CertificateRecord, ...]
+    which: str
+    artifact: Artifact
+
+    @property
+    def detail(self) -> str:
+        """What sets it apart where it is not of the best weights; empty where it is."""
+        return plain(self.which) if self.which != "best" else ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One training and everything measured on it.
 
@@ -59,6 +80,7 @@ class Run:
       train: the training; None where it was not given.
       data: the data it was trained on; None where it was not given.
       evaluations: its attack stages, and its part of transfer stages.
+      certifications: its certify stages.
       history: its curves; None where there are none.
       info: what the data stage says about the data; empty where it was not given.
     """
@@ -68,6 +90,7 @@ class Run:
     train: Artifact | None = None
     data: Artifact | None = None
     evaluations: tuple[Evaluation, ...] = ()
+    certifications: tuple[Certification, ...] = ()
     history: History | None = None
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -75,6 +98,15 @@ class Run:
     def records(self) -> list[Record]:
         """Every record of every evaluation."""
         return [record for evaluation in self.evaluations for record in evaluation.records]
+
+    @property
+    def judged(self) -> list[Evaluation | Certification]:
+        """Every stage that measured it."""
+        return [*self.evaluations, *self.certifications]
+
+    def named(self, which: str) -> str:
+        """Its name, with the weights that were judged where they are not the best ones."""
+        return self.name if which == "best" else f"{self.name} ({plain(which)})"
 
     def option(self, name: str, default: Any = "") -> Any:
         """An option of the training; the default where the training or the option is missing."""
@@ -91,7 +123,7 @@ class Run:
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
-    """Finds the finished data, train, attack and transfer artifacts in folders and up to two levels below them.
+    """Finds the finished artifacts of `STAGES` in folders and up to two levels below them.
 
     Args:
       folders: where to look, in the order the report should have.
@@ -131,41 +163,49 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def gather(found: Sequence[Artifact]) -> list[Run]:
-    """Joins trainings with their data, attacks and transfers by fingerprint.
+    """Joins trainings with their data, attacks, transfers and certificates by fingerprint.
 
     Args:
       found: the artifacts, as `find` gives them.
 
     Returns:
-      One run per training, then one per training that was attacked but is not there.
+      One run per training, then one per training that was judged but is not there.
 
     Raises:
-      UserError: there is neither a training nor an attack, or results, a history or facts cannot be read.
+      UserError: there is neither a training nor anything that judged one, or results, a history or facts cannot be read.
     """
     data = {a.fingerprint: a for a in found if a.stage == "data"}
     trains = {a.fingerprint: a for a in found if a.stage == "train"}
     evaluations: dict[str, list[Evaluation]] = collections.defaultdict(list)
+    certifications: dict[str, list[Certification]] = collections.defaultdict(list)
     for artifact in found:
+        key = _input(artifact, _TRAIN) or artifact.fingerprint
         if artifact.stage == "attack":
-            which = str(artifact.options.get("which", "best"))
-            evaluation = Evaluation(tuple(read_records(artifact.path)), which, artifact)
+            evaluation = Evaluation(tuple(read_records(artifact.path)), _which(artifact), artifact)
             if evaluation.records:
-                evaluations[_input(artifact, _TRAIN) or artifact.fingerprint].append(evaluation)
+                evaluations[key].append(evaluation)
+        if artifact.stage == _CERTIFY:
+            certification = Certification(tuple(read_certificates(artifact.path)), _which(artifact), artifact)
+            if certification.records:
+                certifications[key].append(certification)
         if artifact.stage == _TRANSFER:
             for evaluation in _transferred(artifact):
                 evaluations[evaluation.key_of(evaluation.records[0].model)].append(evaluation)
-    keys = list(dict.fromkeys([*trains, *evaluations]))
+    keys = list(dict.fromkeys([*trains, *evaluations, *certifications]))
     if not keys:
         raise UserError("`runs` should name folders with a finished train or attack stage. Only data was found.")
-    names = _names({key: _name(trains.get(key), evaluations[key]) for key in keys})
+    judged: dict[str, list[Evaluation | Certification]]
+    judged = {key: [*evaluations[key], *certifications[key]] for key in keys}
+    names = _names({key: _name(trains.get(key), judged[key]) for key in keys})
     runs = []
     for key in keys:
         train = trains.get(key)
-        inputs = [train] if train else [e.artifact for e in evaluations[key]]
+        inputs = [train] if train else [part.artifact for part in judged[key]]
         source = next((data[digest] for a in inputs if a and (digest := _input(a, "data")) in data), None)
         history = read_history(train.path / HISTORY) if train else None
         info = _read_info(source.path / "info.json") if source else {}
-        runs.append(Run(names[key], key, train, source, tuple(evaluations[key]), history, info))
+        attacks, certificates = tuple(evaluations[key]), tuple(certifications[key])
+        runs.append(Run(names[key], key, train, source, attacks, certificates, history, info))
     return runs
 
 
@@ -179,11 +219,10 @@ def from_records(records: Iterable[Record]) -> list[Run]:
 
 def _transferred(artifact: Artifact) -> list[Evaluation]:
     """A transfer stage's records, target by target."""
-    which = str(artifact.options.get("which", "best"))
     targets: dict[str, list[Record]] = {}
     for record in read_records(artifact.path):
         targets.setdefault(record.model, []).append(record)
-    return [Evaluation(tuple(records), which, artifact) for records in targets.values()]
+    return [Evaluation(tuple(records), _which(artifact), artifact) for records in targets.values()]
 
 
 def _manifests(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
@@ -212,8 +251,12 @@ def _input(artifact: Artifact, role: str) -> str:
     return str(artifact.manifest.get("inputs", {}).get(role, ""))
 
 
-def _name(train: Artifact | None, evaluations: list[Evaluation]) -> str:
-    name = train.options.get("name") if train else evaluations[0].records[0].model
+def _which(artifact: Artifact) -> str:
+    return str(artifact.options.get("which", "best"))
+
+
+def _name(train: Artifact | None, judged: Sequence[Evaluation | Certification]) -> str:
+    name = train.options.get("name") if train else judged[0].records[0].model
     return plain(name or (train.path.name if train else ""))
 
 

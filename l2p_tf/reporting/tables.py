@@ -10,7 +10,7 @@ import rich.table
 from rich.text import Text
 
 from l2p_tf.evaluation.records import CLEAN, Record, summarize
-from l2p_tf.reporting import backends, norms, notes, published, transfer
+from l2p_tf.reporting import backends, certified, norms, notes, published, transfer
 from l2p_tf.reporting.entries import Column, Entry, Key, Row
 from l2p_tf.reporting.published import Target
 from l2p_tf.reporting.runs import Run
@@ -18,8 +18,9 @@ from l2p_tf.reporting.sheets import Section, in_percent, to_csv
 from l2p_tf.reporting.text import DASH, backend_name, escape_markdown, minimal, plain, strength
 
 _CSV = (
-    "run", "defense", "model", "dataset", "attack", "norm", "epsilon", "steps", "restarts", "draws", "backend",
-    "repeats", "count", "accuracy", "low", "high", "spread", "published", "published_spread", "difference", "suspect",
+    "run", "defense", "model", "dataset", "attack", "norm", "epsilon", "steps", "restarts", "draws", "prediction_draws",
+    "backend", "repeats", "count", "accuracy", "low", "high", "spread", "published", "published_spread",
+    "difference", "suspect",
 )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ class Table:
 
     def to_console(self, console: rich.console.Console) -> None:
         """Prints all tables, warnings and notes."""
-        if self.rows:
+        if self.columns:
             console.print(self.to_rich())
         for warning in self.warnings:
             console.print(Text(f"Warning: {warning}", style="bold"))
@@ -111,10 +112,11 @@ def comparison(runs: Sequence[Run]) -> Table:
         if not run.train:
             said.append(f"The training of {run.name} was not given: its settings and curves are missing here.")
     ordered = sorted(columns, key=lambda key: key[0] != CLEAN)
-    said += [*notes.targeted(rows), *notes.of_published(rows)]
+    said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows)]
     warnings = [text for row in rows if (text := notes.without_eot(row))]
     shown = _columns({key: columns[key] for key in ordered})
-    sections = [section for find in (norms.section, transfer.section, backends.section) if (section := find(runs))]
+    beside = (certified.section, norms.section, transfer.section, backends.section)
+    sections = [section for find in beside if (section := find(runs))]
     met = [run.name for run in runs if run.records and all(record.source is not None for record in run.records)]
     return Table(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met))
 
@@ -175,7 +177,8 @@ def _csv_fields(row: Row, entry: Entry) -> dict[str, object]:
     return {
         "run": row.name, "defense": row.defense, "model": row.model, "dataset": row.dataset, "attack": first.attack,
         "norm": first.norm, "epsilon": first.epsilon, "steps": first.steps, "restarts": first.restarts,
-        "draws": first.draws, "backend": first.backend, "repeats": len(entry.summary.records), "count": first.count,
+        "draws": first.draws, "prediction_draws": first.prediction_draws, "backend": first.backend,
+        "repeats": len(entry.summary.records), "count": first.count,
         "accuracy": in_percent(entry.summary.accuracy), "low": in_percent(entry.summary.low),
         "high": in_percent(entry.summary.high), "spread": in_percent(spread),
         "published": cell.value if cell else "", "published_spread": cell.spread if cell else "",

@@ -121,7 +121,7 @@ def _line(source: str, target: str, summary: Summary, relation: str) -> dict[str
         "source": source, "target": target, "white_box": str(relation == WHITE_BOX).lower(),
         "dataset": first.dataset, "split": first.split, "attack": first.attack, "norm": first.norm,
         "epsilon": first.epsilon, "steps": first.steps, "restarts": first.restarts, "draws": first.draws,
-        "backend": first.backend, "repeats": len(summary.records), "count": first.count,
-        "accuracy": in_percent(summary.accuracy), "low": in_percent(summary.low), "high": in_percent(summary.high),
-        "spread": in_percent(summary.spread), "reached": in_percent(_reached(summary)),
+        "prediction_draws": first.prediction_draws, "backend": first.backend, "repeats": len(summary.records),
+        "count": first.count, "accuracy": in_percent(summary.accuracy), "low": in_percent(summary.low),
+        "high": in_percent(summary.high), "spread": in_percent(summary.spread), "reached": in_percent(_reached(summary)),
     }  # fmt: skip

@@ -23,7 +23,7 @@ from l2p_tf.attacks.base import Attack
 from l2p_tf.inference import predict
 from l2p_tf.models.saving import save_classifier
 from l2p_tf.training.state import STATE, Progress, save_state
-from l2p_tf.training.trainer import RobustTrainer, theta_statistics
+from l2p_tf.training.trainer import RobustTrainer, noise_statistics
 from l2p_tf.types import Interrupted, UserError
 
 HISTORY = "history.csv"
@@ -116,7 +116,7 @@ class History(keras.callbacks.Callback):
         row: dict[str, float] = {"epoch": epoch, "learning_rate": self.schedule.rate(epoch)}
         row["seconds"] = self.schedule.seconds
         row |= {name: float(value) for name, value in (logs or {}).items() if name not in empty}
-        row |= self.schedule.facts | theta_statistics(self.model.classifier)
+        row |= self.schedule.facts | noise_statistics(self.model.classifier)
         self.progress.history.append(row)
         write_history(self.folder / HISTORY, self.progress.history)
         try:
@@ -124,7 +124,7 @@ class History(keras.callbacks.Callback):
                 for name, value in row.items():
                     if name != "epoch":
                         tf.summary.scalar(name, value)
-                for variable in self.model.theta:
+                for variable in self.model.noise_parameters:
                     tf.summary.histogram(variable.path, variable.value)
             self.writer.flush()
         except tf.errors.OpError as error:

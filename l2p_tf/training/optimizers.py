@@ -20,7 +20,7 @@ class MomentumSGD(keras.optimizers.Optimizer):
       learning_rate: the rate.
       momentum: of v, in [0, 1).
       nesterov: take Nesterov's step.
-      decay: coupled weight decay.
+      decay: coupled weight decay; not of what `exclude_from_weight_decay` was told.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class MomentumSGD(keras.optimizers.Optimizer):
         """One step of one variable."""
         velocity = self.velocities[self._get_variable_index(variable)]
         gradient = tf.cast(gradient, variable.dtype)
-        if self.decay:
+        if self.decay and self._use_weight_decay(variable):
             gradient += self.decay * tf.convert_to_tensor(variable)
         moved = self.momentum * tf.convert_to_tensor(velocity) + gradient
         velocity.assign(moved)

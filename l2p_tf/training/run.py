@@ -40,11 +40,12 @@ class TrainOptions:
       validation_attack: measures robust validation accuracy.
       epochs: of the training.
       batch_size: images a step.
+      optimizer: `sgd` (`MomentumSGD`) or `adam`.
       learning_rate: at the start.
       drops: epochs at which the rate is multiplied by `drop_factor`.
       drop_factor: see there.
       momentum: Nesterov momentum of W's SGD.
-      weight_decay: coupled, on W only.
+      weight_decay: coupled, on W only; None for 1e-4 with SGD and 0 with Adam, which takes no other.
       augment: crop and flip as the data set says.
       mean: channel means the classifier subtracts; empty for the training images' own.
       std: channel standard deviations it divides by; empty likewise.
@@ -62,11 +63,12 @@ class TrainOptions:
     validation_attack: Attack
     epochs: int
     batch_size: int = 128
+    optimizer: str = "sgd"
     learning_rate: float = 0.1
     drops: tuple[int, ...] = ()
     drop_factor: float = 0.1
     momentum: float = 0.9
-    weight_decay: float = 1e-4
+    weight_decay: float | None = None
     augment: bool = True
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -76,6 +78,14 @@ class TrainOptions:
     deterministic: bool = False
     seed: int = 0
     published: str = ""
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adam"):
+            raise UserError(f"`optimizer` should be sgd or adam. Received: {self.optimizer!r}")
+        if self.weight_decay is None:
+            object.__setattr__(self, "weight_decay", 1e-4 if self.optimizer == "sgd" else 0.0)
+        if self.optimizer == "adam" and self.weight_decay:
+            raise UserError(f"`weight_decay` should be 0 with optimizer adam. Received: {self.weight_decay}")
 
     def as_json(self) -> dict[str, Any]:
         """As manifests hold it; specs in their canonical form, with the resolved options beside them."""
@@ -147,13 +157,18 @@ def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = Fa
             options.mean or data.info.mean,
             options.std or data.info.std,
         )
-        trainer = options.defense.trainer(classifier, options.seed)
+        trainer = options.defense.trainer(classifier, options.seed, data.info.counts["train"])
     finally:
         keras.config.set_dtype_policy(before)
-    optimizer = MomentumSGD(options.learning_rate, options.momentum, decay=options.weight_decay, name="w_sgd")
-    trainer.compile(optimizer=optimizer, jit_compile=jit_compile)
+    trainer.compile(optimizer=_optimizer(options), jit_compile=jit_compile)
     trainer.build_optimizers()
     return trainer
+
+
+def _optimizer(options: TrainOptions) -> keras.optimizers.Optimizer:
+    if options.optimizer == "adam":
+        return keras.optimizers.Adam(options.learning_rate, epsilon=1e-8, name="w_adam")
+    return MomentumSGD(options.learning_rate, options.momentum, decay=options.weight_decay or 0.0, name="w_sgd")
 
 
 def _train(
@@ -236,13 +251,14 @@ def _notes(options: TrainOptions, trainer: RobustTrainer, progress: Progress, st
     noisy = [row.get("noise_active", 0.0) for row in progress.history]
     return {
         "parameters": trainable_parameters(trainer.classifier),
-        "noise_parameters": sum(int(np.prod(v.shape)) for v in trainer.theta),
+        "noise_parameters": sum(int(np.prod(v.shape)) for v in trainer.noise_parameters),
         "best_epoch": progress.best_epoch,
         "best_validation": progress.best,
         "noisy_epochs": int(sum(noisy)),
         "seconds_per_epoch": round(float(np.median(seconds)), 3),
         "images_per_second": round(steps * options.batch_size / max(float(np.median(seconds)), 1e-9), 1),
         "randomized": bool(noise_layers(trainer.classifier)),
+        "prediction_draws": options.defense.draws_per_answer,
     }
 
 

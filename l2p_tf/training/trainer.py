@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from l2p_tf.attacks.base import Loop
 from l2p_tf.inference import to_unit
-from l2p_tf.layers.noise import noise_layers, set_noise
+from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
 
 
 class RobustTrainer(keras.Model):
@@ -66,15 +66,14 @@ class RobustTrainer(keras.Model):
         return list(self.means.values())
 
     @property
-    def theta(self) -> list[keras.Variable]:
-        """The trainable parameters of the noise."""
-        return [v for layer in noise_layers(self.classifier) for v in layer.trainable_variables]
+    def noise_parameters(self) -> list[keras.Variable]:
+        """The trainable parameters of the noise; weight decay never touches them."""
+        return noise_parameters(self.classifier)
 
     @property
     def weights_w(self) -> list[keras.Variable]:
-        """W: the classifier's other trainable variables."""
-        theta = {id(v) for v in self.theta}
-        return [v for v in self.classifier.trainable_variables if id(v) not in theta]
+        """What `optimizer` trains: all of the classifier, unless a defence trains its noise apart."""
+        return list(self.classifier.trainable_variables)
 
     @property
     def optimizers(self) -> list[keras.optimizers.Optimizer]:
@@ -83,6 +82,7 @@ class RobustTrainer(keras.Model):
 
     def build_optimizers(self) -> None:
         """Creates the optimizers' slots, so that a state can be restored before the first step."""
+        self.optimizer.exclude_from_weight_decay(var_list=self.noise_parameters)
         self.optimizer.build(self.weights_w)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
@@ -138,7 +138,13 @@ class RobustTrainer(keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, variables)
             loss = self.mixed_loss(images, adversarial, labels)
+            extra = self.penalty()
+            loss = loss if extra is None else loss + extra
         self.optimizer.apply(tape.gradient(loss, watched), variables)
+
+    def penalty(self) -> tf.Tensor | None:
+        """What a defence adds to the loss that does not depend on the batch: a scalar; None for nothing."""
+        return None
 
     def mixed_loss(
         self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
@@ -198,11 +204,11 @@ def watch(tape: tf.GradientTape, variables: Sequence[keras.Variable]) -> list[tf
     return values
 
 
-def theta_statistics(classifier: keras.Model) -> dict[str, float]:
-    """`theta/<layer>/min`, `mean` and `max` of every noise layer with trainable parameters."""
+def noise_statistics(classifier: keras.Model) -> dict[str, float]:
+    """`<parameter>/<layer>/min`, `mean` and `max` of every trainable parameter of the noise, such as `theta`."""
     statistics: dict[str, float] = {}
     for layer in noise_layers(classifier):
-        for variable in layer.trainable_variables:
+        for variable in layer.noise_parameters:
             values = keras.ops.convert_to_numpy(variable)
             for name, reduce in (("min", np.min), ("mean", np.mean), ("max", np.max)):
                 statistics[f"{variable.name}/{layer.name}/{name}"] = float(reduce(values))

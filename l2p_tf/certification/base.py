@@ -1,0 +1,145 @@
+"""The contract of all certificates: what goes in, what comes out, and what a subclass writes."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from l2p_tf import inference
+from l2p_tf.certification.counting import Counts
+from l2p_tf.registry import Options, Registry, option, spec_of
+
+ABSTAINED = -1
+SELECTION, ESTIMATION, PREDICTION = range(3)
+"""What draws are for; those for one purpose are independent of those for another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Certified:
+    """What a certificate says of each image.
+
+    With the certificate's confidence, for each image by itself, the smoothed classifier answers `prediction` on every
+    image that is nearer than `radius`.
+
+    Attributes:
+      prediction: int32 (count,), the smoothed classifier's class; -1 where the certificate abstains.
+      radius: float32 (count,), l_2 radius in pixels of [0, 1]; 0 where the certificate abstains.
+      lower: float32 (count,), lower confidence bound of the selected class's probability, or expected softmax.
+      upper: float32 (count,), upper confidence bound of the runner-up's.
+    """
+
+    prediction: np.ndarray
+    radius: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @classmethod
+    def of(cls, top: np.ndarray, radius: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Certified:
+        """From the selected classes and float64 numbers, rounded to the safe side; abstains where no radius is above 0."""
+        certain = radius > 0
+        return cls(
+            prediction=np.where(certain, top, ABSTAINED).astype(np.int32),
+            radius=_rounded_down(np.where(certain, radius, 0.0)),
+            lower=_rounded_down(lower),
+            upper=-_rounded_down(-upper),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate(Options, abc.ABC):
+    """Base of all certificates: a class is selected on some draws of the noise, and judged on others."""
+
+    selection_draws: int = option(100, "draws that select the class", low=1)
+    draws: int = option(10_000, "draws that bound its probability", low=1)
+    alpha: float = option(0.001, "how often a certificate may be wrong", above=0, high=0.5)
+
+    @abc.abstractmethod
+    def check(self, model: keras.Model) -> None:
+        """UserError where the certificate does not fit the model; says what would."""
+
+    @abc.abstractmethod
+    def noise(self, model: keras.Model) -> float:
+        """Standard deviation of the noise the certificate rests on, where it is added; on a model that fits."""
+
+    @abc.abstractmethod
+    def count(self, model: keras.Model, images: np.ndarray, draws: int, seed: int, purpose: int, **how: Any) -> Counts:
+        """The answers under the certificate's noise; arguments as of `counting.count_draws`."""
+
+    @abc.abstractmethod
+    def judge(self, model: keras.Model, top: np.ndarray, counts: Counts) -> Certified:
+        """Bounds and radii of the classes `top`, integers (count,), from draws that did not select them."""
+
+    def scores(self, counts: Counts) -> np.ndarray:
+        """What the class is selected by: the largest of each row (count, classes)."""
+        return counts.votes
+
+    @property
+    def spec(self) -> str:
+        """Its name and options, as a registry reads them."""
+        return spec_of(self)
+
+    @property
+    def label(self) -> str:
+        """The certificate in a few words, for tables."""
+        return self.spec
+
+    @property
+    def confidence(self) -> float:
+        """How sure each image's radius is: 1 - alpha."""
+        return 1.0 - self.alpha
+
+    def facts(self, model: keras.Model) -> dict[str, Any]:
+        """The noise's standard deviation `sigma`, `draws` and `confidence`, for records."""
+        return {"sigma": self.noise(model), "draws": self.draws, "confidence": self.confidence}
+
+    def certify(
+        self,
+        model: keras.Model,
+        images: Any,
+        seed: int = 0,
+        *,
+        batch_size: int = 256,
+        jit_compile: bool | None = None,
+        progress: Callable[[float], Any] | None = None,
+    ) -> Certified:
+        """Certifies the smoothed classifier on images.
+
+        Args:
+          model: the classifier; its noise, on or off, and its generators' states are as before afterwards.
+          images: uint8, or floats in [0, 1], (count, height, width, channels).
+          seed: of all draws.
+          batch_size: rows a pass; each is one draw of one image.
+          jit_compile: compile with XLA; None decides by device.
+          progress: called now and then with the share of the work that is done, in [0, 1].
+
+        Raises:
+          UserError: the certificate does not fit the model, or the images do not.
+        """
+        self.check(model)
+        images = inference.checked_images(model, images)
+        todo, done = len(images) * (self.selection_draws + self.draws), 0
+
+        def advance(draws: int) -> None:
+            nonlocal done
+            done += draws
+            if progress:
+                progress(done / todo)
+
+        how: dict[str, Any] = {"batch_size": batch_size, "jit_compile": jit_compile, "progress": advance}
+        selected = self.count(model, images, self.selection_draws, seed, SELECTION, **how)
+        estimated = self.count(model, images, self.draws, seed, ESTIMATION, **how)
+        return self.judge(model, self.scores(selected).argmax(-1), estimated)
+
+
+def _rounded_down(values: np.ndarray) -> np.ndarray:
+    """As float32, none of it larger than it was."""
+    near = values.astype(np.float32)
+    return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
+
+
+CERTIFICATES: Registry[Certificate] = Registry("certificate", "l2p_tf.certification")

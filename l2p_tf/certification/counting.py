@@ -1,0 +1,110 @@
+"""What a classifier answers to many draws of noise on each image: compiled, in full batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf import inference
+from l2p_tf.attacks.randomness import standard_normal
+from l2p_tf.layers.noise import restore_seeds
+from l2p_tf.loops import repeat
+
+_PASSES = 16
+"""Most passes of one compiled run: it cannot be interrupted, and tells no progress."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """The answers to all draws, summed.
+
+    Attributes:
+      votes: int64 (count, classes), draws that answered each class; they sum to `draws`.
+      softmax: float64 (count, classes), sums of the softmax probabilities.
+      draws: how many there were.
+    """
+
+    votes: np.ndarray
+    softmax: np.ndarray
+    draws: int
+
+
+def count_draws(
+    model: keras.Model,
+    images: np.ndarray,
+    draws: int,
+    seed: int,
+    purpose: int,
+    *,
+    sigma: float = 0.0,
+    batch_size: int = 256,
+    jit_compile: bool | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> Counts:
+    """Shows each image to the classifier `draws` times.
+
+    Args:
+      model: the classifier, whose own noise, where it is on, is drawn per example; its generators' states are as before
+        afterwards.
+      images: float32 (count, height, width, channels).
+      draws: per image, at least 1.
+      seed: all draws follow from it, the image's position in `images` and `purpose`.
+      purpose: any whole number; draws for different purposes are independent.
+      sigma: standard deviation of normal noise added to the pixels, which are not clipped; 0 adds none.
+      batch_size: rows a pass; each is one draw of one image.
+      jit_compile: as in `inference.program`.
+      progress: called with the number of draws that were added to those already done.
+    """
+    classes, replicas = int(model.output_shape[-1]), inference.replicas(model)
+    size = max(replicas, batch_size // replicas * replicas)
+    noisy = sigma > 0
+    run = inference.program(model, ("count", noisy), functools.partial(_count, model, noisy), jit_compile)
+    votes, softmax = np.zeros((2, len(images), classes))
+    strength = tf.constant(sigma, tf.float32)
+
+    def look(rows: np.ndarray, real: int, passes: int, *at: int) -> None:
+        pair = tf.constant(inference.seed_pair(seed, purpose, *at))
+        found = run(tf.constant(images[rows]), (pair, tf.constant(passes), strength))
+        for total, part in zip((votes, softmax), found, strict=True):
+            np.add.at(total, rows[:real], part[:real].numpy())
+        if progress:
+            progress(real * passes)
+
+    # Batches filled with one image as long as its draws fill them; what is left of all images shares batches.
+    full, rest = divmod(draws, size)
+    for image in range(len(images)):
+        for first in range(0, full, _PASSES):
+            look(np.full(size, image), size, min(_PASSES, full - first), 0, image, first)
+    remaining = np.repeat(np.arange(len(images)), rest)
+    for number, (index, real) in enumerate(inference.batches(len(remaining), size, replicas)):
+        look(remaining[index], real, 1, 1, number)
+    return Counts(votes.round().astype(np.int64), softmax, draws)
+
+
+def _count(
+    model: keras.Model, noisy: bool, x: tf.Tensor, shared: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Votes and summed softmax of each row over several passes; float64, which counts exactly, (batch, classes)."""
+    seed, passes, sigma = shared
+    classes = int(model.output_shape[-1])
+    shape = (x.shape[0] or tf.shape(x)[0], *x.shape[1:])
+    former = inference.seed_noise(model, seed)
+
+    def look(i: tf.Tensor, votes: tf.Tensor, softmax: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        seen = x
+        if noisy:
+            seen += sigma * standard_normal(shape, tf.random.fold_in(seed, i, alg=tf.random.Algorithm.PHILOX))
+        logits = tf.cast(model(seen, training=False), tf.float64)
+        votes += tf.one_hot(tf.argmax(logits, -1), classes, dtype=tf.float64)
+        return i + 1, votes, softmax + tf.nn.softmax(logits)
+
+    none = tf.zeros([shape[0], classes], tf.float64)
+    _, votes, softmax = repeat(look, (tf.constant(0), none, none), passes)
+    restore_seeds(model, former)
+    return votes, softmax

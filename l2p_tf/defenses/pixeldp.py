@@ -1,0 +1,64 @@
+"""PixelDP (Lecuyer et al., IEEE S&P 2019): noise behind a bounded first convolution, with a certificate."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import keras
+
+from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.layers.activation_noise import FixedNoise
+from l2p_tf.layers.bounded_conv import BoundedConv
+from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.registry import option
+
+
+@DEFENSES.register("pixeldp")
+@dataclasses.dataclass(frozen=True)
+class PixelDP(AdversarialDefense):
+    """PixelDP: Gaussian noise after the first convolution, whose l_2 sensitivity is held at 1.
+
+    Trained on clean images, as published; with `adversarial_weight` above 0 on attacked ones too. The image is only
+    centred, not scaled, and the first batch norm follows the noise, so that the sensitivity is that of the convolution.
+    `--certify=pixeldp` computes certified radii.
+    """
+
+    clean_weight: float = option(1.0, "alpha: weight of the clean loss", low=0)
+    adversarial_weight: float = option(0.0, "beta: weight of the adversarial loss; 0 attacks nothing", low=0)
+    construction_bound: float = option(
+        0.1, "L: the l_2 radius, in pixels of [0, 1], that the noise is made for", above=0
+    )
+    dp_epsilon: float = option(1.0, "epsilon of the mechanism at that radius", above=0, high=1)
+    dp_delta: float = option(0.05, "delta of the mechanism at that radius", above=0, high=1)
+    prediction_draws: int = option(10, "draws of the noise that one answer averages", low=1)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the noise: the Gaussian mechanism's for a sensitivity of 1 (section II.B)."""
+        return self.construction_bound * math.sqrt(2.0 * math.log(1.25 / self.dp_delta)) / self.dp_epsilon
+
+    def factory(self, seed: int) -> LayerFactory:
+        """Plain layers but for the image and the first convolution."""
+        return _Factory(self, seed)
+
+
+class _Factory(LayerFactory):
+    def __init__(self, options: PixelDP, seed: int) -> None:
+        super().__init__(seed)
+        self.options, self.first = options, True
+
+    def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
+        """Centred only."""
+        return super().image(x, name, mean, [1.0] * len(std))
+
+    def conv(
+        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+    ) -> keras.KerasTensor:
+        if not self.first:
+            return super().conv(x, filters, kernel_size, name, strides, normalize)
+        self.first = False
+        x = BoundedConv(filters, kernel_size, strides, normalize=False, name=name)(x)
+        x = FixedNoise(self.options.std, seed=self.next_seed(), name=f"{name}_noise")(x)
+        return self.norm(x, f"{name}_norm") if normalize else x

@@ -1,0 +1,43 @@
+"""Training for randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+
+from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.layers.activation_noise import FixedNoise
+from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.registry import option
+
+
+@DEFENSES.register("smoothing")
+@dataclasses.dataclass(frozen=True)
+class Smoothing(AdversarialDefense):
+    """Randomised smoothing: Gaussian noise on the pixels, in training and at prediction.
+
+    Trained on clean images with noise, as in the paper; with `adversarial_weight` above 0 also under attack (the 2021
+    study's noise in training). `--certify=smoothing` computes certified radii.
+    """
+
+    clean_weight: float = option(1.0, "alpha: weight of the clean loss", low=0)
+    adversarial_weight: float = option(0.0, "beta: weight of the adversarial loss; 0 attacks nothing", low=0)
+    sigma: float = option(0.25, "standard deviation of the noise, in pixels of [0, 1]", above=0)
+    prediction_draws: int = option(10, "draws of the noise that one answer averages", low=1)
+
+    def factory(self, seed: int) -> LayerFactory:
+        """Plain layers, with noise on the pixels."""
+        return _Factory(self, seed)
+
+
+class _Factory(LayerFactory):
+    def __init__(self, options: Smoothing, seed: int) -> None:
+        super().__init__(seed)
+        self.options = options
+
+    def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
+        """Noise before the normalisation."""
+        noise = FixedNoise(self.options.sigma, seed=self.next_seed(), name="pixel_noise")
+        return super().image(noise(x), name, mean, std)

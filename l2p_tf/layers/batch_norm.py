@@ -1,0 +1,93 @@
+"""Batch norm as the papers' networks have it: by itself, and for layers that fold it into their weights."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_statistics_frozen = contextvars.ContextVar("statistics_frozen", default=False)
+
+
+@contextlib.contextmanager
+def frozen_statistics() -> Iterator[None]:
+    """Within it, batch norm in training mode uses the batch's statistics but leaves its moving averages alone.
+
+    For passes that must change nothing but what they train. It acts where the step is traced.
+    """
+    token = _statistics_frozen.set(True)
+    try:
+        yield
+    finally:
+        _statistics_frozen.reset(token)
+
+
+class Drawable(keras.layers.Layer):
+    """Base of layers that ask for their weights by name, so that a subclass may put noise on them."""
+
+    def drawn(self, name: str) -> tf.Tensor:
+        """The weight called `name` as this pass takes it."""
+        return tf.convert_to_tensor(getattr(self, name))
+
+
+class Normalizing(Drawable):
+    """Base of layers with a batch norm in them: epsilon 1e-5, moving averages with momentum 0.9, unbiased variance."""
+
+    epsilon = 1e-5
+    momentum = 0.9
+
+    def build_norm(self, channels: int) -> None:
+        """Creates scale, shift and moving averages."""
+        # Statistics stay float32 under mixed precision.
+        kept = {"shape": (channels,), "dtype": "float32", "autocast": False}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **kept)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **kept)
+        moving = {**kept, "trainable": False, "aggregation": "mean"}
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **moving)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
+
+    def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """What batch norm is at prediction: a factor and a term per channel, by the moving averages."""
+        scale = self.drawn("gamma") * tf.math.rsqrt(self.moving_variance.value + self.epsilon)
+        return scale, self.drawn("beta") - self.moving_mean.value * scale
+
+    def normalized(self, x: tf.Tensor) -> tf.Tensor:
+        """`x` by the statistics of its batch, which move the averages."""
+        outputs, new_mean, new_variance = tf.compat.v1.nn.fused_batch_norm(
+            x,
+            self.drawn("gamma"),
+            self.drawn("beta"),
+            mean=self.moving_mean.value,
+            variance=self.moving_variance.value,
+            epsilon=self.epsilon,
+            is_training=True,
+            exponential_avg_factor=1.0 - self.momentum,
+        )
+        if not _statistics_frozen.get():
+            self.moving_mean.assign(new_mean)
+            self.moving_variance.assign(new_variance)
+        return outputs
+
+
+@keras.saving.register_keras_serializable(package="l2p_tf")
+class BatchNorm(Normalizing):
+    """Batch norm of a feature map (batch, height, width, channels), where it cannot be one layer with a convolution."""
+
+    def build(self, input_shape: Any) -> None:
+        """Creates scale, shift and moving averages."""
+        self.build_norm(input_shape[-1])
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Normalises; only `training` decides whose statistics are used."""
+        if training:
+            return self.normalized(inputs)
+        scale, shift = self.affine()
+        return inputs * tf.cast(scale, inputs.dtype) + tf.cast(shift, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape of the input."""
+        return input_shape

@@ -1,0 +1,77 @@
+"""A convolution whose l_2 sensitivity is held at 1, for noise whose size must mean something (PixelDP)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.layers.conv_norm import ConvNorm
+
+
+def operator_norm_bound(kernel: Any, sides: tuple[int, int]) -> float:
+    """How much a convolution lengthens an image at most, in l_2: an upper bound, computed in float64.
+
+    A convolution padded with zeros is a part of the circular one on a grid that is larger by the kernel less one. That
+    one is a product with a matrix per frequency (Sedghi et al. 2019), so the largest of their singular values bounds
+    ours, whatever the strides.
+
+    Args:
+      kernel: (height, width, channels, filters).
+      sides: height and width of the image.
+    """
+    kernel = np.asarray(kernel, np.float64)
+    spectrum = np.fft.fft2(kernel, [n + k - 1 for n, k in zip(sides, kernel.shape[:2], strict=True)], axes=(0, 1))
+    return float(np.linalg.svd(spectrum, compute_uv=False).max())
+
+
+@keras.saving.register_keras_serializable(package="l2p_tf")
+class UnitOperatorNorm(keras.constraints.Constraint):
+    """Scales a kernel down where its `operator_norm_bound` exceeds 1.
+
+    Args:
+      sides: height and width of the image it is applied to.
+    """
+
+    def __init__(self, sides: tuple[int, int]) -> None:
+        self.sides = tuple(int(n) for n in sides)
+
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
+        """The kernel with a norm of at most 1."""
+        w = tf.convert_to_tensor(w)
+        height, width, channels, filters = w.shape
+        grid = [n + k - 1 for n, k in zip(self.sides, (height, width), strict=True)]
+        padded = tf.pad(tf.cast(w, tf.float32), [[0, grid[0] - height], [0, grid[1] - width], [0, 0], [0, 0]])
+        spectrum = tf.signal.fft2d(tf.transpose(tf.cast(padded, tf.complex64), [2, 3, 0, 1]))
+        matrices = tf.transpose(spectrum, [2, 3, 0, 1])
+        gram = (
+            tf.matmul(matrices, matrices, adjoint_b=True)
+            if channels <= filters
+            else tf.matmul(matrices, matrices, adjoint_a=True)
+        )
+        norm = tf.sqrt(tf.reduce_max(tf.math.real(tf.linalg.eigvalsh(gram))))
+        # A little below 1, so that rounding does not lift it above.
+        return w * tf.cast(tf.minimum(1.0, (1.0 - 1e-5) / norm), w.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {"sides": self.sides}
+
+
+@keras.saving.register_keras_serializable(package="l2p_tf")
+class BoundedConv(ConvNorm):
+    """A convolution with bias and an l_2 operator norm of at most 1, projected there after every update."""
+
+    def build(self, input_shape: Any) -> None:
+        """Creates kernel and bias; the kernel starts within its bound."""
+        super().build(input_shape)
+        self.sides = (int(input_shape[1]), int(input_shape[2]))
+        self.kernel.constraint = UnitOperatorNorm(self.sides)
+        self.kernel.assign(self.kernel.constraint(self.kernel))
+
+    @property
+    def sensitivity(self) -> float:
+        """The measured bound of the layer's operator norm as it is now."""
+        return operator_norm_bound(keras.ops.convert_to_numpy(self.kernel), self.sides)
