@@ -76,13 +76,21 @@ def train(name: str, defense: Defense, images: ImageData) -> Artifact:
     return artifact
 
 
+def check_source(name: str, defense: Defense, known: list[str]) -> None:
+    """UserError where a defence is made from a run that is not among those known."""
+    from l2p_tf.defenses.base import DerivedDefense
+
+    if isinstance(defense, DerivedDefense) and defense.run not in known:
+        raise UserError(
+            f"`run` of {name} should name a run that is trained before it, of {', '.join(known) or 'none there is'}. "
+            f"Received: {defense.run!r}"
+        )
+
+
 def _derive(name: str, defense: DerivedDefense, images: ImageData) -> Artifact:
     from l2p_tf.training.derive import derive
 
-    if not defense.run:
-        raise UserError(
-            f"`run` of {name} should name a trained run of {common.require('run_dir')!r}. Received: nothing"
-        )
+    check_source(name, defense, trained_names())
     output = settings.run_dir() / name / "train"
     found = output.exists()
     how = {"seed": FLAGS.seed, "published": FLAGS.published, "overwrite": FLAGS.overwrite}

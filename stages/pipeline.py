@@ -26,6 +26,7 @@ def main(_: list[str]) -> None:
         raise UserError(f"`--export` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
     for name, defense in named.items():
         settings.train_options(name, defense)  # Bad flags are told before the first training, not after it.
+        calls.check_source(name, defense, [*calls.trained_names(), *list(named)[: list(named).index(name)]])
     settings.check_attacks()
     settings.certification_options()
     sources = settings.transfer_sources(list(named))

@@ -22,7 +22,9 @@ class Tiny(Architecture):
 
     def features(self, x, factory):
         x = keras.layers.ReLU()(factory.output(factory.conv(x, 4, 3, "stem"), "stem_output"))
-        x = factory.norm(factory.conv(x, 6, 3, "conv", strides=2, normalize=False), "norm")
+        # The activation between lets the bias make a difference.
+        x = keras.layers.ReLU()(factory.conv(x, 6, 3, "conv", strides=2, normalize=False))
+        x = factory.norm(x, "norm")
         return keras.layers.GlobalAveragePooling2D()(factory.output(x, "output"))
 
 

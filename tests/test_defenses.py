@@ -47,21 +47,31 @@ def names_of(model, kind):
     return [layer.name for layer in model.layers if isinstance(layer, kind)]
 
 
-# The grid: every defence on every architecture.
+# From a training step to a served answer: every defence, and in the slow tier on every architecture.
+
+
+@pytest.mark.parametrize("defense", DEFENSES.names())
+def test_every_defense_from_training_to_serving(defense, tmp_path):
+    from_training_to_serving(defense, Tiny(), tmp_path)
 
 
 SHALLOW = {"resnet_v1": "resnet_v1(depth=8, width=0.25)", "resnet_v2": "resnet_v2(depth=10, width=0.0625)"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", MODELS.names())
 @pytest.mark.parametrize("defense", DEFENSES.names())
 def test_every_defense_on_every_architecture(defense, architecture, tmp_path):
+    from_training_to_serving(defense, MODELS.parse(SHALLOW[architecture]), tmp_path)
+
+
+def from_training_to_serving(defense, architecture, tmp_path):
     images, labels = images_and_labels(8, (8, 8, 1), 4)
     options = small(defense)
     derived = isinstance(options, DerivedDefense)
     # The derived ones take the classifier of another run, here one with noise on its weights.
     base = small("pni") if derived else options
-    model = MODELS.parse(SHALLOW[architecture]).build((8, 8, 1), 4, base.factory(0), mean=(0.5,), std=(0.25,))
+    model = architecture.build((8, 8, 1), 4, base.factory(0), mean=(0.5,), std=(0.25,))
     if derived:
         with pytest.raises(UserError, match="`run` should name"):
             options.trainer(model, 0, 100)

@@ -1,11 +1,9 @@
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
+from stage_runner import run_stage
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.flags"))
@@ -19,9 +17,7 @@ L2P = "learn2perturb(warmup_epochs=1, steps=1)"
 
 def stage(name, *arguments, status=0):
     """Runs a stage as a user does."""
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"}
-    command = [sys.executable, "-m", f"stages.{name}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    done = run_stage(name, arguments, {"TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"})
     assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
     return done
 
@@ -38,15 +34,19 @@ def error(name, *arguments):
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
-    flags = [*SMALL, f"--run_dir={folder}", f"--defense=none; pgd(steps=1); {L2P}", "--export=learn2perturb"]
+    defenses = f"--defense=none; {L2P}; smoothing; noise_at_prediction(run=none, prediction_draws=2)"
+    certify = "--certify=smoothing(draws=40, selection_draws=10); pixeldp"
+    flags = [*SMALL, f"--run_dir={folder}", defenses, certify, "--export=learn2perturb"]
     return folder, flags, stage("pipeline", *flags)
 
 
 def test_the_pipeline_makes_everything(pipeline):
     folder, _, done = pipeline
     made = {p.parent.relative_to(folder).as_posix() for p in folder.rglob("manifest.json")}
-    runs = {f"{name}/{what}" for name in ("none", "pgd", "learn2perturb") for what in ("train", "attack")}
-    assert made == runs | {"data", "learn2perturb/export", "report"}
+    names = ("none", "learn2perturb", "smoothing", "noise_at_prediction")
+    runs = {f"{name}/{what}" for name in names for what in ("train", "attack")}
+    certified = {"smoothing/certify", "noise_at_prediction/certify"}
+    assert made == runs | certified | {"data", "learn2perturb/export", "report"}
     assert not list(folder.rglob("*.partial"))
     assert not list(folder.rglob("*.lock"))
     records = json.loads((folder / "learn2perturb" / "attack" / "results.json").read_text())["records"]
@@ -58,8 +58,18 @@ def test_the_pipeline_makes_everything(pipeline):
     assert len(plain) == 3
     assert "report.html" in done.stdout
     page = (folder / "report" / "report.html").read_text()
-    for name in ("none", "pgd", "learn2perturb", "PGD-2 EOT-2"):
+    for name in ("none", "smoothing", "learn2perturb", "PGD-2 EOT-2", "Certified robustness"):
         assert name in page
+    # Learn2Perturb answers with one draw, the others with what their options say.
+    for name, draws in (("learn2perturb", 1), ("smoothing", 10), ("noise_at_prediction", 2)):
+        records = json.loads((folder / name / "attack" / "results.json").read_text())["records"]
+        assert {r["prediction_draws"] for r in records} == {draws}
+    made_from = json.loads((folder / "noise_at_prediction" / "train" / "manifest.json").read_text())
+    assert set(made_from["inputs"]) == {"data", "source"}
+    assert "noise_at_prediction: made from none" in done.stdout
+    assert "none: not certified: `sigma` of smoothing should be given" in done.stdout
+    certificates = json.loads((folder / "smoothing" / "certify" / "certificates.json").read_text())["certificates"]
+    assert [(c["label"], c["count"], c["draws"]) for c in certificates] == [("smoothing", 40, 40)]
 
 
 def test_the_pipeline_does_nothing_twice(pipeline):
@@ -72,7 +82,7 @@ def test_the_pipeline_does_nothing_twice(pipeline):
 
 def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
     folder, _, _ = pipeline
-    common = [f"--run_dir={folder}", "--name=pgd"]
+    common = [f"--run_dir={folder}", "--name=none"]
     done = stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20", "--overwrite")
     assert "PGD-1" in done.stdout
     assert "Pass --overwrite to replace it" in error("attack", *common, "--attacks=fgsm")
@@ -82,7 +92,9 @@ def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
 
 def test_unknown_names_list_what_there_is(tmp_path):
     run = f"--run_dir={tmp_path}"
-    assert "Known: learn2perturb, none, pgd" in error("train", run, "--dataset=digits", "--defense=magic")
+    assert "Known: adv_bnn, learn2perturb, noise_at_prediction, none, pgd" in error(
+        "train", run, "--dataset=digits", "--defense=magic"
+    )
     assert "Known: resnet_v1, resnet_v2" in error("train", run, "--dataset=digits", "--defense=none", "--model=vgg")
     assert "Known: apgd, " in error("pipeline", *SMALL, run, "--defense=none", "--attacks=nuke")
     assert "Known: cifar10" in error("data", run, "--dataset=imagenot")
@@ -123,6 +135,10 @@ def test_missing_inputs_are_named(tmp_path):
     assert "`--defense` should be given" in error("train", run, "--dataset=digits")
     assert "should be the folder of a finished train stage" in error("attack", run, "--dataset=digits", "--name=none")
     assert "one defence here" in error("train", run, "--dataset=digits", "--defense=none; pgd")
+    derived = "--defense=noise_at_prediction(run=none); none"
+    assert "`run` of noise_at_prediction should name" in error("pipeline", *SMALL, run, derived)
+    assert "`run` of noise_at_prediction should name" in error("train", *SMALL, run, "--defense=noise_at_prediction")
+    assert "Smoothing: `sigma` should be above 0" in error("attack", run, "--name=x", "--certify=smoothing(sigma=0)")
     assert "`--export` should name runs of none" in error("pipeline", *SMALL, run, "--defense=none", "--export=x")
 
 
