@@ -4,16 +4,18 @@ import signal
 
 import numpy as np
 import pytest
+from models_for_tests import TRAINED, Tiny, small
 
 from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, TrainBatches, prepare
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.evaluation.evaluate import EvaluationOptions, attack_artifact
-from l2p_tf.layers.noise import is_randomized
+from l2p_tf.layers.noise import is_randomized, noise_layers
 from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.training import callbacks, run, state
+from l2p_tf.training.derive import derive
 from l2p_tf.training.run import TrainOptions, build_trainer, train
 from l2p_tf.types import Interrupted, UserError
 
@@ -29,7 +31,7 @@ def options(defense="none", **changes):
     values = {
         "name": "run",
         "model": MODELS.parse("resnet_v1(depth=8, width=0.25)"),
-        "defense": DEFENSES.parse(defense),
+        "defense": DEFENSES.parse(defense) if isinstance(defense, str) else defense,
         "validation_attack": ATTACKS.parse("pgd(epsilon=0.1, steps=2)"),
         "epochs": 3,
         "batch_size": 64,
@@ -92,22 +94,23 @@ class StopAt(callbacks.Bar):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("after", [3, 5, 8])
-def test_a_signal_saves_and_the_same_call_goes_on(digits, tmp_path, monkeypatch, after):
+def test_a_signal_saves_and_the_same_call_goes_on(digits, tmp_path, monkeypatch):
     whole = train(options(L2P), digits, tmp_path / "whole")
     steps = TrainBatches(digits, 64, 0).steps_per_epoch
     assert steps == 5
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "Bar", StopAt)
-        StopAt.after = after
-        handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(Interrupted, match="run the same command to continue") as stopped:
-            train(options(L2P), digits, tmp_path / "parts")
-        assert stopped.value.number == signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) is handler
-    assert not (tmp_path / "parts").exists()
-    with pytest.raises(UserError, match="not finished"):
-        artifacts.read(tmp_path / "parts")
+    # Within an epoch, at the end of one, and within the next.
+    for after in (3, 2, 3):
+        with monkeypatch.context() as patch:
+            patch.setattr(callbacks, "Bar", StopAt)
+            StopAt.after = after
+            handler = signal.getsignal(signal.SIGTERM)
+            with pytest.raises(Interrupted, match="run the same command to continue") as stopped:
+                train(options(L2P), digits, tmp_path / "parts")
+            assert stopped.value.number == signal.SIGTERM
+            assert signal.getsignal(signal.SIGTERM) is handler
+        assert not (tmp_path / "parts").exists()
+        with pytest.raises(UserError, match="not finished"):
+            artifacts.read(tmp_path / "parts")
     parts = train(options(L2P), digits, tmp_path / "parts")
     for name in ("best.keras", "last.keras"):
         for a, b in zip(weights(whole.path / name), weights(parts.path / name), strict=True):
@@ -136,6 +139,60 @@ def test_a_state_restores_every_variable(digits, tmp_path):
     assert state.load_state(tmp_path / "state.npz", other) == progress
     for name, variable in state.state_variables(other).items():
         np.testing.assert_array_equal(variable, saved[name])
+
+
+@pytest.mark.parametrize(("defense", "optimizer"), [*((name, "sgd") for name in TRAINED), ("adv_bnn", "adam")])
+def test_a_state_restores_every_defense(digits, tmp_path, defense, optimizer):
+    how = {"defense": small(defense), "model": Tiny(), "optimizer": optimizer, "learning_rate": 0.01}
+    trainer = build_trainer(options(**how), digits)
+    trainer.begin_epoch(1)
+    trainer.train_step(TrainBatches(digits, 16, 0).batch(0, 0))
+    state.save_state(tmp_path / "state.npz", trainer, state.Progress(1))
+    saved = [np.array(v) for v in state.state_variables(trainer).values()]
+    other = build_trainer(options(**how, seed=7), digits)
+    before = [np.array(v) for v in state.state_variables(other).values()]
+    state.load_state(tmp_path / "state.npz", other)
+    after = [np.array(v) for v in state.state_variables(other).values()]
+    for a, b in zip(saved, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert sum(np.any(a != b) for a, b in zip(before, after, strict=True)) > 5
+
+
+def test_optimizers():
+    assert options().weight_decay == 1e-4
+    assert options(optimizer="adam").weight_decay == 0.0
+    with pytest.raises(UserError, match="`weight_decay` should be 0 with optimizer adam. Received: 0.1"):
+        options(optimizer="adam", weight_decay=0.1)
+    with pytest.raises(UserError, match="sgd or adam. Received: 'lion'"):
+        options(optimizer="lion")
+
+
+def test_a_run_made_from_another(digits, tmp_path):
+    source = train(options(epochs=1, drops=()), digits, tmp_path / "none" / "train")
+    made = {}
+    for name, spec in (
+        ("noisy", "noise_at_prediction(run=none, std=0.2)"),
+        ("twice", "noise_at_prediction(run=noisy)"),
+    ):
+        base = made.get("noisy", source)
+        made[name] = derive(name, DEFENSES.parse(spec), base, digits, tmp_path / name / "train", seed=len(made))
+    for name, count in (("noisy", 1), ("twice", 2)):
+        assert len(noise_layers(load_classifier(made[name].path / "best.keras"))) == count
+        assert made[name].manifest["notes"]["randomized"]
+        assert history(made[name]) == history(source)
+    assert made["noisy"].options["source_defense"] == "none"
+    assert made["noisy"].manifest["inputs"]["source"] == source.fingerprint
+    again = derive(
+        "noisy", DEFENSES.parse("noise_at_prediction(run=none, std=0.2)"), source, digits, made["noisy"].path
+    )
+    assert again.fingerprint == made["noisy"].fingerprint
+    with pytest.raises(UserError, match="--overwrite"):
+        derive("noisy", DEFENSES.parse("noise_at_prediction(run=none)"), source, digits, made["noisy"].path)
+    prepare(DATASETS.parse("digits"), tmp_path / "other", limit_train=300)
+    with pytest.raises(UserError, match="`data` should be what"):
+        derive(
+            "x", DEFENSES.parse("noise_at_prediction(run=none)"), source, ImageData.open(tmp_path / "other"), tmp_path
+        )
 
 
 def test_a_damaged_state_or_one_of_another_model_is_refused(digits, tmp_path):
