@@ -14,6 +14,7 @@ randomised model is evaluated --repeats times. Continues where an earlier run of
 
 from __future__ import annotations
 
+from l2p_tf.types import UserError
 from stages import calls, common, settings
 
 settings.show("attack")
@@ -25,6 +26,8 @@ def main(_argv: list[str]) -> None:
         return
     settings.start()
     if settings.certification_options():
+        if settings.transfer_sources([]):
+            raise UserError("`--certify` and `--transfer` should be given to commands of their own.")
         name = settings.run_name()
         records = calls.certify(name, calls.trained(name), calls.made_data())
         calls.show_certificates(calls.certified_folder(name), records)

@@ -77,9 +77,10 @@ def train(name: str, defense: Defense, images: ImageData) -> Artifact:
 
 
 def check_source(name: str, defense: Defense, known: list[str]) -> None:
-    """UserError where a defence is made from a run that is not among those known."""
+    """UserError where a defence is made from itself, or from a run that is not among those known."""
     from l2p_tf.defenses.base import DerivedDefense
 
+    known = [run for run in known if run != name]
     if isinstance(defense, DerivedDefense) and defense.run not in known:
         raise UserError(
             f"`run` of {name} should name a run that is trained before it, of {', '.join(known) or 'none there is'}. "
@@ -91,6 +92,7 @@ def _derive(name: str, defense: DerivedDefense, images: ImageData) -> Artifact:
     from l2p_tf.training.derive import derive
 
     check_source(name, defense, trained_names())
+    settings.train_options(name, defense)  # For its checks: nothing is trained.
     output = settings.run_dir() / name / "train"
     found = output.exists()
     how = {"seed": FLAGS.seed, "published": FLAGS.published, "overwrite": FLAGS.overwrite}

@@ -151,6 +151,18 @@ def test_the_models_own_noise_gives_sigma_and_is_off_meanwhile():
     # Its noise on top of ours would shorten the radii by a factor of about sqrt(2).
     assert 0.85 < np.mean(found.radius / np.abs(true)) < 1.0
     assert switches(model) == [True, False]
+    # With other noise on it is not the model's own answers that would be certified, so sigma has to be said.
+    inner.active.assign(True)
+    with pytest.raises(UserError, match="`sigma` of smoothing should be given"):
+        certificate.check(model)
+    certificate.replace(sigma=0.1).check(model)
+    inner.active.assign(False)
+    noise.distribution = "laplace"
+    with pytest.raises(UserError, match="`sigma` of smoothing should be given"):
+        certificate.check(model)
+    noise.distribution = "normal"
+    with pytest.raises(UserError, match="`draws` should be at least 10: with fewer nothing can be certified"):
+        Smoothing(draws=9)
     for state, former in zip(seed_states(model), before, strict=True):
         np.testing.assert_array_equal(np.array(state), former)
     with pytest.raises(RuntimeError, match="stop"):
@@ -407,7 +419,7 @@ def test_unfit_models_are_told_what_is_missing():
     assert "2 layers with noise" in message(built(more=True))
     assert "computes in bfloat16, not float32" in message(built(dtype="mixed_bfloat16"))
     with pytest.raises(
-        UserError, match=r"`sigma` of smoothing should be given .* smoothing\(sigma=0.25\). Received: None"
+        UserError, match=r"`sigma` of smoothing should be given, such as smoothing\(sigma=0.25\).* Received: None"
     ):
         Smoothing().certify(halves(DIRECTION), np.zeros((1, *SHAPE)))
 
@@ -430,7 +442,7 @@ def test_bad_specs_are_named(spec, message):
 
 
 def test_bad_images_are_named(plain):
-    certificate = Smoothing(sigma=0.3, draws=5)
+    certificate = Smoothing(sigma=0.3, draws=10)
     with pytest.raises(UserError, match=r"should lie in \[0, 1\]"):
         certificate.certify(plain, np.full((1, *SHAPE), 2.0))
     with pytest.raises(UserError, match="`images` should be of shape"):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.attacks.case import AttackOutput, Case, State, choose
+from l2p_tf.attacks.case import SELECTION_DRAWS, AttackOutput, Case, State, choose
 from l2p_tf.attacks.goal import Goal, pick_targets
 from l2p_tf.attacks.search import Journal, Search
 from l2p_tf.loops import repeat
@@ -103,7 +103,8 @@ class Attack(Options, abc.ABC):
           seed: of the attack.
           batch_size: images a compiled run.
           score_draws: answers to score a randomised model on, each with fresh noise.
-          prediction_draws: draws of the noise that one such answer averages.
+          prediction_draws: draws of the noise that one answer averages, when what was found is compared and when it is
+            scored.
           jit_compile: compile with XLA; None decides by device.
           progress: called now and then with the share of the work that is done, in [0, 1], and the number of images
             that still stand.
@@ -112,9 +113,9 @@ class Attack(Options, abc.ABC):
         Raises:
           UserError: images or labels do not fit the model, or lie outside their range, or the attack does not suit it.
         """
-        search = Search(self, model, images, labels, seed, batch_size, jit_compile, progress, journal)
+        search = Search(self, model, images, labels, seed, batch_size, jit_compile, progress, journal, prediction_draws)
         search.run()
-        return search.scored(score_draws, prediction_draws)
+        return search.scored(score_draws)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +241,10 @@ class Loop(Member):
         The state holds, besides the attack's own, `done`, and the passes used so far: `gradients` and `forwards`.
         """
         classes = int(case.model.output_shape[-1])
-        gradients, forwards = self.cost(case.draws(int(getattr(self, "draws", 1))), classes)
+        draws = int(getattr(self, "draws", 1))
+        gradients, forwards = self.cost(case.draws(draws), classes)
+        if self.MINIMAL and not case.certain and draws < SELECTION_DRAWS:
+            forwards += SELECTION_DRAWS  # What `confirmed` takes, where there is anything to confirm.
         ends = case.certain or self.MINIMAL
 
         def one(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:

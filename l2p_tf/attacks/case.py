@@ -13,6 +13,9 @@ from l2p_tf.attacks.gradient import loss_gradient, mean_loss
 
 State = dict[str, tf.Tensor]
 
+SELECTION_DRAWS = 8
+"""Draws on which what was found on a randomised model is judged, at least."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AttackOutput:
@@ -92,6 +95,19 @@ class Case:
     def look(self, x: tf.Tensor, loss: str, draws: int) -> tuple[tf.Tensor, tf.Tensor]:
         """`mean_loss` at `x`."""
         return mean_loss(self.model, x, self.goal, self.draws(draws), loss, self.most)
+
+    def confirmed(self, x: tf.Tensor, reached: tf.Tensor, draws: int) -> tf.Tensor:
+        """Of the examples that reached the goal at `x` on so many draws, those that do on most of enough fresh ones.
+
+        Attacks of smallest norm ask, so that one lucky draw does not pass for a small perturbation that succeeds.
+        """
+        if self.certain or draws >= SELECTION_DRAWS:
+            return reached
+
+        def again() -> tf.Tensor:
+            return reached & (self.look(x, "margin", SELECTION_DRAWS)[1] > 0.5)
+
+        return tf.cond(tf.reduce_any(reached), again, lambda: tf.identity(reached))
 
     def draws(self, wanted: int) -> int:
         """How many draws there are to average over."""

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf import inference
-from l2p_tf.attacks.case import AttackOutput, Case
+from l2p_tf.attacks.case import SELECTION_DRAWS, AttackOutput, Case
 from l2p_tf.attacks.goal import Goal
 from l2p_tf.attacks.projection import sizes
 from l2p_tf.layers.noise import is_randomized, restore_seeds
@@ -19,9 +19,6 @@ from l2p_tf.types import Norm
 
 if TYPE_CHECKING:
     from l2p_tf.attacks.base import Attack, Loop, Member
-
-SELECTION_DRAWS = 8
-"""Draws on which what was found on a randomised model is compared, at least."""
 
 _WORTH_PACKING = 0.75
 _SAVE_SECONDS = 10.0
@@ -49,12 +46,13 @@ class Search:
     def __init__(
         self, attack: Attack, model: keras.Model, images: Any, labels: Any, seed: int, batch_size: int,
         jit_compile: bool | None, progress: Callable[[float, int], Any] | None, journal: Journal | None,
+        averaged: int,
     ) -> None:  # fmt: skip
         self.attack, self.model, self.seed = attack, model, seed
         self.images = inference.checked_images(model, images)
         self.labels = inference.checked_labels(model, labels, len(self.images))
         self.batch_size, self.jit_compile, self.progress, self.journal = batch_size, jit_compile, progress, journal
-        self.certain = not is_randomized(model)
+        self.certain, self.averaged = not is_randomized(model), averaged
         self.classes = int(model.output_shape[-1])
         self.members = attack.members()
         for member in self.members:
@@ -95,12 +93,12 @@ class Search:
         wrong = np.flatnonzero(votes[np.arange(len(votes)), self.labels] < 0.5)
         self.votes[wrong], self.norm[wrong], self.score[wrong], self.fallen[wrong] = votes[wrong], 0.0, np.inf, True
 
-    def scored(self, draws: int, averaged: int) -> AttackOutput:
-        """What was found, on fresh draws; arguments as of `inference.poll`."""
+    def scored(self, draws: int) -> AttackOutput:
+        """What was found, on so many fresh answers."""
         # Without noise what was seen when it was kept is what would be seen again.
         rows = np.flatnonzero(self.votes[:, 0] < 0) if self.certain else np.arange(len(self.images))
         if len(rows):
-            self.votes[rows] = self._poll(self.best[rows], draws, 0, 2, averaged)[1]
+            self.votes[rows] = self._poll(self.best[rows], draws, 0, 2)[1]
         rows, votes = np.arange(len(self.images)), self.votes
         wrong = 1.0 - votes[rows, self.labels]
         success = votes[rows, self.targets] if self.attack.strict else wrong
@@ -195,7 +193,7 @@ class Search:
     def _aim(self, member: Member, start: int, rows: np.ndarray) -> np.ndarray:
         """Targets, by what the model answers on the images as they are."""
         if self._others is None:
-            looks = 1 if self.certain else SELECTION_DRAWS
+            looks = 1 if self.certain else -(-SELECTION_DRAWS // self.averaged)
             likely = self._poll(self.images, looks, 0, 3)[0]
             likely[np.arange(len(likely)), self.labels] = -1.0
             self._others = np.argsort(-likely, axis=-1, kind="stable")[:, :-1]
@@ -208,10 +206,11 @@ class Search:
             # Nothing to compare; the draws of scoring alone decide.
             self.best[rows] = found
             return
-        looks = 1 if self.certain else max(SELECTION_DRAWS, int(getattr(member, "draws", 1)))
+        wanted = max(SELECTION_DRAWS, int(getattr(member, "draws", 1)))
+        looks = 1 if self.certain else -(-wanted // self.averaged)
         likely, votes = self._poll(found, looks, start, 1)
         if not self.certain:
-            self.forwards[rows] += looks
+            self.forwards[rows] += looks * self.averaged
         every, labels, targets = np.arange(len(rows)), self.labels[rows], self.targets[rows]
         share = votes[every, targets] if self.attack.strict else 1.0 - votes[every, labels]
         near = likely[every, targets] if self.attack.strict else 1.0 - likely[every, labels]
@@ -230,13 +229,11 @@ class Search:
         self.best[taken], self.score[taken], self.votes[taken] = found[better], score[better], votes[better]
         self.fallen[rows] |= reached & (share >= 1.0)
 
-    def _poll(
-        self, images: np.ndarray, draws: int, number: int, purpose: int, averaged: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and votes on draws that serve one purpose alone."""
+    def _poll(self, images: np.ndarray, draws: int, number: int, purpose: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and votes of some answers, on draws that serve one purpose alone."""
         seed = int(inference.seed_pair(self.seed, number, purpose)[0])
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
-        return inference.poll(self.model, images, seed, draws=draws, averaged=averaged, **how)
+        return inference.poll(self.model, images, seed, draws=draws, averaged=self.averaged, **how)
 
     def _tell(self, standing: int, extra: float = 0.0) -> None:
         if self.progress is not None:

@@ -54,7 +54,7 @@ def count_draws(
         afterwards.
       images: float32 (count, height, width, channels).
       draws: per image, at least 1.
-      seed: all draws follow from it, the image's position in `images` and `purpose`.
+      seed: all draws follow from it, `purpose`, the image's position among so many images, and the batch size.
       purpose: any whole number; draws for different purposes are independent.
       sigma: standard deviation of normal noise added to the pixels, which are not clipped; 0 adds none.
       batch_size: rows a pass; each is one draw of one image.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,15 @@ class Smoothing(Certificate):
     3.81 sigma with 100,000. The model's own noise is off meanwhile, so that the classifier that is smoothed is a function.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fewest = math.floor(math.log(self.alpha) / math.log(0.5)) + 1
+        if self.draws < fewest:
+            raise UserError(
+                f"smoothing: `draws` should be at least {fewest}: with fewer nothing can be certified at an alpha of "
+                f"{self.alpha:g}. Received: {self.draws}"
+            )
+
     sigma: float | None = option(
         None, "noise on the pixels, of [0, 1]; None takes the model's own input noise", above=0
     )
@@ -48,13 +58,14 @@ class Smoothing(Certificate):
         """`sigma`, or the standard deviation of the model's own noise on the image."""
         if self.sigma is not None:
             return self.sigma
-        first = next(iter(stem(model)), None)
-        if not isinstance(first, FixedNoise) or not first.std > 0:
+        first: Any = next(iter(stem(model)), None)
+        fits = isinstance(first, FixedNoise) and first.std > 0 and first.distribution == "normal"
+        if not fits or any(layer.is_on for layer in noise_layers(model) if layer is not first):
             raise UserError(
-                "`sigma` of smoothing should be given for a model without fixed noise on its input, "
-                "such as smoothing(sigma=0.25). Received: None"
+                "`sigma` of smoothing should be given, such as smoothing(sigma=0.25), for a model that has other noise "
+                "than normal noise of a fixed size on its input, or none. Received: None"
             )
-        return first.std
+        return float(first.std)
 
     def count(self, model: keras.Model, images: np.ndarray, draws: int, seed: int, purpose: int, **how: Any) -> Counts:
         """Normal noise on the pixels, and none in the model."""

@@ -45,7 +45,7 @@ class Defense(Options, abc.ABC):
     @property
     def draws_per_answer(self) -> int:
         """How many draws of the noise one answer of the classifier averages (the mean of their softmax)."""
-        return int(getattr(self, "prediction_draws", 1))
+        return int(getattr(self, "prediction_draws", None) or 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,10 @@ class AdversarialDefense(Defense):
 class DerivedDefense(Defense):
     """Base of the defences that are made from the classifier of another run, without training."""
 
-    run: str = option("", "name of the trained run to take the classifier of")
+    run: str = option("", "name of the trained run to take the classifier of; in quotes where it has a `-`")
+    prediction_draws: int | None = option(
+        None, "draws of the noise that one answer averages; None for as many as the run's own answers do", low=1
+    )
 
     @abc.abstractmethod
     def derive(self, classifier: keras.Model, seed: int) -> keras.Model:

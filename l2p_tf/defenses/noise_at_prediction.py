@@ -7,6 +7,7 @@ import dataclasses
 import keras
 
 from l2p_tf.defenses.base import DEFENSES, DerivedDefense
+from l2p_tf.inference import seed_pair
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.registry import option
 
@@ -21,10 +22,11 @@ class NoiseAtPrediction(DerivedDefense):
 
     std: float = option(0.03, "standard deviation of the noise, in pixels of [0, 1]", low=0)
     distribution: str = option("normal", "of the noise", choices=("normal", "laplace", "logistic", "uniform"))
-    prediction_draws: int = option(1, "draws of the noise that one answer averages", low=1)
 
     def derive(self, classifier: keras.Model, seed: int) -> keras.Model:
         """The classifier behind a layer of noise. What noise it has itself stays."""
         images = keras.Input(classifier.input_shape[1:], name="images", dtype="float32")
-        noise = FixedNoise(self.std, distribution=self.distribution, seed=seed % 2**31, name="pixel_noise")
+        noise = FixedNoise(
+            self.std, distribution=self.distribution, seed=int(seed_pair(seed, 1)[0]) % 2**31, name="pixel_noise"
+        )
         return keras.Model(images, classifier(noise(images)), name="classifier")

@@ -12,6 +12,7 @@ from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.bounded_conv import BoundedConv
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.image import ChannelNormalization
 from l2p_tf.registry import option
 
 
@@ -50,8 +51,9 @@ class _Factory(LayerFactory):
         self.options, self.first = options, True
 
     def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
-        """Centred only."""
-        return super().image(x, name, mean, [1.0] * len(std))
+        """Centred only. In float32, as all up to the noise: rounding could lift the sensitivity above its bound."""
+        self.first = True
+        return ChannelNormalization(mean, [1.0] * len(std), dtype="float32", name=name)(x)
 
     def conv(
         self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
@@ -59,6 +61,6 @@ class _Factory(LayerFactory):
         if not self.first:
             return super().conv(x, filters, kernel_size, name, strides, normalize)
         self.first = False
-        x = BoundedConv(filters, kernel_size, strides, normalize=False, name=name)(x)
-        x = FixedNoise(self.options.std, seed=self.next_seed(), name=f"{name}_noise")(x)
+        x = BoundedConv(filters, kernel_size, strides, normalize=False, dtype="float32", name=name)(x)
+        x = FixedNoise(self.options.std, seed=self.next_seed(), dtype="float32", name=f"{name}_noise")(x)
         return self.norm(x, f"{name}_norm") if normalize else x

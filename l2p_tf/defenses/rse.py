@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 
@@ -40,6 +41,11 @@ class _Factory(LayerFactory):
     def __init__(self, options: RSE, seed: int) -> None:
         super().__init__(seed)
         self.options, self.first = options, True
+
+    def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
+        """The plain image: a network begins."""
+        self.first = True
+        return super().image(x, name, mean, std)
 
     def conv(
         self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True

@@ -41,7 +41,7 @@ class EvaluationOptions:
       seed: of examples, attacks and draws.
       jit_compile: compile with XLA; None decides by device.
       prediction_draws: draws of a randomised model's noise that one answer averages (the mean of their softmax); None
-        for as many as its defence answers with.
+        for 1, or in `attack_artifact` for as many as its defence answers with.
     """
 
     attacks: tuple[Attack, ...]
@@ -104,7 +104,8 @@ def evaluate(
         for member in wanted.members():
             member.check(model)
     randomized = is_randomized(model)
-    repeats, averaged = (options.repeats, options.prediction_draws or 1) if randomized else (1, 1)
+    options = options if randomized else dataclasses.replace(options, repeats=1, prediction_draws=1)
+    repeats, averaged = options.repeats, options.prediction_draws or 1
     shown = np.sort([np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:_GALLERY_EXAMPLES]])
     (folder / "arrays").mkdir(exist_ok=True)
     (folder / PARTS).mkdir(exist_ok=True)

@@ -157,6 +157,6 @@ def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int,
         success=wrong,
         wrong=wrong,
         gradients=np.zeros(len(images), np.int32),
-        forwards=np.ones(len(images), np.int32),
+        forwards=np.full(len(images), how.get("averaged", 1), np.int32),
         **sizes(np.zeros_like(images)),
     )

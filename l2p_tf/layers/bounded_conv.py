@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf.layers.conv_norm import ConvNorm
+from l2p_tf.types import UserError
 
 
 def operator_norm_bound(kernel: Any, sides: tuple[int, int]) -> float:
@@ -62,11 +63,13 @@ class UnitOperatorNorm(keras.constraints.Constraint):
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class BoundedConv(ConvNorm):
-    """A convolution with bias and an l_2 operator norm of at most 1, projected there after every update."""
+    """A convolution with bias that starts with an l_2 operator norm of at most 1 and returns there after every update."""
 
     def build(self, input_shape: Any) -> None:
         """Creates kernel and bias; the kernel starts within its bound."""
         super().build(input_shape)
+        if None in tuple(input_shape[1:3]):
+            raise UserError(f"A bounded convolution needs a fixed image size. Received: {tuple(input_shape)}")
         self.sides = (int(input_shape[1]), int(input_shape[2]))
         self.kernel.constraint = UnitOperatorNorm(self.sides)
         self.kernel.assign(self.kernel.constraint(self.kernel))

@@ -43,6 +43,11 @@ class NoiseLayer(keras.layers.Layer):
         self.active = self.add_weight(name="active", shape=(), dtype="bool", initializer="ones", trainable=False)
 
     @property
+    def is_on(self) -> bool:
+        """Whether `active` is True."""
+        return bool(keras.ops.convert_to_numpy(self.active))
+
+    @property
     def noise_parameters(self) -> list[keras.Variable]:
         """The trainable parameters of the noise: how strong it is; not the weights it may be added to."""
         return []
@@ -70,7 +75,7 @@ def set_noise(model: keras.Model, on: bool) -> None:
 
 def is_randomized(model: keras.Model) -> bool:
     """Whether any noise of the model is switched on."""
-    return any(bool(keras.ops.convert_to_numpy(layer.active)) for layer in noise_layers(model))
+    return any(layer.is_on for layer in noise_layers(model))
 
 
 def draws_per_example(model: keras.Model) -> bool:

@@ -71,6 +71,7 @@ class Validation(keras.callbacks.Callback):
       batch_size: images a pass.
       seed: of the attack and of the noise it meets.
       jit_compile: as the attack takes it.
+      averaged: draws of the noise that one answer averages.
     """
 
     def __init__(
@@ -83,11 +84,12 @@ class Validation(keras.callbacks.Callback):
         batch_size: int,
         seed: int,
         jit_compile: bool,
+        averaged: int,
     ) -> None:
         super().__init__()
         self.images, self.labels, self.attack = images, labels, attack
         self.every, self.epochs, self.batch_size, self.seed = every, epochs, batch_size, seed
-        self.jit_compile = jit_compile
+        self.jit_compile, self.averaged = jit_compile, averaged
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds `validation_accuracy` and `validation_robust_accuracy` to the logs."""
@@ -95,7 +97,8 @@ class Validation(keras.callbacks.Callback):
             return
         classifier = self.model.classifier
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
-        predictions = predict(classifier, self.images, self.seed + epoch, **how).argmax(-1)
+        predictions = predict(classifier, self.images, self.seed + epoch, averaged=self.averaged, **how).argmax(-1)
+        how["prediction_draws"] = self.averaged
         found = self.attack(classifier, self.images, self.labels, self.seed + epoch, **how)
         logs["validation_accuracy"] = float(np.mean(predictions == self.labels))
         logs["validation_robust_accuracy"] = float(1.0 - np.mean(found.wrong))

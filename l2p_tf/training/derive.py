@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import shutil
 from typing import Any
 
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.defenses.base import DerivedDefense
+from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.registry import spec_of
 from l2p_tf.training import callbacks as cb
 from l2p_tf.types import UserError
+
+_KEPT = ("parameters", "noise_parameters", "best_epoch")
+"""What the notes of a training say of its classifiers, and not of the work they took."""
 
 
 def derive(
@@ -41,8 +46,10 @@ def derive(
       overwrite: replace what was made with other options.
 
     Raises:
-      UserError: the source was trained on other data, or the folder was made with other options.
+      UserError: the source is the run itself or was trained on other data, or the folder was made with other options.
     """
+    if pathlib.Path(output).resolve() == source.path.resolve():
+        raise UserError(f"`run` should be another run than the one that is made. Received: {str(source.path)!r}")
     if source.manifest["inputs"].get("data") != data.artifact.fingerprint:
         raise UserError(
             f"`data` should be what {str(source.path)!r} was trained on: "
@@ -54,6 +61,7 @@ def derive(
         "defense": spec_of(defense),
         "defense_options": defense.options(),
         "source_defense": source.options.get("defense"),
+        "noise_seed": seed,
         "published": published,
     }
     inputs = {"data": data.artifact, "source": source}
@@ -64,6 +72,10 @@ def derive(
                 save_classifier(defense.derive(load_classifier(source.path / file), seed), work.path / file)
             if (source.path / cb.HISTORY).is_file():
                 shutil.copyfile(source.path / cb.HISTORY, work.path / cb.HISTORY)
-            notes = {"randomized": True, "prediction_draws": defense.draws_per_answer}
-            work.notes.update({**source.manifest["notes"], **notes})
+            notes = source.manifest["notes"]
+            work.notes.update({key: notes[key] for key in _KEPT if key in notes})
+            work.notes.update({
+                "randomized": is_randomized(load_classifier(work.path / cb.BEST)),
+                "prediction_draws": defense.prediction_draws or notes.get("prediction_draws", 1),
+            })  # fmt: skip
     return artifacts.read(output, "train")

@@ -203,6 +203,7 @@ def _train(
         options.batch_size,
         options.seed,
         jit_compile,
+        options.defense.draws_per_answer,
     )
     robust = options.defense.trains_on_attacks
     best = cb.BestModel(work.path, progress, "validation_robust_accuracy" if robust else "validation_accuracy")

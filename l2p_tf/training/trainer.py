@@ -12,6 +12,7 @@ import tensorflow as tf
 from l2p_tf.attacks.base import Loop
 from l2p_tf.inference import to_unit
 from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
+from l2p_tf.types import UserError
 
 
 class RobustTrainer(keras.Model):
@@ -31,6 +32,9 @@ class RobustTrainer(keras.Model):
       attack_label: `true` attacks the true label, `predicted` the label the classifier gives the clean image.
       one_batch: run clean and adversarial images as one batch, which changes what batch norm sees.
       seed: of the attack's random starts.
+
+    Raises:
+      UserError: it is made under a distribution strategy of several replicas.
     """
 
     def __init__(
@@ -47,6 +51,12 @@ class RobustTrainer(keras.Model):
         seed: int = 0,
     ) -> None:
         super().__init__(name="trainer")
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            # Losses, noise and the conditions in the steps are those of one device.
+            raise UserError(
+                "Training runs on one device: build the trainer outside the distribution strategy. "
+                f"Received: {self.distribute_strategy.num_replicas_in_sync} replicas"
+            )
         self.classifier = classifier
         self.attack = attack if adversarial_weight else None
         self.clean_weight, self.adversarial_weight = clean_weight, adversarial_weight
