@@ -531,6 +531,27 @@ def test_randomised_models_stop_nothing_early_and_look_before_they_choose():
     assert several.forwards.max() == 20 + 2 * search.SELECTION_DRAWS
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "cw(steps=60, binary_search_steps=4, initial_const=1.0, learning_rate=0.05)",
+        "deepfool(steps=30)",
+        "fab(steps=20)",
+        "zoo(steps=150, binary_search_steps=3, initial_const=1.0, learning_rate=0.05, coordinates=4)",
+    ],
+)
+def test_lucky_draws_do_not_pass_for_small_perturbations(spec):
+    # One draw in five is wrong on the clean image; the majority is from a distance of 0.25 on.
+    weights = np.zeros((2, 2, 1, 2), np.float32)
+    weights[0, 0, 0] = [1.0, -1.0]
+    model = linear(weights, bias=[-0.25, 0.25], noise=0.3)
+    images = np.full((40, 2, 2, 1), 0.5, np.float32)
+    found = ATTACKS.parse(spec)(model, images, np.zeros(40, int), 3, score_draws=200)
+    assert np.mean(found.success > 0.35) > 0.8
+    assert np.median(found.l2) > 0.15
+    assert (found.l2[found.success > 0.5] > 0.2).all()
+
+
 def test_memory_stays_flat(tmp_path):
     import psutil
 

@@ -333,6 +333,27 @@ def test_an_answer_is_the_argmax_of_the_mean_softmax(sharing):
     np.testing.assert_array_equal(found.wrong, (many.argmax(1) != labels).astype(np.float32))
 
 
+def test_attacks_judge_what_they_find_by_answers():
+    # Each draw answers 1 or 2; their mean softmax answers 0.
+    inputs = keras.Input((1, 1, 1))
+    z = PerturbationInjection(initial=1.0, minimum=0.0, seed=1)(keras.layers.Rescaling(1.0, -0.5)(inputs))
+    sign = keras.layers.Activation("tanh")(keras.layers.Rescaling(1e4)(keras.layers.Flatten()(z)))
+    dense = keras.layers.Dense(3)
+    model = keras.Model(inputs, dense(sign))
+    dense.kernel.assign([[0.0, 5.0, -5.0]])
+    dense.bias.assign([4.9, 0.0, 0.0])
+    images, labels = np.full((20, 1, 1, 1), 0.5, np.float32), np.zeros(20, int)
+    attack = ATTACKS.parse("pgd(epsilon=0, steps=2, restarts=3)")
+    single = attack(model, images, labels)
+    assert single.wrong.min() == 1
+    assert single.gradients.max() == 2  # Fallen after the first start.
+    answers = attack(model, images, labels, prediction_draws=200)
+    assert answers.wrong.max() == 0
+    assert answers.gradients.min() == 6
+    minimal = ATTACKS.parse("cw(steps=5, binary_search_steps=2)")(model, images, labels, prediction_draws=200)
+    assert minimal.wrong.max() == 0
+
+
 def test_factories_give_each_layer_its_seed():
     factory = LayerFactory(3)
     seeds = [factory.next_seed() for _ in range(5)]

@@ -180,6 +180,14 @@ def test_a_run_made_from_another(digits, tmp_path):
         assert len(noise_layers(load_classifier(made[name].path / "best.keras"))) == count
         assert made[name].manifest["notes"]["randomized"]
         assert history(made[name]) == history(source)
+    with pytest.raises(UserError, match="`run` should be another run"):
+        derive("none", DEFENSES.parse("noise_at_prediction(run=none)"), source, digits, source.path, overwrite=True)
+    # An answer averages what the source's did, unless it is told otherwise.
+    source.manifest["notes"]["prediction_draws"] = 5
+    for spec, draws in (("noise_at_prediction(run=none)", 5), ("noise_at_prediction(run=none, prediction_draws=2)", 2)):
+        other = derive("x", DEFENSES.parse(spec), source, digits, tmp_path / f"x{draws}")
+        assert other.manifest["notes"]["prediction_draws"] == draws
+        assert "best_validation" not in other.manifest["notes"]
     assert made["noisy"].options["source_defense"] == "none"
     assert made["noisy"].manifest["inputs"]["source"] == source.fingerprint
     again = derive(

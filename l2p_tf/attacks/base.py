@@ -241,9 +241,8 @@ class Loop(Member):
         The state holds, besides the attack's own, `done`, and the passes used so far: `gradients` and `forwards`.
         """
         classes = int(case.model.output_shape[-1])
-        draws = int(getattr(self, "draws", 1))
-        gradients, forwards = self.cost(case.draws(draws), classes)
-        if self.MINIMAL and not case.certain and draws < SELECTION_DRAWS:
+        gradients, forwards = self.cost(case.draws(int(getattr(self, "draws", 1))), classes)
+        if self.MINIMAL and not case.certain:
             forwards += SELECTION_DRAWS  # What `confirmed` takes, where there is anything to confirm.
         ends = case.certain or self.MINIMAL
 

@@ -88,9 +88,7 @@ class CarliniWagner(Loop):
         due = ((inner + 1) % tenth == 0) & (inner >= tenth)
         if self.abort_early:
             ended |= due & ~(total <= 0.9999 * last_total)
-        searched = close_round(
-            case, state, x, case.confirmed(x, share > 0.5, self.draws), ended, self.binary_search_steps
-        )
+        searched = close_round(case, state, x, case.confirmed(x, share > 0.5), ended, self.binary_search_steps)
         none = tf.zeros_like(m)
         return {
             **searched,

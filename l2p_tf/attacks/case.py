@@ -96,16 +96,18 @@ class Case:
         """`mean_loss` at `x`."""
         return mean_loss(self.model, x, self.goal, self.draws(draws), loss, self.most)
 
-    def confirmed(self, x: tf.Tensor, reached: tf.Tensor, draws: int) -> tf.Tensor:
-        """Of the examples that reached the goal at `x` on so many draws, those that do on most of enough fresh ones.
+    def confirmed(self, x: tf.Tensor, reached: tf.Tensor) -> tf.Tensor:
+        """Of the examples that reached the goal at `x`, those that do on all but one of `SELECTION_DRAWS` fresh draws.
 
-        Attacks of smallest norm ask, so that one lucky draw does not pass for a small perturbation that succeeds.
+        Attacks of smallest norm ask at every step, so that lucky draws do not pass for a small perturbation that
+        succeeds. More than a majority is asked for because the smallest of many candidates is also the luckiest.
         """
-        if self.certain or draws >= SELECTION_DRAWS:
+        if self.certain:
             return reached
 
         def again() -> tf.Tensor:
-            return reached & (self.look(x, "margin", SELECTION_DRAWS)[1] > 0.5)
+            share = self.look(x, "margin", SELECTION_DRAWS)[1]
+            return reached & (share > (SELECTION_DRAWS - 1.5) / SELECTION_DRAWS)
 
         return tf.cond(tf.reduce_any(reached), again, lambda: tf.identity(reached))
 

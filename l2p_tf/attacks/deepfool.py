@@ -55,7 +55,7 @@ class DeepFool(Loop):
             return tf.where(i == 0, rivals(logits, case.goal.labels, n), state["classes"])
 
         difference, gradient, share, classes = nearest(case, x, picked, self.norm, self.draws)
-        done = case.confirmed(x, share > 0.5, self.draws)
+        done = case.confirmed(x, share > 0.5)
         # A little farther than to the boundary, which rounding would otherwise miss.
         distance = tf.abs(difference) / (dual(gradient, self.norm) + 1e-8) + 1e-4
         if self.norm is Norm.LINF:

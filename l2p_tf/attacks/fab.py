@@ -81,7 +81,7 @@ class FAB(Loop):
         x = tf.clip_by_value(x, 0.0, 1.0)
         _, share = case.look(x, "margin", self.draws)
         size = widest(x - image, self.norm)[:, 0, 0, 0]
-        found = case.confirmed(x, share > 0.5, self.draws)
+        found = case.confirmed(x, share > 0.5)
         smaller = found & (size < state["size"])
         new = {"adversarial": choose(smaller, x, state["adversarial"]), "size": tf.where(smaller, size, state["size"])}
         return {**new, "x": choose(found, image + numbers["beta"] * (x - image), x)}

@@ -218,10 +218,12 @@ class Search:
         if member.MINIMAL:
             size = sizes(found - self.images[rows])["linf" if getattr(member, "norm", Norm.L2) is Norm.LINF else "l2"]
             epsilon = getattr(member, "epsilon", None)
-            reached = (share > 0.5) & (size <= (np.inf if epsilon is None else epsilon * (1 + 1e-6)))
-            score = np.where(reached, score, -np.inf)
-            better = reached & (size < self.norm[rows]) & (~self.fallen[rows] | np.isfinite(self.norm[rows]))
+            within = size <= (np.inf if epsilon is None else epsilon * (1 + 1e-6))
+            reached, none = within & (share > 0.5), np.isinf(self.norm[rows])
+            better = reached & (size < self.norm[rows]) & (~self.fallen[rows] | ~none)
             self.norm[rows[better]] = size[better]
+            # Until one succeeds on most draws, that which does on the most is better than the image as it is.
+            better |= within & none & ~reached & ~self.fallen[rows] & (share > 0.0) & (score > self.score[rows])
         else:
             reached = np.ones(len(rows), bool)
             better = score > self.score[rows]

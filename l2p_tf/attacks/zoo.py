@@ -68,7 +68,7 @@ class ZOO(Loop):
         x, numbers, c = state["x"], case.numbers, state["c"]
         shape, size, count = case.images.shape[1:], int(np.prod(case.images.shape[1:])), self.coordinates
         lead, share = (part[:, 0] for part in losses_of(case, lambda *_: x[:, None], 1, "margin", self.draws))
-        reached = case.confirmed(x, (share > 0.5) & (lead >= numbers["kappa"]), self.draws)
+        reached = case.confirmed(x, (share > 0.5) & (lead >= numbers["kappa"]))
         chosen = below(size, [case.batch, count], case.fold(i))
 
         def moved(first: tf.Tensor, many: int) -> tf.Tensor:

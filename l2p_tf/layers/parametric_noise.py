@@ -110,9 +110,12 @@ class ParametricNoise(ActivationNoise):
 
     def strength(self, inputs: tf.Tensor) -> tf.Tensor:
         """The standard deviation of each example."""
-        axes = list(range(1, len(inputs.shape)))
-        std = tf.math.reduce_std(tf.cast(inputs, tf.float32), axes)
-        return tf.stop_gradient(tf.cast(std, inputs.dtype))
+        count = inputs.shape[1:].num_elements()
+        flat = tf.reshape(tf.cast(tf.stop_gradient(inputs), tf.float32), [-1, count])
+        # Two sums of one pass each, the first as a product, which is faster on a CPU than the difference from the mean.
+        mean = tf.linalg.matvec(flat, tf.fill([count], 1.0 / count))
+        square = tf.reduce_mean(tf.square(flat), 1)
+        return tf.cast(tf.sqrt(tf.maximum(square - tf.square(mean), 0.0)), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
