@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -19,6 +20,8 @@ TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name
 @dataclasses.dataclass(frozen=True)
 class Tiny(Architecture):
     """Every kind of layer a factory makes, once: enough for what a defence does to a network."""
+
+    name: ClassVar[str] = "tiny"
 
     def features(self, x, factory):
         x = keras.layers.ReLU()(factory.output(factory.conv(x, 4, 3, "stem"), "stem_output"))

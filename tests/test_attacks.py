@@ -207,7 +207,7 @@ def test_every_attack_repeats_by_its_seed_alone_and_is_compiled_once(name, noise
 
 
 @pytest.mark.parametrize("name", COMPILED)
-@pytest.mark.parametrize("noise", [None, 0.3])
+@pytest.mark.parametrize("noise", [0.3, pytest.param(None, marks=pytest.mark.slow)])
 def test_eager_graph_and_xla_agree(name, noise):
     images, labels = images_and_labels(8)
     attack = quick(name, **({"epsilon": 0.05} if name in ("fgsm", "pgd", "bim") else {}))
@@ -224,6 +224,7 @@ def test_eager_graph_and_xla_agree(name, noise):
         np.testing.assert_array_equal(other.success, outputs[0].success)
 
 
+@pytest.mark.slow
 def test_two_replicas_agree_with_one_device():
     script = pathlib.Path(__file__).with_name("replicas.py")
     done = subprocess.run(

@@ -209,7 +209,7 @@ def compared_norms(setting, ours, theirs):
     return ours.l2[both], norms(setting, theirs)[both], float(found.mean()), float(theirs_found.mean())
 
 
-@pytest.mark.parametrize("abort_early", [True, False])
+@pytest.mark.parametrize("abort_early", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_carlini_wagner(setting, abort_early):
     spec = f"cw(steps=100, binary_search_steps=5, learning_rate=0.05, initial_const=0.01, abort_early={abort_early})"
     theirs = foolbox.attacks.L2CarliniWagnerAttack(
@@ -243,6 +243,7 @@ def ours_seeded(spec, setting):
     return float(np.mean([setting.robust(setting.ours(spec, seed).adversarial) for seed in SEEDS]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_auto_pgd(setting, loss):
     epsilon, steps, restarts = 0.22, 50, 2
@@ -260,6 +261,7 @@ def test_auto_pgd(setting, loss):
     not_weaker(ours, seeded(attack, setting))
 
 
+@pytest.mark.slow
 def test_square(setting):
     epsilon, queries = 0.25, 200
     peer = setting.art()
@@ -276,6 +278,7 @@ def test_square(setting):
     not_weaker(ours, seeded(attack, setting))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pixels", "generations"), [(1, 5), (2, 10)])
 def test_few_pixels(setting, pixels, generations):
     count = 60

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from l2p_tf import inference
 from l2p_tf.certification.counting import Counts
@@ -131,9 +133,21 @@ class Certificate(Options, abc.ABC):
                 progress(done / todo)
 
         how: dict[str, Any] = {"batch_size": batch_size, "jit_compile": jit_compile, "progress": advance}
-        selected = self.count(model, images, self.selection_draws, seed, SELECTION, **how)
-        estimated = self.count(model, images, self.draws, seed, ESTIMATION, **how)
+        with _whole_float32():
+            selected = self.count(model, images, self.selection_draws, seed, SELECTION, **how)
+            estimated = self.count(model, images, self.draws, seed, ESTIMATION, **how)
         return self.judge(model, self.scores(selected).argmax(-1), estimated)
+
+
+@contextlib.contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Within it GPUs do not shorten float32 to TF32, whose rounding the bounds on sensitivity do not know of."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _rounded_down(values: np.ndarray) -> np.ndarray:
