@@ -209,7 +209,7 @@ def poll(
     # One answer is split over copies of the image, several are dealt out to them.
     alone, count = draws == 1, len(images)
     copies = _copies(model, count, averaged if alone else draws, batch_size)
-    images = np.repeat(images, copies, 0)
+    images = np.repeat(images, copies, 0) if copies > 1 else images
     draws, averaged = (1, averaged // copies) if alone else (draws // copies, averaged)
     run = program(model, "poll", functools.partial(_poll, model), jit_compile)
     parts = []
