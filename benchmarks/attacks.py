@@ -51,9 +51,16 @@ class KerasLayers(LayerFactory):
     """The same network of Keras's own layers, as a user of the other libraries would write it."""
 
     def conv(
-        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        strides: int = 1,
+        normalize: bool = True,
+        bias: bool = True,
     ) -> keras.KerasTensor:
-        x = keras.layers.Conv2D(filters, kernel_size, strides, "same", use_bias=not normalize, name=name)(x)
+        x = keras.layers.Conv2D(filters, kernel_size, strides, "same", use_bias=bias and not normalize, name=name)(x)
         return keras.layers.BatchNormalization(name=f"{name}_norm")(x) if normalize else x
 
 

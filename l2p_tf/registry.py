@@ -12,6 +12,7 @@ import difflib
 import enum
 import importlib
 import inspect
+import itertools
 import math
 import operator
 import pkgutil
@@ -107,7 +108,18 @@ class Registry(Generic[T]):
 
     def parse(self, spec: str) -> T:
         """Makes a thing from `name` or `name(option=value, ...)`. Numbers may be written as arithmetic: `8/255`."""
+        return self._make(*parse_spec(spec, self.kind))
+
+    def _each(self, spec: str) -> list[T]:
         name, values = parse_spec(spec, self.kind)
+        hints = typing.get_type_hints(self.get(name))
+        lists = [k for k, v in values.items() if isinstance(v, list) and typing.get_origin(hints.get(k)) is not tuple]
+        return [
+            self._make(name, {**values, **dict(zip(lists, chosen, strict=True))})
+            for chosen in itertools.product(*(values[key] for key in lists))
+        ]
+
+    def _make(self, name: str, values: dict[str, Any]) -> T:
         cls = self.get(name)
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
@@ -119,11 +131,11 @@ class Registry(Generic[T]):
         return cls(**values)
 
     def parse_list(self, text: str) -> list[T]:
-        """Several specs separated by `;`."""
+        """Several specs separated by `;`. A list of values gives one thing each: `pgd(epsilon=[2/255, 4/255])`."""
         specs = [part.strip() for part in text.split(";") if part.strip()]
         if not specs:
             raise UserError(f"No {self.kind} given: {text!r}. Known: {', '.join(self.names())}.")
-        return [self.parse(spec) for spec in specs]
+        return [thing for spec in specs for thing in self._each(spec)]
 
     def help(self) -> str:
         """Every name with its options, their defaults and meaning, as text."""
@@ -198,7 +210,8 @@ def _value(node: ast.expr, message: str) -> Any:
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Tuple | ast.List):
-        return tuple(_value(item, message) for item in node.elts)
+        items = [_value(item, message) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
     if isinstance(node, ast.Call):
         return ast.unparse(node)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):

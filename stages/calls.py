@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from l2p_tf.artifacts import Artifact
     from l2p_tf.certification.records import CertificateRecord
     from l2p_tf.data.store import ImageData
-    from l2p_tf.defenses.base import Defense, DerivedDefense
+    from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.evaluation.records import Record
+    from l2p_tf.training.run import TrainOptions
 
 FLAGS = settings.FLAGS
 
@@ -50,17 +51,18 @@ def made_data() -> ImageData:
     return ImageData.open(made) if made.exists() and not FLAGS.data else data()
 
 
-def train(name: str, defense: Defense, images: ImageData) -> Artifact:
+def train(options: TrainOptions, images: ImageData) -> Artifact:
     """Trains one run, or makes it from another, or finds it done."""
     from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.training.run import train as train_it
 
-    if isinstance(defense, DerivedDefense):
-        return _derive(name, defense, images)
+    if isinstance(options.defense, DerivedDefense):
+        return _derive(options, options.defense, images)
+    name = options.name
     output = settings.run_dir() / name / "train"
     found = output.exists()
     artifact = train_it(
-        settings.train_options(name, defense),
+        options,
         images,
         output,
         jit_compile=settings.jit_compile(),
@@ -69,36 +71,37 @@ def train(name: str, defense: Defense, images: ImageData) -> Artifact:
     )
     notes = artifact.manifest["notes"]
     state = "up to date" if found and not FLAGS.overwrite else f"{notes['images_per_second']:.0f} images/s"
+    ended = f"stopped after {notes['epochs']} epochs, " if notes["epochs"] < options.epochs else ""
     common.say(
-        f"{name}: trained, {notes['parameters']:,} parameters, best epoch {notes['best_epoch'] + 1} "
+        f"{name}: trained, {notes['parameters']:,} parameters, {ended}best epoch {notes['best_epoch'] + 1} "
         f"(validation {100 * notes['best_validation']:.1f}%), {state}; in {str(output)!r}"
     )
     return artifact
 
 
-def check_source(name: str, defense: Defense, known: list[str]) -> None:
+def check_source(options: TrainOptions, known: list[str]) -> None:
     """UserError where a defence is made from itself, or from a run that is not among those known."""
     from l2p_tf.defenses.base import DerivedDefense
 
-    known = [run for run in known if run != name]
+    defense = options.defense
+    known = [run for run in known if run != options.name]
     if isinstance(defense, DerivedDefense) and defense.run not in known:
         raise UserError(
-            f"`run` of {name} should name a run that is trained before it, of {', '.join(known) or 'none there is'}. "
-            f"Received: {defense.run!r}"
+            f"`run` of {options.name} should name a run that is trained before it, of "
+            f"{', '.join(known) or 'none there is'}. Received: {defense.run!r}"
         )
 
 
-def _derive(name: str, defense: DerivedDefense, images: ImageData) -> Artifact:
+def _derive(options: TrainOptions, defense: DerivedDefense, images: ImageData) -> Artifact:
     from l2p_tf.training.derive import derive
 
-    check_source(name, defense, trained_names())
-    settings.train_options(name, defense)  # For its checks: nothing is trained.
-    output = settings.run_dir() / name / "train"
+    check_source(options, trained_names())
+    output = settings.run_dir() / options.name / "train"
     found = output.exists()
-    how = {"seed": FLAGS.seed, "published": FLAGS.published, "overwrite": FLAGS.overwrite}
-    artifact = derive(name, defense, trained(defense.run), images, output, **how)
+    how = {"seed": options.seed, "published": options.published, "overwrite": FLAGS.overwrite, "sweep": options.sweep}
+    artifact = derive(options.name, defense, trained(defense.run), images, output, **how)
     state = " (up to date)" if found and not FLAGS.overwrite else ""
-    common.say(f"{name}: made from {defense.run}{state}; in {str(output)!r}")
+    common.say(f"{options.name}: made from {defense.run}{state}; in {str(output)!r}")
     return artifact
 
 
@@ -114,6 +117,18 @@ def trained_names() -> list[str]:
     from l2p_tf import artifacts
 
     return sorted(path.parent.parent.name for path in settings.run_dir().glob(f"*/train/{artifacts.MANIFEST}"))
+
+
+def check_generators(known: list[str]) -> None:
+    """UserError where an attack takes its generator from a run of RUN_DIR that is not among those known."""
+    for attack in settings.evaluation_options().attacks:
+        run = getattr(attack, "run", None)
+        if run is None:
+            continue
+        folder = pathlib.Path(run)
+        if not run or (folder.parent == settings.run_dir() and folder.name not in known):
+            wanted = ", ".join(known) or "none there is"
+            raise UserError(f"`run` of the attack {attack.spec} should be a run of {wanted}. Received: {run!r}")
 
 
 def attack_folder(name: str, backend: str) -> pathlib.Path:
@@ -234,7 +249,8 @@ def report(folders: list[str], overwrite: bool) -> None:
 
     from l2p_tf.reporting import report as reporting
 
-    made = reporting.make(folders, settings.run_dir() / "report", FLAGS.title, seed=FLAGS.seed, overwrite=overwrite)
+    how = {"seed": FLAGS.seed, "overwrite": overwrite, **settings.matched()}
+    made = reporting.make(folders, settings.run_dir() / "report", FLAGS.title, **how)
     made.table.to_console(Console())
     for path in made.left_out:
         common.say(f"Left out, not finished: {str(path)!r}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pathlib
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -77,12 +77,24 @@ flags.DEFINE_bool("augment", True, "Crop and flip training images as the data se
 flags.DEFINE_list("mean", [], "Channel means to subtract; empty takes the training images' own.")
 flags.DEFINE_list("std", [], "Channel standard deviations to divide by; empty likewise.")
 flags.DEFINE_string("validation_attack", "pgd(steps=7, step_size=0.01)", "Measures robust validation accuracy.")
+common.define_number("ema", 0.0, "Decay of the average of the weights that is judged and saved; 0: no average.", 0, 1)
+flags.DEFINE_integer(
+    "early_stopping", 0, "Epochs without a better model after which training ends; 0: never.", lower_bound=0
+)
+flags.DEFINE_string("rho_attack", "", "Attack of smallest l2 norm run at each validation, for the curve of its mean.")
 flags.DEFINE_integer("validate_every", 1, "Epochs between validations.", lower_bound=1)
 flags.DEFINE_integer("validation_limit", 1000, "Most validation images used; 0 for all.", lower_bound=0)
 flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Precision of training.")
 flags.DEFINE_float("checkpoint_minutes", 10.0, "Most minutes between saved states within an epoch.", lower_bound=0)
 flags.DEFINE_string("published", "", "Published table row to show beside the measured numbers; `help` lists all.")
 _known = _group("train", _known)
+
+flags.DEFINE_multi_string(
+    "sweep", [], "Values to train a run with each, OPTION=VALUE,VALUE: an option of the defence, of the model or of the "
+    "training; DEFENSE. before it is for one defence alone. Several sweeps: their product.",
+)  # fmt: skip
+flags.DEFINE_string("sweep_shard", "", "The share of the runs to do here: 2/8 is every eighth, from the second on.")
+_known = _group("sweep", _known)
 
 flags.DEFINE_string("attacks", "fgsm; pgd(steps=20)", "Attacks to run, separated by `;`. `help` lists all.")
 flags.DEFINE_enum("split", "test", ["test", "validation"], "Images to attack.")
@@ -108,6 +120,8 @@ _known = _group("export", _known)
 
 flags.DEFINE_list("runs", [], "Folders with finished stages, in them or up to two levels below; empty: RUN_DIR.")
 flags.DEFINE_string("title", "", "Title of the page.")
+flags.DEFINE_list("match", [], "Clean accuracies, such as 0.68,0.63, at which methods are compared; see the report.")
+common.define_number("match_tolerance", 0.01, "How far from it the clean accuracy of a matched run may lie.", 0, 1)
 _known = _group("report", _known)
 
 
@@ -162,37 +176,65 @@ def asked_for_help() -> bool:
     return bool(texts)
 
 
-def defenses() -> dict[str, Defense]:
-    """The defences of --defense by the name of their run."""
-    from l2p_tf.defenses import DEFENSES
-
-    found = DEFENSES.parse_list(common.require("defense"))
-    if FLAGS.name:
-        if len(found) > 1:
-            raise UserError(f"`--name` names one run; --defense holds {len(found)}. Received: {FLAGS.name!r}")
-        return {_checked_name(): found[0]}
-    named: dict[str, Defense] = {}
-    for defense in found:
-        base: str = defense.name  # type: ignore[attr-defined]
-        count = sum(name == base or name.startswith(f"{base}-") for name in named)
-        named[f"{base}-{count + 1}" if count else base] = defense
-    return named
+def runs() -> dict[str, TrainOptions]:
+    """The trainings that the flags describe, by name: one per defence of --defense, or the points of a --sweep."""
+    return _family(_checked_name() if FLAGS.name else "")
 
 
-def one_run() -> tuple[str, Defense]:
-    """The name and defence of a stage that works on one run."""
-    named = defenses()
+def shard(named: dict[str, TrainOptions]) -> dict[str, TrainOptions]:
+    """The runs of --sweep_shard."""
+    from l2p_tf.training.sweep import share
+
+    return {options.name: options for options in share(list(named.values()), FLAGS.sweep_shard)}
+
+
+def one_run() -> TrainOptions:
+    """The training of a stage that works on one run; --name picks one of a sweep."""
+    name = _checked_name() if FLAGS.sweep and FLAGS.name else ""
+    named = _family("") if name else runs()
+    if name:
+        if name not in named:
+            raise UserError(f"`--name` should be a run of the sweep: {', '.join(named)}. Received: {name!r}")
+        return named[name]
     if len(named) > 1:
-        raise UserError(f"`--defense` should name one defence here; the pipeline takes several. Received: {len(named)}")
-    return next(iter(named.items()))
+        raise UserError(
+            f"The flags describe {len(named)} runs, which only the pipeline takes: {', '.join(named)}. "
+            + ("`--name` picks one." if FLAGS.sweep else "`--defense` should name one defence here.")
+        )
+    return next(iter(named.values()))
 
 
 def run_name() -> str:
     """The name of the run that a stage after training works on: --name, or that of its defence."""
-    return _checked_name() if FLAGS.name else one_run()[0]
+    return _checked_name() if FLAGS.name else one_run().name
 
 
-def train_options(name: str, defense: Defense) -> TrainOptions:
+def _family(name: str) -> dict[str, TrainOptions]:
+    """The trainings, by name; those of one defence under a name of their own where one is given."""
+    from l2p_tf.training.sweep import parse_axis, points
+
+    base = [_train_options(run, defense) for run, defense in _defenses(name).items()]
+    return {options.name: options for options in points(base, [parse_axis(text) for text in FLAGS.sweep])}
+
+
+def _defenses(name: str) -> dict[str, Defense]:
+    """The defences of --defense by the name of their run."""
+    from l2p_tf.defenses import DEFENSES
+
+    found = DEFENSES.parse_list(common.require("defense"))
+    if name:
+        if len(found) > 1:
+            raise UserError(f"`--name` names one run; --defense holds {len(found)}. Received: {name!r}")
+        return {name: found[0]}
+    named: dict[str, Defense] = {}
+    for defense in found:
+        base: str = defense.name  # type: ignore[attr-defined]
+        count = sum(known == base or known.startswith(f"{base}-") for known in named)
+        named[f"{base}-{count + 1}" if count else base] = defense
+    return named
+
+
+def _train_options(name: str, defense: Defense) -> TrainOptions:
     """What the flags say of a training."""
     from l2p_tf.attacks import ATTACKS
     from l2p_tf.models import MODELS
@@ -218,6 +260,9 @@ def train_options(name: str, defense: Defense) -> TrainOptions:
         augment=FLAGS.augment,
         mean=_numbers("mean"),
         std=_numbers("std"),
+        ema=FLAGS.ema,
+        early_stopping=FLAGS.early_stopping,
+        rho_attack=ATTACKS.parse(FLAGS.rho_attack) if FLAGS.rho_attack else None,
         validate_every=FLAGS.validate_every,
         validation_limit=FLAGS.validation_limit,
         precision=FLAGS.precision,
@@ -232,8 +277,13 @@ def evaluation_options() -> EvaluationOptions:
     from l2p_tf.attacks import ATTACKS
     from l2p_tf.evaluation.evaluate import EvaluationOptions
 
+    attacks = []
+    for attack in ATTACKS.parse_list(FLAGS.attacks):
+        run = getattr(attack, "run", "")
+        # A bare name is that of a run in RUN_DIR.
+        attacks.append(attack.replace(run=str(run_dir() / run)) if re.fullmatch(r"[\w.-]+", run) else attack)
     return EvaluationOptions(
-        attacks=tuple(ATTACKS.parse_list(FLAGS.attacks)),
+        attacks=tuple(attacks),
         split=FLAGS.split,
         limit=FLAGS.limit,
         repeats=FLAGS.repeats,
@@ -242,6 +292,11 @@ def evaluation_options() -> EvaluationOptions:
         jit_compile=jit_compile(),
         prediction_draws=FLAGS.prediction_draws,
     )
+
+
+def matched() -> dict[str, Any]:
+    """What the flags say of a comparison at matched clean accuracy."""
+    return {"match": _numbers("match"), "match_tolerance": FLAGS.match_tolerance}
 
 
 def certification_options() -> CertificationOptions | None:

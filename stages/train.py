@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from stages import calls, common, settings
 
-settings.show("data", "train")
+settings.show("data", "train", "sweep")
 
 
 def main(_: list[str]) -> None:
     if settings.asked_for_help():
         return
     settings.start()
-    name, defense = settings.one_run()
-    calls.train(name, defense, calls.data())
+    calls.train(settings.one_run(), calls.data())
 
 
 if __name__ == "__main__":

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
+import pathlib
+import shutil
+import tempfile
 from typing import ClassVar
 
 import keras
 import numpy as np
 
+from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES, DerivedDefense
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.models.base import Architecture
+from l2p_tf.models.perturbation_generator import build_generator
+from l2p_tf.models.saving import companion_path, save_classifier
 
 TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name), DerivedDefense)]
 """The defences that train a network of their own."""
+
+SHALLOW = {
+    "all_conv": "all_conv(width=0.0625)",
+    "basic_net": "basic_net(width=0.5)",
+    "resnet_v1": "resnet_v1(depth=8, width=0.25)",
+    "resnet_v2": "resnet_v2(depth=10, width=0.0625)",
+    "vgg": "vgg(depth=11, width=0.0625)",
+    "wide_resnet": "wide_resnet(depth=10, width=0.5)",
+}
+"""Every registered architecture, as small as it comes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +58,8 @@ def tiny(defense, shape=(6, 6, 1), classes=4, seed=0):
 def small(name):
     """A registered defence that is whole from the first epoch, and attacks in few steps."""
     defense = DEFENSES.get(name)()
-    few = {"steps": 2, "warmup_epochs": 0, "adversarial_epoch": 0}
+    # At the rates of the tests Adam would throw the generator's images to black and white in one step.
+    few = {"steps": 2, "warmup_epochs": 0, "adversarial_epoch": 0, "generator_width": 0.1, "generator_rate": 0.001}
     known = {f.name for f in dataclasses.fields(defense)}
     return defense.replace(**{key: value for key, value in few.items() if key in known})
 
@@ -83,11 +102,31 @@ QUICK = {
 }  # fmt: skip
 
 
-def quick(name, **options):
-    """A registered attack that costs little: its options, but no more steps, draws and so on than tests need."""
+def quick(name, shape=(6, 6, 1), classes=4, **options):
+    """A registered attack that costs little: its options, but no more steps, draws and so on than tests need.
+
+    Shape and classes are for the one attack that holds a network of its own.
+    """
+    if name == "generator":
+        options = {"run": str(generator_run(shape, classes)), **options}
     attack = ATTACKS.get(name)(**options)
     known = {f.name for f in dataclasses.fields(attack)} - set(options)
     few = {key: min(most, getattr(attack, key)) for key, most in QUICK.items() if key in known and getattr(attack, key)}
     if "initial_const" in known:
         few |= {"initial_const": 1.0, "learning_rate": 0.1}
     return attack.replace(**few)
+
+
+@functools.cache
+def generator_run(shape, classes):
+    """A folder with the artifact of a training whose generator is as it was born, but with a last layer that acts."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    keras.utils.set_random_seed(7)
+    generator = build_generator(shape, classes, width=0.1)
+    generator.layers[-1].kernel.assign(20 * generator.layers[-1].kernel)
+    spec = {"name": "made", "defense": "generator", "defense_options": {"gradient": "unit"}, "model": "none"}
+    with artifacts.produce(folder / "made" / "train", "train", spec) as work:
+        for which in ("best", "last"):
+            save_classifier(generator, companion_path(work.path / f"{which}.keras", "generator"))
+    return folder / "made"

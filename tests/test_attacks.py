@@ -160,7 +160,7 @@ def test_every_attack_takes_any_shape_any_number_of_classes_and_batches_of_one_c
     model = smooth(shape, classes)
     images, _ = images_and_labels(6, shape, classes)
     labels = np.full(6, classes - 1)
-    attack = quick(name)
+    attack = quick(name, shape, classes)
     if classes == 2 and name == "worst_case":
         attack = attack.replace(attacks=("pgd(steps=2)", "apgd(loss=margin, steps=2)"))
     if classes == 2 and name == "autoattack":
@@ -176,7 +176,7 @@ def test_every_attack_takes_any_shape_any_number_of_classes_and_batches_of_one_c
 def test_every_attack_bears_a_model_without_gradient(name):
     model = linear(np.zeros((4, 4, 1, 5)), bias=[1.0, 0, 0, 0, 0])
     images, _ = images_and_labels(5, (4, 4, 1))
-    output = quick(name)(model, images, np.array([0, 0, 0, 1, 2]), batch_size=4)
+    output = quick(name, (4, 4, 1), 5)(model, images, np.array([0, 0, 0, 1, 2]), batch_size=4)
     assert np.isfinite(output.adversarial).all()
     np.testing.assert_array_equal(output.success, [0, 0, 0, 1, 1])
 

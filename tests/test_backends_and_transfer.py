@@ -146,9 +146,19 @@ def test_attacks_of_all_kinds_through_the_stage(runs, tmp_path):
     assert [r["norm"] for r in records] == [None, "linf", "l2", "l0", "linf", "linf"]
     assert [r["epsilon"] for r in records] == [None, 0.1, None, 2.0, 0.1, 0.3]
     arrays = np.load(runs / "none" / "attack" / records[1]["arrays"])
-    assert {"index", "label", "prediction", "correct", "success", "l0", "l2", "linf", "gradients", "forwards"} == set(
-        arrays.files
-    )
+    assert {
+        "index",
+        "label",
+        "prediction",
+        "probability",
+        "correct",
+        "success",
+        "l0",
+        "l2",
+        "linf",
+        "gradients",
+        "forwards",
+    } == set(arrays.files)
     shown = stage("attack", "--attacks=help").stdout
     for name in ATTACKS.names():
         assert f"{name}: " in shown

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models_for_tests import TRAINED, Tiny, images_and_labels, small, tiny
+from models_for_tests import SHALLOW, TRAINED, Tiny, images_and_labels, small, tiny
 from scipy.special import softmax
 
 from l2p_tf import artifacts
@@ -55,9 +55,6 @@ def test_every_defense_from_training_to_serving(defense, tmp_path):
     from_training_to_serving(defense, Tiny(), tmp_path)
 
 
-SHALLOW = {"resnet_v1": "resnet_v1(depth=8, width=0.25)", "resnet_v2": "resnet_v2(depth=10, width=0.0625)"}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", MODELS.names())
 @pytest.mark.parametrize("defense", DEFENSES.names())
@@ -89,7 +86,7 @@ def from_training_to_serving(defense, architecture, tmp_path):
         reseed(one, tf.constant([1, 2]))
     first = np.asarray(again(images))
     np.testing.assert_allclose(first, model(images), atol=1e-5)
-    assert is_randomized(again) == (defense not in ("none", "pgd"))
+    assert is_randomized(again) == (defense not in ("none", "pgd", "fgsm", "trades", "mat", "generator"))
     assert np.any(first != np.asarray(again(images))) == is_randomized(again)
     attack = ATTACKS.parse("pgd(epsilon=0.1, step_size=0.05, steps=2, draws=2)")
     found = attack(again, images, labels, prediction_draws=3)

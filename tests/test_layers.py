@@ -5,6 +5,8 @@ import tensorflow as tf
 from scipy import stats
 
 from l2p_tf.layers.batch_norm import frozen_statistics
+from l2p_tf.layers.bayesian import BayesianConv
+from l2p_tf.layers.bounded_conv import BoundedConv
 from l2p_tf.layers.conv_norm import ConvNorm
 from l2p_tf.layers.image import ChannelNormalization, PaddedSubsample
 from l2p_tf.layers.noise import (
@@ -16,6 +18,7 @@ from l2p_tf.layers.noise import (
     seed_states,
     set_noise,
 )
+from l2p_tf.layers.parametric_noise import ParametricConv
 from l2p_tf.layers.perturbation_injection import AtLeast, PerturbationInjection
 from l2p_tf.layers.sampling import SAMPLERS, standard_normal, uniform
 from l2p_tf.types import UserError
@@ -264,7 +267,29 @@ def test_conv_with_bias_and_initial_scale():
     y = layer(np.zeros((1, 4, 4, 64), np.float32))
     layer.bias.assign_add(np.ones(400))
     np.testing.assert_array_equal(y + 1, layer(np.zeros((1, 4, 4, 64), np.float32)))
-    assert np.asarray(layer.kernel).std() == pytest.approx(np.sqrt(2 / (9 * 400)), rel=0.02)
+    # He-normal by fan-out in networks with batch norm, 1/sqrt(fan-in) in those without.
+    assert np.asarray(layer.kernel).std() == pytest.approx(np.sqrt(1 / (9 * 64)), rel=0.02)
+    for options in ({}, {"normalize": False, "bias": False}):
+        layer = ConvNorm(400, 3, **options)
+        layer.build((1, 4, 4, 64))
+        assert np.asarray(layer.kernel).std() == pytest.approx(np.sqrt(2 / (9 * 400)), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", [ConvNorm, ParametricConv, BayesianConv, BoundedConv])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_conv_with_neither_bias_nor_batch_norm(kind, strides):
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    layer = kind(filters=5, strides=strides, normalize=False, bias=False)
+    layer = kind.from_config(layer.get_config())
+    layer.build(x.shape)
+    if kind in (ParametricConv, BayesianConv):
+        layer.active.assign(False)
+        assert layer.random_names == ["kernel"]
+    assert not {"bias", "gamma", "beta"} & {v.name for v in layer.weights}
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    expected = tf.nn.conv2d(padded, layer.kernel.value, strides, "VALID")
+    np.testing.assert_allclose(layer(x, training=False), expected, atol=1e-5)
+    np.testing.assert_array_equal(layer(x, training=True), layer(x, training=False))
 
 
 def test_normalization_and_shortcut():

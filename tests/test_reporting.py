@@ -497,8 +497,12 @@ def test_the_console_table_prints_names_as_they_are():
 def test_columns_with_the_same_label_are_told_apart():
     attacks = (ATTACKS[1], ("fgsm(epsilon=0.1)", "FGSM", "linf", 0.1, 1, 1))
     table = comparison(from_records(make_records("a", (300, 200), attacks)))
-    assert [column.label for column in table.columns] == ["FGSM: fgsm", "FGSM: fgsm(epsilon=0.1)"]
+    assert [column.label for column in table.columns] == ["FGSM, ε 8/255", "FGSM, ε 0.1"]
     assert [column.detail for column in table.columns] == ["L∞, ε 8/255, 1 step", "L∞, ε 0.1, 1 step"]
+    attacks += (("fgsm(epsilon=0.1, loss=margin)", "FGSM", "linf", 0.1, 1, 1),)
+    table = comparison(from_records(make_records("a", (300, 200, 100), attacks)))
+    specs = ("fgsm(epsilon=0.1)", "fgsm(epsilon=0.1, loss=margin)")
+    assert [column.label for column in table.columns][1:] == [f"FGSM, ε 0.1: {spec}" for spec in specs]
 
 
 # Words.
@@ -530,7 +534,8 @@ def test_data_sets_are_summarized_apart():
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(8 / 255, "8/255"), (0.03, "0.03"), (0.5, "0.5"), (0.15, "0.15"), (1 / 255, "1/255")]
+    ("value", "shown"),
+    [(8 / 255, "8/255"), (0.03, "0.03"), (0.5, "0.5"), (0.15, "0.15"), (1 / 255, "1/255"), (0.2, "0.2"), (0, "0")],
 )
 def test_epsilon_is_written_as_people_do(value, shown):
     assert text.epsilon(value) == shown

@@ -430,7 +430,7 @@ def test_sizes_of_bare_records_are_not_asked_for():
     ("values", "message"),
     [
         (None, "No such file"),
-        ({"success": np.zeros(8)}, "'?l2 is not a file"),
+        ({"success": np.zeros(8)}, "`l2` is not there"),
         (of_correct([1] * 3), r"8 each: `success` has shape \(3,\)"),
     ],
 )

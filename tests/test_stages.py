@@ -92,10 +92,10 @@ def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
 
 def test_unknown_names_list_what_there_is(tmp_path):
     run = f"--run_dir={tmp_path}"
-    assert "Known: adv_bnn, learn2perturb, noise_at_prediction, none, pgd" in error(
+    assert "Known: adv_bnn, fgsm, generator, learn2perturb, mat, noise_at_prediction, none" in error(
         "train", run, "--dataset=digits", "--defense=magic"
     )
-    assert "Known: resnet_v1, resnet_v2" in error("train", run, "--dataset=digits", "--defense=none", "--model=vgg")
+    assert "Known: all_conv, basic_net" in error("train", run, "--dataset=digits", "--defense=none", "--model=alexnet")
     assert "Known: apgd, " in error("pipeline", *SMALL, run, "--defense=none", "--attacks=nuke")
     assert "Known: cifar10" in error("data", run, "--dataset=imagenot")
     assert not list(tmp_path.glob("none/*"))
@@ -164,8 +164,7 @@ def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
     saved = flags.FLAGS.flag_values_dict()
     try:
         settings.FLAGS(["test", f"--flagfile={path}"])
-        for name, defense in settings.defenses().items():
-            options = settings.train_options(name, defense)
+        for options in settings.runs().values():
             assert not options.drops or max(options.drops) < options.epochs
         assert ATTACKS.parse_list(settings.FLAGS.attacks)
         DATASETS.parse(settings.FLAGS.dataset)

@@ -230,7 +230,7 @@ def test_the_predicted_label_may_be_attacked():
     def attacked(label, labels):
         trainer = RobustTrainer(linear(weights), attack, adversarial_weight=1.0, attack_label=label)
         trainer.begin_epoch(0)
-        return np.asarray(trainer.adversarial_batch(tf.constant(images), tf.constant(labels, tf.int32)))
+        return np.asarray(trainer.perturbed(tf.constant(images), tf.constant(labels, tf.int32)))
 
     np.testing.assert_array_equal(attacked("predicted", other), attacked("true", predicted))
     assert np.abs(attacked("true", other) - attacked("true", predicted)).max() > 0

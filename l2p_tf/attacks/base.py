@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.artifacts import Artifact
 from l2p_tf.attacks.case import SELECTION_DRAWS, AttackOutput, Case, State, choose
 from l2p_tf.attacks.goal import Goal, pick_targets
 from l2p_tf.attacks.search import Journal, Search
@@ -65,6 +66,10 @@ class Attack(Options, abc.ABC):
         parts += [f"within {epsilon:.4g}" if self.MINIMAL and epsilon is not None else ""]
         parts += [f"EOT-{draws}" if draws and draws > 1 else ""]
         return " ".join(part for part in parts if part)
+
+    def inputs(self) -> dict[str, Artifact]:
+        """What it needs besides the classifier, by role: trained artifacts, which become part of the lineage."""
+        return {}
 
     def facts(self) -> dict[str, Any]:
         """Norm, epsilon, steps, restarts and draws, for records."""
@@ -275,8 +280,14 @@ class Loop(Member):
             raise UserError(f"A training attack should be untargeted. Received: {self.spec}")
         numbers = {name: tf.constant(value, tf.float32) for name, value in self.numbers().items()}
         first = tf.constant(0)
-        case = Case(model, images, Goal(labels), seed, numbers, certain=False, most=images.shape[0], start=first)
+        goal = self.goal(model, images, labels)
+        case = Case(model, images, goal, seed, numbers, certain=False, most=images.shape[0], start=first)
         return tf.stop_gradient(self.advance(case, self.opened(case), 0, self.iterations)["adversarial"])
+
+    def goal(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Goal:
+        """What the attack wants in a training step: to leave the labels."""
+        del model, images
+        return Goal(labels)
 
 
 def _usual(attack: Attack, name: str) -> Any:

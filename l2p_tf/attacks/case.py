@@ -27,6 +27,7 @@ class AttackOutput:
       success: float32, share of the scoring draws on which the attack's goal is reached: any class but the label, or a
         targeted attack's target; 0 or 1 without noise.
       wrong: float32, share of the scoring draws on which the image is misclassified; `success`, unless targeted.
+      probability: float32, the softmax probability of the label, the mean over the scoring draws.
       l0: float32, numbers changed.
       l2: float32, Euclidean norm of the perturbation.
       linf: float32, largest change.
@@ -38,6 +39,7 @@ class AttackOutput:
     prediction: np.ndarray
     success: np.ndarray
     wrong: np.ndarray
+    probability: np.ndarray
     l0: np.ndarray
     l2: np.ndarray
     linf: np.ndarray

@@ -24,18 +24,21 @@ class Goal:
       labels: int32 (batch,), the classes to leave.
       targets: int32 (batch,), the classes the loss pulls towards; None for no class in particular.
       strict: only the target counts as success; False where any class but the label does.
+      reference: float32 (batch, classes), logits to leave; None where no loss asks for them.
     """
 
     labels: tf.Tensor
     targets: tf.Tensor | None = None
     strict: bool = False
+    reference: tf.Tensor | None = None
 
     def tile(self, times: int) -> Goal:
         """The goals of `times` copies of the batch, one after the other."""
         if times == 1:
             return self
         targets = None if self.targets is None else tf.tile(self.targets, [times])
-        return Goal(tf.tile(self.labels, [times]), targets, self.strict)
+        reference = None if self.reference is None else tf.tile(self.reference, [times, 1])
+        return Goal(tf.tile(self.labels, [times]), targets, self.strict, reference)
 
     def reached(self, logits: tf.Tensor) -> tf.Tensor:
         """Whether each of the logits (batch, classes) is a success: bool (batch,)."""
@@ -49,11 +52,15 @@ class Goal:
         label's (Carlini and Wagner 2017); with a target, its logit minus the largest other. `dlr`: the margin over the
         difference between the largest and the third largest logit (Croce and Hein 2020, Equations 6 and 7), which
         unlike the others does not change when all logits are scaled. `difference`: the target's logit minus the label's.
+        `divergence`: the Kullback-Leibler divergence of the answer from that of the reference.
         """
         if kind == "ce":
             if self.targets is None:
                 return tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, logits)
             return -tf.nn.sparse_softmax_cross_entropy_with_logits(self.targets, logits)
+        if kind == "divergence":
+            assert self.reference is not None
+            return divergence(self.reference, logits)
         if kind == "difference":
             return logit(logits, self.labels if self.targets is None else self.targets) - logit(logits, self.labels)
         if kind == "margin":
@@ -67,6 +74,12 @@ class Goal:
         top = tf.math.top_k(logits, 4).values
         margin = logit(logits, self.targets) - logit(logits, self.labels)
         return margin / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + _TINY)
+
+
+def divergence(reference: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Kullback-Leibler divergence KL(softmax(reference) || softmax(logits)), in nats, per example: (batch,)."""
+    log_p, log_q = tf.nn.log_softmax(reference), tf.nn.log_softmax(logits)
+    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), -1)
 
 
 def logit(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

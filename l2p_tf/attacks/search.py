@@ -62,6 +62,7 @@ class Search:
         self.best, self.score = self.images.copy(), np.full(count, -np.inf)
         self.norm, self.fallen = np.full(count, np.inf), np.zeros(count, bool)
         self.votes = np.full((count, self.classes), -1.0, np.float32)
+        self.likely = np.zeros(count, np.float32)
         self.gradients, self.forwards = np.zeros((2, count), np.int32)
         self._others: np.ndarray | None = None
         weights = [member.work for member in self.members]
@@ -88,7 +89,8 @@ class Search:
 
     def _spare_the_fallen(self) -> None:
         """What is misclassified as it is needs no perturbation: no other is smaller."""
-        votes = self._poll(self.images, 1, 0, 3)[1]
+        likely, votes = self._poll(self.images, 1, 0, 3)
+        self.likely = likely[np.arange(len(votes)), self.labels]
         self.forwards += 1
         wrong = np.flatnonzero(votes[np.arange(len(votes)), self.labels] < 0.5)
         self.votes[wrong], self.norm[wrong], self.score[wrong], self.fallen[wrong] = votes[wrong], 0.0, np.inf, True
@@ -98,7 +100,8 @@ class Search:
         # Without noise what was seen when it was kept is what would be seen again.
         rows = np.flatnonzero(self.votes[:, 0] < 0) if self.certain else np.arange(len(self.images))
         if len(rows):
-            self.votes[rows] = self._poll(self.best[rows], draws, 0, 2)[1]
+            likely, self.votes[rows] = self._poll(self.best[rows], draws, 0, 2)
+            self.likely[rows] = likely[np.arange(len(rows)), self.labels[rows]]
         rows, votes = np.arange(len(self.images)), self.votes
         wrong = 1.0 - votes[rows, self.labels]
         success = votes[rows, self.targets] if self.attack.strict else wrong
@@ -107,6 +110,7 @@ class Search:
             prediction=votes.argmax(-1).astype(np.int32),
             success=success.astype(np.float32),
             wrong=wrong.astype(np.float32),
+            probability=self.likely,
             gradients=self.gradients,
             forwards=self.forwards,
             **sizes(self.best - self.images),
@@ -229,6 +233,7 @@ class Search:
             better = score > self.score[rows]
         taken = rows[better]
         self.best[taken], self.score[taken], self.votes[taken] = found[better], score[better], votes[better]
+        self.likely[taken] = likely[every, labels][better]
         self.fallen[rows] |= reached & (share >= 1.0)
 
     def _poll(self, images: np.ndarray, draws: int, number: int, purpose: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.bayesian import BayesianConv, BayesianDense, BayesianNorm, BayesianWeights
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.noise import noise_layers
@@ -18,7 +18,7 @@ from l2p_tf.training.trainer import RobustTrainer
 
 @DEFENSES.register("adv_bnn")
 @dataclasses.dataclass(frozen=True)
-class AdvBNN(AdversarialDefense):
+class AdvBNN(PGDDefense):
     """Adv-BNN: every weight a Gaussian, the worst image of the ball in the evidence lower bound.
 
     The published training is Adam at 0.01: pass `--optimizer=adam --learning_rate=0.01`.
@@ -52,13 +52,21 @@ class _Factory(LayerFactory):
         return {"prior_std": o.prior_std, "initial_std": o.initial_std, "seed": self.next_seed(), "name": name}
 
     def conv(
-        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        strides: int = 1,
+        normalize: bool = True,
+        bias: bool = True,
     ) -> keras.KerasTensor:
         how: dict[str, Any] = {
             "filters": filters,
             "kernel_size": kernel_size,
             "strides": strides,
             "normalize": normalize,
+            "bias": bias,
         }
         return BayesianConv(**how, **self._how(name))(x)
 

@@ -11,7 +11,7 @@ import keras
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.registry import Options, Registry, option
-from l2p_tf.training.trainer import RobustTrainer
+from l2p_tf.training.trainer import RobustTrainer, TrainingAttack
 from l2p_tf.types import Norm, UserError
 
 
@@ -50,29 +50,19 @@ class Defense(Options, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialDefense(Defense):
-    """Base of the defences that attack every batch by PGD: its options and the attack made from them."""
+    """Base of the defences that attack every batch: how much the clean and the attacked half of it count, and when."""
 
-    epsilon: float = option(8 / 255, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
-    step_size: float = option(0.01, "step of the training attack", low=0)
-    steps: int = option(7, "steps of the training attack", low=1)
-    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
-    random_start: bool = option(True, "start the training attack at a random point of the ball")
     attack_label: str = option("true", "label the training attack leaves", choices=("true", "predicted"))
     clean_weight: float = option(0.0, "alpha: weight of the clean loss", low=0)
     adversarial_weight: float = option(1.0, "beta: weight of the adversarial loss; 0 attacks nothing", low=0)
     adversarial_epoch: int = option(0, "first epoch trained on adversarial images", low=0)
+    natural_share: float = option(0.0, "probability with which a batch is trained on clean instead", low=0, high=1)
     one_batch: bool = option(False, "clean and adversarial images in one batch: faster, but batch norm sees both")
 
     @property
-    def attack(self) -> PGD:
-        """The training attack."""
-        return PGD(
-            epsilon=self.epsilon,
-            step_size=self.step_size,
-            steps=self.steps,
-            norm=self.norm,
-            random_start=self.random_start,
-        )
+    def attack(self) -> TrainingAttack | None:
+        """The training attack; None where the trainer makes its adversarial images itself."""
+        return None
 
     @property
     def trains_on_attacks(self) -> bool:
@@ -83,6 +73,8 @@ class AdversarialDefense(Defense):
         super().__post_init__()
         if not self.clean_weight and not self.adversarial_weight:
             raise UserError(f"{type(self).__name__}: `clean_weight` or `adversarial_weight` should be above 0.")
+        if self.natural_share == 1:
+            raise UserError(f"{type(self).__name__}: `natural_share` should be below 1; `none` attacks nothing.")
 
     def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The shared trainer with this defence's attack and weights."""
@@ -91,8 +83,25 @@ class AdversarialDefense(Defense):
 
     def mixture(self) -> dict[str, Any]:
         """The trainer's arguments that these options decide."""
-        keys = ("clean_weight", "adversarial_weight", "adversarial_epoch", "attack_label", "one_batch")
-        return {key: getattr(self, key) for key in keys}
+        names = [f.name for f in dataclasses.fields(AdversarialDefense)]
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class PGDDefense(AdversarialDefense):
+    """Base of the defences that attack every batch by PGD: the attack's options."""
+
+    epsilon: float = option(8 / 255, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
+    step_size: float = option(0.01, "step of the training attack", low=0)
+    steps: int = option(7, "steps of the training attack", low=1)
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    random_start: bool = option(True, "start the training attack at a random point of the ball")
+
+    @property
+    def attack(self) -> PGD:
+        """PGD with these options."""
+        keys = ("epsilon", "step_size", "steps", "norm", "random_start")
+        return PGD(**{key: getattr(self, key) for key in keys})
 
 
 @dataclasses.dataclass(frozen=True)

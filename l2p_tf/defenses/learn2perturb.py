@@ -7,7 +7,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.batch_norm import frozen_statistics
 from l2p_tf.layers.factory import POINTS, InjectingFactory, LayerFactory
 from l2p_tf.layers.noise import GRANULARITIES
@@ -22,7 +22,7 @@ from l2p_tf.types import UserError
 
 @DEFENSES.register("learn2perturb")
 @dataclasses.dataclass(frozen=True)
-class Learn2Perturb(AdversarialDefense):
+class Learn2Perturb(PGDDefense):
     """Learn2Perturb: trainable noise after every block, alternating back-propagation of W and theta."""
 
     clean_weight: float = option(0.5, "alpha: weight of the clean loss", low=0)
@@ -117,7 +117,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         self.regularizer_weight.assign(self.settings.gamma / tau if noisy else 0.0)
         return {**facts, "tau": tau}
 
-    def update(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
+    def update(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> None:
         """Both phases on one batch."""
         if self.settings.update == "joint" and not self.settings.regularizer_only:
             self._update_jointly(images, adversarial, labels)
@@ -131,7 +131,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.noise_parameters]
         return -self.regularizer_weight.value * tf.add_n(roots)
 
-    def _update_jointly(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
+    def _update_jointly(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> None:
         w, theta = self.weights_w, self.noise_parameters
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, [*w, *theta])
@@ -141,7 +141,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         theta_gradients = gradients[len(w) :]
         tf.cond(self.theta_on.value, lambda: self._apply_theta(theta_gradients), lambda: tf.constant(0))
 
-    def _theta_phase(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def _theta_phase(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> tf.Tensor:
         """Steps of theta with everything of W fixed, batch norm's moving averages included."""
         for _ in range(self.settings.theta_iterations):
             with tf.GradientTape(watch_accessed_variables=False) as tape, frozen_statistics():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.defenses.base import DEFENSES, PGDDefense
 
 
 @DEFENSES.register("pgd")
 @dataclasses.dataclass(frozen=True)
-class PGDTraining(AdversarialDefense):
+class PGDTraining(PGDDefense):
     """PGD adversarial training: every batch is attacked, and the attacked batch alone is trained on."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import keras
 
-from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.bounded_conv import BoundedConv
 from l2p_tf.layers.factory import LayerFactory
@@ -18,7 +18,7 @@ from l2p_tf.registry import option
 
 @DEFENSES.register("pixeldp")
 @dataclasses.dataclass(frozen=True)
-class PixelDP(AdversarialDefense):
+class PixelDP(PGDDefense):
     """PixelDP: Gaussian noise after the first convolution, whose l_2 sensitivity is held at 1.
 
     Trained on clean images, as published; with `adversarial_weight` above 0 on attacked ones too. The image is only
@@ -56,11 +56,18 @@ class _Factory(LayerFactory):
         return ChannelNormalization(mean, [1.0] * len(std), dtype="float32", name=name)(x)
 
     def conv(
-        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        strides: int = 1,
+        normalize: bool = True,
+        bias: bool = True,
     ) -> keras.KerasTensor:
         if not self.first:
-            return super().conv(x, filters, kernel_size, name, strides, normalize)
+            return super().conv(x, filters, kernel_size, name, strides, normalize, bias)
         self.first = False
-        x = BoundedConv(filters, kernel_size, strides, normalize=False, dtype="float32", name=name)(x)
+        x = BoundedConv(filters, kernel_size, strides, normalize=False, bias=bias, dtype="float32", name=name)(x)
         x = FixedNoise(self.options.std, seed=self.next_seed(), dtype="float32", name=f"{name}_noise")(x)
         return self.norm(x, f"{name}_norm") if normalize else x

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.factory import InjectingFactory, LayerFactory
 from l2p_tf.layers.noise import GRANULARITIES
 from l2p_tf.layers.parametric_noise import ALPHA, ParametricConv, ParametricDense, ParametricNoise
@@ -24,7 +24,7 @@ _POINTS: dict[str, tuple[str, ...]] = {
 
 @DEFENSES.register("pni")
 @dataclasses.dataclass(frozen=True)
-class PNI(AdversarialDefense):
+class PNI(PGDDefense):
     """PNI: trained noise alpha * std * N(0, 1) on weights or activations; the 2021 study's NoiseNet.
 
     The defaults are those of the authors' public code, where the paper is silent. Noise on activations is added where
@@ -61,15 +61,23 @@ class _Factory(InjectingFactory):
         return {"initial": o.alpha_initial, "granularity": o.granularity, "seed": self.next_seed()}
 
     def conv(
-        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        strides: int = 1,
+        normalize: bool = True,
+        bias: bool = True,
     ) -> keras.KerasTensor:
         if self.options.noise not in _WEIGHTS:
-            return super().conv(x, filters, kernel_size, name, strides, normalize)
+            return super().conv(x, filters, kernel_size, name, strides, normalize, bias)
         how: dict[str, Any] = {
             "filters": filters,
             "kernel_size": kernel_size,
             "strides": strides,
             "normalize": normalize,
+            "bias": bias,
         }
         return ParametricConv(**how, **self._weights(), name=name)(x)
 

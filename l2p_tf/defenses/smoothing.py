@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
-from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.registry import option
@@ -15,7 +15,7 @@ from l2p_tf.registry import option
 
 @DEFENSES.register("smoothing")
 @dataclasses.dataclass(frozen=True)
-class Smoothing(AdversarialDefense):
+class Smoothing(PGDDefense):
     """Randomised smoothing: Gaussian noise on the pixels, in training and at prediction.
 
     Trained on clean images with noise, as in the paper; with `adversarial_weight` above 0 also under attack (the 2021

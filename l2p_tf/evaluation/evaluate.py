@@ -64,6 +64,10 @@ class EvaluationOptions:
             self.prediction_draws or 1,
         )  # fmt: skip
 
+    def inputs(self) -> dict[str, artifacts.Artifact]:
+        """What the attacks need besides the classifier, by role."""
+        return {role: found for attack in self.attacks for role, found in attack.inputs().items()}
+
     def resolved(self, trained: artifacts.Artifact) -> EvaluationOptions:
         """With the draws that the defence of a training answers with, where none were asked for."""
         draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
@@ -137,7 +141,7 @@ def evaluate(
 def save_arrays(path: pathlib.Path, index: np.ndarray, labels: np.ndarray, values: Arrays) -> int:
     """Writes the per-example arrays of one record; returns how many examples are classified correctly."""
     correct = values["wrong"] < 0.5
-    keys = ("prediction", "success", "l0", "l2", "linf", "gradients", "forwards")
+    keys = ("prediction", "probability", "success", "l0", "l2", "linf", "gradients", "forwards")
     _save(path, {"index": index, "label": labels, "correct": correct, **{key: values[key] for key in keys}})
     return int(correct.sum())
 
@@ -184,7 +188,7 @@ def attack_artifact(
         output,
         "attack",
         request,
-        {"train": trained, "data": data.artifact},
+        {"train": trained, "data": data.artifact, **options.inputs()},
         seed=options.seed,
         device=inference.device(),
         overwrite=overwrite,

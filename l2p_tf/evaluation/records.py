@@ -51,8 +51,8 @@ class Record:
       forwards: forward passes used per example, on average.
       seconds: time it took.
       arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32, `label`
-        int32, `index` int64 (position in the split), `success`, `l0`, `l2`, `linf` float32, `gradients`, `forwards`
-        int32, each of shape (count,).
+        int32, `index` int64 (position in the split), `probability` (of the label), `success`, `l0`, `l2`, `linf`
+        float32, `gradients`, `forwards` int32, each of shape (count,).
     """
 
     model: str

@@ -21,7 +21,7 @@ from l2p_tf.attacks.projection import sizes
 
 _CLOCK_SECONDS = 10.0
 Arrays = dict[str, np.ndarray]
-PER_EXAMPLE = ("prediction", "success", "wrong", "l0", "l2", "linf", "gradients", "forwards", "seconds")
+PER_EXAMPLE = ("prediction", "probability", "success", "wrong", "l0", "l2", "linf", "gradients", "forwards", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +149,13 @@ class Slices:
 
 def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
     """Images as they are, scored like an attack's, on one answer; arguments as of `inference.poll`."""
-    prediction = inference.predict(model, images, seed, **how).argmax(-1).astype(np.int32)
+    probabilities = inference.predict(model, images, seed, **how)
+    prediction = probabilities.argmax(-1).astype(np.int32)
     wrong = (prediction != labels).astype(np.float32)
     return AttackOutput(
         adversarial=images,
         prediction=prediction,
+        probability=probabilities[np.arange(len(labels)), labels].astype(np.float32),
         success=wrong,
         wrong=wrong,
         gradients=np.zeros(len(images), np.int32),

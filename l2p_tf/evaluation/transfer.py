@@ -67,7 +67,7 @@ def transfer_artifact(
     for run in trained.values():
         check_data(run, data)
     request = {**options.request(), "which": which, "sources": list(sources), "targets": list(trained)}
-    inputs = {"data": data.artifact, **{f"train:{name}": run for name, run in trained.items()}}
+    inputs = {"data": data.artifact, **{f"train:{name}": run for name, run in trained.items()}, **options.inputs()}
     how = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
     with artifacts.produce(output, "transfer", request, inputs, **how) as work:  # type: ignore[arg-type]
         if work is not None:
@@ -101,10 +101,12 @@ def _transfer(
                         seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
                         how: dict[str, Any] = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
                         how["averaged"] = averaged[target] if is_randomized(model) else 1
-                        shown = inference.predict(model, adversarial, seed, **how).argmax(-1).astype(np.int32)
+                        answers = inference.predict(model, adversarial, seed, **how)
+                        shown = answers.argmax(-1).astype(np.int32)
                         wrong = (shown != labels).astype(np.float32)
                         arrays = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
-                        seen = {**values, "prediction": shown, "success": wrong, "wrong": wrong}
+                        likely = answers[np.arange(len(labels)), labels].astype(np.float32)
+                        seen = {**values, "prediction": shown, "probability": likely, "success": wrong, "wrong": wrong}
                         correct = save_arrays(folder / arrays, index, labels, seen)
                         records.append(Record(
                             model=target, dataset=data.info.name, split=options.split, attack=attack.spec,

@@ -70,7 +70,7 @@ class BayesianWeights(RandomWeights):
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class BayesianConv(BayesianWeights, ConvNorm):
-    """`ConvNorm` with Gaussian kernel, scale and shift, or kernel and bias."""
+    """`ConvNorm` with Gaussian kernel, and Gaussian scale and shift or bias where it has them."""
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")

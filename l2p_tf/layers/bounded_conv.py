@@ -63,10 +63,10 @@ class UnitOperatorNorm(keras.constraints.Constraint):
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class BoundedConv(ConvNorm):
-    """A convolution with bias that starts with an l_2 operator norm of at most 1 and returns there after every update."""
+    """A convolution that starts with an l_2 operator norm of at most 1 and returns there after every update."""
 
     def build(self, input_shape: Any) -> None:
-        """Creates kernel and bias; the kernel starts within its bound."""
+        """Creates the weights; the kernel starts within its bound."""
         super().build(input_shape)
         if None in tuple(input_shape[1:3]):
             raise UserError(f"A bounded convolution needs a fixed image size. Received: {tuple(input_shape)}")

@@ -12,7 +12,7 @@ from l2p_tf.layers.batch_norm import Normalizing
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class ConvNorm(Normalizing):
-    """2D convolution without bias, then batch norm; or, with `normalize=False`, a convolution with bias.
+    """2D convolution without bias, then batch norm; or, with `normalize=False`, a convolution with or without bias.
 
     With `training=False` batch norm is a fixed affine map and is folded into the kernel: one fused convolution and bias
     instead of two passes over the feature map, which makes attacks about 13% faster on a CPU.
@@ -21,31 +21,44 @@ class ConvNorm(Normalizing):
       filters: output channels.
       kernel_size: height and width of the kernel.
       strides: of the convolution. The input is padded with zeros by `kernel_size // 2` on every side.
-      normalize: batch norm (epsilon 1e-5, moving averages with momentum 0.9 and the unbiased variance), or a bias.
+      normalize: batch norm (epsilon 1e-5, moving averages with momentum 0.9 and the unbiased variance).
+      bias: a bias, where there is no batch norm; with `normalize` it makes no difference.
 
     Input (batch, height, width, channels), output (batch, ceil(height / strides), ceil(width / strides), filters) for
-    odd kernels. Kernels start He-normal by fan-out (He et al. 2015).
+    odd kernels. Kernels start He-normal by fan-out (He et al. 2015); those with a bias, which are of networks without
+    batch norm, start normal with std 1/sqrt(fan-in), as CleverHans' networks do.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, normalize: bool = True, **kw: Any) -> None:
-        super().__init__(**kw)
-        self.filters, self.kernel_size, self.strides, self.normalize = filters, kernel_size, strides, normalize
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        normalize: bool = True,
+        bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
+        self.normalize, self.biased = normalize, bias and not normalize
 
     def build(self, input_shape: Any) -> None:
-        """Creates the kernel, and scale, shift and moving averages or the bias."""
+        """Creates the kernel, and scale, shift and moving averages, or the bias."""
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
-        he_normal = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=he_normal)
+        scale, fan = (1.0, "fan_in") if self.biased else (2.0, "fan_out")
+        initializer = keras.initializers.VarianceScaling(scale, fan, "untruncated_normal")
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer)
         if self.normalize:
             self.build_norm(self.filters)
-        else:
+        elif self.biased:
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Convolves and normalises; only `training` decides whose statistics are used."""
         kernel = self.drawn("kernel")
         if not self.normalize:
-            return tf.nn.bias_add(self._convolve(inputs, kernel), self.drawn("bias"))
+            outputs = self._convolve(inputs, kernel)
+            return tf.nn.bias_add(outputs, self.drawn("bias")) if self.biased else outputs
         if training:
             return self.normalized(self._convolve(inputs, kernel))
         scale, shift = self.affine()
@@ -61,7 +74,7 @@ class ConvNorm(Normalizing):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         keys = ("filters", "kernel_size", "strides", "normalize")
-        return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
+        return {**super().get_config(), **{key: getattr(self, key) for key in keys}, "bias": self.biased}
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self.strides == 1 and self.kernel_size % 2:

@@ -31,10 +31,17 @@ class LayerFactory:
         return ChannelNormalization(mean, std, name=name)(x)
 
     def conv(
-        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        strides: int = 1,
+        normalize: bool = True,
+        bias: bool = True,
     ) -> keras.KerasTensor:
-        """A convolution with batch norm (`normalize`) or with a bias."""
-        return ConvNorm(filters, kernel_size, strides, normalize, name=name)(x)
+        """A convolution with batch norm (`normalize`), with a bias (`bias`), or with neither."""
+        return ConvNorm(filters, kernel_size, strides, normalize, bias, name=name)(x)
 
     def norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """A batch norm by itself, where it does not follow a convolution."""
@@ -74,11 +81,18 @@ class InjectingFactory(LayerFactory):
         return self._at("input", super().image(x, name, mean, std), "input_noise")
 
     def conv(
-        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, strides: int = 1, normalize: bool = True
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        strides: int = 1,
+        normalize: bool = True,
+        bias: bool = True,
     ) -> keras.KerasTensor:
         """A convolution, with noise behind it where `convolutions` is a point."""
         return self._at(
-            "convolutions", super().conv(x, filters, kernel_size, name, strides, normalize), f"{name}_noise"
+            "convolutions", super().conv(x, filters, kernel_size, name, strides, normalize, bias), f"{name}_noise"
         )
 
     def output(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -50,15 +50,23 @@ class Architecture(Options, abc.ABC):
         images = keras.Input(tuple(image_shape), name="images", dtype="float32")
         means, stds = (np.broadcast_to(np.asarray(values, float), channels).tolist() for values in (mean, std))
         factory = factory or LayerFactory()
-        features = self.features(factory.image(images, "normalization", means, stds), factory)
-        logits = factory.dense(features, classes, "logits")
+        logits = self.logits(factory.image(images, "normalization", means, stds), classes, factory)
         # A linear activation in float32: logits stay float32 under mixed precision.
         logits = keras.layers.Activation("linear", dtype="float32", name="predictions")(logits)
         return keras.Model(images, logits, name="classifier")
 
+    def logits(self, x: keras.KerasTensor, classes: int, factory: LayerFactory) -> keras.KerasTensor:
+        """From the normalised images to the logits (batch, classes): a dense layer on the features, unless overridden."""
+        return factory.dense(self.features(x, factory), classes, "logits")
+
     @abc.abstractmethod
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
-        """From the normalised images to the features (batch, n) that the last dense layer reads."""
+        """From the normalised images to what the last layer reads: (batch, n) where that is a dense layer."""
+
+
+def scaled(width: float, *channels: int) -> list[int]:
+    """Channels, or units, times a network's width, each rounded and at least 1."""
+    return [max(1, round(c * width)) for c in channels]
 
 
 MODELS: Registry[Architecture] = Registry("model", "l2p_tf.models")

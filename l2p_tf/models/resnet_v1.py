@@ -8,7 +8,7 @@ import keras
 
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.image import PaddedSubsample
-from l2p_tf.models.base import MODELS, Architecture
+from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.models.residual import residual_body
 from l2p_tf.registry import option
 from l2p_tf.types import UserError
@@ -29,7 +29,7 @@ class ResNetV1(Architecture):
 
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
         """Stem, three stages of basic blocks, global average."""
-        channels = [max(1, round(c * self.width)) for c in (16, 32, 64)]
+        channels = scaled(self.width, 16, 32, 64)
         return residual_body(x, channels, [(self.depth - 2) // 6] * 3, factory, _subsample)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from l2p_tf.layers.factory import LayerFactory
-from l2p_tf.models.base import MODELS, Architecture
+from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.models.residual import residual_body
 from l2p_tf.registry import option
 from l2p_tf.types import UserError
@@ -32,7 +32,7 @@ class ResNetV2(Architecture):
 
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
         """Stem, four stages of basic blocks, global average."""
-        channels = [max(1, round(c * self.width)) for c in (64, 128, 256, 512)]
+        channels = scaled(self.width, 64, 128, 256, 512)
         return residual_body(x, channels, _BLOCKS[self.depth], factory, _project)
 
 

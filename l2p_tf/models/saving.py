@@ -1,4 +1,4 @@
-"""Classifiers as `.keras` files, written whole and read in safe mode."""
+"""Classifiers, and what is trained beside them, as `.keras` files, written whole and read in safe mode."""
 
 from __future__ import annotations
 
@@ -24,22 +24,45 @@ def save_classifier(classifier: keras.Model, path: pathlib.Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def companion_path(path: pathlib.Path, name: str) -> pathlib.Path:
+    """Where a network trained beside a saved classifier lies: `best.generator.keras` for `best.keras`."""
+    return path.with_suffix(f".{name}.keras")
+
+
 def load_classifier(path: str | os.PathLike[str]) -> keras.Model:
     """Opens a saved classifier. Nothing in the file is executed.
 
     Raises:
       UserError: it is missing, damaged, holds code, or does not map images to logits.
     """
-    for module in pkgutil.iter_modules(l2p_tf.layers.__path__):
-        # Reading needs every layer class registered.
-        importlib.import_module(f"{l2p_tf.layers.__name__}.{module.name}")
     wanted = f"{str(path)!r} should be a classifier saved as .keras"
-    try:
-        model = keras.models.load_model(pathlib.Path(path), compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{wanted}: {(str(error).strip().splitlines() or [repr(error)])[0]}") from error
+    model = _load(path, wanted)
     if len(model.inputs) != 1 or len(model.input_shape) != 4 or len(model.output_shape) != 2:
         raise UserError(
             f"{wanted}, from images (NHWC) to logits. Received: {model.input_shape} to {model.output_shape}"
         )
     return model
+
+
+def load_generator(path: str | os.PathLike[str]) -> keras.Model:
+    """Opens a saved perturbation generator. Nothing in the file is executed.
+
+    Raises:
+      UserError: it is missing, damaged, holds code, or does not map gradient, image and label to a perturbation.
+    """
+    wanted = f"{str(path)!r} should be a perturbation generator saved as .keras"
+    model = _load(path, wanted)
+    shapes = [tensor.shape for tensor in model.inputs]
+    if len(shapes) != 3 or shapes[0] != shapes[1] or len(shapes[0]) != 4 or model.output_shape != shapes[0]:
+        raise UserError(f"{wanted}, from gradient, image and label. Received: {shapes} to {model.output_shape}")
+    return model
+
+
+def _load(path: str | os.PathLike[str], wanted: str) -> keras.Model:
+    for module in pkgutil.iter_modules(l2p_tf.layers.__path__):
+        # Reading needs every layer class registered.
+        importlib.import_module(f"{l2p_tf.layers.__name__}.{module.name}")
+    try:
+        return keras.models.load_model(pathlib.Path(path), compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{wanted}: {(str(error).strip().splitlines() or [repr(error)])[0]}") from error

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from l2p_tf.evaluation.records import CLEAN, Record, Summary, summarize
+from l2p_tf.evaluation.records import CLEAN, Record
 from l2p_tf.reporting.arrays import read_arrays
 from l2p_tf.reporting.runs import Evaluation, Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent
-from l2p_tf.reporting.text import DASH, minimal, norm_name, percent, plain, strength
+from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
+from l2p_tf.reporting.subjects import Subject, subjects
+from l2p_tf.reporting.text import DASH, norm_name, percent, plain, strength
+
+NAME = "norms"
 
 _CAPTION = (
     "Attacks that look for the smallest perturbation that succeeds: a larger one means a more robust model. Over the "
@@ -21,6 +24,23 @@ _CAPTION = (
     "the norm of the image."
 )
 _NORMS = ("l0", "l2", "linf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Perturbations of an attack that succeeded on images classified correctly when clean, all repeats together.
+
+    Attributes:
+      count: images.
+      tried: how many of them were classified correctly when clean.
+      norms: of the perturbations that succeeded, (k,) float64.
+      linf: their largest changes of a pixel, (k,) float64.
+    """
+
+    count: int
+    tried: int
+    norms: np.ndarray
+    linf: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,32 +74,41 @@ def section(runs: Sequence[Run]) -> Section | None:
       UserError: the arrays of such an attack cannot be read.
     """
     rows, lines = [], []
-    for run in runs:
-        for evaluation, summary in _summaries(run):
-            sizes = sizes_of(evaluation, summary.records)
-            name = run.named(evaluation.which)
-            rows.append(_row(run, name, summary.first, sizes))
-            lines.append(_line(name, summary.first, sizes, len(summary.records)))
+    for subject in subjects(runs):
+        for one in subject.minimal(*_NORMS):
+            sizes = sizes_of(one.evaluation, one.summary.records)
+            rows.append(_row(subject, one.first, sizes))
+            lines.append(_line(subject.name, one.first, sizes, len(one.summary.records)))
     if not rows:
         return None
     heads = (
         Head("Run", figures=False), Head("Attack", figures=False), Head("Success", "% of images"), Head("Norm"),
         Head("Mean, \N{GREEK SMALL LETTER RHO}"), Head("Median"), Head("Mean L∞", "of L2 attacks"),
     )  # fmt: skip
-    return Section("norms", "Size of perturbations", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines))
+    return Section(NAME, "Size of perturbations", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines))
 
 
-def sizes_of(evaluation: Evaluation, records: Sequence[Record]) -> Sizes:
+def sizes_of(evaluation: Evaluation, records: Sequence[Record], norm: str = "") -> Sizes:
     """The perturbations of an attack, all its repeats together.
 
     Args:
       evaluation: where the records come from.
       records: the repeats, of one attack with a norm.
+      norm: the norm to measure; empty for the attack's own.
 
     Raises:
       UserError: their arrays cannot be read.
     """
-    norm = str(records[0].norm)
+    found = found_of(evaluation, records, norm)
+    if not found.norms.size:
+        return Sizes(found.tried, 0, None, None, None)
+    mean, median = float(found.norms.mean()), float(np.median(found.norms))
+    return Sizes(found.tried, found.norms.size, mean, median, float(found.linf.mean()))
+
+
+def found_of(evaluation: Evaluation, records: Sequence[Record], norm: str = "") -> Found:
+    """The perturbations themselves; arguments and errors as those of `sizes_of`."""
+    norm = norm or str(records[0].norm)
     cleans = {record.repeat: record for record in evaluation.records if record.attack == CLEAN}
     tried, found = 0, []
     for record in records:
@@ -91,35 +120,13 @@ def sizes_of(evaluation: Evaluation, records: Sequence[Record]) -> Sizes:
         kept = right & (arrays["success"] >= 0.5)
         found.append(np.stack([arrays[norm][kept], arrays["linf"][kept]]).astype(np.float64))
     sizes, largest = np.concatenate(found, axis=1)
-    if not sizes.size:
-        return Sizes(tried, 0, None, None, None)
-    return Sizes(tried, sizes.size, float(sizes.mean()), float(np.median(sizes)), float(largest.mean()))
+    return Found(sum(record.count for record in records), tried, sizes, largest)
 
 
-def _summaries(run: Run) -> list[tuple[Evaluation, Summary]]:
-    """The attacks of smallest norm on a run; of several evaluations under one that on the most images."""
-    found: dict[tuple[str, ...], tuple[Evaluation, Summary]] = {}
-    for evaluation in run.evaluations:
-        for summary in summarize(_records(evaluation)):
-            first = summary.first
-            what = (evaluation.which, first.dataset, first.split, first.attack, first.backend)
-            kept = found.get(what)
-            if kept is None or (first.count, len(summary.records)) > (kept[1].first.count, len(kept[1].records)):
-                found[what] = evaluation, summary
-    return list(found.values())
-
-
-def _records(evaluation: Evaluation) -> list[Record]:
-    """The records there are sizes for: with arrays, and with a clean record to tell what was right before."""
-    if evaluation.artifact is None or not any(record.attack == CLEAN for record in evaluation.records):
-        return []
-    return [r for r in evaluation.records if minimal(r) and r.source is None and r.norm in _NORMS]
-
-
-def _row(run: Run, name: str, first: Record, sizes: Sizes) -> tuple[Field, ...]:
+def _row(subject: Subject, first: Record, sizes: Sizes) -> tuple[Field, ...]:
     rate = DASH if sizes.rate is None else percent(sizes.rate, sizes.tried)
     return (
-        Field(name, (f"{run.title_of(first.dataset)}, {plain(first.split)}",)),
+        Field(subject.name, (subject.where,)),
         Field(plain(first.label), (strength(first),)),
         Field(rate, (f"{sizes.succeeded:,} of {sizes.tried:,}",)),
         Field(norm_name(first.norm)),
@@ -143,9 +150,5 @@ def _line(name: str, first: Record, sizes: Sizes, repeats: int) -> dict[str, obj
         "steps": first.steps, "restarts": first.restarts, "draws": first.draws,
         "prediction_draws": first.prediction_draws, "backend": first.backend, "repeats": repeats,
         "tried": sizes.tried, "succeeded": sizes.succeeded, "success": in_percent(sizes.rate),
-        "mean": _rounded(sizes.mean), "median": _rounded(sizes.median), "mean_linf": _rounded(linf),
+        "mean": rounded(sizes.mean), "median": rounded(sizes.median), "mean_linf": rounded(linf),
     }  # fmt: skip
-
-
-def _rounded(value: float | None) -> float | str:
-    return "" if value is None else float(f"{value:.6g}")

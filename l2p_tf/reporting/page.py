@@ -12,17 +12,20 @@ import jinja2
 from markupsafe import Markup
 
 from l2p_tf.artifacts import Artifact
-from l2p_tf.reporting import certified, plots, svg, words
+from l2p_tf.reporting import certified, epsilons, matched, norms, plots, power, robustness, svg, sweep_table, words
 from l2p_tf.reporting.gallery import galleries
-from l2p_tf.reporting.plots import Plot
+from l2p_tf.reporting.lines import Plot
+from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.runs import STAGES, Run
 from l2p_tf.reporting.sheets import NOTHING
+from l2p_tf.reporting.subjects import subjects
+from l2p_tf.reporting.sweeps import swept
 from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import duration, listed, plain, plural
 
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
-# With plots and text beside them the images of a page keep it below 5 MB.
-_IMAGE_BYTES = 3_000_000
+# Images and plots, with the text beside them, keep a page below 5 MB.
+_IMAGE_BYTES, _DRAWN_BYTES = 3_000_000, 4_500_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +59,11 @@ class Drawing:
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """The plots of one training."""
+    """The plots of one training; folded where it is one of the many of a sweep."""
 
     run: str
     drawings: tuple[Drawing, ...]
+    folded: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,24 +101,33 @@ class Origin:
     finished: str
 
 
-def draw(runs: Sequence[Run], table: Table, advance: Callable[[], None]) -> Drawn:
+def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], None]) -> Drawn:
     """Draws all plots.
 
     Args:
       runs: what is reported.
       table: their comparison.
+      match: at which clean accuracies methods are compared.
       advance: called after each run, and once after the comparison.
 
     Raises:
-      UserError: the arrays of a certificate cannot be read.
+      UserError: the arrays of a certificate or an attack cannot be read.
     """
     curves = []
     for i, run in enumerate(runs):
-        if run.history and (found := plots.of_training(run.history, f"run-{i}", run.name)):
+        best = run.note("best_epoch")
+        best = best if isinstance(best, int) else None
+        if run.history and (found := plots.of_training(run.history, f"run-{i}", run.name, best)):
             curves.append((run, found))
         advance()
-    beside = {certified.NAME: plots.of_certificates(certified.certificates(runs))}
-    accuracies = plots.of_accuracies(table)
+    beside = {
+        sweep_table.NAME: robustness.plots(runs),
+        matched.NAME: matched.plots(runs, match),
+        epsilons.NAME: epsilons.plots(runs),
+        certified.NAME: plots.of_certificates(certified.certificates(runs)),
+        norms.NAME: power.plots(subjects(runs)),
+    }
+    accuracies = plots.of_accuracies(table, epsilons.keys(runs))
     advance()
     return Drawn(accuracies, curves, beside)
 
@@ -142,6 +155,7 @@ def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn) -> str:
     environment.filters["listed"] = listed
     environment.globals["nothing"] = NOTHING
     trained = [run for run in runs if run.train]
+    left = _DRAWN_BYTES - sum(len(plot.svg) for plot in drawn.all)
     return environment.get_template("report.html").render(
         title=title,
         runs=runs,
@@ -151,9 +165,9 @@ def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn) -> str:
         figures=words.figures(table),
         facts=[_facts(run, table) for run in trained],
         accuracies=_drawings(drawn.accuracies),
-        curves=[Curves(run.name, _drawings(found)) for run, found in drawn.curves],
+        curves=[Curves(run.name, _drawings(found), bool(swept(run))) for run, found in drawn.curves],
         beside={name: _drawings(found) for name, found in drawn.beside.items()},
-        galleries=galleries(runs, _IMAGE_BYTES),
+        galleries=galleries(runs, min(_IMAGE_BYTES, max(left, 0))),
         settings=[(run.name, _settings(run)) for run in runs],
         lineage=_lineage(runs),
     )

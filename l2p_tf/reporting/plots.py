@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,29 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting import certified, svg
 from l2p_tf.reporting.certified import Certified
-from l2p_tf.reporting.entries import Column
+from l2p_tf.reporting.entries import Column, Key
 from l2p_tf.reporting.history import History
+from l2p_tf.reporting.lines import COLORS, DASHES, HEIGHT, WIDTH, Plot, make, thin
 from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import plain
-
-_WIDTH, _HEIGHT = 400, 270
-# More points than this cannot be told apart at the plots' width.
-_POINTS = 150
-
-
-@dataclasses.dataclass(frozen=True)
-class Plot:
-    """One plot.
-
-    Attributes:
-      name: of its file, and prefix of its ids; letters, digits and dashes.
-      title: what it shows, in a line.
-      svg: the document.
-    """
-
-    name: str
-    title: str
-    svg: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +41,12 @@ _ACCURACIES = (
 )
 
 
+_CLEAN = _Line("validation_accuracy", "clean accuracy", svg.BLUE, "-")
+_SUCCESS = _Line("validation_rho_success", "attack's success", svg.VERMILLION, ":")
+_RHO = _Line("validation_rho", "\N{GREEK SMALL LETTER RHO} of the successes", svg.GREEN, "--")
+_STACKED = 380
+
+
 @dataclasses.dataclass(frozen=True)
 class _Noise:
     """A parameter of the noise as `history.csv` calls it, and what is drawn of it."""
@@ -73,31 +61,37 @@ _NOISES = (
     _Noise("alpha", "alpha"),
     _Noise("kernel_log_std", "posterior std of kernels", np.exp),
 )
-_COLORS, _DASHES = (svg.BLUE, svg.VERMILLION, svg.GREEN, svg.PURPLE, svg.INK), ("-", "--", ":", "-.")
 
 
-def of_training(history: History, name: str, run: str) -> list[Plot]:
-    """The plots of one training that its history has values for: loss, accuracy, noise.
+def of_training(history: History, name: str, run: str, best: int | None = None) -> list[Plot]:
+    """The plots of one training that its history has values for: loss, accuracy, size of perturbations, noise.
 
     Args:
       history: its curves.
       name: prefix for the plots' names.
       run: its name, for their titles.
+      best: the epoch whose weights were kept as the best; None where it is not known.
     """
     found = [
         _curves(history, _LOSSES, f"{name}-loss", f"Loss of {run} by epoch", "loss", 1),
-        _curves(history, _ACCURACIES, f"{name}-accuracy", f"Accuracy of {run} by epoch", "accuracy, %", 100),
+        _curves(history, _ACCURACIES, f"{name}-accuracy", f"Accuracy of {run} by epoch", "accuracy, %", 100, best),
+        _tradeoff(history, f"{name}-rho", run, best),
         *(_noise(history, noise, name, run) for noise in _NOISES),
     ]
     return [plot for plot in found if plot is not None]
 
 
-def of_accuracies(table: Table) -> list[Plot]:
+def of_accuracies(table: Table, drawn: Collection[Key] = ()) -> list[Plot]:
     """One plot per column of the table: the accuracy of each run with its 95% interval.
 
     But for attacks of smallest norm, whose accuracy tells nothing.
+
+    Args:
+      table: the comparison.
+      drawn: the columns that are in other plots.
     """
-    return [_accuracies(table, column, f"attack-{i}") for i, column in enumerate(table.columns) if not column.minimal]
+    shown = [(i, c) for i, c in enumerate(table.columns) if not c.minimal and c.key not in drawn]
+    return [_accuracies(table, column, f"attack-{i}") for i, column in shown]
 
 
 def of_certificates(found: Sequence[Certified]) -> list[Plot]:
@@ -108,8 +102,7 @@ def of_certificates(found: Sequence[Certified]) -> list[Plot]:
     def draw(axes: Axes) -> None:
         lines = []
         for i, one in enumerate(found):
-            # Four dashes and five colors: neighbors differ in both, and it takes twenty curves to have two alike.
-            color, dashes = _COLORS[i % len(_COLORS)], _DASHES[i % len(_DASHES)]
+            color, dashes = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
             radii, shares = _steps(one)
             lines += axes.step(radii, 100 * shares, where="pre", color=color, linestyle=dashes)
         axes.set_ylim(-2, 102)
@@ -120,40 +113,61 @@ def of_certificates(found: Sequence[Certified]) -> list[Plot]:
         axes.legend(lines, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=3.2)
 
     title = "Certified accuracy against L2 radius, a curve for each certificate of each run"
-    return [_plot(certified.NAME, title, _HEIGHT + 18 * (len(found) - 1), draw)]
+    return [make(certified.NAME, title, HEIGHT + 18 * (len(found) - 1), draw)]
 
 
 def _steps(one: Certified) -> tuple[np.ndarray, np.ndarray]:
     """Radii, and the share certified at each, which holds from the radius before up to this one."""
     radii = np.unique(one.radii)
     # Where radii are left out, the share is that of the next larger one: never more than is certified.
-    radii = np.concatenate([[0.0], radii[_thin(len(radii))]])
+    radii = np.concatenate([[0.0], radii[thin(len(radii))]])
     shares = [one.accuracy(radius) for radius in radii.tolist()]
     return np.append(radii, radii[-1]), np.append(shares, 0.0)
 
 
-def _plot(name: str, title: str, height: float, draw: Callable[[Axes], None]) -> Plot:
-    with svg.drawing(_WIDTH, height) as figure:
-        draw(figure.add_subplot())
-        return Plot(name, title, svg.to_svg(figure, name))
-
-
-def _curves(history: History, lines: Sequence[_Line], name: str, title: str, unit: str, factor: float) -> Plot | None:
+def _curves(
+    history: History, lines: Sequence[_Line], name: str, title: str, unit: str, factor: float, best: int | None = None
+) -> Plot | None:
     drawn = [(line, curve) for line in lines if (curve := history.curve(line.column))]
     if not drawn:
         return None
 
     def draw(axes: Axes) -> None:
         for line, (epochs, values) in drawn:
-            # Few points are each a measurement of its own, and a single one would not be seen as a line.
-            marker = "o" if len(epochs) <= 25 else ""
-            axes.plot(epochs, factor * values, line.dashes, color=line.color, marker=marker, label=line.label)
+            _draw_line(axes, line, epochs, factor * values)
         if factor == 100:
             axes.set_ylim(-2, 102)
         _finish(axes, history, unit)
+        _mark_best(axes, history, best)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=2.6)
 
-    return _plot(name, title, _HEIGHT, draw)
+    return make(name, title, HEIGHT, draw)
+
+
+def _tradeoff(history: History, name: str, run: str, best: int | None) -> Plot | None:
+    """Clean accuracy above the size of the smallest perturbations: as one rises over a training the other may fall."""
+    clean, rho = history.curve("validation_accuracy"), history.curve("validation_rho")
+    if rho is None:
+        return None
+    success = history.curve("validation_rho_success")
+    title = f"Clean accuracy and mean L2 norm of the smallest perturbations of {run}, on validation images, by epoch"
+    with svg.drawing(WIDTH, _STACKED) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        if clean:
+            _draw_line(upper, _CLEAN, clean[0], 100 * clean[1])
+        if success and success[1].min() < 1:
+            _draw_line(upper, _SUCCESS, success[0], 100 * success[1])
+        _draw_line(lower, _RHO, *rho)
+        upper.set_ylim(-2, 102)
+        lower.set_ylim(bottom=0)
+        _finish(upper, history, "%")
+        upper.set_xlabel("")
+        _finish(lower, history, "\N{GREEK SMALL LETTER RHO}, L2 norm")
+        for axes in (upper, lower):
+            _mark_best(axes, history, best)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=2.6)
+        return Plot(name, title, svg.to_svg(figure, name))
 
 
 def _noise(history: History, noise: _Noise, prefix: str, run: str) -> Plot | None:
@@ -170,7 +184,7 @@ def _noise(history: History, noise: _Noise, prefix: str, run: str) -> Plot | Non
         means = stacked("mean")
         mean, low, high = np.nanmean(means, 0), np.nanmin(stacked("min"), 0), np.nanmax(stacked("max"), 0)
         positive = not np.nanmin(low) < 0
-    shown = _thin(len(history.epochs))
+    shown = thin(len(history.epochs))
     epochs = history.epochs[shown]
     marker = "o" if len(epochs) == 1 else ""
 
@@ -186,26 +200,40 @@ def _noise(history: History, noise: _Noise, prefix: str, run: str) -> Plot | Non
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=1.8)
 
     name = f"{prefix}-{noise.parameter.replace('_', '-')}"
-    return _plot(name, f"Evolution of {noise.label} of {run}, mean over layers, by epoch", _HEIGHT, draw)
+    return make(name, f"Evolution of {noise.label} of {run}, mean over layers, by epoch", HEIGHT, draw)
+
+
+def _draw_line(axes: Axes, line: _Line, epochs: np.ndarray, values: np.ndarray) -> None:
+    # Few points are each a measurement of its own, and a single one would not be seen as a line.
+    marker = "o" if len(epochs) <= 25 else ""
+    axes.plot(epochs, values, line.dashes, color=line.color, marker=marker, label=line.label)
 
 
 def _finish(axes: Axes, history: History, unit: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    start = history.noise_start
-    if start is None:
-        return
-    axes.axvline(start, color=svg.MUTED, linewidth=1, dashes=(2, 2))
-    late = start > (history.epochs[0] + history.epochs[-1]) / 2
+    if history.noise_start is not None:
+        _mark(axes, history, history.noise_start, "noise on", top=True)
+
+
+def _mark_best(axes: Axes, history: History, best: int | None) -> None:
+    if best is not None and history.epochs[0] <= best <= history.epochs[-1]:
+        _mark(axes, history, best, "best", top=False)
+
+
+def _mark(axes: Axes, history: History, epoch: float, text: str, *, top: bool) -> None:
+    """A line at an epoch, with its text at one end and on the side where there is room."""
+    axes.axvline(epoch, color=svg.MUTED, linewidth=1, dashes=(2, 2))
+    late = epoch > (history.epochs[0] + history.epochs[-1]) / 2
     axes.annotate(
-        "noise on",
-        (start, 1),
-        (-4 if late else 4, -4),
+        text,
+        (epoch, 1 if top else 0),
+        (-4 if late else 4, -4 if top else 4),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
         ha="right" if late else "left",
-        va="top",
+        va="top" if top else "bottom",
         color=svg.MUTED,
         fontsize=8.5,
     )
@@ -236,9 +264,4 @@ def _accuracies(table: Table, column: Column, name: str) -> Plot:
         axes.set_xlabel("accuracy, %")
 
     title = f"Accuracy of each run, {column.label} ({column.detail})"
-    return _plot(name, title, 110 + 34 * len(shown), draw)
-
-
-def _thin(count: int) -> np.ndarray:
-    """Indices of at most `_POINTS` of `count` places, first and last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
+    return make(name, title, 110 + 34 * len(shown), draw)

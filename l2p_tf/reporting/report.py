@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from l2p_tf import artifacts
 from l2p_tf.progress import bar
 from l2p_tf.reporting import page, words
+from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.runs import Run, find, gather, unfinished
 from l2p_tf.reporting.tables import Table, comparison
 from l2p_tf.reporting.text import escape_markdown, plain
@@ -42,6 +43,8 @@ def make(
     output: str | os.PathLike[str],
     title: str = "",
     *,
+    match: Sequence[float] = (),
+    match_tolerance: float = 0.01,
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Report:
@@ -51,36 +54,49 @@ def make(
       folders: where the finished stages are: themselves, or up to two levels above them.
       output: the artifact to make.
       title: title of the page.
+      match: clean accuracies, as shares, at which methods are compared; none for that of the natural training where
+        runs were swept.
+      match_tolerance: how far from them a run may be, as a share.
       seed: for the manifest; nothing here is random.
       overwrite: replace a report of other runs instead of refusing.
 
     Raises:
-      UserError: a folder holds no results or damaged ones, or `output` is another report and `overwrite` is False.
+      UserError: a folder holds no results or damaged ones, `match` or `match_tolerance` are no shares, or `output` is
+        another report and `overwrite` is False.
     """
     paths = [pathlib.Path(folder) for folder in folders]
     if not paths:
         raise UserError("`runs` should name at least one folder with finished stages. Received: none")
     title = plain(title) if title.strip() else TITLE
+    wanted = Match(tuple(match), match_tolerance)
     found = find(paths)
     runs = gather(found)
-    table = comparison(runs)
+    table = comparison(runs, wanted)
     # The fingerprint says which artifact it is, in whatever order and from wherever it comes.
     inputs = {f"{artifact.stage} {artifact.fingerprint[:8]}": artifact for artifact in found}
-    options = {"title": title, "runs": [run.name for run in runs]}
+    options: dict[str, object] = {"title": title, "runs": [run.name for run in runs]}
+    options |= {"match": list(wanted.wanted), "match_tolerance": wanted.tolerance}
     with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
         if work is not None:
-            write(work.path, runs, table, title)
+            write(work.path, runs, table, title, wanted)
     return Report(pathlib.Path(output), table, work is not None, tuple(unfinished(paths)))
 
 
-def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str = TITLE) -> None:
+def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, match: Match) -> None:
     """Writes page, Markdown, the CSV of each table and plots into a folder.
+
+    Args:
+      folder: where to.
+      runs: what is reported.
+      table: their comparison.
+      title: title of the page.
+      match: at which clean accuracies methods are compared.
 
     Raises:
       UserError: a gallery of a run is damaged.
     """
     with bar("report", len(runs) + 2, "parts") as advance:
-        plots = page.draw(runs, table, advance)
+        plots = page.draw(runs, table, match, advance)
         html = page.render(title, runs, table, plots)
         advance()
     (folder / PLOTS).mkdir(exist_ok=True)

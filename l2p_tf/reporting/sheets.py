@@ -127,6 +127,11 @@ def in_percent(share: float | None) -> float | str:
     return "" if share is None else round(100 * share, 4)
 
 
+def rounded(value: float | None) -> float | str:
+    """A figure for a CSV, to six digits; empty for None."""
+    return "" if value is None else float(f"{value:.6g}")
+
+
 def _joined(lines: Sequence[str]) -> str:
     return "<br>".join(map(escape_markdown, lines))
 

@@ -72,8 +72,8 @@ def to_svg(figure: Figure, name: str) -> str:
     metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
-    # Hundredths of a point are finer than any screen, and half the size.
-    return re.sub(r"(?<=\d\.\d\d)\d+", "", stream.getvalue())
+    # Hundredths of a point are finer than any screen, and half the size; the text between the tags stays as it is.
+    return re.sub(r"<[^>]*>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), stream.getvalue())
 
 
 def inline(svg: str, name: str, title: str) -> Markup:

@@ -10,12 +10,23 @@ import rich.table
 from rich.text import Text
 
 from l2p_tf.evaluation.records import CLEAN, Record, summarize
-from l2p_tf.reporting import backends, certified, norms, notes, published, transfer
+from l2p_tf.reporting import (
+    backends,
+    certified,
+    epsilons,
+    matched_table,
+    norms,
+    notes,
+    published,
+    sweep_table,
+    transfer,
+)
 from l2p_tf.reporting.entries import Column, Entry, Key, Row
+from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.published import Target
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import Section, in_percent, to_csv
-from l2p_tf.reporting.text import DASH, backend_name, escape_markdown, minimal, plain, strength
+from l2p_tf.reporting.text import DASH, attack_names, escape_markdown, minimal, plain, strength
 
 _CSV = (
     "run", "defense", "model", "dataset", "attack", "norm", "epsilon", "steps", "restarts", "draws", "prediction_draws",
@@ -91,8 +102,12 @@ class Table:
                 console.print(shown)
 
 
-def comparison(runs: Sequence[Run]) -> Table:
+def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
     """Compares runs by all that was measured on them.
+
+    Args:
+      runs: the runs.
+      match: at which clean accuracies methods are to be compared; None for where it is of use.
 
     Raises:
       UserError: a run names a published row that is not there, or arrays that a table needs cannot be read.
@@ -115,8 +130,9 @@ def comparison(runs: Sequence[Run]) -> Table:
     said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows)]
     warnings = [text for row in rows if (text := notes.without_eot(row))]
     shown = _columns({key: columns[key] for key in ordered})
-    beside = (certified.section, norms.section, transfer.section, backends.section)
-    sections = [section for find in beside if (section := find(runs))]
+    beside = (epsilons.section, certified.section, norms.section, transfer.section, backends.section)
+    found = [sweep_table.section(runs), matched_table.section(runs, match or Match()), *(find(runs) for find in beside)]
+    sections = [section for section in found if section]
     met = [run.name for run in runs if run.records and all(record.source is not None for record in run.records)]
     return Table(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met))
 
@@ -157,18 +173,9 @@ def _differ(a: Entry, b: Entry) -> bool:
 
 
 def _columns(firsts: Mapping[Key, Record]) -> list[Column]:
-    labels = [_label(record) for record in firsts.values()]
-    columns = []
-    for label, (key, record) in zip(labels, firsts.items(), strict=True):
-        shown = f"{label}: {plain(record.attack)}" if labels.count(label) > 1 else label
-        columns.append(Column(key, shown, strength(record), minimal(record)))
-    return columns
-
-
-def _label(record: Record) -> str:
-    if record.attack == CLEAN:
-        return "Clean"
-    return plain(record.label) + ("" if record.backend == "l2p_tf" else f" ({backend_name(record.backend)})")
+    labels = attack_names(list(firsts.values()))
+    found = zip(labels, firsts.items(), strict=True)
+    return [Column(key, label, strength(record), minimal(record)) for label, (key, record) in found]
 
 
 def _csv_fields(row: Row, entry: Entry) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from l2p_tf.evaluation.records import CLEAN, Record
@@ -12,6 +13,7 @@ DASH = "\N{EN DASH}"
 """What stands where nothing was measured."""
 
 _NORMS = {"l0": "L0", "l2": "L2", "linf": "L∞"}
+_CLEAN = "Clean"
 _BACKENDS = {"cleverhans": "CleverHans"}
 
 # From this many examples on, the second decimal of a percentage is worth printing.
@@ -55,9 +57,10 @@ def signed(value: float, count: int) -> str:
 
 
 def epsilon(value: float) -> str:
-    """A radius: `8/255` where it is a whole number of gray levels, otherwise a decimal number."""
-    levels = round(value * 255)
-    return f"{levels}/255" if 0 < levels <= 64 and abs(value * 255 - levels) < 1e-4 else f"{value:.4g}"
+    """A radius: `8/255` where it is a whole number of gray levels and no short decimal, otherwise a decimal number."""
+    shown, levels = f"{value:.4g}", round(value * 255)
+    in_levels = float(shown) != value and 0 < levels <= 64 and abs(value * 255 - levels) < 1e-4
+    return f"{levels}/255" if in_levels else shown
 
 
 def norm_name(norm: str | None) -> str:
@@ -89,6 +92,27 @@ def strength(record: Record) -> str:
     if record.backend != "l2p_tf":
         parts.append(backend_name(record.backend))
     return ", ".join(parts)
+
+
+def attack_name(record: Record) -> str:
+    """The attack in a few words, with whose it is where that is not this package."""
+    return plain(record.label) + ("" if record.backend == "l2p_tf" else f" ({backend_name(record.backend)})")
+
+
+def attack_names(records: Sequence[Record]) -> list[str]:
+    """Names of attacks, clean among them, that tell each from the others: with its radius where needed, or its spec."""
+    names = [_CLEAN if record.attack == CLEAN else attack_name(record) for record in records]
+    at = [
+        name if record.epsilon is None else f"{name}, ε {epsilon(record.epsilon)}"
+        for name, record in zip(names, records, strict=True)
+    ]
+    told = [at[i] if names.count(name) > 1 else name for i, name in enumerate(names)]
+    return [f"{name}: {plain(records[i].attack)}" if told.count(name) > 1 else name for i, name in enumerate(told)]
+
+
+def titled(title: str, part: str) -> str:
+    """A title with what part of a whole is shown; empty for the whole."""
+    return f"{title}: {part}" if part else title
 
 
 def _allowed(record: Record) -> list[str]:

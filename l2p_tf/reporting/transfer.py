@@ -35,7 +35,7 @@ def section(runs: Sequence[Run]) -> Section | None:
                 stage = evaluation.artifact.fingerprint if evaluation.artifact else ""
                 place = (stage, evaluation.which, first.dataset, first.split, first.attack, first.backend)
                 cells = matrices.setdefault(place, {})
-                cells[_source(evaluation, first, names), run.name] = summary, _relation(evaluation, first)
+                cells[source_name(evaluation, first, names), run.name] = summary, relation_of(evaluation, first)
                 titles[place] = _titles(run, evaluation, first)
     if not matrices:
         return None
@@ -50,13 +50,13 @@ def _parts(evaluation: Evaluation, source: str) -> list[str]:
     return [source] if known else source.split(_JOINT)
 
 
-def _source(evaluation: Evaluation, record: Record, names: Mapping[str, str]) -> str:
-    """How the report calls the source of a record."""
+def source_name(evaluation: Evaluation, record: Record, names: Mapping[str, str]) -> str:
+    """How the report calls the source of a transferred record; `names` are those of the runs by their keys."""
     parts = _parts(evaluation, record.source or "")
     return f" {_JOINT} ".join(names.get(evaluation.key_of(part)) or plain(part) for part in parts)
 
 
-def _relation(evaluation: Evaluation, record: Record) -> str:
+def relation_of(evaluation: Evaluation, record: Record) -> str:
     """What the source has of the target: it is the target, the target is part of it, or nothing (empty)."""
     if record.source == record.model:
         return WHITE_BOX

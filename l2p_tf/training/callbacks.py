@@ -21,7 +21,7 @@ import tensorflow as tf
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
 from l2p_tf.inference import predict
-from l2p_tf.models.saving import save_classifier
+from l2p_tf.models.saving import companion_path, save_classifier
 from l2p_tf.training.state import STATE, Progress, save_state
 from l2p_tf.training.trainer import RobustTrainer, noise_statistics
 from l2p_tf.types import Interrupted, UserError
@@ -30,6 +30,8 @@ HISTORY = "history.csv"
 LOGS = "logs"
 BEST = "best.keras"
 LAST = "last.keras"
+RHO_IMAGES = 128
+"""Most images, of those answered correctly, that the attack of smallest norm is run on at each validation."""
 
 
 class Schedule(keras.callbacks.Callback):
@@ -45,8 +47,7 @@ class Schedule(keras.callbacks.Callback):
         """Rates, noise, tau."""
         self.begun = time.monotonic()
         self.facts = self.model.begin_epoch(epoch)
-        for optimizer in self.model.optimizers:
-            optimizer.learning_rate.assign(self.rate(epoch))
+        self.model.set_rate(self.rate(epoch))
         if self.resumed is not None:
             # `fit` has just reset them.
             for variable, value in zip(metric_variables(self.model), self.resumed, strict=True):
@@ -72,6 +73,7 @@ class Validation(keras.callbacks.Callback):
       seed: of the attack and of the noise it meets.
       jit_compile: as the attack takes it.
       averaged: draws of the noise that one answer averages.
+      rho_attack: an attack of smallest norm, whose mean norm is recorded too; None for none.
     """
 
     def __init__(
@@ -85,23 +87,36 @@ class Validation(keras.callbacks.Callback):
         seed: int,
         jit_compile: bool,
         averaged: int,
+        rho_attack: Attack | None = None,
     ) -> None:
         super().__init__()
         self.images, self.labels, self.attack = images, labels, attack
         self.every, self.epochs, self.batch_size, self.seed = every, epochs, batch_size, seed
-        self.jit_compile, self.averaged = jit_compile, averaged
+        self.jit_compile, self.averaged, self.rho_attack = jit_compile, averaged, rho_attack
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds `validation_accuracy` and `validation_robust_accuracy` to the logs."""
+        """Adds `validation_accuracy` and `validation_robust_accuracy`, perhaps `validation_rho`, to the logs."""
         if logs is None or ((epoch + 1) % self.every and epoch + 1 != self.epochs):
             return
-        classifier = self.model.classifier
+        with self.model.averaged():
+            self._judge(self.model.classifier, epoch, logs)
+
+    def _judge(self, classifier: keras.Model, epoch: int, logs: dict[str, Any]) -> None:
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
         predictions = predict(classifier, self.images, self.seed + epoch, averaged=self.averaged, **how).argmax(-1)
         how["prediction_draws"] = self.averaged
         found = self.attack(classifier, self.images, self.labels, self.seed + epoch, **how)
         logs["validation_accuracy"] = float(np.mean(predictions == self.labels))
         logs["validation_robust_accuracy"] = float(1.0 - np.mean(found.wrong))
+        if self.rho_attack is not None:
+            right = np.flatnonzero(predictions == self.labels)[:RHO_IMAGES]
+            if not len(right):
+                return
+            small = self.rho_attack(classifier, self.images[right], self.labels[right], self.seed + epoch, **how)
+            fallen = small.success >= 0.5
+            logs["validation_rho_success"] = float(fallen.mean())
+            if fallen.any():
+                logs["validation_rho"] = float(small.l2[fallen].mean())
 
 
 class History(keras.callbacks.Callback):
@@ -155,7 +170,30 @@ class BestModel(keras.callbacks.Callback):
             return
         if self.progress.best is None or value >= self.progress.best:
             self.progress.best, self.progress.best_epoch = value, epoch
-            save_classifier(self.model.classifier, best_path(self.folder, epoch))
+            save_models(self.model, best_path(self.folder, epoch))
+
+
+class EarlyStopping(keras.callbacks.Callback):
+    """Ends the training when the best model is so many epochs old; what is kept of it is that best model.
+
+    Args:
+      progress: knows the best epoch.
+      patience: epochs without a better model.
+    """
+
+    def __init__(self, progress: Progress, patience: int) -> None:
+        super().__init__()
+        self.progress, self.patience = progress, patience
+
+    @property
+    def due(self) -> bool:
+        """Whether the epochs that are done are enough: of the progress alone, so that a rerun stops where this does."""
+        best = self.progress.best_epoch
+        return best is not None and self.progress.epoch - 1 - best >= self.patience
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stops `fit`; after the state was saved."""
+        self.model.stop_training = self.due
 
 
 class KeepState(keras.callbacks.Callback):
@@ -210,7 +248,7 @@ class KeepState(keras.callbacks.Callback):
         self.first_step = 0
         self._save()
         for older in self.path.parent.glob(best_path(self.path.parent, "*").name):
-            if older != best_path(self.path.parent, self.progress.best_epoch):
+            if not older.name.startswith(f"{best_path(self.path.parent, self.progress.best_epoch).stem}."):
                 older.unlink()
         self._leave(f"the end of epoch {epoch + 1}")
 
@@ -243,6 +281,17 @@ class Bar(keras.callbacks.Callback):
             self.shown = time.monotonic()
             facts = {"loss": float(logs["loss"])}
         self.advance(1, **facts)
+
+
+def save_models(trainer: RobustTrainer, path: pathlib.Path) -> list[pathlib.Path]:
+    """Saves the classifier, with its averaged weights where they are kept, and what is trained beside it."""
+    paths = [path]
+    with trainer.averaged():
+        save_classifier(trainer.classifier, path)
+    for name, network in trainer.companions.items():
+        paths.append(companion_path(path, name))
+        save_classifier(network, paths[-1])
+    return paths
 
 
 def best_path(folder: pathlib.Path, epoch: int | str | None) -> pathlib.Path:

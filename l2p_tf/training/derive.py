@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from l2p_tf import artifacts, inference
@@ -29,6 +30,7 @@ def derive(
     *,
     seed: int = 0,
     published: str = "",
+    sweep: Mapping[str, float | str] | None = None,
     overwrite: bool = False,
 ) -> artifacts.Artifact:
     """Makes a training's artifact from another's, or finds it done.
@@ -43,6 +45,7 @@ def derive(
       output: the folder to make.
       seed: of the noise.
       published: the published table row this reproduces, or empty.
+      sweep: where the run is a point of a sweep, what is swept and its value here.
       overwrite: replace what was made with other options.
 
     Raises:
@@ -63,6 +66,7 @@ def derive(
         "source_defense": source.options.get("defense"),
         "noise_seed": seed,
         "published": published,
+        "sweep": dict(sweep or {}),
     }
     inputs = {"data": data.artifact, "source": source}
     how: dict[str, Any] = {"seed": seed, "device": inference.device(), "overwrite": overwrite}

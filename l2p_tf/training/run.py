@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ from l2p_tf.data.store import ImageData
 from l2p_tf.defenses.base import Defense
 from l2p_tf.layers.noise import noise_layers
 from l2p_tf.models.base import Architecture, trainable_parameters
-from l2p_tf.models.saving import save_classifier
+from l2p_tf.models.saving import companion_path
 from l2p_tf.progress import bar
 from l2p_tf.registry import spec_of
 from l2p_tf.training import callbacks as cb
@@ -49,12 +50,16 @@ class TrainOptions:
       augment: crop and flip as the data set says.
       mean: channel means the classifier subtracts; empty for the training images' own.
       std: channel standard deviations it divides by; empty likewise.
+      ema: decay of the exponential moving average of the weights that is judged and saved; 0 for the weights themselves.
+      early_stopping: epochs without a better model after which the training ends; 0 for never.
+      rho_attack: an attack of smallest l2 norm run at each validation, for the curve of its mean norm; None for none.
       validate_every: epochs between validations.
       validation_limit: most validation images used; 0 for all.
       precision: `float32` or `mixed_bfloat16`.
       deterministic: whether `make_deterministic` was called, for the record.
       seed: everything random derives from it.
       published: the published table row this reproduces, such as `l2p_table1/ResNet-V1(20)/Learn2Perturb`; or empty.
+      sweep: where the run is a point of a sweep, what is swept and its value here, such as {"defense.epsilon": 0.02}.
     """
 
     name: str
@@ -72,12 +77,16 @@ class TrainOptions:
     augment: bool = True
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    ema: float = 0.0
+    early_stopping: int = 0
+    rho_attack: Attack | None = None
     validate_every: int = 1
     validation_limit: int = 1000
     precision: str = "float32"
     deterministic: bool = False
     seed: int = 0
     published: str = ""
+    sweep: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("sgd", "adam"):
@@ -86,6 +95,15 @@ class TrainOptions:
             object.__setattr__(self, "weight_decay", 1e-4 if self.optimizer == "sgd" else 0.0)
         if self.optimizer == "adam" and self.weight_decay:
             raise UserError(f"`weight_decay` should be 0 with optimizer adam. Received: {self.weight_decay}")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"`ema` should be at least 0 and below 1. Received: {self.ema}")
+        if self.rho_attack is not None:
+            facts = self.rho_attack.facts()
+            if not self.rho_attack.MINIMAL or facts["norm"] != "l2" or facts["epsilon"] is not None:
+                raise UserError(
+                    "`rho_attack` should look for the smallest l2 norm, whatever its size, such as cw or deepfool. "
+                    f"Received: {self.rho_attack.spec!r}"
+                )
 
     def as_json(self) -> dict[str, Any]:
         """As manifests hold it; specs in their canonical form, with the resolved options beside them."""
@@ -97,6 +115,7 @@ class TrainOptions:
                 values[f"{field.name}_options"] = value.options()
             else:
                 values[field.name] = list(value) if isinstance(value, tuple) else value
+        values["sweep"] = dict(self.sweep)
         return values
 
 
@@ -160,6 +179,8 @@ def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = Fa
         trainer = options.defense.trainer(classifier, options.seed, data.info.counts["train"])
     finally:
         keras.config.set_dtype_policy(before)
+    if options.ema:
+        trainer.keep_averages(options.ema)
     trainer.compile(optimizer=_optimizer(options), jit_compile=jit_compile)
     trainer.build_optimizers()
     return trainer
@@ -204,6 +225,7 @@ def _train(
         options.seed,
         jit_compile,
         options.defense.draws_per_answer,
+        options.rho_attack,
     )
     robust = options.defense.trains_on_attacks
     best = cb.BestModel(work.path, progress, "validation_robust_accuracy" if robust else "validation_accuracy")
@@ -211,20 +233,24 @@ def _train(
     done = progress.epoch * batches.steps_per_epoch + progress.step
     with bar(f"train {options.name}", steps, "batches", done) as advance:
         history = cb.History(work.path, progress, schedule)
-        callbacks = [schedule, validation, history, best, state, cb.Bar(advance)]
+        stopping = cb.EarlyStopping(progress, options.early_stopping or options.epochs)
+        callbacks = [schedule, validation, history, best, state, stopping, cb.Bar(advance)]
         try:
             with state.listening():
                 if progress.step:
                     # The rest of the epoch that was interrupted; Keras counts the same steps in every epoch of a fit.
                     _fit(trainer, batches, progress.epoch, progress.epoch + 1, callbacks, progress.step)
-                _fit(trainer, batches, progress.epoch, options.epochs, callbacks)
+                if not stopping.due:
+                    _fit(trainer, batches, progress.epoch, options.epochs, callbacks)
         finally:
             history.writer.close()
-    save_classifier(trainer.classifier, work.path / cb.LAST)
+    cb.save_models(trainer, work.path / cb.LAST)
     best_of_all = cb.best_path(work.path, progress.best_epoch)
-    # Copied, not moved: killed here, the same command must find it again.
-    shutil.copyfile(best_of_all, work.path / cb.BEST)
-    work.scratch.append(best_of_all.name)
+    for suffix in ("", *trainer.companions):
+        kept, name = (companion_path(p, suffix) if suffix else p for p in (best_of_all, work.path / cb.BEST))
+        # Copied, not moved: killed here, the same command must find it again.
+        shutil.copyfile(kept, name)
+        work.scratch.append(kept.name)
     work.notes.update(_notes(options, trainer, progress, batches.steps_per_epoch))
 
 
@@ -253,6 +279,7 @@ def _notes(options: TrainOptions, trainer: RobustTrainer, progress: Progress, st
     return {
         "parameters": trainable_parameters(trainer.classifier),
         "noise_parameters": sum(int(np.prod(v.shape)) for v in trainer.noise_parameters),
+        "epochs": len(progress.history),
         "best_epoch": progress.best_epoch,
         "best_validation": progress.best,
         "noisy_epochs": int(sum(noisy)),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.attacks.base import Loop
+from l2p_tf.attacks.randomness import uniform
 from l2p_tf.inference import to_unit
 from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
 from l2p_tf.types import UserError
+
+
+class TrainingAttack(Protocol):
+    """What makes the adversarial images of a training step: any `Loop`, or another thing that can do this."""
+
+    def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Adversarial images within a graph, through which no gradient flows; arguments as of `Loop.perturb`."""
 
 
 class RobustTrainer(keras.Model):
@@ -20,7 +28,8 @@ class RobustTrainer(keras.Model):
 
     Use it like any Keras model: `compile(optimizer)`, then `fit(batches)`, batches being (images, labels) with uint8
     images, or floats in [0, 1]. What changes over epochs lives in variables that `begin_epoch` sets, so one trace
-    serves the whole run. A defence subclasses it and overrides `update` or `begin_epoch`.
+    serves the whole run. A defence subclasses it and overrides `update` (its step), `attacked_loss` (what it makes of the
+    two halves of a batch), `penalty` or `begin_epoch`.
 
     Args:
       classifier: the network; its noise, if any, is on from `noise_epoch` on.
@@ -28,6 +37,7 @@ class RobustTrainer(keras.Model):
       clean_weight: alpha.
       adversarial_weight: beta; with 0 no attack is run.
       adversarial_epoch: the first epoch that trains on adversarial images; clean images alone until then.
+      natural_share: probability with which a batch is trained on as it is, by its clean loss alone.
       noise_epoch: the first epoch with noise.
       attack_label: `true` attacks the true label, `predicted` the label the classifier gives the clean image.
       one_batch: run clean and adversarial images as one batch, which changes what batch norm sees.
@@ -40,11 +50,12 @@ class RobustTrainer(keras.Model):
     def __init__(
         self,
         classifier: keras.Model,
-        attack: Loop | None = None,
+        attack: TrainingAttack | None = None,
         *,
         clean_weight: float = 1.0,
         adversarial_weight: float = 0.0,
         adversarial_epoch: int = 0,
+        natural_share: float = 0.0,
         noise_epoch: int = 0,
         attack_label: str = "true",
         one_batch: bool = False,
@@ -61,13 +72,15 @@ class RobustTrainer(keras.Model):
         self.attack = attack if adversarial_weight else None
         self.clean_weight, self.adversarial_weight = clean_weight, adversarial_weight
         self.adversarial_epoch, self.noise_epoch = adversarial_epoch, noise_epoch
-        self.attack_label, self.one_batch = attack_label, one_batch
+        self.attack_label, self.one_batch, self.natural_share = attack_label, one_batch, natural_share
         self.attack_seed = keras.random.SeedGenerator(seed)
         self.adversarial_on = self.add_weight(
             name="adversarial_on", shape=(), dtype="bool", initializer="zeros", trainable=False
         )
         names = ["loss", "clean_loss", "adversarial_loss", "clean_accuracy", "adversarial_accuracy"]
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
+        self.decay = 0.0
+        self.averages: list[keras.Variable] = []
         self.built = True
 
     @property
@@ -90,6 +103,16 @@ class RobustTrainer(keras.Model):
         """Every optimizer whose rate follows the schedule and whose slots belong to the state."""
         return [self.optimizer]
 
+    @property
+    def attacks(self) -> bool:
+        """Whether there is an adversarial part at all."""
+        return self.attack is not None
+
+    def set_rate(self, rate: float) -> None:
+        """Sets the learning rate of every optimizer."""
+        for optimizer in self.optimizers:
+            optimizer.learning_rate.assign(rate)
+
     def build_optimizers(self) -> None:
         """Creates the optimizers' slots, so that a state can be restored before the first step."""
         self.optimizer.exclude_from_weight_decay(var_list=self.noise_parameters)
@@ -97,7 +120,7 @@ class RobustTrainer(keras.Model):
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Sets the variables that depend on the epoch; returns what the history should show of them."""
-        self.adversarial_on.assign(self.attack is not None and epoch >= self.adversarial_epoch)
+        self.adversarial_on.assign(self.attacks and epoch >= self.adversarial_epoch)
         noisy = epoch >= self.noise_epoch
         set_noise(self.classifier, noisy)
         return {"noise_active": float(noisy)} if noise_layers(self.classifier) else {}
@@ -105,44 +128,95 @@ class RobustTrainer(keras.Model):
     def is_mature(self, epoch: int) -> bool:
         """Whether the model of this epoch is what the method is about: its noise on, its adversarial part begun."""
         noisy = not noise_layers(self.classifier) or epoch >= self.noise_epoch
-        return noisy and (self.attack is None or epoch >= self.adversarial_epoch)
+        return noisy and (not self.attacks or epoch >= self.adversarial_epoch)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The classifier's logits."""
         return self.classifier(inputs, training=training)
+
+    def keep_averages(self, decay: float) -> None:
+        """Follows the classifier's weights by an exponential moving average: average += (1 - decay) * (weight - average).
+
+        Trained weights and the moving averages of batch norm are followed. Call it once, before the first step.
+
+        Args:
+          decay: in (0, 1), of each step; the average starts at the weights.
+        """
+        self.decay = decay
+        for variable in self._followed():
+            average = self.add_weight(name=f"average_{len(self.averages)}", shape=variable.shape, trainable=False)
+            average.assign(variable)
+            self.averages.append(average)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the classifier has its averaged weights, where they are kept: those that are judged and saved."""
+        own = [(v, keras.ops.convert_to_numpy(v)) for v in self._followed()] if self.averages else []
+        try:
+            for (variable, _), average in zip(own, self.averages, strict=True):
+                variable.assign(average)
+            yield
+        finally:
+            for variable, value in own:
+                variable.assign(value)
+
+    @property
+    def companions(self) -> dict[str, keras.Model]:
+        """Networks trained beside the classifier, by name; they are saved with it."""
+        return {}
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Attacks the batch once, then updates; returns the running means."""
         images, labels = data
         images = to_unit(images)
         labels = tf.cast(labels, tf.int32)
-        self.update(images, self.adversarial_batch(images, labels), labels)
-        return self.get_metrics_result()
-
-    def adversarial_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The batch under attack; the clean images until adversarial training begins."""
-        attack = self.attack
-        if attack is None:
-            return images
-        seed = self.attack_seed.next()
 
         def attacked() -> tf.Tensor:
-            targets = labels
-            if self.attack_label == "predicted":
-                targets = tf.argmax(self.classifier(images, training=False), -1, tf.int32)
-            return attack.perturb(self.classifier, images, targets, seed)
+            self.attacked_step(images, labels)
+            return tf.constant(0)
 
-        return self.when_adversarial(attacked, lambda: images)
+        def natural() -> tf.Tensor:
+            self.update(images, None, labels)
+            return tf.constant(0)
 
-    def when_adversarial(self, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-        """`yes()` once adversarial training has begun, `no()` before; no condition where it begins at once."""
-        return tf.cond(self.adversarial_on.value, yes, no) if self.adversarial_epoch else yes()
+        self._when_attacked(attacked, natural)
+        for average, variable in zip(self.averages, self._followed() if self.averages else (), strict=True):
+            average.assign_add((1.0 - self.decay) * (tf.convert_to_tensor(variable) - tf.convert_to_tensor(average)))
+        return self.get_metrics_result()
 
-    def update(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
-        """One step of W on one batch."""
+    def attacked_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        """One step on a batch that is attacked."""
+        self.update(images, self.perturbed(images, labels), labels)
+
+    def perturbed(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The batch under attack."""
+        assert self.attack is not None
+        if self.attack_label == "predicted":
+            labels = tf.argmax(self.classifier(images, training=False), -1, tf.int32)
+        return self.attack.perturb(self.classifier, images, labels, self.attack_seed.next())
+
+    def _when_attacked(self, yes: Callable[[], Any], no: Callable[[], Any]) -> None:
+        """`yes()` for a batch that is attacked, else `no()`; no condition where all batches of a training are alike."""
+        if not self.attacks:
+            no()
+            return
+        conditions = [self.adversarial_on.value] if self.adversarial_epoch else []
+        if self.natural_share:
+            conditions.append(uniform([], self.attack_seed.next()) >= self.natural_share)
+        if conditions:
+            tf.cond(tf.reduce_all(tf.stack(conditions)), yes, no)
+        else:
+            yes()
+
+    def _followed(self) -> list[keras.Variable]:
+        """What an average of the weights follows: all numbers of the classifier that training moves."""
+        return [v for v in self.classifier.weights if v.dtype in ("float32", "bfloat16")]
+
+    def update(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> None:
+        """One step of W on one batch; arguments as of `mixed_loss`."""
         self.update_w(images, adversarial, labels)
 
-    def update_w(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor) -> None:
+    def update_w(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> None:
         """W goes down the loss, on its own tape."""
         variables = self.weights_w
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -157,47 +231,46 @@ class RobustTrainer(keras.Model):
         return None
 
     def mixed_loss(
-        self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
+        self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor, record: bool = True
     ) -> tf.Tensor:
-        """Weighs alpha * clean + beta * adversarial cross-entropy, each the mean over the batch, batch norm in training mode.
+        """The loss of a batch, batch norm in training mode: a scalar.
 
         Args:
           images: float32 clean images.
-          adversarial: the same under attack.
+          adversarial: the same under attack; None for a batch that is not attacked, whose clean loss alone counts.
           labels: int32.
           record: add losses and accuracies to the running means.
         """
-        if self.attack is None:
-            loss = self._loss(images, labels, "clean", record)
-        elif self.adversarial_epoch:
-            loss = tf.cond(
-                self.adversarial_on.value,
-                lambda: self._both(images, adversarial, labels, record),
-                lambda: self._loss(images, labels, "clean", record),
-            )
+        if adversarial is None:
+            loss = self.passed_loss(images, labels, "clean", record)
         else:
-            loss = self._both(images, adversarial, labels, record)
+            loss = self.attacked_loss(images, adversarial, labels, record)
         if record:
             self.means["loss"].update_state(loss)
         return loss
 
-    def _both(self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool) -> tf.Tensor:
+    def attacked_loss(
+        self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
+    ) -> tf.Tensor:
+        """Weighs alpha * clean + beta * adversarial cross-entropy, each the mean over the batch."""
         if not self.clean_weight:
-            return self.adversarial_weight * self._loss(adversarial, labels, "adversarial", record)
+            return self.adversarial_weight * self.passed_loss(adversarial, labels, "adversarial", record)
         if self.one_batch:
             logits = self.classifier(tf.concat([images, adversarial], 0), training=True)
             clean, attacked = tf.split(logits, 2)
-            return self.clean_weight * self._record(
+            return self.clean_weight * self.cross_entropy(
                 clean, labels, "clean", record
-            ) + self.adversarial_weight * self._record(attacked, labels, "adversarial", record)
-        return self.clean_weight * self._loss(images, labels, "clean", record) + self.adversarial_weight * self._loss(
-            adversarial, labels, "adversarial", record
-        )
+            ) + self.adversarial_weight * self.cross_entropy(attacked, labels, "adversarial", record)
+        return self.clean_weight * self.passed_loss(
+            images, labels, "clean", record
+        ) + self.adversarial_weight * self.passed_loss(adversarial, labels, "adversarial", record)
 
-    def _loss(self, images: tf.Tensor, labels: tf.Tensor, kind: str, record: bool) -> tf.Tensor:
-        return self._record(self.classifier(images, training=True), labels, kind, record)
+    def passed_loss(self, images: tf.Tensor, labels: tf.Tensor, kind: str, record: bool) -> tf.Tensor:
+        """`cross_entropy` of the classifier's answer to some images, batch norm in training mode."""
+        return self.cross_entropy(self.classifier(images, training=True), labels, kind, record)
 
-    def _record(self, logits: tf.Tensor, labels: tf.Tensor, kind: str, record: bool) -> tf.Tensor:
+    def cross_entropy(self, logits: tf.Tensor, labels: tf.Tensor, kind: str, record: bool) -> tf.Tensor:
+        """Mean cross-entropy of a batch, which it records, with the accuracy, as those of `clean` or `adversarial`."""
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         if record:
             self.means[f"{kind}_loss"].update_state(loss)

@@ -1,0 +1,125 @@
+"""A trained perturbation generator as an attack: one look at the classifier's gradient, one pass of the generator."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from l2p_tf import artifacts
+from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.case import Case, State
+from l2p_tf.attacks.projection import l2_norm
+from l2p_tf.attacks.tanh_space import gradient_image, pushed
+from l2p_tf.models.saving import companion_path, load_generator
+from l2p_tf.registry import option
+from l2p_tf.types import Norm, UserError
+
+NAME = "generator"
+
+
+@ATTACKS.register(NAME)
+@dataclasses.dataclass(frozen=True)
+class GeneratorAttack(Loop):
+    """The perturbation generator of a run trained with `--defense=generator`, on this or another classifier."""
+
+    run: str = option("", "the run whose generator it is: its name in RUN_DIR, or its folder, in quotes")
+    which: str = option("best", "the generator of the best or of the last epoch", choices=("best", "last"))
+    epsilon: float | None = option(None, "l2 norm its perturbation is scaled to; None leaves it as it is", low=0)
+    draws: int = option(1, "draws of the model's noise the gradient is averaged over (EOT)", low=1)
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon",)
+    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "run", "which")
+
+    @property
+    def norm(self) -> Norm | None:
+        """l2 where the perturbation is scaled, otherwise none: it is as large as the generator wants it."""
+        return None if self.epsilon is None else Norm.L2
+
+    @property
+    def label(self) -> str:
+        """Such as `Generator of pgd` or `Generator of pgd l2 0.5 EOT-10`."""
+        parts = [f"Generator of {self.folder.parent.name if self.folder.name == 'train' else self.folder.name}"]
+        parts += [self.which] if self.which != "best" else []
+        parts += [] if self.epsilon is None else [f"l2 {self.epsilon:.4g}"]
+        parts += [f"EOT-{self.draws}"] if self.draws > 1 else []
+        return " ".join(parts)
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where its training is: `run` itself, or the folder `train` in it."""
+        folder = pathlib.Path(self.run)
+        return folder / "train" if (folder / "train").is_dir() else folder
+
+    def inputs(self) -> dict[str, artifacts.Artifact]:
+        """The training it comes from."""
+        return {f"{NAME}:{self.folder}": self._trained()}
+
+    @property
+    def graph_key(self) -> tuple[Any, ...]:
+        """The file too: the compiled attack holds the generator."""
+        return (*super().graph_key, self.epsilon is None, *self._file())
+
+    def numbers(self) -> dict[str, float]:
+        """Epsilon, where there is one."""
+        return {} if self.epsilon is None else {"epsilon": self.epsilon}
+
+    def check(self, model: keras.Model) -> None:
+        """UserError where there is no such generator, or it is for other images or classes."""
+        super().check(model)
+        shapes = tuple(tensor.shape[1:] for tensor in self._network().inputs[1:])
+        wanted = (model.input_shape[1:], model.output_shape[1:])
+        if shapes != wanted:
+            raise UserError(
+                f"The generator of {self.run!r} should be for images and classes {wanted}. Received: {shapes}"
+            )
+
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
+        """A gradient per draw; the generator's own pass is left out."""
+        del classes
+        return draws, draws
+
+    def begin(self, case: Case) -> State:
+        """At the image."""
+        return {"adversarial": case.images}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """The one step."""
+        del i
+        scale = self._trained().options["defense_options"]["gradient"]
+        images, labels = case.images, case.goal.labels
+        gradient = gradient_image(case.model, images, labels, scale, case.draws(self.draws))
+        one_hot = tf.one_hot(labels, int(case.model.output_shape[-1]))
+        adversarial = pushed(images, self._network()([gradient, images, one_hot], training=False))
+        if self.epsilon is not None:
+            away = adversarial - images
+            adversarial = tf.clip_by_value(
+                images + case.numbers["epsilon"] * tf.math.divide_no_nan(away, l2_norm(away)), 0.0, 1.0
+            )
+        return {**state, "adversarial": adversarial}
+
+    def _trained(self) -> artifacts.Artifact:
+        if not self.run:
+            raise UserError("generator: `run` should name a run trained with --defense=generator. Received: ''")
+        found = artifacts.read(self.folder, "train", verify=False)
+        kind = str(found.options.get("defense", "")).split("(")[0]
+        if kind != NAME:
+            raise UserError(f"generator: `run` should be trained with --defense=generator. Received: {kind!r}")
+        return found
+
+    def _file(self) -> tuple[pathlib.Path, int]:
+        path = companion_path(self._trained().path / f"{self.which}.keras", NAME)
+        return path, path.stat().st_mtime_ns if path.exists() else 0
+
+    def _network(self) -> keras.Model:
+        return _opened(*self._file())
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: pathlib.Path, changed: int) -> keras.Model:
+    del changed
+    return load_generator(path)

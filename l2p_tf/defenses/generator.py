@@ -1,0 +1,162 @@
+"""Adversarial training with a perturbation generator network: classifier and generator play against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from l2p_tf.attacks.tanh_space import GRADIENTS, gradient_image, pushed
+from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.models.perturbation_generator import build_generator
+from l2p_tf.registry import option
+from l2p_tf.training.trainer import RobustTrainer, watch
+from l2p_tf.types import UserError
+
+
+@DEFENSES.register("generator")
+@dataclasses.dataclass(frozen=True)
+class GeneratorTraining(AdversarialDefense):
+    """Perturbation generator network: learns perturbations that raise the loss, against a classifier trained on them.
+
+    `alternating` trains each player on a tape of its own, the generator first; `joint` both from one pass of the
+    classifier. The published training is Adam at 5e-4: pass `--optimizer=adam --learning_rate=5e-4 --ema=0.998`.
+    """
+
+    c_l: float = option(50.0, "c_L: weight of the perturbation's squared l_2 norm in the generator's loss", low=0)
+    penalty: str = option(
+        "pixels", "norm of what: the change of the pixels, or the raw output", choices=("pixels", "raw")
+    )
+    gradient: str = option("unit", "scale of the gradient the generator is shown", choices=GRADIENTS)
+    update: str = option(
+        "alternating", "a tape for each player; or one pass for both", choices=("alternating", "joint")
+    )
+    generator_steps: int = option(1, "generator steps on each batch (alternating)", low=1)
+    generator_width: float = option(1.0, "multiplies the generator's channels", above=0)
+    generator_rate: float = option(
+        1.0, "learning rate of the generator's Adam, as a multiple of the classifier's", above=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.adversarial_weight:
+            raise UserError("generator: `adversarial_weight` should be above 0: the classifier plays against it.")
+        if self.attack_label != "true":
+            raise UserError(f"generator: `attack_label` should be true. Received: {self.attack_label!r}")
+        if self.update == "joint" and (self.generator_steps > 1 or self.one_batch):
+            raise UserError("generator: `generator_steps` and `one_batch` need update=alternating.")
+
+    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+        """The trainer of both players."""
+        del examples
+        return GeneratorTrainer(classifier, self, seed)
+
+
+class GeneratorTrainer(RobustTrainer):
+    """The minimax game of Equation 4: the generator ascends Loss(x', y) - c_L * |perturbation|^2, the classifier descends.
+
+    In `alternating` order the generator moves first, against the classifier with batch norm as at prediction, and the
+    classifier then trains on what the moved generator makes. `joint` takes both gradients at the old weights from one
+    pass, with batch norm as in training. In the history `generator_objective` is what the generator ascends and
+    `perturbation_l2` the mean norm of what it makes.
+    """
+
+    def __init__(self, classifier: keras.Model, options: GeneratorTraining, seed: int = 0) -> None:
+        super().__init__(classifier, seed=seed, **options.mixture())
+        self.settings = options
+        self.classes = int(classifier.output_shape[-1])
+        self.generator = build_generator(classifier.input_shape[1:], self.classes, options.generator_width)
+        self.generator_optimizer = keras.optimizers.Adam(epsilon=1e-8, name="generator_adam")
+        for name in ("generator_objective", "perturbation_l2"):
+            self.means[name] = keras.metrics.Mean(name=name)
+
+    @property
+    def attacks(self) -> bool:
+        """The generator does."""
+        return True
+
+    @property
+    def companions(self) -> dict[str, keras.Model]:
+        """The generator."""
+        return {"generator": self.generator}
+
+    @property
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """The classifier's and the generator's."""
+        return [self.optimizer, self.generator_optimizer]
+
+    def set_rate(self, rate: float) -> None:
+        """The generator's is a multiple of the classifier's."""
+        super().set_rate(rate)
+        self.generator_optimizer.learning_rate.assign(rate * self.settings.generator_rate)
+
+    def build_optimizers(self) -> None:
+        """Creates the slots of both."""
+        super().build_optimizers()
+        self.generator_optimizer.build(self.generator.trainable_variables)
+
+    def attacked_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        """One step of both players."""
+        if self.settings.update == "joint":
+            self._step_jointly(images, labels)
+        else:
+            super().attacked_step(images, labels)
+
+    def perturbed(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The generator's steps on the batch, then the images it makes."""
+        gradient = self.gradient_of(images, labels)
+        for _ in range(self.settings.generator_steps):
+            self.generator_step(images, labels, gradient)
+        return tf.stop_gradient(self._made(images, labels, gradient)[0])
+
+    def gradient_of(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """What the generator is shown of the classifier."""
+        return gradient_image(self.classifier, images, labels, self.settings.gradient)
+
+    def generator_step(self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor) -> None:
+        """The generator goes up its objective; nothing of the classifier moves."""
+        variables = self.generator.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            watched = watch(tape, variables)
+            adversarial, size = self._made(images, labels, gradient)
+            logits = self.classifier(adversarial, training=False)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            objective = loss - self.settings.c_l * size
+            descended = -objective
+        self.generator_optimizer.apply(tape.gradient(descended, watched), variables)
+        self._record_game(objective, images, adversarial)
+
+    def _made(self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Adversarial images, and the mean squared norm of what the penalty is on."""
+        push = self.generator([gradient, images, tf.one_hot(labels, self.classes)], training=True)
+        adversarial = pushed(images, push)
+        penalised = adversarial - images if self.settings.penalty == "pixels" else push
+        return adversarial, tf.reduce_mean(tf.reduce_sum(tf.square(penalised), [1, 2, 3]))
+
+    def _step_jointly(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        gradient = self.gradient_of(images, labels)
+        of_generator, w = self.generator.trainable_variables, self.weights_w
+        with tf.GradientTape(watch_accessed_variables=False) as making:
+            watched_generator = watch(making, of_generator)
+            adversarial, size = self._made(images, labels, gradient)
+        with tf.GradientTape(watch_accessed_variables=False) as judging:
+            watched_w = watch(judging, w)
+            judging.watch(adversarial)
+            attacked = self.passed_loss(adversarial, labels, "adversarial", True)
+            loss = self.adversarial_weight * attacked
+            if self.clean_weight:
+                loss += self.clean_weight * self.passed_loss(images, labels, "clean", True)
+        *w_gradients, slope = judging.gradient(loss, [*watched_w, adversarial])
+        # The loss holds the adversarial loss times its weight, the penalty nothing of it.
+        up = -slope / self.adversarial_weight
+        ascent = making.gradient([adversarial, size], watched_generator, [up, tf.constant(self.settings.c_l)])
+        self.generator_optimizer.apply(ascent, of_generator)
+        self.optimizer.apply(w_gradients, w)
+        self.means["loss"].update_state(loss)
+        self._record_game(attacked - self.settings.c_l * size, images, adversarial)
+
+    def _record_game(self, objective: tf.Tensor, images: tf.Tensor, adversarial: tf.Tensor) -> None:
+        self.means["generator_objective"].update_state(objective)
+        lengths = tf.sqrt(tf.reduce_sum(tf.square(adversarial - images), [1, 2, 3]))
+        self.means["perturbation_l2"].update_state(lengths)

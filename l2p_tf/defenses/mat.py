@@ -1,0 +1,148 @@
+"""Mixed adversarial training over two norms (Araujo et al. 2020; Tramer and Boneh 2019; the 2021 study, section 2.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from l2p_tf.attacks.base import Loop
+from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.pgd import PGD
+from l2p_tf.attacks.projection import project, random_in_ball, steepest
+from l2p_tf.attacks.randomness import uniform
+from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.registry import option
+from l2p_tf.training.trainer import RobustTrainer, TrainingAttack
+from l2p_tf.types import Norm, UserError
+
+
+@DEFENSES.register("mat")
+@dataclasses.dataclass(frozen=True)
+class MixedTraining(AdversarialDefense):
+    """Mixed adversarial training: PGD in l_inf and in l_2, one of them at random, the worse, or both.
+
+    `rand` takes either norm with probability one half, for each example or for a whole batch, and costs as much as one
+    attack; `max` takes, per example, that of the two whose loss is larger; `both` trains on both, averaged.
+    """
+
+    strategy: str = option("rand", "which of the two attacks a step trains on", choices=("rand", "max", "both"))
+    per: str = option("example", "what draws its norm (rand): each example, or the batch", choices=("example", "batch"))
+    epsilon: float = option(8 / 255, "radius of the l_inf ball, in pixels of [0, 1]", low=0)
+    step_size: float = option(0.01, "step in l_inf", low=0)
+    l2_epsilon: float = option(0.5, "radius of the l_2 ball, in pixels of [0, 1]", low=0)
+    l2_step_size: float = option(0.125, "step in l_2", low=0)
+    steps: int = option(10, "steps of either attack", low=1)
+    random_start: bool = option(True, "start at a random point of the ball")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strategy == "both" and self.one_batch:
+            raise UserError("mat: `one_batch` should be False with strategy=both, which has two attacked batches.")
+
+    @property
+    def attack(self) -> TrainingAttack:
+        """Of the strategy."""
+        if self.strategy == "rand":
+            keys = ("epsilon", "step_size", "l2_epsilon", "l2_step_size", "steps", "random_start", "per")
+            return EitherNorm(**{key: getattr(self, key) for key in keys})
+        square = PGD(epsilon=self.epsilon, step_size=self.step_size, steps=self.steps, random_start=self.random_start)
+        two = square, square.replace(epsilon=self.l2_epsilon, step_size=self.l2_step_size, norm=Norm.L2)
+        return WorseOf(two) if self.strategy == "max" else BothOf(two)
+
+    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+        """The shared trainer, or one that takes two adversarial images for each label."""
+        del examples
+        kind = TwofoldTrainer if self.strategy == "both" else RobustTrainer
+        return kind(classifier, self.attack, seed=seed, **self.mixture())
+
+
+@dataclasses.dataclass(frozen=True)
+class EitherNorm(Loop):
+    """PGD in which each example, or the whole batch, draws its norm by a fair coin. For training steps alone.
+
+    One gradient serves both norms, so it costs hardly more than PGD in one.
+    """
+
+    epsilon: float = option(8 / 255, "radius of the l_inf ball", low=0)
+    step_size: float = option(0.01, "step in l_inf", low=0)
+    l2_epsilon: float = option(0.5, "radius of the l_2 ball", low=0)
+    l2_step_size: float = option(0.125, "step in l_2", low=0)
+    steps: int = option(10, "gradient steps", low=1)
+    random_start: bool = option(True, "start at a random point of the ball")
+    per: str = option("example", "what draws its norm", choices=("example", "batch"))
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon", "step_size", "l2_epsilon", "l2_step_size")
+
+    def cost(self, draws: int, classes: int) -> tuple[int, int]:
+        """A gradient."""
+        del classes
+        return draws, draws
+
+    def begin(self, case: Case) -> State:
+        """With the coin thrown, at a random point of the ball it chose, or at the image."""
+        coins = uniform([1] if self.per == "batch" else [case.batch], case.fold(1)) < 0.5
+        round_ball = tf.broadcast_to(coins, [case.batch])
+        start = case.images
+        if self.random_start:
+            offsets = [random_in_ball(start, case.numbers[n], norm, case.fold(0)) for norm, n, _ in self._norms]
+            start = tf.clip_by_value(start + choose(round_ball, offsets[1], offsets[0]), 0.0, 1.0)
+        return {"adversarial": start, "round_ball": round_ball}
+
+    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+        """One step in either norm; the example's own is kept."""
+        del i
+        x = state["adversarial"]
+        gradient = case.climb(x, "ce", 1)[0]
+        moved = []
+        for norm, epsilon, size in self._norms:
+            away = x + case.numbers[size] * steepest(gradient, norm) - case.images
+            moved.append(project(away, case.numbers[epsilon], norm))
+        new = case.images + choose(state["round_ball"], moved[1], moved[0])
+        return {**state, "adversarial": tf.clip_by_value(new, 0.0, 1.0)}
+
+    @property
+    def _norms(self) -> tuple[tuple[Norm, str, str], ...]:
+        return (Norm.LINF, "epsilon", "step_size"), (Norm.L2, "l2_epsilon", "l2_step_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class BothOf:
+    """Two attacks on the same batch: the images of the first, then those of the second, (2 * batch, ...)."""
+
+    attacks: tuple[PGD, PGD]
+
+    def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Arguments as of `Loop.perturb`."""
+        return tf.concat([attack.perturb(model, images, labels, seed) for attack in self.attacks], 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorseOf:
+    """Of two attacks, per example, that with the larger cross-entropy."""
+
+    attacks: tuple[PGD, PGD]
+
+    def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Arguments as of `Loop.perturb`."""
+        found = [attack.perturb(model, images, labels, seed) for attack in self.attacks]
+        first, second = (
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(x, training=False)) for x in found
+        )
+        return tf.stop_gradient(choose(second > first, found[1], found[0]))
+
+
+class TwofoldTrainer(RobustTrainer):
+    """Trains on two adversarial images for each label, averaged."""
+
+    def attacked_loss(
+        self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
+    ) -> tf.Tensor:
+        """Each half passed by itself, so that each has its own batch statistics."""
+        halves = [self.passed_loss(half, labels, "adversarial", record) for half in tf.split(adversarial, 2)]
+        loss = self.adversarial_weight * 0.5 * (halves[0] + halves[1])
+        return (
+            loss + self.clean_weight * self.passed_loss(images, labels, "clean", record) if self.clean_weight else loss
+        )

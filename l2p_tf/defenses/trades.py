@@ -1,0 +1,92 @@
+"""TRADES (Zhang, Yu, Jiao, Xing, El Ghaoui and Jordan, ICML 2019): accuracy traded for robustness by a divergence."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from l2p_tf.attacks.case import Case, State
+from l2p_tf.attacks.goal import Goal, divergence
+from l2p_tf.attacks.pgd import PGD
+from l2p_tf.attacks.randomness import standard_normal
+from l2p_tf.defenses.base import DEFENSES, PGDDefense
+from l2p_tf.registry import option
+from l2p_tf.training.trainer import RobustTrainer
+from l2p_tf.types import UserError
+
+
+@DEFENSES.register("trades")
+@dataclasses.dataclass(frozen=True)
+class Trades(PGDDefense):
+    """TRADES: clean cross-entropy plus beta times the divergence between the answers to clean and attacked image.
+
+    The training attack ascends the same divergence, from the image with a little noise on it. `beta`, the paper's
+    1 / lambda, is `adversarial_weight`. Defaults are the paper's for CIFAR-10.
+    """
+
+    epsilon: float = option(0.031, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
+    step_size: float = option(0.007, "step of the training attack", low=0)
+    steps: int = option(10, "steps of the training attack", low=1)
+    clean_weight: float = option(1.0, "weight of the clean loss", above=0)
+    adversarial_weight: float = option(6.0, "beta = 1 / lambda: weight of the divergence", above=0)
+    start_std: float = option(0.001, "standard deviation of the Gaussian noise the attack starts with", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, usual in (("random_start", True), ("attack_label", "true"), ("one_batch", False)):
+            if getattr(self, name) != usual:
+                raise UserError(
+                    f"trades: `{name}` should be {usual}: its attack knows no label and has a start of its own. "
+                    f"Received: {getattr(self, name)!r}"
+                )
+
+    @property
+    def attack(self) -> Divergence:
+        """PGD on the divergence."""
+        keys = ("epsilon", "step_size", "steps", "norm", "start_std")
+        return Divergence(**{key: getattr(self, key) for key in keys})
+
+    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+        """The trainer with the divergence in its loss."""
+        del examples
+        return TradesTrainer(classifier, self.attack, seed=seed, **self.mixture())
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence(PGD):
+    """PGD on the divergence of the classifier's answer from that to the clean image. For training steps alone."""
+
+    loss: str = option("divergence", "loss to ascend", choices=("divergence",))
+    start_std: float = option(0.001, "standard deviation of the noise at the start", low=0)
+
+    def begin(self, case: Case) -> State:
+        """At the image with a little Gaussian noise: at the image itself the divergence has no gradient."""
+        shape = [case.batch, *case.images.shape[1:]]
+        start = case.images + self.start_std * standard_normal(shape, case.fold(0))
+        return {"adversarial": tf.clip_by_value(start, 0.0, 1.0)}
+
+    def goal(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Goal:
+        """To leave the answer to the clean image."""
+        return Goal(labels, reference=tf.stop_gradient(model(images, training=False)))
+
+
+class TradesTrainer(RobustTrainer):
+    """Minimises cross-entropy(f(x), y) + beta * KL(f(x) || f(x')), Equation 5 there; gradients flow through both answers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.means["divergence"] = keras.metrics.Mean(name="divergence")
+
+    def attacked_loss(
+        self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
+    ) -> tf.Tensor:
+        """Of the two halves, each passed by itself, so that each has its own batch statistics."""
+        clean, attacked = self.classifier(images, training=True), self.classifier(adversarial, training=True)
+        apart = tf.reduce_mean(divergence(clean, attacked))
+        if record:
+            self.cross_entropy(attacked, labels, "adversarial", record)
+            self.means["divergence"].update_state(apart)
+        return self.clean_weight * self.cross_entropy(clean, labels, "clean", record) + self.adversarial_weight * apart

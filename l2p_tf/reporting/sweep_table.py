@@ -1,0 +1,124 @@
+"""The table of a sweep: what was tried, what it cost, and what it brought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from l2p_tf.evaluation.records import Record, Summary
+from l2p_tf.reporting.norms import Sizes, sizes_of
+from l2p_tf.reporting.runs import Run
+from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
+from l2p_tf.reporting.subjects import Measured, Subject, by_place, subjects
+from l2p_tf.reporting.sweeps import method_of, ordered, settings_of, swept, unswept
+from l2p_tf.reporting.text import DASH, attack_name, interval, norm_name, percent, plain, strength
+
+NAME = "sweep"
+_NORMS = ("l2", "linf")
+_CAPTION = (
+    "Accuracy in percent, below it the 95% interval. Of attacks that look for the smallest perturbation: mean norm "
+    "\N{GREEK SMALL LETTER RHO} over the images that were classified correctly when clean and on which the attack "
+    "succeeded, the median, and the share of the images classified correctly when clean on which it succeeded. "
+    "Lowest: under any of the attacks that keep to a given size."
+)
+Key = tuple[str, str]
+
+
+def section(runs: Sequence[Run]) -> Section | None:
+    """A table for each sweep, with the runs on the same images that are no part of it first; None without a sweep.
+
+    Raises:
+      UserError: arrays cannot be read.
+    """
+    groups = [found for found in by_place(subjects(runs)).values() if len(unswept(found)) < len(found)]
+    if not groups:
+        return None
+    keys = list(dict.fromkeys(key for found in groups for subject in found for key in swept(subject.run)))
+    attacks = _attacks([subject for found in groups for subject in found])
+    sheets, lines = [], []
+    for found in groups:
+        title = found[0].title if len(groups) > 1 else ""
+        sheets.append(_sheet(title, ordered(found)))
+        lines += [_line(subject, keys, attacks) for subject in ordered(found)]
+    return Section(NAME, "Sweep", tuple(sheets), tuple(lines))
+
+
+def lowest(subject: Subject) -> Measured | None:
+    """The attack among those that keep to a given size that left the least; None where there is none."""
+    return min(subject.bounded, key=lambda one: one.summary.accuracy, default=None)
+
+
+def _attacks(found: Sequence[Subject]) -> dict[Key, Record]:
+    return {one.key: one.first for subject in found for one in subject.minimal(*_NORMS)}
+
+
+def _sizes(subject: Subject, key: Key) -> Sizes | None:
+    one = next((one for one in subject.minimal(*_NORMS) if one.key == key), None)
+    return sizes_of(one.evaluation, one.summary.records) if one else None
+
+
+def _sheet(title: str, found: Sequence[Subject]) -> Sheet:
+    attacks = _attacks(found)
+    heads = (
+        Head("Run", figures=False), Head("Method", "swept", figures=False), Head("Clean"),
+        *(Head(attack_name(first), f"mean {norm_name(first.norm)}") for first in attacks.values()),
+        Head("Lowest", "attack"), Head("Seconds", "per epoch"), Head("Parameters"),
+    )  # fmt: skip
+    rows = tuple(_row(subject, tuple(attacks)) for subject in found)
+    return Sheet(title, f"{_CAPTION} On {found[0].where}.", heads, rows)
+
+
+def _row(subject: Subject, attacks: Sequence[Key]) -> tuple[Field, ...]:
+    run, worst = subject.run, lowest(subject)
+    seconds, parameters = run.note("seconds_per_epoch"), run.note("parameters")
+    return (
+        Field(subject.name, (plain(run.option("model")),) if run.train else ()),
+        Field(method_of(run), settings_of(run)),
+        _accuracy(subject.clean),
+        *(_size(_sizes(subject, key)) for key in attacks),
+        _accuracy(worst.summary, plain(worst.first.label), strength(worst.first)) if worst else NOTHING,
+        Field(f"{seconds:.3g}") if isinstance(seconds, int | float) else NOTHING,
+        Field(f"{parameters:,}") if isinstance(parameters, int) else NOTHING,
+    )
+
+
+def _accuracy(summary: Summary | None, *below: str) -> Field:
+    if summary is None:
+        return NOTHING
+    count = summary.first.count
+    return Field(percent(summary.accuracy, count), (interval(summary.low, summary.high, count), *below))
+
+
+def _size(sizes: Sizes | None) -> Field:
+    if sizes is None or sizes.rate is None:
+        return NOTHING
+    success = f"success {percent(sizes.rate, sizes.tried)}%"
+    if sizes.mean is None:
+        return Field(DASH, (success,))
+    return Field(f"{sizes.mean:.4g}", (f"median {sizes.median:.4g}", success))
+
+
+def _line(subject: Subject, keys: Sequence[str], attacks: Mapping[Key, Record]) -> dict[str, object]:
+    run, values, worst = subject.run, swept(subject.run), lowest(subject)
+    clean, least = subject.clean, worst.summary if worst else None
+    line: dict[str, object] = {
+        "run": subject.name, "method": method_of(run), "defense": run.option("defense"), "model": run.option("model"),
+        "dataset": subject.place[1], "split": subject.place[2], **{key: values.get(key, "") for key in keys},
+        "count": clean.first.count if clean else "", **_interval("clean", clean),
+        "lowest_attack": worst.first.attack if worst else "", **_interval("lowest", least),
+    }  # fmt: skip
+    for key, first in attacks.items():
+        sizes = _sizes(subject, key)
+        name = first.attack if first.backend == "l2p_tf" else f"{first.attack} ({first.backend})"
+        line |= {
+            f"success/{name}": in_percent(sizes.rate) if sizes else "",
+            f"mean/{name}": rounded(sizes.mean) if sizes else "",
+            f"median/{name}": rounded(sizes.median) if sizes else "",
+        }
+    return line | {
+        "seconds_per_epoch": run.note("seconds_per_epoch", ""), "parameters": run.note("parameters", ""),
+    }  # fmt: skip
+
+
+def _interval(name: str, summary: Summary | None) -> dict[str, object]:
+    shares = (summary.accuracy, summary.low, summary.high) if summary else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), map(in_percent, shares), strict=True))
