@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -131,14 +132,15 @@ def check_generators(known: list[str]) -> None:
             raise UserError(f"`run` of the attack {attack.spec} should be a run of {wanted}. Received: {run!r}")
 
 
-def attack_folder(name: str, backend: str) -> pathlib.Path:
-    """Where the attacks of a backend on a run go."""
-    return settings.run_dir() / name / ("attack" if backend == "l2p_tf" else f"attack_{backend}")
+def attack_folder(name: str, backend: str, which: str) -> pathlib.Path:
+    """Where the attacks of a backend on a run's best or last model go."""
+    parts = ["attack", backend if backend != "l2p_tf" else "", which if which != "best" else ""]
+    return settings.run_dir() / name / "_".join(part for part in parts if part)
 
 
 def attack_folders(name: str) -> list[pathlib.Path]:
-    """What --backend makes of a run."""
-    return [attack_folder(name, backend) for backend in settings.backends()]
+    """What --backend and --which make of a run."""
+    return [attack_folder(name, backend, which) for backend in settings.backends() for which in settings.which()]
 
 
 def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
@@ -159,12 +161,12 @@ def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
 
     settings.check_attacks()
     records = []
-    for whose in settings.backends():
+    for whose, which in itertools.product(settings.backends(), settings.which()):
         options = settings.evaluation_options()
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
-        output = attack_folder(name, whose)
+        output = attack_folder(name, whose, which)
         found = output.exists()
-        records += attack_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
+        records += attack_artifact(options, run, images, output, which=which, overwrite=FLAGS.overwrite)
         common.say(f"{name}: attacked{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
     return records
 
@@ -178,7 +180,7 @@ def certify(name: str, run: Artifact, images: ImageData, *, fitting_only: bool =
 
     options = settings.certification_options()
     if options and fitting_only:
-        kept, reasons = certification.fitting(options.certificates, run, FLAGS.which)
+        kept, reasons = certification.fitting(options.certificates, run, settings.which()[0])
         for reason in reasons:
             common.say(f"{name}: not certified: {reason}")
         options = dataclasses.replace(options, certificates=tuple(kept))
@@ -186,7 +188,9 @@ def certify(name: str, run: Artifact, images: ImageData, *, fitting_only: bool =
         return []
     output = certified_folder(name)
     found = output.exists()
-    records = certification.certify_artifact(options, run, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
+    records = certification.certify_artifact(
+        options, run, images, output, which=settings.which()[0], overwrite=FLAGS.overwrite
+    )
     common.say(f"{name}: certified{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
     return records
 
@@ -221,7 +225,9 @@ def transfer(sources: list[str], runs: dict[str, Artifact], images: ImageData) -
     output = settings.run_dir() / "transfer"
     found = output.exists()
     options = settings.evaluation_options()
-    records = transfer_artifact(options, sources, runs, images, output, which=FLAGS.which, overwrite=FLAGS.overwrite)
+    records = transfer_artifact(
+        options, sources, runs, images, output, which=settings.which()[0], overwrite=FLAGS.overwrite
+    )
     common.say(f"transfer: shown{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
     return records
 
@@ -235,7 +241,7 @@ def export(name: str, run: Artifact, images: ImageData) -> None:
     export_it(
         run,
         output,
-        which=FLAGS.which,
+        which=settings.which()[0],
         draws=FLAGS.export_draws,
         class_names=images.info.class_names,
         overwrite=FLAGS.overwrite,

@@ -108,7 +108,7 @@ flags.DEFINE_integer("attack_batch_size", 128, "Images per pass.", lower_bound=1
 flags.DEFINE_list("backend", ["l2p_tf"], "Whose attacks to run: l2p_tf, cleverhans, or both; each makes a folder.")
 flags.DEFINE_list("transfer", [], "Runs to make examples on and show to each other; a+b is an ensemble, all is all.")
 flags.DEFINE_string("certify", "", "Certificates of robustness to compute, separated by `;`. `help` lists all.")
-flags.DEFINE_enum("which", "best", ["best", "last"], "Model to attack and export: best by validation, or last.")
+flags.DEFINE_list("which", ["best"], "Models to attack: best by validation, last, or both; others take the first.")
 _known = _group("attack", _known)
 
 flags.DEFINE_integer(
@@ -325,11 +325,21 @@ def backends() -> list[str]:
     return names
 
 
+def which() -> list[str]:
+    """--which, each once."""
+    names = list(dict.fromkeys(name.strip() for name in FLAGS.which if name.strip())) or ["best"]
+    for name in names:
+        if name not in ("best", "last"):
+            raise UserError(f"`--which` should be best, last or both. Received: {name!r}")
+    return names
+
+
 def check_attacks() -> None:
     """UserError where an attack, or the way to run it, is bad; before anything is done."""
     from l2p_tf.evaluation.cleverhans import backend
 
     options = evaluation_options()
+    which()
     for name in backends():
         backend(name, options.attacks)
 

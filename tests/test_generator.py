@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.tanh_space import gradient_image, pushed
+from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.models.base import MODELS
 from l2p_tf.models.perturbation_generator import build_generator
@@ -267,6 +268,53 @@ def test_no_gradient_flows_through_what_the_generator_is_shown():
     with tf.GradientTape() as tape:
         shown = tf.reduce_sum(gradient_image(model, tf.constant(images), tf.constant(labels, tf.int32), "raw"))
     assert all(g is None for g in tape.gradient(shown, [v.value for v in model.trainable_variables]))
+
+
+@pytest.mark.slow
+def test_a_generator_raises_the_loss_of_a_fixed_classifier_more_than_fgm_of_the_same_norm(tmp_path):
+    prepare(DATASETS.parse("digits"), tmp_path / "data")
+    data = ImageData.open(tmp_path / "data")
+
+    def split(name):
+        _, images, labels = data.sample(name, None, 0)
+        return (images / 255).astype(np.float32), labels.astype(np.int32)
+
+    train = tf.data.Dataset.from_tensor_slices(split("train")).shuffle(2000, seed=1).batch(64, drop_remainder=True)
+    images, labels = split("test")
+    keras.utils.set_random_seed(0)
+    model = MODELS.parse("all_conv(width=0.25)").build((8, 8, 1), 10)
+    natural = DEFENSES.parse("none").trainer(model, 0, 100)
+    natural.compile(optimizer=keras.optimizers.Adam(1e-3))
+    ready(natural, 1e-3).fit(train.repeat(15), verbose=0, shuffle=False)
+    assert np.mean(np.asarray(model(images)).argmax(-1) == labels) > 0.9
+    trainer = ready(made("c_l=1", model), 1e-3)
+    run = tf.function(lambda x, y: trainer.generator_step(x, y, trainer.gradient_of(x, y)), autograph=False)
+    for _ in range(5):
+        for x, y in train:
+            run(x, y)
+    x, y = tf.constant(images), tf.constant(labels)
+    gradient = np.asarray(trainer.gradient_of(x, y))
+    adversarial = np.asarray(trainer._made(x, y, trainer.gradient_of(x, y))[0])
+    sizes = np.sqrt(np.sum((adversarial - images) ** 2, (1, 2, 3)))
+    # Each image's FGM has the norm of its generator's perturbation after it is clipped, not before.
+    low, high = np.zeros(len(x)), np.full(len(x), 50.0)
+    for _ in range(50):
+        middle = (low + high) / 2
+        moved = np.clip(images - middle[:, None, None, None] * gradient, 0, 1)
+        short = np.sqrt(np.sum((moved - images) ** 2, (1, 2, 3))) < sizes
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    fgm = np.clip(images - low[:, None, None, None] * gradient, 0, 1).astype(np.float32)
+
+    def losses(at):
+        return np.asarray(tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(at)))
+
+    gain = losses(adversarial) - losses(fgm)
+    error = gain.std(ddof=1) / np.sqrt(len(gain))
+    print(
+        f"mean norm {sizes.mean():.2f}: loss {losses(images).mean():.2f} clean, {losses(fgm).mean():.1f} FGM, "
+        f"{losses(adversarial).mean():.1f} generator; difference {gain.mean():.1f}, standard error {error:.2f}"
+    )
+    assert gain.mean() > 3 * error
 
 
 # The attack.

@@ -31,7 +31,7 @@ def run(stage, *flags):
 def digits(tmp_path_factory):
     """The folder of all defences on digits, and the correct examples by run, attack and repeat."""
     folder = tmp_path_factory.mktemp("digits")
-    print(run("pipeline", "--flagfile=configs/defenses_digits.flags", f"--run_dir={folder}"))
+    print(run("pipeline", "--flagfile=configs/digits/defenses.flags", f"--run_dir={folder}"))
     correct = {}
     for path in folder.glob("*/attack/results.json"):
         for record in json.loads(path.read_text())["records"]:

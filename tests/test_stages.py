@@ -6,7 +6,7 @@ import pytest
 from stage_runner import run_stage
 
 ROOT = pathlib.Path(__file__).parent.parent
-CONFIGS = sorted((ROOT / "configs").glob("*.flags"))
+CONFIGS = sorted(path for folder in ("", "digits") for path in (ROOT / "configs" / folder).glob("*.flags"))
 SMALL = [
     "--dataset=digits", "--limit_train=150", "--limit_test=40", "--model=resnet_v1(depth=8, width=0.125)",
     "--epochs=2", "--batch_size=32", "--validation_attack=fgsm(epsilon=0.1)", "--repeats=2",
@@ -150,23 +150,31 @@ def test_help_teaches():
     assert "gamma=0.0001" in stage("train", "--defense=help").stdout
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.relative_to(ROOT / "configs").with_suffix("").as_posix())
 def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
     text = path.read_text()
-    assert text.startswith(f"# python -m stages.pipeline --flagfile=configs/{path.name}")
+    assert text.startswith(f"# python -m stages.pipeline --flagfile={path.relative_to(ROOT).as_posix()}")
     monkeypatch.chdir(ROOT)
-    from absl import flags
+    from absl.testing import flagsaver
 
-    from l2p_tf.attacks import ATTACKS
     from l2p_tf.data import DATASETS
-    from stages import settings
+    from l2p_tf.reporting.matched import Match
+    from stages import calls, settings
 
-    saved = flags.FLAGS.flag_values_dict()
-    try:
+    with flagsaver.flagsaver():
+        # Flag files add to a --sweep, so that none may be left from the file before.
+        settings.FLAGS.unparse_flags()
         settings.FLAGS(["test", f"--flagfile={path}"])
-        for options in settings.runs().values():
+        named = settings.runs()
+        for i, options in enumerate(named.values()):
             assert not options.drops or max(options.drops) < options.epochs
-        assert ATTACKS.parse_list(settings.FLAGS.attacks)
+            calls.check_source(options, list(named)[:i])
+        settings.check_attacks()
+        calls.check_generators(list(named))
+        assert {part for source in settings.transfer_sources([]) for part in source.split("+")} <= set(named)
+        assert set(settings.FLAGS.export) <= set(named)
+        settings.certification_options()
+        Match(*settings.matched().values())
         DATASETS.parse(settings.FLAGS.dataset)
         if options.published:
             from l2p_tf.reporting import published
@@ -174,8 +182,3 @@ def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
             cells = published.load().target(options.published).cells
             told = re.search(r"Published: clean ([0-9.]+), PGD ([0-9.]+), FGSM ([0-9.]+)\.\n", text)
             assert [float(number) for number in told.groups()] == [cells[m].value for m in ("clean", "pgd", "fgsm")]
-    finally:
-        for name, value in saved.items():
-            if name in settings.FLAGS:
-                settings.FLAGS[name].value = value
-                settings.FLAGS[name].using_default_value = True

@@ -132,7 +132,7 @@ def test_a_generator_through_the_pipeline(tmp_path):
         "--dataset=digits", "--limit_train=120", "--limit_test=30", "--model=all_conv(width=0.125)", "--epochs=2",
         "--batch_size=32", "--optimizer=adam", "--learning_rate=1e-3", "--ema=0.9", f"--run_dir={tmp_path}",
         "--defense=none; generator(generator_width=0.1)", "--validation_attack=fgsm(epsilon=0.1)",
-        "--attacks=generator(run=generator); generator(run=generator, epsilon=0.5)",
+        "--which=best,last", "--attacks=generator(run=generator); generator(run=generator, epsilon=0.5)",
     ]  # fmt: skip
     stage("pipeline", *flags)
     folder = tmp_path / "generator" / "train"
@@ -146,7 +146,11 @@ def test_a_generator_through_the_pipeline(tmp_path):
     assert any(role.startswith("generator:") for role in attacked["inputs"])
     gallery = np.load(tmp_path / "none" / "attack" / "gallery.npz")
     assert list(gallery["attacks"]) == ["Generator of generator", "Generator of generator l2 0.5"]
-    assert "Generator of generator" in (tmp_path / "report" / "report.html").read_text()
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Generator of generator" in page
+    # The last models beside the best ones.
+    assert (tmp_path / "generator" / "attack_last" / "results.json").is_file()
+    assert "generator (last)" in page
     assert "up to date" in stage("pipeline", *flags).stdout
     assert "should be a run of" in error("pipeline", *flags[:-1], "--attacks=generator(run=nobody)")
 
