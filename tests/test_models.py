@@ -3,9 +3,11 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from models_for_tests import SHALLOW
 
 from l2p_tf.defenses import DEFENSES
+from l2p_tf.layers.leaky_relu import LeakyReLU
 from l2p_tf.models import MODELS
 from l2p_tf.models.base import trainable_parameters
 from l2p_tf.models.saving import load_classifier, save_classifier
@@ -154,10 +156,15 @@ def test_all_conv_is_appendix_as():
     last = np.asarray(keras.Model(model.input, maps.output)(images))
     np.testing.assert_allclose(model(images), last.mean((1, 2)), atol=1e-5)
     # The slope of every activation, and what pooling keeps.
-    activations = [layer for layer in model.layers if isinstance(layer, keras.layers.LeakyReLU)]
+    activations = [layer for layer in model.layers if isinstance(layer, LeakyReLU)]
     assert len(activations) == 6
     for layer in activations:
         np.testing.assert_allclose(layer(np.float32([-2, 3])), [-0.4, 3], rtol=1e-6)
+        x = tf.constant([-2.0, -1e-30, 0.0, 3.0])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        np.testing.assert_allclose(tape.gradient(y, x, tf.fill([4], 2.0)), [0.4, 0.4, 0.4, 2.0], rtol=1e-6)
     pool = model.get_layer("block1_pool")
     odd = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
     np.testing.assert_allclose(np.asarray(pool(odd)).reshape(2, 2), [[2, 3.5], [6.5, 8]])

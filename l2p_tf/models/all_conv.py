@@ -7,6 +7,7 @@ import dataclasses
 import keras
 
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.leaky_relu import LeakyReLU
 from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.registry import option
 
@@ -37,9 +38,9 @@ class AllConv(Architecture):
         for block, scale in enumerate((64, 128, 256), start=1):
             first, second = scaled(self.width, scale, 2 * scale)
             x = factory.conv(x, first, 3, f"block{block}_conv1", normalize=False)
-            x = keras.layers.LeakyReLU(SLOPE, name=f"block{block}_relu1")(x)
+            x = LeakyReLU(SLOPE, name=f"block{block}_relu1")(x)
             x = factory.conv(x, second, 3, f"block{block}_conv2", normalize=False)
             x = factory.output(x, f"block{block}_output")
-            x = keras.layers.LeakyReLU(SLOPE, name=f"block{block}_relu2")(x)
+            x = LeakyReLU(SLOPE, name=f"block{block}_relu2")(x)
             x = keras.layers.AveragePooling2D(2, padding="same", name=f"block{block}_pool")(x)
         return x

@@ -1,0 +1,44 @@
+"""A leaky ReLU that lets TensorFlow fuse it with the convolution before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="l2p_tf")
+class LeakyReLU(keras.layers.Layer):
+    """x where it is positive, `slope` times x elsewhere.
+
+    Its gradient looks at the output, whose sign is the input's. TensorFlow's own looks at the input, which then cannot
+    be fused away: the optimizer of the graph gives up with an error in the log.
+
+    Args:
+      slope: above 0.
+    """
+
+    def __init__(self, slope: float = 0.2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.slope = float(slope)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Of the shape of the input."""
+        slope = self.slope
+
+        @tf.custom_gradient
+        def activation(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            y = tf.nn.leaky_relu(x, slope)
+            return y, lambda up: tf.raw_ops.LeakyReluGrad(gradients=up, features=y, alpha=slope)
+
+        return activation(inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {**super().get_config(), "slope": self.slope}
