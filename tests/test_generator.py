@@ -337,6 +337,20 @@ def test_the_attack_is_the_generators_perturbation():
     assert role.startswith("generator:")
 
 
+def test_on_a_randomised_model_the_gradient_is_averaged_over_draws():
+    images, labels = images_and_labels(4, (3, 3, 1), 4)
+    model, y = linear(WEIGHTS, noise=0.5), tf.constant(labels, tf.int32)
+    exact = np.asarray(gradient_image(linear(WEIGHTS), images, y, "raw"))
+
+    def distance(draws):
+        return np.linalg.norm(gradient_image(model, images, y, "raw", draws) - exact)
+
+    # What is left beyond the noise's own effect on the mean shrinks with the draws.
+    assert distance(200) < 0.5 * np.mean([distance(1) for _ in range(10)])
+    found = quick("generator", (3, 3, 1), 4, draws=3)(model, images, labels)
+    assert set(found.gradients) == {3}
+
+
 def test_the_attack_says_what_it_needs():
     images, labels = images_and_labels(4)
     with pytest.raises(UserError, match="`run` should name a run trained with --defense=generator"):

@@ -360,6 +360,20 @@ def test_along_a_curve_runs_the_setting_of_the_defense(tmp_path, swept, along, l
         assert one.values == sorted(one.values)
 
 
+@pytest.mark.parametrize(
+    ("defense", "sweep", "method"),
+    [
+        ("pgd(epsilon=0.1, norm=l2, step_size=0.03)", {}, "pgd(norm=l2)"),
+        ("pgd(epsilon=8/255)", {"defense.epsilon": 8 / 255}, "pgd"),
+        ("mat(strategy=max, per=batch)", {"defense.strategy": "max"}, "mat(per=batch)"),
+        ("generator(c_l=2, update=joint)", {"defense.c_l": 2}, "generator(update=joint)"),
+    ],
+)
+def test_words_tell_methods_apart_and_numbers_runs_of_one(tmp_path, defense, sweep, method):
+    subject = one_run(tmp_path, (CLEAN, CW), [clean_arrays(), minimal_arrays()], defense=defense, sweep=sweep)
+    assert sweeps.method_of(subject.run) == method
+
+
 def test_settings_are_written_as_they_were_given():
     pairs = [("defense.epsilon", 8 / 255), ("defense.c_l", 50.0), ("train.learning_rate", 1e-05), ("model.kind", "a b")]
     assert [sweeps.setting(*pair) for pair in pairs] == [

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from l2p_tf.attacks.goal import logit
 from l2p_tf.attacks.projection import steepest
+from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
 
 GRADIENTS = ("unit", "raw")
@@ -30,17 +31,20 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
       float32, as `images`; no gradient flows through it.
     """
     images = tf.convert_to_tensor(images)
-    total = tf.zeros_like(images)
-    for _ in range(draws):
+
+    def look(total: tf.Tensor) -> tuple[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
             logits = model(images, training=False)
             others = tf.reduce_logsumexp(logits - 1e30 * tf.one_hot(labels, logits.shape[-1]), -1)
             margin = logit(logits, labels) - others
+        gradient = tape.gradient(margin, images)
         # The probability is sigmoid(margin), whose slope is lost to rounding near 1; its direction is the margin's.
         slope = (tf.sigmoid(margin) * tf.sigmoid(-margin))[:, None, None, None]
-        gradient = tape.gradient(margin, images)
-        total += gradient * slope if draws > 1 or scale == "raw" else gradient
+        return (total + (gradient * slope if draws > 1 or scale == "raw" else gradient),)
+
+    none = tf.zeros_like(images)
+    (total,) = look(none) if draws == 1 else repeat(look, (none,), draws)
     return tf.stop_gradient(steepest(total, Norm.L2) if scale == "unit" else total / draws)
 
 

@@ -103,7 +103,9 @@ def target_of(ladder: Ladder) -> float | None:
     """c_L of the Gaussian that a generator's training aims at; None for other defenses."""
     run = ladder.subject.run
     options = run.option("defense_options", None)
-    value = options.get("c_l") if isinstance(options, dict) and method_of(run) == "generator" else None
+    value = (
+        options.get("c_l") if isinstance(options, dict) and method_of(run).partition("(")[0] == "generator" else None
+    )
     return float(value) if isinstance(value, int | float) else None
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from l2p_tf.registry import parse_spec
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.subjects import Subject
 from l2p_tf.reporting.text import epsilon, plain
+from l2p_tf.types import UserError
 
 Value = float | str
 _OWN = "defense."
@@ -49,8 +51,24 @@ def swept(run: Run) -> dict[str, Value]:
 
 
 def method_of(run: Run) -> str:
-    """The registered name of the run's defense; the run's own name where its training was not given."""
-    return plain(str(run.option("defense")).partition("(")[0]) if run.train else run.name
+    """The run's method: `pgd`, `pgd(norm=l2)`; its own name where its training was not given.
+
+    That is its defense with those of the options given that are words, but for swept ones: numbers tell apart runs of
+    one method, words methods.
+    """
+    if not run.train:
+        return run.name
+    spec = str(run.option("defense"))
+    try:
+        name, values = parse_spec(spec)
+    except UserError:
+        return plain(spec)
+    words = [
+        f"{key}={value}"
+        for key, value in values.items()
+        if isinstance(value, str | bool) and f"{_OWN}{key}" not in swept(run)
+    ]
+    return plain(f"{name}({', '.join(words)})" if words else name)
 
 
 def setting(key: str, value: Value) -> str:
