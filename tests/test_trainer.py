@@ -249,6 +249,10 @@ def test_one_batch_changes_only_what_batch_norm_sees():
     assert losses[True]["loss"] == pytest.approx(losses[False]["loss"], rel=1e-4)
 
 
+OWN_STEPS = ("pgd", "learn2perturb", "adv_bnn", "trades", "mat", "generator")
+"""Those whose steps differ; the others have the same with other layers."""
+
+
 @pytest.mark.parametrize("defense", TRAINED)
 def test_every_defense_trains_by_fit_with_one_trace(defense):
     images, labels = images_and_labels(40)
@@ -268,7 +272,9 @@ def test_every_defense_trains_by_fit_with_one_trace(defense):
     assert all(np.isfinite(v).all() for v in values(model.weights) if v.dtype != bool)
 
 
-@pytest.mark.parametrize("defense", TRAINED)
+@pytest.mark.parametrize(
+    "defense", [pytest.param(n, marks=[] if n in OWN_STEPS else pytest.mark.slow) for n in TRAINED]
+)
 def test_every_step_compiles_with_xla_and_agrees(defense):
     images, labels = images_and_labels(8)
     results = []
