@@ -146,7 +146,7 @@ class Registry(Generic[T]):
             for field in dataclasses.fields(cls):
                 choices = field.metadata.get("choices")
                 accepted = f" ({', '.join(choices)})" if choices else ""
-                lines.append(f"    {field.name}={_show(field.default)}{accepted}  {field.metadata.get('help', '')}")
+                lines.append(f"    {field.name}={shown(field.default)}{accepted}  {field.metadata.get('help', '')}")
         return "\n".join(lines)
 
     def _scan(self) -> None:
@@ -162,7 +162,7 @@ class Registry(Generic[T]):
 def spec_of(thing: Options) -> str:
     """The canonical spec of a thing: its name and every option that is not at its default."""
     changed = [
-        f"{f.name}={_show(getattr(thing, f.name))}"
+        f"{f.name}={shown(getattr(thing, f.name))}"
         for f in dataclasses.fields(thing)
         if getattr(thing, f.name) != f.default
     ]
@@ -274,7 +274,8 @@ def _check(owner: str, name: str, value: Any, metadata: Any) -> None:
             raise UserError(f"{owner}: `{name}` should be at most {high}. Received: {value!r}")
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a spec holds it."""
     if isinstance(value, enum.Enum):
         return str(value.value)
     if isinstance(value, float):

@@ -28,18 +28,21 @@ def main(_: list[str]) -> None:
     unknown = sorted(set(wanted) - set(named) - {"all"})
     if unknown:
         raise UserError(f"`--export` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
+    own = settings.shard(named)
+    if not own:
+        common.say(f"Nothing to do: there are {len(named)} runs, none of them in share {settings.FLAGS.sweep_shard}")
+        return
     # Bad flags are told before the first training, not after it.
-    for name, options in named.items():
-        calls.check_source(options, [*calls.trained_names(), *list(named)[: list(named).index(name)]])
+    for name, options in own.items():
+        calls.check_source(options, [*calls.trained_names(), *list(own)[: list(own).index(name)]])
     settings.check_attacks()
-    calls.check_generators([*calls.trained_names(), *named])
+    calls.check_generators([*calls.trained_names(), *own])
     settings.certification_options()
     settings.matched()
     sources = settings.transfer_sources(list(named))
     unknown = sorted({name for source in sources for name in source.split("+")} - set(named))
     if unknown:
         raise UserError(f"`--transfer` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
-    own = settings.shard(named)
     images = calls.data()
     # An attack may need another run's generator, so all are trained before the first is attacked.
     runs = {name: calls.train(options, images) for name, options in own.items()}

@@ -16,6 +16,7 @@ from l2p_tf.types import UserError
 from stages import common
 
 if TYPE_CHECKING:
+    from l2p_tf.attacks.base import Attack
     from l2p_tf.certification.run import CertificationOptions
     from l2p_tf.defenses.base import Defense
     from l2p_tf.evaluation.evaluate import EvaluationOptions
@@ -79,7 +80,7 @@ flags.DEFINE_list("std", [], "Channel standard deviations to divide by; empty li
 flags.DEFINE_string("validation_attack", "pgd(steps=7, step_size=0.01)", "Measures robust validation accuracy.")
 common.define_number("ema", 0.0, "Decay of the average of the weights that is judged and saved; 0: no average.", 0, 1)
 flags.DEFINE_integer(
-    "early_stopping", 0, "Epochs without a better model after which training ends; 0: never.", lower_bound=0
+    "early_stopping", 0, "Epochs after which a training without a better model ends; 0: never.", lower_bound=0
 )
 flags.DEFINE_string("rho_attack", "", "Attack of smallest l2 norm run at each validation, for the curve of its mean.")
 flags.DEFINE_integer("validate_every", 1, "Epochs between validations.", lower_bound=1)
@@ -248,7 +249,7 @@ def _train_options(name: str, defense: Defense) -> TrainOptions:
         name=name,
         model=MODELS.parse(FLAGS.model),
         defense=defense,
-        validation_attack=ATTACKS.parse(FLAGS.validation_attack),
+        validation_attack=_found(ATTACKS.parse(FLAGS.validation_attack)),
         epochs=FLAGS.epochs,
         batch_size=FLAGS.batch_size,
         optimizer=FLAGS.optimizer,
@@ -277,13 +278,8 @@ def evaluation_options() -> EvaluationOptions:
     from l2p_tf.attacks import ATTACKS
     from l2p_tf.evaluation.evaluate import EvaluationOptions
 
-    attacks = []
-    for attack in ATTACKS.parse_list(FLAGS.attacks):
-        run = getattr(attack, "run", "")
-        # A bare name is that of a run in RUN_DIR.
-        attacks.append(attack.replace(run=str(run_dir() / run)) if re.fullmatch(r"[\w.-]+", run) else attack)
     return EvaluationOptions(
-        attacks=tuple(attacks),
+        attacks=tuple(map(_found, ATTACKS.parse_list(FLAGS.attacks))),
         split=FLAGS.split,
         limit=FLAGS.limit,
         repeats=FLAGS.repeats,
@@ -292,6 +288,12 @@ def evaluation_options() -> EvaluationOptions:
         jit_compile=jit_compile(),
         prediction_draws=FLAGS.prediction_draws,
     )
+
+
+def _found(attack: Attack) -> Attack:
+    """An attack with the folder of the run it needs, where that was given by its name in RUN_DIR."""
+    run = getattr(attack, "run", "")
+    return attack.replace(run=str(run_dir() / run)) if re.fullmatch(r"[\w.-]+", run) else attack
 
 
 def matched() -> dict[str, Any]:

@@ -125,7 +125,12 @@ def generator_run(shape, classes):
     keras.utils.set_random_seed(7)
     generator = build_generator(shape, classes, width=0.1)
     generator.layers[-1].kernel.assign(20 * generator.layers[-1].kernel)
-    spec = {"name": "made", "defense": "generator", "defense_options": {"gradient": "unit"}, "model": "none"}
+    spec = {
+        "name": "made",
+        "defense": "generator",
+        "defense_options": {"gradient": "unit", "margin": 1e-6},
+        "model": "none",
+    }
     with artifacts.produce(folder / "made" / "train", "train", spec) as work:
         for which in ("best", "last"):
             save_classifier(generator, companion_path(work.path / f"{which}.keras", "generator"))

@@ -98,6 +98,36 @@ def test_pushed_images_stay_in_range_with_finite_gradients_at_black_and_white():
     assert float(pushed(tf.zeros([1, 1, 1, 1]), tf.fill([1, 1, 1, 1], 12.0))[0, 0, 0, 0]) > 0.99
 
 
+def test_with_a_margin_black_and_white_move_and_none_gets_stuck():
+    images = tf.reshape(tf.linspace(0.0, 1.0, 11), [11, 1, 1, 1])
+    for margin in (1e-6, 0.1, 0.5):
+        # No push, no change, at the ends too.
+        np.testing.assert_allclose(pushed(images, tf.zeros_like(images), margin), images, atol=1e-6)
+        for size in (-20.0, -1.0, 1.0, 20.0):
+            moved = pushed(images, tf.fill(images.shape, size), margin)
+            assert np.all((moved >= 0) & (moved <= 1))
+    black = tf.zeros([1, 1, 1, 1])
+    assert float(pushed(black, tf.fill([1, 1, 1, 1], 1.0))[0, 0, 0, 0]) < 1e-5
+    # tanh(atanh(-0.9) + 1) / 2 + 0.45
+    assert float(pushed(black, tf.fill([1, 1, 1, 1], 1.0), 0.1)[0, 0, 0, 0]) == pytest.approx(
+        0.45 + np.tanh(np.arctanh(-0.9) + 1) / 2, abs=1e-6
+    )
+    # A black pixel pushed below black comes back where the loss falls with its brightness, and only there.
+    for sign, stuck in ((-1.0, False), (1.0, True)):
+        push = tf.fill([1, 1, 1, 1], -0.5)
+        with tf.GradientTape() as tape:
+            tape.watch(push)
+            loss = sign * tf.reduce_sum(pushed(black, push, 0.1))
+        assert (float(tape.gradient(loss, push)[0, 0, 0, 0]) == 0.0) is stuck
+
+
+def test_the_generator_has_a_rate_of_its_own():
+    trainer = ready(made("generator_rate=0.002, generator_width=0.1", smooth()))
+    trainer.set_rate(0.01, 0.1)
+    assert float(trainer.optimizer.learning_rate) == pytest.approx(0.01)
+    assert float(trainer.generator_optimizer.learning_rate) == pytest.approx(0.0002)
+
+
 @pytest.mark.parametrize("scale", ["raw", "unit"])
 def test_the_gradient_image_is_that_of_the_true_classs_probability(scale):
     images, labels = images_and_labels(6, SHAPE, CLASSES)
@@ -162,14 +192,14 @@ def game(flat, a, images, labels, c_l, penalty):
 @pytest.mark.parametrize("update", ["alternating", "joint"])
 def test_a_step_of_both_players_by_hand(update, penalty):
     images, labels = images_and_labels(10, SHAPE, CLASSES)
-    trainer = made(f"c_l=0.7, update={update}, penalty={penalty}, generator_rate=0.5", linear(WEIGHTS))
+    trainer = made(f"c_l=0.7, update={update}, penalty={penalty}, generator_rate=0.05", linear(WEIGHTS))
     trainer.generator = scaled_generator(SHAPE, CLASSES)
     trainer.generator_optimizer = MomentumSGD(0.1, momentum=0.0, nesterov=False)
     ready(trainer)
     step(trainer, images, labels)
     flat = WEIGHTS.reshape(-1, CLASSES)
     adversarial, slope = game(flat, 0.3, images, labels, 0.7, penalty)
-    a = 0.3 + 0.5 * 0.1 * slope  # The generator ascends.
+    a = 0.3 + 0.05 * slope  # The generator ascends.
     assert float(trainer.generator.get_layer("scaled").a) == pytest.approx(a, abs=1e-6)
     if update == "alternating":
         # The classifier trains on what the moved generator makes of the same gradient.
@@ -182,7 +212,7 @@ def test_a_step_of_both_players_by_hand(update, penalty):
 def test_the_generator_finds_the_optimum_of_one_pixel(penalty):
     # One pixel, two classes: the loss is log(1 + exp(w (x + d))), the penalty c_l times the square of the change.
     model = linear(np.array([[[[0.0, 6.0]]]]))
-    trainer = made(f"c_l=2.0, penalty={penalty}", model)
+    trainer = made(f"c_l=2.0, penalty={penalty}, generator_rate=0.05", model)
     trainer.generator = scaled_generator((1, 1, 1), 2)
     trainer.generator_optimizer = keras.optimizers.Adam(0.05)
     ready(trainer, 0.05)
@@ -208,7 +238,7 @@ def test_the_generator_finds_the_optimum_of_one_pixel(penalty):
 def test_each_phase_leaves_the_other_player_to_the_bit():
     images, labels = images_and_labels(8, (8, 8, 1), 4)
     model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((8, 8, 1), 4)
-    trainer = ready(made("generator_width=0.1, generator_rate=0.01", model))
+    trainer = ready(made("generator_width=0.1, generator_rate=0.001", model))
     x, y = tf.constant(images), tf.constant(labels, tf.int32)
     gradient = trainer.gradient_of(x, y)
     before, before_g = values(model.weights), values(trainer.generator.weights)
@@ -227,7 +257,7 @@ def test_each_phase_leaves_the_other_player_to_the_bit():
 def test_the_generator_ascends_and_the_classifier_descends():
     images, labels = images_and_labels(32, (6, 6, 1), 4)
     x, y = tf.constant(images), tf.constant(labels, tf.int32)
-    trainer = ready(made("c_l=0.1, generator_width=0.2, generator_rate=0.01", smooth()))
+    trainer = ready(made("c_l=0.1, generator_width=0.2, generator_rate=0.001", smooth()))
     gradient = trainer.gradient_of(x, y)
 
     def objective():
@@ -287,7 +317,7 @@ def test_a_generator_raises_the_loss_of_a_fixed_classifier_more_than_fgm_of_the_
     natural.compile(optimizer=keras.optimizers.Adam(1e-3))
     ready(natural, 1e-3).fit(train.repeat(15), verbose=0, shuffle=False)
     assert np.mean(np.asarray(model(images)).argmax(-1) == labels) > 0.9
-    trainer = ready(made("c_l=1", model), 1e-3)
+    trainer = ready(made("c_l=1, generator_rate=1e-3", model))
     run = tf.function(lambda x, y: trainer.generator_step(x, y, trainer.gradient_of(x, y)), autograph=False)
     for _ in range(5):
         for x, y in train:

@@ -29,7 +29,7 @@ def family(specs, *axes):
 def test_a_family_is_the_product_of_its_axes():
     found = family(["pgd"], "epsilon=0.01,8/255", "width=0.125,0.25,0.5")
     assert [f.name for f in found] == [
-        f"pgd-epsilon_{e}-width_{w}" for e in ("0.01", "0.0313725") for w in ("0.125", "0.25", "0.5")
+        f"pgd-epsilon_{e}-width_{w}" for e in ("0.01", "8_255") for w in ("0.125", "0.25", "0.5")
     ]
     assert [f.defense.epsilon for f in found] == [0.01] * 3 + [8 / 255] * 3
     assert [f.model.width for f in found] == [0.125, 0.25, 0.5] * 2
@@ -71,12 +71,41 @@ def test_values_may_be_words_and_keep_their_kind():
         (["epsilon=0.1", "pgd.epsilon=0.2"], "each option once. Received twice: 'epsilon'"),
         (["epsilon=-1"], "`epsilon` should be at least 0"),
         (["epochs=2.5"], "`epochs` of the sweep should be of the kind of 3"),
-        (["ema=2"], "`ema` should be at least 0 and below 1"),
+        (["ema=2"], "`ema` should be from 0 to 1"),
+        (["ema=1"], "`ema` should be below 1"),
+        (["learning_rate=-1"], "`learning_rate` should be at least 0"),
+        (["momentum=5"], "`momentum` should be from 0 to 1"),
+        (["early_stopping=-1"], "`early_stopping` should be at least 0"),
+        (["epochs=0"], "`epochs` should be at least 1"),
+        (["epochs=2"], "`drops` should rise and lie between 1 and 1"),
+        (["batch_size=0"], "`batch_size` should be at least 1"),
+        (["seed=-1"], "`seed` should be from 0"),
+        (["precision=foo"], "`precision` should be float32 or mixed_bfloat16"),
+        (["optimizer=rmsprop"], "`optimizer` should be sgd or adam"),
+        (["attack_label=true,'true'"], "`attack_label` should be of type str"),
     ],
 )
 def test_bad_sweeps_are_told(axes, message):
     with pytest.raises(UserError, match=message):
         family(["pgd"], *axes)
+
+
+def test_runs_are_told_apart_by_their_names_and_defaults_follow_what_is_swept():
+    found = family(["pgd"], "seed=1234567,1234568", "optimizer=sgd,adam")
+    assert [f.name for f in found][::2] == ["pgd-seed_1234567-optimizer_sgd", "pgd-seed_1234568-optimizer_sgd"]
+    assert [f.as_json()["weight_decay"] for f in found] == [1e-4, 0.0] * 2
+    with pytest.raises(UserError, match="a name of its own. Received twice: 'pgd-epsilon_8_255'"):
+        points([*base("pgd"), options("pgd", name="pgd")], [parse_axis("epsilon=8/255")])
+
+
+def test_what_is_made_from_another_run_has_that_runs_model_and_training():
+    specs = ["pgd", "noise_at_prediction(run='pgd-width_0.1')"]
+    found = family(specs, "width=0.1,0.2", "seed=0,1", "std=0.03,0.06")
+    derived = [f for f in found if f.name.startswith("noise")]
+    assert [(f.name, f.sweep) for f in derived] == [
+        (f"noise_at_prediction-std_{std}", {"defense.std": std}) for std in (0.03, 0.06)
+    ]
+    assert len(found) == 4 + 2
 
 
 def test_shares_make_up_the_family():
@@ -120,6 +149,11 @@ def test_a_sweep_through_the_pipeline_in_shares(tmp_path):
     assert manifest["options"]["sweep"] == {"defense.epsilon": 0.1}
     records = json.loads((tmp_path / "1" / "none" / "attack" / "results.json").read_text())["records"]
     assert [r["epsilon"] for r in records] == [None, 0.05, 0.1, 0.2, None]
+    # What needs another share's run is told before anything is made.
+    needs = ["--attacks=generator(run=generator)", "--defense=generator;pgd", f"--run_dir={tmp_path}/3", data]
+    assert "should be a run of pgd" in error("pipeline", *SMALL[:6], *needs, "--sweep_shard=2/2")
+    assert "none of them in share 3/3" in stage("pipeline", *SMALL[:6], *needs, "--sweep_shard=3/3").stdout
+    assert not (tmp_path / "3").exists()
     # One of the family by itself: found, not made again.
     done = stage("train", *SMALL, data, f"--run_dir={tmp_path}/2", "--name=fgsm-epsilon_0.1")
     assert "up to date" in done.stdout
@@ -161,7 +195,7 @@ def test_a_generator_through_the_pipeline(tmp_path):
 class Scripted(callbacks.Validation):
     """Validation that gives the accuracies it was told, and keeps the weights it saw."""
 
-    accuracies = (0.2, 0.6, 0.5, 0.4, 0.3, 0.9)
+    accuracies: tuple = ()
     seen: dict = {}
 
     def _judge(self, classifier, epoch, logs):
@@ -181,6 +215,7 @@ class Killed(callbacks.Bar):
 
 
 def test_early_stopping_keeps_the_best_weights(digits, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(Scripted, "accuracies", (0.2, 0.6, 0.5, 0.4, 0.3, 0.9))
     monkeypatch.setattr(callbacks, "Validation", Scripted)
     told = options("none", model=Tiny(), epochs=6, drops=(), early_stopping=2, ema=0.5)
     artifact = train(told, digits, tmp_path / "train")
@@ -195,10 +230,30 @@ def test_early_stopping_keeps_the_best_weights(digits, tmp_path, monkeypatch):  
         train(told, digits, tmp_path / "again")
     monkeypatch.undo()
     monkeypatch.setattr(callbacks, "Validation", Scripted)
+    monkeypatch.setattr(Scripted, "accuracies", (0.0,) * 6)
     again = train(told, digits, tmp_path / "again")
     assert again.manifest["notes"]["epochs"] == 4
     for a, b in zip(weights(artifact.path / "best.keras"), weights(again.path / "best.keras"), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "every", "patience", "epochs"),
+    [
+        ((0.3, 0.2, 0.2, 0.2, 0.2, 0.2), 1, 3, 4),
+        # Being as good as the best is not being better.
+        ((0.3, 0.3, 0.3, 0.3, 0.3, 0.3), 1, 3, 4),
+        # Between validations nothing can get better.
+        ((0.0, 0.2, 0.0, 0.3, 0.0, 0.3), 2, 1, 6),
+        ((0.0, 0.3, 0.0, 0.2, 0.0, 0.4), 2, 1, 4),
+        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 1, 1, 6),
+    ],
+)
+def test_when_a_training_stops_early(digits, tmp_path, monkeypatch, accuracies, every, patience, epochs):  # noqa: F811
+    monkeypatch.setattr(Scripted, "accuracies", accuracies)
+    monkeypatch.setattr(callbacks, "Validation", Scripted)
+    told = options("none", model=Tiny(), epochs=6, drops=(), early_stopping=patience, validate_every=every)
+    assert train(told, digits, tmp_path / "train").manifest["notes"]["epochs"] == epochs
 
 
 def _dies_at(folder, name):
@@ -213,7 +268,7 @@ def _dies_at(folder, name):
 
 
 def test_averages_are_resumed_with_the_rest(digits, tmp_path, monkeypatch):  # noqa: F811
-    told = options("generator(generator_width=0.05, generator_rate=0.01)", model=Tiny(), ema=0.9, epochs=2, drops=())
+    told = options("generator(generator_width=0.05, generator_rate=0.001)", model=Tiny(), ema=0.9, epochs=2, drops=())
     whole = train(told, digits, tmp_path / "whole", checkpoint_minutes=0.0)
     monkeypatch.setattr(callbacks, "Bar", Killed)
     Killed.after = 8

@@ -159,8 +159,8 @@ def test_a_state_restores_every_defense(digits, tmp_path, defense, optimizer):
 
 
 def test_optimizers():
-    assert options().weight_decay == 1e-4
-    assert options(optimizer="adam").weight_decay == 0.0
+    assert options().decay == 1e-4
+    assert options(optimizer="adam").decay == 0.0
     with pytest.raises(UserError, match="`weight_decay` should be 0 with optimizer adam. Received: 0.1"):
         options(optimizer="adam", weight_decay=0.1)
     with pytest.raises(UserError, match="sgd or adam. Received: 'lion'"):

@@ -90,11 +90,12 @@ class GeneratorAttack(Loop):
     def step(self, case: Case, i: tf.Tensor, state: State) -> State:
         """The one step."""
         del i
-        scale = self._trained().options["defense_options"]["gradient"]
+        options = self._trained().options["defense_options"]
         images, labels = case.images, case.goal.labels
-        gradient = gradient_image(case.model, images, labels, scale, case.draws(self.draws))
+        gradient = gradient_image(case.model, images, labels, options["gradient"], case.draws(self.draws))
         one_hot = tf.one_hot(labels, int(case.model.output_shape[-1]))
-        adversarial = pushed(images, self._network()([gradient, images, one_hot], training=False))
+        push = self._network()([gradient, images, one_hot], training=False)
+        adversarial = pushed(images, push, options["margin"])
         if self.epsilon is not None:
             away = adversarial - images
             adversarial = tf.clip_by_value(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -13,8 +15,8 @@ from l2p_tf.types import Norm
 GRADIENTS = ("unit", "raw")
 """Scales of the gradient a generator is shown: unit l2 norm per image, or as it is, which is tiny."""
 
-_SHRINK = 1.0 - 1e-6
-"""atanh is infinite at the ends of the pixels' range."""
+MARGIN = 1e-6
+"""By how much pixels are drawn from the ends of their range, where atanh is infinite, unless told otherwise."""
 
 
 def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, scale: str, draws: int = 1) -> tf.Tensor:
@@ -48,6 +50,27 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
     return tf.stop_gradient(steepest(total, Norm.L2) if scale == "unit" else total / draws)
 
 
-def pushed(images: tf.Tensor, push: tf.Tensor) -> tf.Tensor:
-    """(tanh(atanh(2 x - 1) + push) + 1) / 2: the image moved by `push` in tanh space, inside [0, 1]; both (batch, ...)."""
-    return (tf.tanh(tf.atanh((2.0 * images - 1.0) * _SHRINK) + push) + 1.0) / 2.0
+def pushed(images: tf.Tensor, push: tf.Tensor, margin: float = MARGIN) -> tf.Tensor:
+    """(tanh(atanh(2 x - 1) + push) + 1) / 2: the image moved by `push` in tanh space, inside [0, 1] (Equation 8).
+
+    atanh is infinite at 0 and 1, so pixels are first drawn to the middle; what that changes is taken off again.
+
+    Args:
+      images: float32 (batch, height, width, channels) in [0, 1].
+      push: of the same shape.
+      margin: share by which pixels are drawn in. With a tiny one black and white pixels hardly move.
+    """
+    drawn_in = (2.0 * images - 1.0) * (1.0 - margin)
+    moved = (tf.tanh(tf.atanh(drawn_in) + push) - drawn_in) / 2.0
+    return _held(images + moved)
+
+
+@tf.custom_gradient
+def _held(pixels: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Clips to [0, 1]. The gradient of what lies outside passes where its descent leads back: no pixel gets stuck."""
+
+    def back(up: tf.Tensor) -> tf.Tensor:
+        farther = ((pixels < 0.0) & (up > 0.0)) | ((pixels > 1.0) & (up < 0.0))
+        return tf.where(farther, 0.0, up)
+
+    return tf.clip_by_value(pixels, 0.0, 1.0), back

@@ -7,7 +7,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from l2p_tf.attacks.tanh_space import GRADIENTS, gradient_image, pushed
+from l2p_tf.attacks.tanh_space import GRADIENTS, MARGIN, gradient_image, pushed
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.registry import option
@@ -29,13 +29,19 @@ class GeneratorTraining(AdversarialDefense):
         "pixels", "norm of what: the change of the pixels, or the raw output", choices=("pixels", "raw")
     )
     gradient: str = option("unit", "scale of the gradient the generator is shown", choices=GRADIENTS)
+    margin: float = option(
+        MARGIN,
+        "share by which pixels are drawn from 0 and 1 before atanh; a larger one lets those move",
+        above=0,
+        high=0.5,
+    )
     update: str = option(
         "alternating", "a tape for each player; or one pass for both", choices=("alternating", "joint")
     )
     generator_steps: int = option(1, "generator steps on each batch (alternating)", low=1)
     generator_width: float = option(1.0, "multiplies the generator's channels", above=0)
     generator_rate: float = option(
-        1.0, "learning rate of the generator's Adam, as a multiple of the classifier's", above=0
+        5e-4, "learning rate of the generator's Adam at the start; it falls when the classifier's does", above=0
     )
 
     def __post_init__(self) -> None:
@@ -86,10 +92,10 @@ class GeneratorTrainer(RobustTrainer):
         """The classifier's and the generator's."""
         return [self.optimizer, self.generator_optimizer]
 
-    def set_rate(self, rate: float) -> None:
-        """The generator's is a multiple of the classifier's."""
+    def set_rate(self, rate: float, share: float = 1.0) -> None:
+        """The generator has a rate of its own, with the drops of the classifier's."""
         super().set_rate(rate)
-        self.generator_optimizer.learning_rate.assign(rate * self.settings.generator_rate)
+        self.generator_optimizer.learning_rate.assign(share * self.settings.generator_rate)
 
     def build_optimizers(self) -> None:
         """Creates the slots of both."""
@@ -130,7 +136,7 @@ class GeneratorTrainer(RobustTrainer):
     def _made(self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Adversarial images, and the mean squared norm of what the penalty is on."""
         push = self.generator([gradient, images, tf.one_hot(labels, self.classes)], training=True)
-        adversarial = pushed(images, push)
+        adversarial = pushed(images, push, self.settings.margin)
         penalised = adversarial - images if self.settings.penalty == "pixels" else push
         return adversarial, tf.reduce_mean(tf.reduce_sum(tf.square(penalised), [1, 2, 3]))
 

@@ -47,7 +47,7 @@ class Schedule(keras.callbacks.Callback):
         """Rates, noise, tau."""
         self.begun = time.monotonic()
         self.facts = self.model.begin_epoch(epoch)
-        self.model.set_rate(self.rate(epoch))
+        self.model.set_rate(self.rate(epoch), self.rate(epoch) / (self.rate(0) or 1.0))
         if self.resumed is not None:
             # `fit` has just reset them.
             for variable, value in zip(metric_variables(self.model), self.resumed, strict=True):
@@ -174,22 +174,28 @@ class BestModel(keras.callbacks.Callback):
 
 
 class EarlyStopping(keras.callbacks.Callback):
-    """Ends the training when the best model is so many epochs old; what is kept of it is that best model.
+    """Ends a training that has brought no better model for so many epochs; what is kept of it is the best one.
 
     Args:
-      progress: knows the best epoch.
-      patience: epochs without a better model.
+      trainer: knows the epochs that count.
+      progress: has the history.
+      criterion: the log that the best model maximises.
+      patience: epochs. It ends at the first validation that lies so far behind the best one, of equals the first.
     """
 
-    def __init__(self, progress: Progress, patience: int) -> None:
+    def __init__(self, trainer: RobustTrainer, progress: Progress, criterion: str, patience: int) -> None:
         super().__init__()
-        self.progress, self.patience = progress, patience
+        self.trainer, self.progress, self.criterion, self.patience = trainer, progress, criterion, patience
 
     @property
     def due(self) -> bool:
-        """Whether the epochs that are done are enough: of the progress alone, so that a rerun stops where this does."""
-        best = self.progress.best_epoch
-        return best is not None and self.progress.epoch - 1 - best >= self.patience
+        """Whether the epochs that are done are enough: of the history alone, so that a rerun stops where this does."""
+        judged = [row for row in self.progress.history if self.criterion in row]
+        judged = [row for row in judged if self.trainer.is_mature(int(row["epoch"]))]
+        if not judged:
+            return False
+        best = max(judged, key=lambda row: row[self.criterion])
+        return judged[-1]["epoch"] - best["epoch"] >= self.patience
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Stops `fit`; after the state was saved."""

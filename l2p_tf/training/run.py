@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -29,6 +30,21 @@ from l2p_tf.training.state import STATE, Progress, load_state
 from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
 
+_BOUNDS = (
+    ("epochs", 1, math.inf),
+    ("batch_size", 1, math.inf),
+    ("learning_rate", 0, math.inf),
+    ("drop_factor", 0, 1),
+    ("momentum", 0, 1),
+    ("weight_decay", 0, math.inf),
+    ("ema", 0, 1),
+    ("early_stopping", 0, math.inf),
+    ("validate_every", 1, math.inf),
+    ("validation_limit", 0, math.inf),
+    ("seed", 0, 2**31 - 1),
+)
+"""Least and greatest value of the numbers among the options."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
@@ -51,7 +67,7 @@ class TrainOptions:
       mean: channel means the classifier subtracts; empty for the training images' own.
       std: channel standard deviations it divides by; empty likewise.
       ema: decay of the exponential moving average of the weights that is judged and saved; 0 for the weights themselves.
-      early_stopping: epochs without a better model after which the training ends; 0 for never.
+      early_stopping: epochs after which a training without a better model ends, at a validation; 0 for never.
       rho_attack: an attack of smallest l2 norm run at each validation, for the curve of its mean norm; None for none.
       validate_every: epochs between validations.
       validation_limit: most validation images used; 0 for all.
@@ -89,14 +105,19 @@ class TrainOptions:
     sweep: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adam"):
-            raise UserError(f"`optimizer` should be sgd or adam. Received: {self.optimizer!r}")
-        if self.weight_decay is None:
-            object.__setattr__(self, "weight_decay", 1e-4 if self.optimizer == "sgd" else 0.0)
+        for name, choices in (("optimizer", ("sgd", "adam")), ("precision", ("float32", "mixed_bfloat16"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"`{name}` should be {' or '.join(choices)}. Received: {getattr(self, name)!r}")
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+                raise UserError(f"`{name}` should be {wanted}. Received: {value}")
+        if self.ema == 1:
+            raise UserError("`ema` should be below 1: at 1 the average never moves. Received: 1.0")
         if self.optimizer == "adam" and self.weight_decay:
             raise UserError(f"`weight_decay` should be 0 with optimizer adam. Received: {self.weight_decay}")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"`ema` should be at least 0 and below 1. Received: {self.ema}")
+        check_drops(self.drops, self.epochs)
         if self.rho_attack is not None:
             facts = self.rho_attack.facts()
             if not self.rho_attack.MINIMAL or facts["norm"] != "l2" or facts["epsilon"] is not None:
@@ -104,6 +125,17 @@ class TrainOptions:
                     "`rho_attack` should look for the smallest l2 norm, whatever its size, such as cw or deepfool. "
                     f"Received: {self.rho_attack.spec!r}"
                 )
+
+    @property
+    def decay(self) -> float:
+        """The weight decay, resolved."""
+        usual = 1e-4 if self.optimizer == "sgd" else 0.0
+        return usual if self.weight_decay is None else self.weight_decay
+
+    def inputs(self) -> dict[str, artifacts.Artifact]:
+        """What the attacks of its validation need besides the classifier, by role."""
+        attacks = [self.validation_attack, *([self.rho_attack] if self.rho_attack else [])]
+        return {role: found for attack in attacks for role, found in attack.inputs().items()}
 
     def as_json(self) -> dict[str, Any]:
         """As manifests hold it; specs in their canonical form, with the resolved options beside them."""
@@ -115,8 +147,7 @@ class TrainOptions:
                 values[f"{field.name}_options"] = value.options()
             else:
                 values[field.name] = list(value) if isinstance(value, tuple) else value
-        values["sweep"] = dict(self.sweep)
-        return values
+        return {**values, "weight_decay": self.decay, "sweep": dict(self.sweep)}
 
 
 def train(
@@ -143,7 +174,6 @@ def train(
       UserError: options that do not fit the data, or a loss that is not finite.
       Interrupted: a signal asked to stop; the state is saved.
     """
-    check_drops(options.drops, options.epochs)
     batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
     if not data.info.counts["validation"]:
         raise UserError("`validation_share` should be above 0: held-out images choose the best model. Received: 0")
@@ -152,7 +182,7 @@ def train(
         output,
         "train",
         request,
-        {"data": data.artifact},
+        {"data": data.artifact, **options.inputs()},
         seed=options.seed,
         device=inference.device(),
         overwrite=overwrite,
@@ -189,7 +219,7 @@ def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = Fa
 def _optimizer(options: TrainOptions) -> keras.optimizers.Optimizer:
     if options.optimizer == "adam":
         return keras.optimizers.Adam(options.learning_rate, epsilon=1e-8, name="w_adam")
-    return MomentumSGD(options.learning_rate, options.momentum, decay=options.weight_decay or 0.0, name="w_sgd")
+    return MomentumSGD(options.learning_rate, options.momentum, decay=options.decay, name="w_sgd")
 
 
 def _train(
@@ -206,6 +236,9 @@ def _train(
             f"`epochs` should reach beyond the warm-up of {spec_of(options.defense)}: no model of {options.epochs} epochs "
             "would have the whole defence. Train longer, or shorten the warm-up."
         )
+    for attack in (options.validation_attack, options.rho_attack):
+        for member in attack.members() if attack else ():
+            member.check(trainer.classifier)
     work.scratch.append(STATE)
     progress, means = Progress(), None
     if (work.path / STATE).exists():
@@ -228,12 +261,13 @@ def _train(
         options.rho_attack,
     )
     robust = options.defense.trains_on_attacks
-    best = cb.BestModel(work.path, progress, "validation_robust_accuracy" if robust else "validation_accuracy")
+    criterion = "validation_robust_accuracy" if robust else "validation_accuracy"
+    best = cb.BestModel(work.path, progress, criterion)
     steps = options.epochs * batches.steps_per_epoch
     done = progress.epoch * batches.steps_per_epoch + progress.step
     with bar(f"train {options.name}", steps, "batches", done) as advance:
         history = cb.History(work.path, progress, schedule)
-        stopping = cb.EarlyStopping(progress, options.early_stopping or options.epochs)
+        stopping = cb.EarlyStopping(trainer, progress, criterion, options.early_stopping or options.epochs)
         callbacks = [schedule, validation, history, best, state, stopping, cb.Bar(advance)]
         try:
             with state.listening():

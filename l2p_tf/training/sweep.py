@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from l2p_tf.registry import parse_number
+from l2p_tf.defenses.base import DerivedDefense
+from l2p_tf.registry import parse_number, shown
 from l2p_tf.training.run import TrainOptions
 from l2p_tf.types import UserError
 
@@ -75,6 +76,10 @@ def points(base: Sequence[TrainOptions], axes: Sequence[Axis]) -> list[TrainOpti
             raise UserError(f"`sweep` should name each option once. Received twice: {sorted(doubled)[0]!r}")
         for values in itertools.product(*(axis.values for axis in own)):
             found.append(_point(options, dict(zip(own, values, strict=True))))
+    names = [options.name for options in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"`sweep` should give every run a name of its own. Received twice: {name!r}")
     return found
 
 
@@ -94,10 +99,12 @@ def _owner(options: TrainOptions, axis: Axis) -> str:
     name: str = options.defense.name  # type: ignore[attr-defined]
     if axis.defense not in ("", name):
         return ""
-    for part in ("defense", "model"):
+    derived = isinstance(options.defense, DerivedDefense)
+    # What is made from another run has that run's model and training.
+    for part in ("defense",) if derived else ("defense", "model"):
         if axis.option in {f.name for f in dataclasses.fields(getattr(options, part))}:
             return part
-    return "train" if axis.option in _TRAINING else ""
+    return "train" if axis.option in _TRAINING and not derived else ""
 
 
 def _point(options: TrainOptions, values: dict[Axis, Value]) -> TrainOptions:
@@ -111,7 +118,7 @@ def _point(options: TrainOptions, values: dict[Axis, Value]) -> TrainOptions:
         else:
             changes[owner] = changes.get(owner, getattr(options, owner)).replace(**{axis.option: _bool(value)})
         swept[f"{owner}.{axis.option}"] = value
-        text = value if isinstance(value, str) else f"{value:.6g}"
+        text = value if isinstance(value, str) else shown(value)
         name += f"-{axis.option}_{re.sub(r'[^A-Za-z0-9.]+', '_', text)}"
     return dataclasses.replace(options, **changes, name=name, sweep=swept)
 

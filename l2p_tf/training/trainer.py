@@ -108,8 +108,14 @@ class RobustTrainer(keras.Model):
         """Whether there is an adversarial part at all."""
         return self.attack is not None
 
-    def set_rate(self, rate: float) -> None:
-        """Sets the learning rate of every optimizer."""
+    def set_rate(self, rate: float, share: float = 1.0) -> None:
+        """Sets the learning rate of every optimizer.
+
+        Args:
+          rate: of the epoch.
+          share: that rate as a share of the one at the start, for optimizers with a rate of their own.
+        """
+        del share
         for optimizer in self.optimizers:
             optimizer.learning_rate.assign(rate)
 
