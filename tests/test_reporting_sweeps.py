@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import itertools
+import json
 import re
 import shutil
 
@@ -17,6 +18,7 @@ from l2p_tf import artifacts
 from l2p_tf.reporting import (
     epsilons,
     families,
+    kinds,
     lines,
     matched,
     matched_table,
@@ -27,6 +29,7 @@ from l2p_tf.reporting import (
     sweep_table,
     sweeps,
     text,
+    transfer,
 )
 from l2p_tf.reporting.history import read_history
 from l2p_tf.reporting.matched import Match
@@ -148,8 +151,7 @@ def test_the_power_curve_is_the_step_function_of_the_arrays(tmp_path):
     curve = power.power_of(found_of(one.evaluation, one.summary.records))
     assert (curve.count, curve.tried, curve.clean) == (10, 8, 0.8)
     shares = {0: 0.8, 0.05: 0.8, 0.1: 0.7, 0.15: 0.7, 0.2: 0.5, 0.3: 0.4, 0.45: 0.3, 0.6: 0.1, 100: 0.1}
-    # The arrays are float32, and so are the radii at which it falls.
-    assert {r: curve.accuracy(float(np.float32(r))) for r in shares} == pytest.approx(shares)
+    assert {r: curve.accuracy(r) for r in shares} == pytest.approx(shares)
     x, y = curve.steps(0.55)
     np.testing.assert_allclose(x, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55], rtol=1e-6)
     np.testing.assert_allclose(y, [0.8, 0.8, 0.7, 0.5, 0.4, 0.3, 0.2])
@@ -189,6 +191,50 @@ def test_a_run_that_nothing_felled_has_a_level_curve(tmp_path):
     assert "1.0" in texts_in(plot)
     x, y = power.power_of(Found(10, 8, np.zeros(0), np.zeros(0))).steps(1.0)
     assert (x.tolist(), y.tolist()) == ([0, 1], [0.8, 0.8])
+
+
+def test_the_accuracy_at_round_norms_is_a_table(tmp_path):
+    data = make_data(tmp_path)
+    arrays = [clean_arrays(), minimal_arrays(), minimal_arrays(NORMS / 100)]
+    make_run(tmp_path, data, "a", (CLEAN, CW, FAB), arrays)
+    make_run(tmp_path, data, "b", (CLEAN, CW), [clean_arrays(), minimal_arrays(NORMS / 2)])
+    section = power.section(runs_of(tmp_path))
+    assert [(sheet.title, sheet.caption) for sheet in section.sheets] == [
+        ("C&W", "digits (8x8), test; n = 10."), ("FAB linf", "digits (8x8), test; n = 10."),
+    ]  # fmt: skip
+    cw, fab = section.sheets
+    labels = ["Run", "Clean", *(f"L2 \N{LESS-THAN OR EQUAL TO} 0.{k}" for k in range(1, 6))]
+    assert [head.label for head in cw.heads] == labels
+    rows = {row[0].text: [field.text for field in row[1:]] for row in cw.rows}
+    assert rows["a"] == ["80.0", "70.0", "50.0", "40.0", "30.0", "20.0"]
+    assert rows["b"] == ["80.0", "50.0", "30.0", "10.0", "10.0", "10.0"]
+    assert [row[0].text for row in fab.rows] == ["a"]
+    lines = lines_of(section)
+    assert len(lines) == 2 * 6 + len(fab.heads) - 1
+    assert {key: lines[2][key] for key in ("run", "attack", "norm", "budget", "accuracy", "low", "count")} == {
+        "run": "a", "attack": "cw", "norm": "l2", "budget": "0.2", "accuracy": "50.0", "low": "23.6593", "count": "10",
+    }  # fmt: skip
+    assert (lines[0]["budget"], lines[0]["accuracy"]) == ("0.0", "80.0")
+
+
+@pytest.mark.parametrize(
+    ("right", "budgets"),
+    [(1.5, [0.2, 0.4, 0.6, 0.8, 1, 1.2, 1.4]), (0.031, [0.005, 0.01, 0.015, 0.02, 0.025, 0.03]), (8, [*range(1, 9)])],
+)
+def test_budgets_are_round_and_within_the_plot(right, budgets):
+    assert power.budgets_to(right) == budgets
+
+
+def test_an_attack_on_other_images_is_another(tmp_path):
+    data = make_data(tmp_path)
+    make_run(tmp_path, data, "a", (CLEAN, CW), [clean_arrays(), minimal_arrays()])
+    few = [clean_arrays(RIGHT[:5]), minimal_arrays(NORMS[:5], FELL[:5])]
+    make_run(tmp_path, data, "b", (CLEAN, CW), few)
+    section = power.section(runs_of(tmp_path))
+    assert [(sheet.title, [row[0].text for row in sheet.rows]) for sheet in section.sheets] == [
+        ("C&W, n = 10", ["a"]), ("C&W, n = 5", ["b"]),
+    ]  # fmt: skip
+    assert len(power.plots(subjects(runs_of(tmp_path)))) == 2
 
 
 def test_each_attack_of_smallest_l2_or_linf_norm_has_its_plot(tmp_path):
@@ -281,6 +327,12 @@ def test_only_generators_have_a_target(tmp_path):
     assert "target" not in epsilons.section(runs_of(tmp_path)).note
 
 
+@pytest.mark.parametrize(("penalty", "target"), [({}, 10), ({"penalty": "pixels"}, 10), ({"penalty": "raw"}, None)])
+def test_a_penalty_on_the_raw_output_aims_at_no_norm(tmp_path, penalty, target):
+    subject = make_ladder(tmp_path, defense_options={"c_l": 10.0, **penalty})
+    assert epsilons.target_of(families.families([subject])[0].ladders[0]) == target
+
+
 def test_arrays_without_probabilities_leave_that_plot_out(tmp_path):
     (ladder,) = families.families([make_ladder(tmp_path, probability=False)])[0].ladders
     assert epsilons.fall_of(ladder) is None
@@ -371,12 +423,153 @@ def test_along_a_curve_runs_the_setting_of_the_defense(tmp_path, swept, along, l
 )
 def test_words_tell_methods_apart_and_numbers_runs_of_one(tmp_path, defense, sweep, method):
     subject = one_run(tmp_path, (CLEAN, CW), [clean_arrays(), minimal_arrays()], defense=defense, sweep=sweep)
-    assert sweeps.method_of(subject.run) == method
+    assert kinds.method_of(subject.run) == method
+    assert kinds.labels([subject]) == {kinds.kind_of(subject): method}
+
+
+def make_kinds(root, *runs):
+    """Runs by defense, sweep and more; a run without attacks but for clean images."""
+    data = make_data(root)
+    for i, (defense, sweep, *more) in enumerate(runs):
+        options = more[0] if more else {}
+        arrays = [clean_arrays(RIGHT[: options.pop("count", 10)])]
+        made_from = options.pop("data", data)
+        make_run(root, made_from, f"r{i}", (CLEAN,), arrays, defense=defense, sweep=sweep, **options)
+    return subjects(runs_of(root))
+
+
+def names_of(found):
+    return [subject.name for subject in found]
+
+
+def test_sweeps_of_one_method_along_different_settings_are_all_shown(tmp_path):
+    widths = [("pgd", {"model.width": w}, {"model": f"resnet_v1(depth=8, width={w})"}) for w in (2, 4)]
+    found = make_kinds(
+        tmp_path,
+        *((f"pgd(epsilon={e})", {"defense.epsilon": e}) for e in (0.1, 0.2, 0.3)),
+        *((f"pgd(steps={k})", {"defense.steps": k}) for k in (2, 1)),
+        *widths,
+        ("pgd(epsilon=0.5)", {}),
+    )  # fmt: skip
+    assert sorted(names_of(sweeps.ordered(found))) == names_of(found)
+    curves = sweeps.series(found)
+    assert [(one.label, one.along, names_of(one.subjects)) for one in curves] == [
+        ("pgd, by epsilon", "defense.epsilon", ["r0", "r1", "r2"]),
+        ("pgd, by steps", "defense.steps", ["r4", "r3"]),
+        ("pgd, by model.width", "model.width", ["r5", "r6"]),
+    ]
+    assert len(sweep_table.section(runs_of(tmp_path)).lines) == len(found)
+    assert [plot.title.partition(", digits")[0] for plot in robustness.plots(runs_of(tmp_path))] == [
+        f"Accuracy against {word} of pgd" for word in ("epsilon", "steps", "model.width")
+    ]
+    # What was swept along epsilon takes in the single run that has another epsilon.
+    (comparison,) = matched.comparisons(runs_of(tmp_path), Match((0.8,)))
+    assert sorted(pick.label for pick in comparison.picks) == sorted(one.label for one in curves)
+
+
+def test_what_is_ordered_is_a_permutation(tmp_path):
+    values = (0.1, 0.2, "a")
+    tried = [dict(zip(keys, chosen, strict=True))
+             for keys in (("defense.a",), ("model.b",), ("train.seed",), ("defense.a", "train.seed"), ("defense.a", "model.b"))
+             for chosen in itertools.product(values[: 3 - len(keys) // 2], repeat=len(keys))]  # fmt: skip
+    runs = [
+        (f"{method}(steps={i % 2 + 1})", sweep) for i, sweep in enumerate([{}, *tried]) for method in ("pgd", "fgsm")
+    ]
+    found = make_kinds(tmp_path, *runs)
+    assert sorted(names_of(sweeps.ordered(found))) == sorted(names_of(found))
+    assert sorted(name for _, part in sweeps.panels(found) for name in names_of(part)) == sorted(names_of(found))
+
+
+def test_a_curve_is_of_one_defense_one_model_one_data_and_one_number_of_images(tmp_path):
+    other = make_data(tmp_path / "other", names=[f"class {i}" for i in range(10)])
+    sweep = [{"defense.epsilon": e} for e in (0.1, 0.2)]
+    told = [
+        ("pgd(epsilon={}, steps=2)", {}),
+        ("pgd(epsilon={})", {"model": "all_conv(width=0.5)"}),
+        ("pgd(epsilon={})", {"model": "all_conv"}),
+        ("pgd(epsilon={})", {"data": other}),
+        ("pgd(epsilon={})", {"count": 5}),
+        ("pgd(epsilon={}, norm=l2)", {}),
+        ("pgd(epsilon={})", {}),
+    ]
+    runs = [(spec.format(s["defense.epsilon"]), s, dict(more)) for spec, more in told for s in sweep]
+    found = make_kinds(tmp_path, *runs)
+    plain = artifacts.read(tmp_path / "data").fingerprint[:8]
+    curves = sweeps.series(found)
+    assert {one.label for one in curves} == {
+        f"pgd(steps=2), resnet_v1(depth=8), data {plain}, n = 10",
+        f"pgd, all_conv(width=0.5), data {plain}, n = 10",
+        f"pgd, all_conv, data {plain}, n = 10",
+        f"pgd, resnet_v1(depth=8), data {other.fingerprint[:8]}, n = 10",
+        f"pgd, resnet_v1(depth=8), data {plain}, n = 5",
+        "pgd(norm=l2)",
+        f"pgd, resnet_v1(depth=8), data {plain}, n = 10",
+    }
+    assert [len(one.subjects) for one in curves] == [2] * 7
+
+
+def test_only_what_tells_kinds_apart_is_in_their_label(tmp_path):
+    found = make_kinds(
+        tmp_path,
+        *((f"pgd(epsilon={e})", {"defense.epsilon": e}) for e in (0.1, 0.2)),
+        *((f"pgd(epsilon={e}, steps=2, restarts=3)", {"defense.epsilon": e}) for e in (0.1, 0.2)),
+        *((f"pgd(epsilon={e}, steps=4, restarts=3)", {"defense.epsilon": e}) for e in (0.1, 0.2)),
+        ("pgd(epsilon=0.5, restarts=3, steps=4)", {}),
+        ("pgd(epsilon=0.5, restarts=4)", {}),
+        ("trades(steps=7)", {}),
+    )  # fmt: skip
+    assert {label: names_of(mine) for label, mine in kinds.by_label(found).items()} == {
+        "pgd": ["r0", "r1"],
+        "pgd(restarts=3, steps=2)": ["r2", "r3"],
+        "pgd(restarts=3, steps=4)": ["r4", "r5", "r6"],
+        "pgd(epsilon=0.5, restarts=4)": ["r7"],
+        "trades": ["r8"],
+    }
+    section = sweep_table.section(runs_of(tmp_path))
+    assert {line["run"]: line["method"] for line in lines_of(section)}["r6"] == "pgd(restarts=3, steps=4)"
+
+
+def test_seeds_are_repeats_and_no_setting(tmp_path):
+    data = make_data(tmp_path)
+    for seed in range(3):
+        make_swept(tmp_path, data, f"n{seed}", "none", {"train.seed": seed}, 8 - seed, 0.1 + seed)
+    make_swept(tmp_path, data, "n", "none", {}, 5, 0.2)
+    for e, seed in itertools.product((0.1, 0.2, 0.3), (0, 1, 2)):
+        make_swept(tmp_path, data, f"p{e} {seed}", "pgd", {"defense.epsilon": e, "train.seed": seed}, 8 - seed, e)
+    runs = runs_of(tmp_path)
+    repeats, *others = sweeps.series(subjects(runs))
+    assert (repeats.label, repeats.along, names_of(repeats.subjects)) == ("none", "", ["n0", "n1", "n2"])
+    assert [one.label for one in others] == [f"pgd, train.seed={k}" for k in range(3)]
+    titles = [plot.title for plot in robustness.plots(runs)]
+    assert [title.partition(", digits")[0] for title in titles if "against clean" not in title] == [
+        f"Accuracy against epsilon of pgd, train.seed={k}" for k in range(3)
+    ]
+    # In a comparison of methods the seed is no method.
+    assert [pick.label for pick in matched.comparisons(runs, Match((0.8,)))[0].picks] == ["none", "pgd"]
+
+
+def test_no_line_joins_repeats(swept, tmp_path, monkeypatch):
+    data = make_data(tmp_path)
+    for seed in range(2):
+        make_swept(tmp_path, data, f"n{seed}", "none", {"train.seed": seed}, 8 - seed, 0.1 + seed)
+    make_swept(tmp_path, data, "p", "pgd", {}, 7, 0.3)
+    drawn = []
+    monkeypatch.setattr(robustness, "plot_of", lambda *args, **_: drawn.append(args))
+    robustness.plots(runs_of(tmp_path))
+    ((_, title, curves, _),) = drawn
+    assert title.startswith("Robustness under C&W")
+    assert [(one.label, one.kind, len(one.x), one.texts) for one in curves] == [
+        ("none", "points", 2, ()), ("p", "points", 1, ()),
+    ]  # fmt: skip
+    robustness.plots(runs_of(swept))
+    kinds_of = {one.label: one.kind for one in drawn[1][2]}
+    assert kinds_of["fgsm, by epsilon"] == "line"
+    assert kinds_of["plain"] == "points"
 
 
 def test_settings_are_written_as_they_were_given():
     pairs = [("defense.epsilon", 8 / 255), ("defense.c_l", 50.0), ("train.learning_rate", 1e-05), ("model.kind", "a b")]
-    assert [sweeps.setting(*pair) for pair in pairs] == [
+    assert [kinds.setting(*pair) for pair in pairs] == [
         "epsilon=8/255", "c_l=50", "train.learning_rate=1e-05", "model.kind=a b",
     ]  # fmt: skip
 
@@ -386,7 +579,7 @@ def test_a_sweep_that_is_no_table_of_values_is_none(tmp_path):
     for i, sweep in enumerate(({}, None, "x", {"a": True})):
         make_run(tmp_path, data, f"r{i}", (CLEAN,), [clean_arrays()], sweep=sweep)
     make_run(tmp_path, data, "r4", (CLEAN,), [clean_arrays()])
-    tried = {subject.name: sweeps.swept(subject.run) for subject in subjects(runs_of(tmp_path))}
+    tried = {subject.name: kinds.swept(subject.run) for subject in subjects(runs_of(tmp_path))}
     assert tried == {"r0": {}, "r1": {}, "r2": {}, "r3": {"a": "True"}, "r4": {}}
 
 
@@ -408,11 +601,12 @@ def test_many_runs_are_drawn_method_by_method(tmp_path):
 
 def test_a_point_is_clean_accuracy_and_mean_norm_of_the_successes(tmp_path):
     subject = one_run(tmp_path, (CLEAN, CW), [clean_arrays(), minimal_arrays()])
-    clean, mean = robustness.point_of(subject, ("cw", "l2p_tf"))
+    clean, mean = robustness.point_of(subject, ("cw", "l2p_tf", 10))
     assert (clean, mean) == (0.8, pytest.approx(np.mean([0.1, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6])))
-    assert robustness.point_of(subject, ("other", "l2p_tf")) is None
+    assert robustness.point_of(subject, ("other", "l2p_tf", 10)) is None
+    assert robustness.point_of(subject, ("cw", "l2p_tf", 5)) is None
     nothing = one_run(tmp_path / "b", (CLEAN, CW), [clean_arrays(), minimal_arrays(fell=np.zeros(10))])
-    assert robustness.point_of(nothing, ("cw", "l2p_tf")) is None
+    assert robustness.point_of(nothing, ("cw", "l2p_tf", 10)) is None
 
 
 def test_robustness_curves_have_their_values_beside_the_points(swept):
@@ -597,6 +791,74 @@ def test_a_single_source_is_named(tmp_path):
     assert row[5].lines == ("50.0", "from a")
 
 
+def make_family(root):
+    """Two trainings; noise added to the first by two runs, and to a third that is not there by one."""
+    data = make_data(root)
+    a = make_swept(root, data, "a", "none", {}, 8, 0.1)
+    b = make_swept(root, data, "b", "none", {}, 8, 0.1, seed=4)
+    c = make_swept(root, data, "c", "none", {}, 8, 0.1, model="all_conv")
+    trains = {"a": a, "b": b, "c": c}
+    for name, source in (("a1", a.fingerprint), ("a2", a.fingerprint), ("x1", "f" * 64)):
+        trains[name] = make_derived(root, data, name, source)
+    records = [
+        record
+        for target in trains
+        for source in ("a", "b", "c", "a1", "a2", "x1", "a1+b")
+        for record in make_records(target, (5,), (CW,), count=10, source=source)
+    ]
+    inputs = {"data": data, **{f"train:{name}": train for name, train in trains.items()}}
+    make_stage(root / "transfer", "transfer", inputs, records, which="best")
+    return root
+
+
+def make_derived(root, data, name, source):
+    """What noise was added to afterwards, with its attacks."""
+    train = make_swept(root, data, name, "noise_at_prediction(std=0.1)", {}, 8, 0.1)
+    folder = root / f"train_{name}"
+    manifest = json.loads((folder / artifacts.MANIFEST).read_text("utf-8"))
+    manifest["inputs"]["source"] = source
+    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    make_stage_of(root, name, train.fingerprint, artifacts.read(folder).fingerprint)
+    return artifacts.read(folder)
+
+
+def make_stage_of(root, name, old, new):
+    """Makes the attacks those of the training with its other fingerprint."""
+    file = root / f"attack_{name}" / artifacts.MANIFEST
+    file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+
+
+def test_examples_of_a_network_with_the_same_weights_are_not_black_box(tmp_path):
+    runs = runs_of(make_family(tmp_path))
+    lines = lines_of(transfer.section(runs))
+    found = {(line["source"], line["target"]): line["relation"] for line in lines}
+    # From the source, to it, and between those that come from one.
+    for pair in (("a", "a1"), ("a1", "a"), ("a1", "a2"), ("a1 + b", "a"), ("a1 + b", "a2")):
+        assert found[pair] == transfer.SHARED
+    for pair in (("a", "b"), ("a1", "b"), ("x1", "a"), ("a1", "x1"), ("a1 + b", "c")):
+        assert found[pair] == ""
+    assert (found["a1", "a1"], found["a1 + b", "b"]) == (transfer.WHITE_BOX, transfer.PARTLY)
+    assert {line["white_box"] for line in lines if line["relation"] == transfer.SHARED} == {"false"}
+    known = {run.key: run for run in runs}
+    sources = {
+        subject.name: [one.source for one in matched.results_of(subject, known)[0].transferred]
+        for subject in subjects(runs)
+    }
+    assert sources["a"] == ["b", "c", "x1"]
+    assert sources["a2"] == ["b", "c", "x1"]
+    assert sources["x1"] == ["a", "b", "c", "a1", "a2", "a1 + b"]
+
+
+def test_sources_of_the_same_seed_and_architecture_are_named(tmp_path):
+    runs = runs_of(make_family(tmp_path))
+    note = matched_table.section(runs, Match((0.8,))).note
+    # Compared are a of none, c of another architecture, and a1 of noise; b has another seed, and a1 the weights of a.
+    assert note.endswith(
+        " Of the sources of black-box examples, these share the seed and the architecture with the run, so that the two "
+        "were not initialized independently: x1 with a and a1."
+    )
+
+
 def test_of_an_attack_at_many_radii_one_is_compared(tmp_path):
     make_ladder(tmp_path, sweep={"defense.c_l": 1})
     (run,) = runs_of(tmp_path)
@@ -666,13 +928,14 @@ def test_the_page_has_the_sections_in_their_order(made):
     page = (made.path / "report.html").read_text("utf-8")
     outline = Outline(page)
     names = [name for name in outline.ids if not re.search(r"-|main", name)]
-    assert names[:5] == ["summary", "comparison", "sweep", "matched", "norms"]
+    assert names[:6] == ["summary", "comparison", "sweep", "matched", "power", "norms"]
     assert len(outline.ids) == len(set(outline.ids))
     assert all(b - a <= 1 for a, b in itertools.pairwise(outline.headings))
     outputs = set(artifacts.read(made.path).manifest["outputs"])
     assert {
         "sweep.csv",
         "matched.csv",
+        "power.csv",
         "plots/sweep-curve-0.svg",
         "plots/matched-0-0.svg",
         "plots/power-0.svg",
@@ -722,7 +985,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
         options = {"defense": EVIL, "model": EVIL, "sweep": sweep}
         make_run(root, data, f"{EVIL}{i}", attacks, arrays, folder=str(i), which=EVIL, **options)
     made = report.make([root], tmp_path / "report", EVIL, match=(0.8,))
-    assert [section.name for section in made.table.sections] == ["sweep", "matched", "epsilons", "norms"]
+    assert [section.name for section in made.table.sections] == ["sweep", "matched", "epsilons", "power", "norms"]
     page = (made.path / "report.html").read_text("utf-8")
     assert "<script" not in page
     assert not [tag for tag, _ in Outline(page).tags if tag == "script"]

@@ -9,11 +9,12 @@ import numpy as np
 
 from l2p_tf.evaluation.records import Summary
 from l2p_tf.reporting.families import Family, Ladder, effect_of, families
+from l2p_tf.reporting.kinds import method_of
 from l2p_tf.reporting.lines import Curve, Plot, plot_of
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
 from l2p_tf.reporting.subjects import subjects
-from l2p_tf.reporting.sweeps import method_of, panels
+from l2p_tf.reporting.sweeps import panels
 from l2p_tf.reporting.text import attack_name, epsilon, interval, norm_name, percent, plural, titled
 
 NAME = "epsilons"
@@ -100,12 +101,13 @@ def fall_of(ladder: Ladder) -> Fall | None:
 
 
 def target_of(ladder: Ladder) -> float | None:
-    """c_L of the Gaussian that a generator's training aims at; None for other defenses."""
+    """c_L of the Gaussian that a generator's training aims at; None for other defenses, or another penalty."""
     run = ladder.subject.run
     options = run.option("defense_options", None)
-    value = (
-        options.get("c_l") if isinstance(options, dict) and method_of(run).partition("(")[0] == "generator" else None
-    )
+    if not isinstance(options, dict) or method_of(run).partition("(")[0] != "generator":
+        return None
+    # A penalty on the generator's raw output says nothing of the size of the change of the pixels.
+    value = options.get("c_l") if options.get("penalty", "pixels") == "pixels" else None
     return float(value) if isinstance(value, int | float) else None
 
 

@@ -52,8 +52,8 @@ class Curve:
       low: lower ends of the points' intervals, (k,); None for no intervals.
       high: upper ends.
       texts: what stands beside each point; empty for nothing.
-      kind: points joined by lines; steps, each of which holds from the point before up to its own; or a thin line
-        without points for what is aimed at.
+      kind: points joined by lines; points alone; steps, each of which holds from the point before up to its own; or a
+        thin line without points for what is aimed at.
       style: of its color, dashes and marker; None for its place among the curves.
     """
 
@@ -63,7 +63,7 @@ class Curve:
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     texts: tuple[str, ...] = ()
-    kind: Literal["line", "steps", "target"] = "line"
+    kind: Literal["line", "points", "steps", "target"] = "line"
     style: int | None = None
 
 
@@ -123,7 +123,8 @@ def _draw(axes: Axes, curve: Curve, style: int) -> Any:
         return axes.step(curve.x, curve.y, where="pre", color=color, linestyle=dashes)[0]
     if curve.kind == "target":
         return axes.plot(curve.x, curve.y, color=color, linewidth=0.9, linestyle=(0, (1, 2)))[0]
-    look: dict[str, Any] = {"color": color, "linestyle": dashes, "marker": _MARKERS[style % len(_MARKERS)]}
+    joined = "none" if curve.kind == "points" else dashes
+    look: dict[str, Any] = {"color": color, "linestyle": joined, "marker": _MARKERS[style % len(_MARKERS)]}
     for x, y, text in zip(curve.x, curve.y, curve.texts, strict=False):
         axes.annotate(plain(text, 24), (x, y), (5, 4), textcoords="offset points", color=svg.MUTED, fontsize=8)
     if curve.low is None or curve.high is None:

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from l2p_tf.evaluation.records import CLEAN, Record, Summary, summarize
 from l2p_tf.reporting import power
 from l2p_tf.reporting.families import LEAST, family_of
+from l2p_tf.reporting.kinds import kind_of, labels, method_of
 from l2p_tf.reporting.lines import Plot
 from l2p_tf.reporting.norms import Sizes, sizes_of
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.subjects import Measured, Place, Subject, by_place, subjects
-from l2p_tf.reporting.sweeps import method_of, ordered, series, unswept
-from l2p_tf.reporting.transfer import relation_of, source_name
+from l2p_tf.reporting.sweeps import ordered, series, unswept
+from l2p_tf.reporting.transfer import begun_alike, relation_of, source_name
 from l2p_tf.types import UserError
 
 NAME = "matched"
@@ -55,7 +56,7 @@ class Pick:
     """The run of a method that comes nearest to a clean accuracy.
 
     Attributes:
-      label: the method, with what of the sweep is no option of its own.
+      label: the method, with what of the sweep does not change along its curve.
       subject: the run.
       clean: its clean accuracy.
       within: whether it is within the tolerance.
@@ -89,10 +90,12 @@ class BlackBox:
     Attributes:
       source: that run.
       summary: what was left.
+      alike: whether that run was trained with the seed and the architecture of the one attacked.
     """
 
     source: str
     summary: Summary
+    alike: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Result:
     Attributes:
       measured: the attack with full access to the run.
       sizes: its L2 norms; None where they are not known.
-      transferred: the same attack from other runs.
+      transferred: the same attack from runs that have none of its weights.
     """
 
     measured: Measured
@@ -130,12 +133,12 @@ def comparisons(runs: Sequence[Run], match: Match) -> list[Comparison]:
     return found
 
 
-def results_of(subject: Subject, names: Mapping[str, str]) -> list[Result]:
+def results_of(subject: Subject, known: Mapping[str, Run]) -> list[Result]:
     """Every attack on a run.
 
     Args:
       subject: the run.
-      names: of all runs, by their keys.
+      known: all runs, by their keys.
 
     Raises:
       UserError: arrays cannot be read.
@@ -144,7 +147,7 @@ def results_of(subject: Subject, names: Mapping[str, str]) -> list[Result]:
     for one in subject.measured:
         if one.first.attack != CLEAN:
             sizes = sizes_of(one.evaluation, one.summary.records, "l2") if one.sized else None
-            found.append(Result(one, sizes, _transferred(subject, one, names)))
+            found.append(Result(one, sizes, _transferred(subject, one, known)))
     return found
 
 
@@ -189,12 +192,16 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def _methods(found: Sequence[Subject]) -> dict[str, list[Subject]]:
-    """Runs by method and by what of the sweep is no option of the method's own; those that were not swept first."""
+    """Runs by curve, all seeds together; those that were not swept first.
+
+    One that was not swept counts for a sweep along one setting from which it differs in that setting alone.
+    """
+    names = labels(found)
     groups: dict[str, list[Subject]] = {}
     for subject in unswept(found):
-        groups.setdefault(method_of(subject.run), []).append(subject)
+        groups.setdefault(names[kind_of(subject)], []).append(subject)
     for one in series(found):
-        groups.setdefault(one.label, []).extend(one.subjects)
+        groups.setdefault(one.over_seeds().label, []).extend(one.subjects)
     return groups
 
 
@@ -206,16 +213,17 @@ def _pick(label: str, found: Sequence[Subject], wanted: float, tolerance: float)
     return Pick(label, subject, clean, abs(clean.accuracy - wanted) <= tolerance + _SLACK)
 
 
-def _transferred(subject: Subject, one: Measured, names: Mapping[str, str]) -> tuple[BlackBox, ...]:
+def _transferred(subject: Subject, one: Measured, known: Mapping[str, Run]) -> tuple[BlackBox, ...]:
     """The same attack from runs that have nothing of this one; of several from the same run that on the most images."""
     found: dict[str, BlackBox] = {}
     for evaluation in subject.run.evaluations:
         for summary in summarize(record for record in evaluation.records if record.source is not None):
             first = summary.first
             place: Place = (evaluation.which, first.dataset, first.split)
-            if (place, (first.attack, first.backend)) != (subject.place, one.key) or relation_of(evaluation, first):
+            if (place, (first.attack, first.backend)) != (subject.place, one.key):
                 continue
-            source = source_name(evaluation, first, names)
-            if source not in found or first.count > found[source].summary.first.count:
-                found[source] = BlackBox(source, summary)
+            source = source_name(evaluation, first, known)
+            more = source not in found or first.count > found[source].summary.first.count
+            if more and not relation_of(evaluation, first, known):
+                found[source] = BlackBox(source, summary, begun_alike(evaluation, first, known))
     return tuple(found.values())

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from l2p_tf.reporting.matched import NAME, Comparison, Match, Pick, Result, comparisons, in_few_radii, mean, results_of
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
 from l2p_tf.reporting.sweeps import settings_of
-from l2p_tf.reporting.text import interval, percent, plain, strength
+from l2p_tf.reporting.text import interval, listed, percent, plain, strength
 
 _NOTE = (
     "The more robust a training, the lower its accuracy on clean images tends to be, so methods are compared at the same "
     "clean accuracy. Of each method, the run whose clean accuracy is nearest to the one wanted is picked on the very "
     "images shown here, as the paper on perturbation generators does; the figures of picked runs are a little "
     "flattered by it. Accuracy in percent, below it the 95% interval. White-box: with full access to the model; "
-    "black-box: by examples made on other runs, the mean over those named. L2: mean norm \N{GREEK SMALL LETTER RHO} "
+    "black-box: by examples made on runs that have none of its weights, the mean over those named. L2: mean norm \N{GREEK SMALL LETTER RHO} "
     "and median of the perturbations that succeeded on images classified correctly when clean. Average: the plain mean "
     "of the lines above it. Of an attack that was run at many radii one is shown: the largest, of those at which "
     "examples were transferred where there are such."
@@ -39,18 +39,32 @@ def section(runs: Sequence[Run], match: Match) -> Section | None:
     found = comparisons(runs, match)
     if not found:
         return None
-    names = {run.key: run.name for run in runs}
+    known = {run.key: run for run in runs}
     sheets, lines = [], []
+    alike: dict[str, list[str]] = {}
     for one in found:
         rows: list[tuple[Field, ...]] = []
-        results = [results_of(pick.subject, names) if pick.within else [] for pick in one.picks]
+        results = [results_of(pick.subject, known) if pick.within else [] for pick in one.picks]
         for pick, mine in zip(one.picks, in_few_radii(results), strict=True):
             rows += _rows(pick, mine) if pick.within else [_missing(one, pick)]
             lines += _lines(one, pick, mine)
+            for source in (source for result in mine for source in result.transferred if source.alike):
+                alike.setdefault(source.source, []).append(pick.subject.name)
         title = f"Clean accuracy of {100 * one.wanted:.4g}%"
         caption = f"Runs within {_points(one)} of it, on {one.picks[0].subject.title}."
         sheets.append(Sheet(title, caption, _HEADS, tuple(rows)))
-    return Section(NAME, "Methods at the same clean accuracy", tuple(sheets), tuple(lines), _NOTE)
+    return Section(NAME, "Methods at the same clean accuracy", tuple(sheets), tuple(lines), _NOTE + _alike(alike))
+
+
+def _alike(found: Mapping[str, Sequence[str]]) -> str:
+    """A sentence on the sources that began as the runs did that their examples were shown to; empty without such."""
+    if not found:
+        return ""
+    pairs = [f"{source} with {listed(list(dict.fromkeys(runs)))}" for source, runs in found.items()]
+    return (
+        " Of the sources of black-box examples, these share the seed and the architecture with the run, so that the two "
+        f"were not initialized independently: {'; '.join(pairs)}."
+    )
 
 
 def _rows(pick: Pick, results: Sequence[Result]) -> list[tuple[Field, ...]]:

@@ -12,14 +12,14 @@ import jinja2
 from markupsafe import Markup
 
 from l2p_tf.artifacts import Artifact
-from l2p_tf.reporting import certified, epsilons, matched, norms, plots, power, robustness, svg, sweep_table, words
+from l2p_tf.reporting import certified, epsilons, matched, plots, power, robustness, svg, sweep_table, words
 from l2p_tf.reporting.gallery import galleries
+from l2p_tf.reporting.kinds import swept
 from l2p_tf.reporting.lines import Plot
 from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.runs import STAGES, Run
 from l2p_tf.reporting.sheets import NOTHING
 from l2p_tf.reporting.subjects import subjects
-from l2p_tf.reporting.sweeps import swept
 from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import duration, listed, plain, plural
 
@@ -125,7 +125,7 @@ def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], 
         matched.NAME: matched.plots(runs, match),
         epsilons.NAME: epsilons.plots(runs),
         certified.NAME: plots.of_certificates(certified.certificates(runs)),
-        norms.NAME: power.plots(subjects(runs)),
+        power.NAME: power.plots(subjects(runs)),
     }
     accuracies = plots.of_accuracies(table, epsilons.keys(runs))
     advance()

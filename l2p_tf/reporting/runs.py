@@ -117,6 +117,10 @@ class Run:
         known = dataset == self.info.get("name")
         return plain(self.info.get("title") or dataset) if known else plain(dataset)
 
+    def input(self, role: str) -> str:
+        """Fingerprint of what the training was made from in some role, such as `data`; empty where that is not known."""
+        return _input(self.train, role) if self.train else ""
+
     def note(self, name: str, default: Any = None) -> Any:
         """A note of the training; the default where the training or the note is missing."""
         return self.train.manifest.get("notes", {}).get(name, default) if self.train else default

@@ -12,6 +12,9 @@ from l2p_tf.reporting.text import minimal, plain
 Place = tuple[str, str, str]
 """Weights, data set and split: what runs have in common that may be set side by side."""
 
+Trial = tuple[str, str, int]
+"""An attack, whose it is, and on how many images it was tried: what figures have in common that one curve may join."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
@@ -36,6 +39,11 @@ class Measured:
     def key(self) -> tuple[str, str]:
         """The attack and whose it is: what it may be compared by."""
         return self.first.attack, self.first.backend
+
+    @property
+    def trial(self) -> Trial:
+        """The same, and on how many images."""
+        return *self.key, self.first.count
 
     @property
     def sized(self) -> bool:

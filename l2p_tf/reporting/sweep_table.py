@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from l2p_tf.evaluation.records import Record, Summary
+from l2p_tf.reporting.kinds import kind_of, labels, swept
 from l2p_tf.reporting.norms import Sizes, sizes_of
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
-from l2p_tf.reporting.subjects import Measured, Subject, by_place, subjects
-from l2p_tf.reporting.sweeps import method_of, ordered, settings_of, swept, unswept
-from l2p_tf.reporting.text import DASH, attack_name, interval, norm_name, percent, plain, strength
+from l2p_tf.reporting.subjects import Measured, Subject, Trial, by_place, subjects
+from l2p_tf.reporting.sweeps import ordered, settings_of, unswept
+from l2p_tf.reporting.text import DASH, attack_names, interval, norm_name, percent, plain, strength
 
 NAME = "sweep"
 _NORMS = ("l2", "linf")
@@ -20,7 +21,6 @@ _CAPTION = (
     "succeeded, the median, and the share of the images classified correctly when clean on which it succeeded. "
     "Lowest: under any of the attacks that keep to a given size."
 )
-Key = tuple[str, str]
 
 
 def section(runs: Sequence[Run]) -> Section | None:
@@ -38,7 +38,8 @@ def section(runs: Sequence[Run]) -> Section | None:
     for found in groups:
         title = found[0].title if len(groups) > 1 else ""
         sheets.append(_sheet(title, ordered(found)))
-        lines += [_line(subject, keys, attacks) for subject in ordered(found)]
+        names = labels(found)
+        lines += [_line(subject, names[kind_of(subject)], keys, attacks) for subject in ordered(found)]
     return Section(NAME, "Sweep", tuple(sheets), tuple(lines))
 
 
@@ -47,34 +48,35 @@ def lowest(subject: Subject) -> Measured | None:
     return min(subject.bounded, key=lambda one: one.summary.accuracy, default=None)
 
 
-def _attacks(found: Sequence[Subject]) -> dict[Key, Record]:
-    return {one.key: one.first for subject in found for one in subject.minimal(*_NORMS)}
+def _attacks(found: Sequence[Subject]) -> dict[Trial, Record]:
+    return {one.trial: one.first for subject in found for one in subject.minimal(*_NORMS)}
 
 
-def _sizes(subject: Subject, key: Key) -> Sizes | None:
-    one = next((one for one in subject.minimal(*_NORMS) if one.key == key), None)
+def _sizes(subject: Subject, trial: Trial) -> Sizes | None:
+    one = next((one for one in subject.minimal(*_NORMS) if one.trial == trial), None)
     return sizes_of(one.evaluation, one.summary.records) if one else None
 
 
 def _sheet(title: str, found: Sequence[Subject]) -> Sheet:
-    attacks = _attacks(found)
+    attacks, names = _attacks(found), labels(found)
+    told = zip(attack_names(list(attacks.values())), attacks.values(), strict=True)
     heads = (
         Head("Run", figures=False), Head("Method", "swept", figures=False), Head("Clean"),
-        *(Head(attack_name(first), f"mean {norm_name(first.norm)}") for first in attacks.values()),
+        *(Head(name, f"mean {norm_name(first.norm)}") for name, first in told),
         Head("Lowest", "attack"), Head("Seconds", "per epoch"), Head("Parameters"),
     )  # fmt: skip
-    rows = tuple(_row(subject, tuple(attacks)) for subject in found)
+    rows = tuple(_row(subject, names[kind_of(subject)], tuple(attacks)) for subject in found)
     return Sheet(title, f"{_CAPTION} On {found[0].where}.", heads, rows)
 
 
-def _row(subject: Subject, attacks: Sequence[Key]) -> tuple[Field, ...]:
+def _row(subject: Subject, method: str, attacks: Sequence[Trial]) -> tuple[Field, ...]:
     run, worst = subject.run, lowest(subject)
     seconds, parameters = run.note("seconds_per_epoch"), run.note("parameters")
     return (
         Field(subject.name, (plain(run.option("model")),) if run.train else ()),
-        Field(method_of(run), settings_of(run)),
+        Field(method, settings_of(run)),
         _accuracy(subject.clean),
-        *(_size(_sizes(subject, key)) for key in attacks),
+        *(_size(_sizes(subject, trial)) for trial in attacks),
         _accuracy(worst.summary, plain(worst.first.label), strength(worst.first)) if worst else NOTHING,
         Field(f"{seconds:.3g}") if isinstance(seconds, int | float) else NOTHING,
         Field(f"{parameters:,}") if isinstance(parameters, int) else NOTHING,
@@ -97,18 +99,21 @@ def _size(sizes: Sizes | None) -> Field:
     return Field(f"{sizes.mean:.4g}", (f"median {sizes.median:.4g}", success))
 
 
-def _line(subject: Subject, keys: Sequence[str], attacks: Mapping[Key, Record]) -> dict[str, object]:
+def _line(subject: Subject, method: str, keys: Sequence[str], attacks: Mapping[Trial, Record]) -> dict[str, object]:
     run, values, worst = subject.run, swept(subject.run), lowest(subject)
     clean, least = subject.clean, worst.summary if worst else None
     line: dict[str, object] = {
-        "run": subject.name, "method": method_of(run), "defense": run.option("defense"), "model": run.option("model"),
+        "run": subject.name, "method": method, "defense": run.option("defense"), "model": run.option("model"),
         "dataset": subject.place[1], "split": subject.place[2], **{key: values.get(key, "") for key in keys},
         "count": clean.first.count if clean else "", **_interval("clean", clean),
         "lowest_attack": worst.first.attack if worst else "", **_interval("lowest", least),
     }  # fmt: skip
-    for key, first in attacks.items():
-        sizes = _sizes(subject, key)
+    keyed = [trial[:2] for trial in attacks]
+    for trial, first in attacks.items():
+        sizes = _sizes(subject, trial)
         name = first.attack if first.backend == "l2p_tf" else f"{first.attack} ({first.backend})"
+        if keyed.count(trial[:2]) > 1:
+            name += f", n = {first.count}"
         line |= {
             f"success/{name}": in_percent(sizes.rate) if sizes else "",
             f"mean/{name}": rounded(sizes.mean) if sizes else "",

@@ -1,36 +1,32 @@
-"""Runs of a sweep: which settings were tried, and which runs make one curve."""
+"""Runs of a sweep: which of them make one curve, and in which order they are shown."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from l2p_tf.registry import parse_spec
+from l2p_tf.reporting.kinds import DEFENSE, SEED, Pairs, Value, by_label, kinds, labels, setting, swept
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.subjects import Subject
-from l2p_tf.reporting.text import epsilon, plain
-from l2p_tf.types import UserError
 
-Value = float | str
-_OWN = "defense."
 # A plot with more curves than this is no longer read.
 CURVES = 9
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Runs of one method that differ in one setting: the points of a curve.
+    """Runs of one kind that differ in one setting: the points of a curve.
 
     Attributes:
-      method: the defense's name.
-      along: the setting in which they differ.
+      method: what their kind is called.
+      along: the setting in which they differ; empty for repeats with other seeds, which make no curve.
       fixed: the other settings of the sweep, which all have in common.
-      subjects: the runs, in the order of the setting.
+      subjects: the runs, in the order of the setting, or of the seed.
     """
 
     method: str
     along: str
-    fixed: tuple[tuple[str, Value], ...]
+    fixed: Pairs
     subjects: tuple[Subject, ...]
 
     @property
@@ -40,50 +36,12 @@ class Series:
 
     @property
     def values(self) -> list[Value]:
-        """The setting's values, one a run."""
-        return [swept(subject.run)[self.along] for subject in self.subjects]
+        """The values of the setting, or else of the seed, one a run."""
+        return [swept(subject.run)[self.along or SEED] for subject in self.subjects]
 
-
-def swept(run: Run) -> dict[str, Value]:
-    """The settings of a run that its sweep tried values of; empty where it is no part of one."""
-    found = run.option("sweep", None)
-    return {str(key): _value(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
-def method_of(run: Run) -> str:
-    """The run's method: `pgd`, `pgd(norm=l2)`; its own name where its training was not given.
-
-    That is its defense with those of the options given that are words, but for swept ones: numbers tell apart runs of
-    one method, words methods.
-    """
-    if not run.train:
-        return run.name
-    spec = str(run.option("defense"))
-    try:
-        name, values = parse_spec(spec)
-    except UserError:
-        return plain(spec)
-    words = [
-        f"{key}={value}"
-        for key, value in values.items()
-        if isinstance(value, str | bool) and f"{_OWN}{key}" not in swept(run)
-    ]
-    return plain(f"{name}({', '.join(words)})" if words else name)
-
-
-def setting(key: str, value: Value) -> str:
-    """A setting in words: `epsilon=0.02`, `model.width=2`."""
-    return f"{setting_name(key)}={shown(value)}"
-
-
-def setting_name(key: str) -> str:
-    """What a setting is called: those of the defense by their own name alone."""
-    return plain(key.removeprefix(_OWN))
-
-
-def shown(value: Value) -> str:
-    """A value in words; what is a number of gray levels as such."""
-    return plain(value) if isinstance(value, str) else epsilon(value)
+    def over_seeds(self) -> Series:
+        """The same without its seed: all repeats have this one's label."""
+        return dataclasses.replace(self, fixed=tuple(pair for pair in self.fixed if pair[0] != SEED))
 
 
 def settings_of(run: Run) -> tuple[str, ...]:
@@ -92,43 +50,42 @@ def settings_of(run: Run) -> tuple[str, ...]:
 
 
 def series(found: Sequence[Subject]) -> list[Series]:
-    """The curves that the swept ones of some comparable runs make, by method and then by their common settings.
+    """The curves that the swept ones of some comparable runs make, by kind and then by their common settings.
 
     Along a curve changes a setting of the defense; another one where the defense's were not swept or have but one value.
     """
-    curves = []
-    for method, mine in by_method([subject for subject in found if swept(subject.run)]).items():
-        curves += series_along(method, mine, along_of(mine))
-    return curves
+    return [one for label, mine in swept_kinds(found) for one in series_along(label, mine, along_of(mine))]
+
+
+def swept_kinds(found: Sequence[Subject]) -> list[tuple[str, list[Subject]]]:
+    """The swept runs of each kind, which have all been swept along the same settings, with what to call it."""
+    names = labels(found)
+    groups = [(names[kind], [one for one in mine if swept(one.run)]) for kind, mine in kinds(found).items()]
+    return [(label, mine) for label, mine in groups if mine]
 
 
 def series_along(method: str, found: Sequence[Subject], along: str) -> list[Series]:
-    """The curves of one method along one setting: one for each choice of the others."""
-    groups: dict[tuple[tuple[str, Value], ...], list[Subject]] = {}
+    """The curves of one kind along one of its settings: one for each choice of the others, the seed among them.
+
+    Without a setting that is a single one, of all repeats.
+    """
+    groups: dict[Pairs, list[Subject]] = {}
     for subject in found:
-        values = swept(subject.run)
-        if along in values:
-            groups.setdefault(tuple((k, v) for k, v in sorted(values.items()) if k != along), []).append(subject)
-    # As many settings in common come first as few, and each setting's values in their order.
+        others = {key: value for key, value in swept(subject.run).items() if key != (along or SEED)}
+        groups.setdefault(tuple(sorted(others.items())), []).append(subject)
+    # Those without a seed come before those with one, and each setting's values in their order.
     order = sorted(groups, key=lambda fixed: (len(fixed), [(key, _order(value)) for key, value in fixed]))
-    return [Series(method, along, fixed, _sorted(groups[fixed], along)) for fixed in order]
+    return [Series(method, along, fixed, _sorted(groups[fixed], along or SEED)) for fixed in order]
 
 
 def along_of(found: Sequence[Subject]) -> str:
-    """The setting that changes along the curves of one method, whose runs are all swept."""
+    """The setting that changes along the curves of one kind; empty where only the seed does."""
     values: dict[str, set[Value]] = {}
     for subject in found:
         for key, value in swept(subject.run).items():
             values.setdefault(key, set()).add(value)
-    return max(values, key=lambda key: (len(values[key]) > 1, key.startswith(_OWN), len(values[key])))
-
-
-def by_method(found: Iterable[Subject]) -> dict[str, list[Subject]]:
-    """Runs by the name of their defense, in order of appearance."""
-    groups: dict[str, list[Subject]] = {}
-    for subject in found:
-        groups.setdefault(method_of(subject.run), []).append(subject)
-    return groups
+    values.pop(SEED, None)
+    return max(values, key=lambda key: (len(values[key]) > 1, key.startswith(DEFENSE), len(values[key])), default="")
 
 
 def unswept(found: Iterable[Subject]) -> list[Subject]:
@@ -142,21 +99,16 @@ def ordered(found: Sequence[Subject]) -> list[Subject]:
 
 
 def panels(found: Sequence[Subject]) -> list[tuple[str, list[Subject]]]:
-    """Runs in groups that one plot can hold, each with what to call it: all in one, or else each method by itself."""
+    """Runs in groups that one plot can hold, each with what to call it: all in one, or else each kind by itself."""
     if len(found) <= CURVES:
         return [("", ordered(found))]
-    groups = [(method, ordered(mine)) for method, mine in by_method(found).items()]
-    return [(method, mine[i : i + CURVES]) for method, mine in groups for i in range(0, len(mine), CURVES)]
+    groups = [(label, ordered(mine)) for label, mine in by_label(found).items()]
+    return [(label, mine[i : i + CURVES]) for label, mine in groups for i in range(0, len(mine), CURVES)]
 
 
-def _sorted(found: Sequence[Subject], along: str) -> tuple[Subject, ...]:
-    return tuple(sorted(found, key=lambda subject: _order(swept(subject.run)[along])))
+def _sorted(found: Sequence[Subject], key: str) -> tuple[Subject, ...]:
+    return tuple(sorted(found, key=lambda subject: _order(swept(subject.run)[key])))
 
 
 def _order(value: Value) -> tuple[bool, float, str]:
     return (True, 0.0, value) if isinstance(value, str) else (False, value, "")
-
-
-def _value(value: object) -> Value:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number else str(value)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from l2p_tf.reporting import (
     matched_table,
     norms,
     notes,
+    power,
     published,
     sweep_table,
     transfer,
@@ -130,7 +131,7 @@ def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
     said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows)]
     warnings = [text for row in rows if (text := notes.without_eot(row))]
     shown = _columns({key: columns[key] for key in ordered})
-    beside = (epsilons.section, certified.section, norms.section, transfer.section, backends.section)
+    beside = (epsilons.section, certified.section, power.section, norms.section, transfer.section, backends.section)
     found = [sweep_table.section(runs), matched_table.section(runs, match or Match()), *(find(runs) for find in beside)]
     sections = [section for section in found if section]
     met = [run.name for run in runs if run.records and all(record.source is not None for record in run.records)]

@@ -100,14 +100,20 @@ def attack_name(record: Record) -> str:
 
 
 def attack_names(records: Sequence[Record]) -> list[str]:
-    """Names of attacks, clean among them, that tell each from the others: with its radius where needed, or its spec."""
+    """Names of attacks, clean among them, that tell each from the others.
+
+    Only where needed they have its radius, or its spec, or the number of images that it was tried on.
+    """
     names = [_CLEAN if record.attack == CLEAN else attack_name(record) for record in records]
     at = [
         name if record.epsilon is None else f"{name}, ε {epsilon(record.epsilon)}"
         for name, record in zip(names, records, strict=True)
     ]
     told = [at[i] if names.count(name) > 1 else name for i, name in enumerate(names)]
-    return [f"{name}: {plain(records[i].attack)}" if told.count(name) > 1 else name for i, name in enumerate(told)]
+    for details in ([f": {plain(r.attack)}" for r in records], [f", n = {r.count:,}" for r in records]):
+        alike = [{detail for detail, name in zip(details, told, strict=True) if name == mine} for mine in told]
+        told = [f"{told[i]}{details[i]}" if len(alike[i]) > 1 else told[i] for i in range(len(told))]
+    return told
 
 
 def titled(title: str, part: str) -> str:

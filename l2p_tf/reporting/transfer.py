@@ -12,12 +12,13 @@ from l2p_tf.reporting.text import interval, percent, plain, strength
 
 _TITLE = "Transfer of adversarial examples"
 _JOINT = "+"
-WHITE_BOX, PARTLY = "white-box", "part of the source"
+WHITE_BOX, PARTLY, SHARED = "white-box", "part of the source", "shares its weights"
 _NOTE = (
     "A row is the model that examples were made on, a column the model that they were shown to. Each cell is a robust "
     "accuracy in percent, ± its standard deviation over repeats where there are several; below it the 95% interval and "
     f"the number of images n. Marked {WHITE_BOX}: made on the target itself. Where several models joined by {_JOINT} "
-    f"are the source, the target may be one of them: {PARTLY}."
+    f"are the source, the target may be one of them: {PARTLY}. Where the source and the target have their weights from "
+    f"one training, as where noise was added to a network afterwards: {SHARED}."
 )
 _WHERE = 1
 _Matrix = dict[tuple[str, str], tuple[Summary, str]]
@@ -25,7 +26,7 @@ _Matrix = dict[tuple[str, str], tuple[Summary, str]]
 
 def section(runs: Sequence[Run]) -> Section | None:
     """A matrix for each attack of each transfer stage; None where nothing was transferred."""
-    names = {run.key: run.name for run in runs}
+    known = {run.key: run for run in runs}
     matrices: dict[tuple[str, ...], _Matrix] = {}
     titles: dict[tuple[str, ...], tuple[str, ...]] = {}
     for run in runs:
@@ -35,7 +36,7 @@ def section(runs: Sequence[Run]) -> Section | None:
                 stage = evaluation.artifact.fingerprint if evaluation.artifact else ""
                 place = (stage, evaluation.which, first.dataset, first.split, first.attack, first.backend)
                 cells = matrices.setdefault(place, {})
-                cells[source_name(evaluation, first, names), run.name] = summary, relation_of(evaluation, first)
+                cells[source_name(evaluation, first, known), run.name] = summary, relation_of(evaluation, first, known)
                 titles[place] = _titles(run, evaluation, first)
     if not matrices:
         return None
@@ -44,23 +45,48 @@ def section(runs: Sequence[Run]) -> Section | None:
     return Section("transfer", _TITLE, tuple(sheets), tuple(lines), _NOTE)
 
 
-def _parts(evaluation: Evaluation, source: str) -> list[str]:
-    """The runs that a source is joined from; a name that is known as it stands is a single one, whatever is in it."""
-    known = evaluation.key_of(source) != source
-    return [source] if known else source.split(_JOINT)
+def source_name(evaluation: Evaluation, record: Record, known: Mapping[str, Run]) -> str:
+    """How the report calls the source of a transferred record; `known` are its runs by their keys."""
+    parts = _parts(evaluation, record).items()
+    return f" {_JOINT} ".join(known[key].name if key in known else plain(part) for part, key in parts)
 
 
-def source_name(evaluation: Evaluation, record: Record, names: Mapping[str, str]) -> str:
-    """How the report calls the source of a transferred record; `names` are those of the runs by their keys."""
-    parts = _parts(evaluation, record.source or "")
-    return f" {_JOINT} ".join(names.get(evaluation.key_of(part)) or plain(part) for part in parts)
-
-
-def relation_of(evaluation: Evaluation, record: Record) -> str:
-    """What the source has of the target: it is the target, the target is part of it, or nothing (empty)."""
-    if record.source == record.model:
+def relation_of(evaluation: Evaluation, record: Record, known: Mapping[str, Run]) -> str:
+    """What the source has of the target: it is the target, the target is part of it, its weights, or nothing (empty)."""
+    keys = list(_parts(evaluation, record).values())
+    target = evaluation.key_of(record.model)
+    if keys == [target]:
         return WHITE_BOX
-    return PARTLY if record.model in _parts(evaluation, record.source or "") else ""
+    if target in keys:
+        return PARTLY
+    return SHARED if _origin(target, known) in [_origin(key, known) for key in keys] else ""
+
+
+def begun_alike(evaluation: Evaluation, record: Record, known: Mapping[str, Run]) -> bool:
+    """Whether the source, or part of it, was trained with the target's seed and architecture."""
+
+    def start(key: str) -> tuple[object, ...]:
+        run = known.get(key)
+        return (run.option("seed"), run.option("model")) if run and run.train else (key,)
+
+    return start(evaluation.key_of(record.model)) in map(start, _parts(evaluation, record).values())
+
+
+def _parts(evaluation: Evaluation, record: Record) -> dict[str, str]:
+    """The runs that a source is joined from, with their keys.
+
+    A name that is known as it stands is a single one, whatever is in it.
+    """
+    source = record.source or ""
+    names = [source] if evaluation.key_of(source) != source else source.split(_JOINT)
+    return {name: evaluation.key_of(name) for name in names}
+
+
+def _origin(key: str, known: Mapping[str, Run]) -> str:
+    """The training that a run's weights come from: its own, unless it was derived from another one."""
+    while key in known and (source := known[key].input("source")):
+        key = source
+    return key
 
 
 def _titles(run: Run, evaluation: Evaluation, record: Record) -> tuple[str, ...]:
@@ -72,11 +98,15 @@ def _titles(run: Run, evaluation: Evaluation, record: Record) -> tuple[str, ...]
 
 
 def _distinct(titles: Mapping[tuple[str, ...], tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """The first part of each title, with those of the others in which some title differs from one of the same name."""
+    """The first part of each title, with as many of the others as tell it from those of the same name."""
     found = {}
     for place, title in titles.items():
         same = [other for other in titles.values() if other[0] == title[0]]
-        told = [part for i, part in enumerate(title) if i and part and len({other[i] for other in same}) > 1]
+        told = []
+        for i, part in enumerate(title):
+            if len({other[i] for other in same}) > 1:
+                same = [other for other in same if other[i] == part]
+                told += [part] if part else []
         found[place] = f"{title[0]} ({'; '.join(told)})" if told else title[0]
     return found
 
@@ -118,7 +148,7 @@ def _reached(summary: Summary) -> float:
 def _line(source: str, target: str, summary: Summary, relation: str) -> dict[str, object]:
     first = summary.first
     return {
-        "source": source, "target": target, "white_box": str(relation == WHITE_BOX).lower(),
+        "source": source, "target": target, "white_box": str(relation == WHITE_BOX).lower(), "relation": relation,
         "dataset": first.dataset, "split": first.split, "attack": first.attack, "norm": first.norm,
         "epsilon": first.epsilon, "steps": first.steps, "restarts": first.restarts, "draws": first.draws,
         "prediction_draws": first.prediction_draws, "backend": first.backend, "repeats": len(summary.records),
