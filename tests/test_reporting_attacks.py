@@ -344,7 +344,7 @@ def test_the_csv_of_a_transfer_has_a_line_per_cell(tmp_path):
     assert len(lines) == 6
     low, high = wilson_interval(0.1, 200)
     assert lines[0] == {
-        "source": "a", "target": "a", "white_box": "true", "dataset": "digits", "split": "test", "attack": "pgd",
+        "source": "a", "target": "a", "white_box": "true", "relation": "white-box", "dataset": "digits", "split": "test", "attack": "pgd",
         "norm": "linf", "epsilon": repr(8 / 255), "steps": "20", "restarts": "1", "draws": "1",
         "prediction_draws": "1", "backend": "l2p_tf", "repeats": "1", "count": "200", "accuracy": "10.0",
         "low": str(round(100 * low, 4)),
@@ -353,6 +353,17 @@ def test_the_csv_of_a_transfer_has_a_line_per_cell(tmp_path):
     assert {(line["source"], line["white_box"]) for line in lines if line["target"] == "b"} == {
         ("a", "false"), ("b", "true"), ("a + b", "false"),
     }  # fmt: skip
+
+
+def test_matrices_of_one_attack_are_told_apart_by_no_more_than_it_takes():
+    attacks = [(f"fgsm(epsilon={e}, norm=l2)", "FGM l2", "l2", e, 1, 1) for e in (0.1, 0.2)]
+    attacks.append(("fgsm(epsilon=0.2, norm=l2, loss=margin)", *attacks[1][1:]))
+    section = table_of(make_records("a", (1, 1, 1), attacks, source="b")).sections[0]
+    assert [sheet.title for sheet in section.sheets] == [
+        "FGM l2 (L2, ε 0.1, 1 step)",
+        "FGM l2 (L2, ε 0.2, 1 step; fgsm(epsilon=0.2, norm=l2))",
+        "FGM l2 (L2, ε 0.2, 1 step; fgsm(epsilon=0.2, norm=l2, loss=margin))",
+    ]
 
 
 def test_the_console_of_a_transfer_stage_shows_the_matrix():
@@ -515,7 +526,7 @@ def everything(tmp_path_factory):
 def test_the_page_has_a_section_for_each_table(everything):
     outline = Outline((everything / "report.html").read_text("utf-8"))
     sections = [name for name in outline.ids if not re.search(r"-|main", name)]
-    assert sections[:6] == ["summary", "comparison", "norms", "transfer", "backends", "parameters"]
+    assert sections[:7] == ["summary", "comparison", "power", "norms", "transfer", "backends", "parameters"]
     assert len(outline.ids) == len(set(outline.ids))
     assert all(b - a <= 1 for a, b in zip(outline.headings, outline.headings[1:], strict=False))
     tags = [tag for tag, _ in outline.tags]
@@ -526,7 +537,7 @@ def test_the_page_has_a_section_for_each_table(everything):
         assert "scroll" not in attributes.get("class", "").split() or attributes["tabindex"] == "0"
         assert attributes.get("href", "#").removeprefix("#") in ("", *outline.ids) or tag == "link"
     shown = " ".join(outline.text)
-    assert "table.csv, norms.csv, transfer.csv and backends.csv" in shown
+    assert "table.csv, power.csv, norms.csv, transfer.csv and backends.csv" in shown
     assert "white-box" in shown
 
 
@@ -543,11 +554,13 @@ def test_no_table_makes_the_page_wider_than_the_screen(everything, tmp_path):
 
 
 def test_each_table_is_a_csv_and_part_of_the_markdown(everything):
-    assert {"norms.csv", "transfer.csv", "backends.csv"} <= set(artifacts.read(everything).manifest["outputs"])
+    assert {"power.csv", "norms.csv", "transfer.csv", "backends.csv"} <= set(
+        artifacts.read(everything).manifest["outputs"]
+    )
     markdown = (everything / "report.md").read_text("utf-8")
     headings = [line for line in markdown.splitlines() if line.startswith("#")]
     assert headings == [
-        "# Everything", "## Size of perturbations", "## Transfer of adversarial examples", "### PGD-20",
+        "# Everything", "## Accuracy by size of perturbation", "### DeepFool", "### FAB linf", "## Size of perturbations", "## Transfer of adversarial examples", "### PGD-20",
         "## Backends side by side",
     ]  # fmt: skip
     for block in markdown.split("\n\n"):
@@ -579,12 +592,12 @@ def test_everything_from_outside_is_escaped(tmp_path):
     records = transferred({(EVIL, EVIL): 3, (f"{EVIL}+b", EVIL): 4}, evil, dataset=EVIL, split=EVIL)
     make_transfer(root, [train], data, records, which=EVIL)
     made = report.make([root], tmp_path / "report", EVIL)
-    assert [section.name for section in made.table.sections] == ["norms", "transfer", "backends"]
+    assert [section.name for section in made.table.sections] == ["power", "norms", "transfer", "backends"]
     page = (made.path / "report.html").read_text("utf-8")
     assert "<script" not in page
     assert page.count("&lt;script&gt;") > 40
     assert not re.search(r"(?<!\\)<script", (made.path / "report.md").read_text("utf-8"))
-    for name in ("transfer.csv", "norms.csv", "backends.csv"):
+    for name in ("transfer.csv", "power.csv", "norms.csv", "backends.csv"):
         line = next(csv.DictReader(io.StringIO((made.path / name).read_text("utf-8"))))
         assert line["attack"] == EVIL
 
