@@ -68,6 +68,10 @@ def test_fgsm_training_has_a_step_and_a_start_of_its_own():
     attack = DEFENSES.parse("fgsm(epsilon=0.2, step_size=0.25, random_start=True)").attack
     assert (attack.steps, attack.step_size, attack.epsilon, attack.random_start) == (1, 0.25, 0.2, True)
     assert DEFENSES.parse("fgsm(epsilon=0.2)").attack.step_size == 0.2
+    # A step that follows epsilon, for sweeps.
+    assert DEFENSES.parse("pgd(epsilon=0.2, step_size=None, steps=5)").attack.numbers()["step_size"] == pytest.approx(
+        0.1
+    )
 
 
 def norms_drawn(per, calls, count=20):
