@@ -24,11 +24,15 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field of a table: its text, further lines below it, and whether it stands out."""
+    """A field of a table: its text, further lines below it, whether it stands out, and how good its news are.
+
+    `tone` is `good`, `bad`, `unknown` or empty; it colors what the text says in words too.
+    """
 
     text: str
     below: tuple[str, ...] = ()
     marked: bool = False
+    tone: str = ""
 
     @property
     def lines(self) -> tuple[str, ...]:
