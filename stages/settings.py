@@ -170,8 +170,7 @@ def asked_for_help() -> bool:
     if FLAGS.published == "help":
         from l2p_tf.reporting import published
 
-        rows = dict.fromkeys(f"{c.table}/{c.row}/{c.column}" for c in published.load().cells)
-        texts.append("\n".join(rows))
+        texts.append("\n".join(published.load().references()))
     for text in texts:
         common.say(text)
     return bool(texts)

@@ -2,13 +2,9 @@
 
 import base64
 import csv
-import dataclasses
 import html
 import html.parser
 import io
-import json
-import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -22,7 +18,7 @@ from rich.console import Console
 
 from l2p_tf import artifacts
 from l2p_tf.evaluation.records import CLEAN, Record, wilson_interval, write_records
-from l2p_tf.reporting import gallery, plots, published, report, svg, text, words
+from l2p_tf.reporting import gallery, plots, report, svg, text, words
 from l2p_tf.reporting.history import read_history
 from l2p_tf.reporting.runs import find, from_records, gather
 from l2p_tf.reporting.tables import comparison
@@ -149,137 +145,6 @@ def digits_report(digits, tmp_path_factory):
 
 def runs_by_name(root):
     return {run.name: run for run in gather(find([root]))}
-
-
-# Published numbers.
-
-
-def test_published_cells_are_those_of_the_tables():
-    cells = published.load().cells
-    one = [c for c in cells if c.table == "l2p_table1"]
-    two = [c for c in cells if c.table == "l2p_table2"]
-    assert (len(one), len(two)) == (3 * 12, 8 * 9)
-    assert len({c.row for c in one}) == 3
-    assert len({c.row for c in two}) == 8
-
-    def total(table, column, metric):
-        return round(sum(c.value for c in table if (c.column, c.metric) == (column, metric)), 2)
-
-    assert [total(one, "No defense", m) for m in ("clean", "pgd", "fgsm")] == [280.6, 0.1, 81.4]
-    assert [total(one, "Learn2Perturb", m) for m in ("clean", "pgd", "fgsm")] == [253.74, 162.03, 182.37]
-    assert [total(two, "PNI", m) for m in ("clean", "pgd", "fgsm")] == [689.41, 375.52, 439.86]
-    assert [total(two, "Learn2Perturb", m) for m in ("clean", "pgd", "fgsm")] == [680.92, 434.41, 487.66]
-    assert round(sum(c.spread or 0 for c in two), 2) == 26.55
-
-
-def test_suspect_cells_are_marked():
-    suspects = [c for c in published.load().cells if c.suspect]
-    assert len([c for c in suspects if (c.value, c.spread) == (54.62, 0.06)]) == 6
-    others = {(c.table, c.row, c.value) for c in suspects if c.value != 54.62}
-    assert others == {
-        ("l2p_table1", "ResNet-V1(56)", 54.84),
-        ("l2p_table1", "ResNet-V2(18)", 56.06),
-        ("l2p_table2", "ResNet-V2(18)", 56.06),
-    }
-    assert all(c.metric == "pgd" for c in suspects)
-
-
-@pytest.mark.skipif(not os.environ.get("L2P_TF_PAPERS"), reason="L2P_TF_PAPERS names no folder with the papers")
-def test_published_cells_are_what_the_paper_prints():
-    lines = (pathlib.Path(os.environ["L2P_TF_PAPERS"]) / "learn2perturb.txt").read_text("utf-8").splitlines()
-    for table, columns in (("l2p_table1", 4), ("l2p_table2", 3)):
-        facts = published.load().tables[table]
-        for row, parameters in facts["parameters"].items():
-            begin = f"{row.replace('x]', chr(0xD7) + ']')} {parameters:,} "
-            printed = [line[len(begin) :].split() for line in lines if line.startswith(begin)]
-            (values,) = [numbers for numbers in printed if len(numbers) == 3 * columns]
-            cells = [c for c in published.load().cells if (c.table, c.row) == (table, row)]
-            assert len(cells) == len(values)
-            for cell, value in zip(cells, values, strict=True):
-                number, _, spread = value.partition("±")
-                assert (cell.value, cell.spread) == (float(number), float(spread) if spread else None), (row, value)
-            assert [c.column for c in cells[::3]] == facts["columns"]
-            assert [c.metric for c in cells[:3]] == ["clean", "pgd", "fgsm"]
-
-
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ("table9", r"table/row/column.*Received: 'table9'"),
-        ("table9/ResNet-V1(20)/PNI", "should name a table: l2p_table1, l2p_table2. Received: 'table9'"),
-        (
-            "l2p_table1/ResNet-V1(32)/Vanilla",
-            r"row of l2p_table1: ResNet-V1\(20\), ResNet-V1\(56\), .*'ResNet-V1\(32\)'",
-        ),
-        ("l2p_table2/ResNet-V1(32)/Vanilla", "column of l2p_table2: PNI, Adv-BNN, Learn2Perturb. Received: 'Vanilla'"),
-    ],
-)
-def test_an_unknown_published_row_lists_what_is_there(reference, message):
-    with pytest.raises(UserError, match=message):
-        published.load().target(reference)
-
-
-def test_a_published_row_has_its_parameters_and_cells():
-    target = published.load().target("l2p_table2/ResNet-V1(20)[1.5\N{MULTIPLICATION SIGN}]/Learn2Perturb")
-    assert target.parameters == 605_026
-    assert {metric: cell.value for metric, cell in target.cells.items()} == {"clean": 85.4, "pgd": 53.32, "fgsm": 61.1}
-    assert target.title == "Learn2Perturb, Table 2, ResNet-V1(20)[1.5x], Learn2Perturb"
-
-
-PAPER_PGD = {"attack": "pgd(step_size=0.01, steps=7)", "steps": 7}
-
-
-@pytest.mark.parametrize(
-    ("fields", "metric"),
-    [
-        (PAPER_PGD, "pgd"),
-        (PAPER_PGD | {"dataset": "CIFAR-10 (JPEG)"}, "pgd"),
-        (PAPER_PGD | {"dataset": "cifar100"}, None),
-        (PAPER_PGD | {"split": "validation"}, None),
-        (PAPER_PGD | {"attack": "pgd(steps=7)"}, None),
-        (PAPER_PGD | {"attack": "pgd(step_size=0.02, steps=7)"}, None),
-        (PAPER_PGD | {"attack": "pgd(step_size=0.01, steps=7, random_start=False)"}, None),
-        (PAPER_PGD | {"attack": "other(step_size=0.01, steps=7)"}, None),
-        (PAPER_PGD | {"steps": 20}, None),
-        (PAPER_PGD | {"norm": "l2"}, None),
-        (PAPER_PGD | {"epsilon": 4 / 255}, None),
-        (PAPER_PGD | {"draws": 10}, None),
-        (PAPER_PGD | {"restarts": 2}, None),
-        ({"attack": "fgsm", "steps": 1}, "fgsm"),
-        ({"attack": "fgsm(draws=5)", "steps": 1, "draws": 5}, None),
-        ({"attack": "clean", "norm": None, "epsilon": None}, "clean"),
-        ({"attack": "not a spec("}, None),
-    ],
-)
-def test_only_the_papers_setting_is_compared(fields, metric):
-    target = published.load().target("l2p_table1/ResNet-V1(20)/Learn2Perturb")
-    (record,) = make_records("a", (100,), ATTACKS[2:3], dataset="cifar10")
-    cell = target.cell_for(dataclasses.replace(record, **fields))
-    assert (cell.metric if cell else None) == metric
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"value": 101.0}, "in percent"),
-        ({"column": "Magic"}, "row and column should be declared"),
-        ({"metric": "magic"}, "metric should be declared"),
-        ({"suspect": True}, "`reason` should be declared"),
-        ({"metric": "pgd"}, "twice"),
-    ],
-)
-def test_a_wrong_cell_is_refused(change, message):
-    data = json.loads(published.FILE.read_text("utf-8"))
-    data["cells"][0] |= change
-    with pytest.raises(ValueError, match=message):
-        published.parse(data)
-
-
-def test_a_gap_in_a_table_is_refused():
-    data = json.loads(published.FILE.read_text("utf-8"))
-    del data["cells"][5]
-    with pytest.raises(ValueError, match="35 cells"):
-        published.parse(data)
 
 
 # Finding and joining artifacts.

@@ -55,17 +55,20 @@ def targeted(rows: Sequence[Row]) -> list[str]:
 
 
 def of_published(rows: Sequence[Row]) -> list[str]:
-    """Which of the settings to be reproduced were not measured, and why a printed number is suspect."""
+    """Which settings were not measured, what is to be known of the printed numbers, and which of them are suspect."""
     notes: list[str] = []
     for row in rows:
         if not row.target:
             continue
         cells = [entry.published for entry in row.entries.values() if entry.published]
-        missing = row.target.missing({cell.metric for cell in cells})
+        shown = dict.fromkeys(cell.metric for cell in cells)
+        missing = row.target.missing(set(shown))
         if missing:
             notes.append(
                 f"{row.name} is to reproduce {row.target.title}. The paper's setting was not measured here for: "
                 f"{listed(missing)}, on {row.target.dataset} ({row.target.split})."
             )
-        notes += [f"† suspect: {row.target.reasons[c.reason]}." for c in cells if c.suspect and c.reason]
+        if cells:
+            notes += [f"{row.target.title}: {note}." for note in (*row.target.notes, *row.target.chosen(shown))]
+        notes += [f"† suspect: {cell.reason}." for cell in cells if cell.suspect]
     return list(dict.fromkeys(notes))
