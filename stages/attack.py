@@ -15,14 +15,14 @@ randomised model is evaluated --repeats times. Continues where an earlier run of
 from __future__ import annotations
 
 from l2p_tf.types import UserError
-from stages import calls, common, settings
+from stages import calls, common, helps, settings
 
 settings.show("attack")
 settings.show_flags("name", "defense", "data")
 
 
 def main(_argv: list[str]) -> None:
-    if settings.asked_for_help():
+    if helps.asked_for_help():
         return
     settings.start()
     if settings.certification_options():

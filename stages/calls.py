@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from l2p_tf.certification.records import CertificateRecord
     from l2p_tf.data.store import ImageData
     from l2p_tf.defenses.base import DerivedDefense
+    from l2p_tf.evaluation.evaluate import EvaluationOptions
     from l2p_tf.evaluation.records import Record
+    from l2p_tf.reporting.reproduction import Reproduction
     from l2p_tf.training.run import TrainOptions
 
 FLAGS = settings.FLAGS
@@ -157,17 +159,27 @@ def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
 def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
     """Attacks one run by every backend, or finds it done; returns its records."""
     from l2p_tf.evaluation.cleverhans import backend
-    from l2p_tf.evaluation.evaluate import attack_artifact
 
     settings.check_attacks()
     records = []
     for whose, which in itertools.product(settings.backends(), settings.which()):
         options = settings.evaluation_options()
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
-        output = attack_folder(name, whose, which)
-        found = output.exists()
-        records += attack_artifact(options, run, images, output, which=which, overwrite=FLAGS.overwrite)
-        common.say(f"{name}: attacked{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
+        folder = attack_folder(name, whose, which)
+        records += attack_into(folder, options, name, run, images, which, overwrite=FLAGS.overwrite)
+    return records
+
+
+def attack_into(
+    output: pathlib.Path, options: EvaluationOptions, name: str, run: Artifact, images: ImageData, which: str,
+    *, overwrite: bool,
+) -> list[Record]:  # fmt: skip
+    """Attacks one model of a run as the options say, or finds it done; returns its records."""
+    from l2p_tf.evaluation.evaluate import attack_artifact
+
+    found = output.exists()
+    records = attack_artifact(options, run, images, output, which=which, overwrite=overwrite)
+    common.say(f"{name}: attacked{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
     return records
 
 
@@ -220,15 +232,20 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
 
 def transfer(sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
     """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
+    output, options = settings.run_dir() / "transfer", settings.evaluation_options()
+    return transfer_into(output, options, sources, runs, images, settings.which()[0], FLAGS.overwrite)
+
+
+def transfer_into(
+    output: pathlib.Path, options: EvaluationOptions, sources: list[str], runs: dict[str, Artifact], images: ImageData,
+    which: str, overwrite: bool,
+) -> list[Record]:  # fmt: skip
+    """The same into a folder, as the options say."""
     from l2p_tf.evaluation.transfer import transfer_artifact
 
-    output = settings.run_dir() / "transfer"
     found = output.exists()
-    options = settings.evaluation_options()
-    records = transfer_artifact(
-        options, sources, runs, images, output, which=settings.which()[0], overwrite=FLAGS.overwrite
-    )
-    common.say(f"transfer: shown{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
+    records = transfer_artifact(options, sources, runs, images, output, which=which, overwrite=overwrite)
+    common.say(f"transfer: shown{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
     return records
 
 
@@ -249,14 +266,17 @@ def export(name: str, run: Artifact, images: ImageData) -> None:
     common.say(f"{name}: exported; SavedModel in {str(output / SAVED_MODEL)!r}")
 
 
-def report(folders: list[str], overwrite: bool) -> None:
+def report(
+    folders: list[str], overwrite: bool, output: pathlib.Path | None = None, reproduction: Reproduction | None = None
+) -> None:
     """Reports on everything finished in these folders."""
     from rich.console import Console
 
     from l2p_tf.reporting import report as reporting
 
-    how = {"seed": FLAGS.seed, "overwrite": overwrite, **settings.matched()}
-    made = reporting.make(folders, settings.run_dir() / "report", FLAGS.title, **how)
+    how = {"seed": FLAGS.seed, "overwrite": overwrite, "reproduction": reproduction, **settings.matched()}
+    title = reproduction.experiment.title if reproduction else FLAGS.title
+    made = reporting.make(folders, output or settings.run_dir() / "report", title, **how)
     made.table.to_console(Console())
     for path in made.left_out:
         common.say(f"Left out, not finished: {str(path)!r}")

@@ -9,13 +9,13 @@ Makes RUN_DIR/data.
 
 from __future__ import annotations
 
-from stages import calls, common, settings
+from stages import calls, common, helps, settings
 
 settings.show("data")
 
 
 def main(_: list[str]) -> None:
-    if settings.asked_for_help():
+    if helps.asked_for_help():
         return
     common.say(f"in {str(calls.data().artifact.path)!r}")
 

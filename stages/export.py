@@ -8,14 +8,14 @@ comes out. Answers of a randomised model are averaged over --export_draws draws 
 
 from __future__ import annotations
 
-from stages import calls, common, settings
+from stages import calls, common, helps, settings
 
 settings.show("export")
 settings.show_flags("name", "defense", "data", "which")
 
 
 def main(_argv: list[str]) -> None:
-    if settings.asked_for_help():
+    if helps.asked_for_help():
         return
     name = settings.run_name()
     run = calls.trained(name)

@@ -9,18 +9,25 @@ also certified, by those certificates that fit it.
 --sweep="epsilon=0.01,0.02,0.05" --sweep="width=1,2" trains and evaluates a family of runs, one for each combination,
 and the report draws its curves. The runs share nothing but the data, so machines can take shares of them:
 --sweep_shard=1/4 on the first of four, each with a folder of its own, and stages.report --runs=A,B,C,D joins them.
+
+--experiment=l2p_table2 reproduces a table or figure of one of the papers: it says which trainings and attacks that
+needs, which of them are done and how long the rest should take, does it, and reports the published beside the measured
+figures. --scale=digits does so in miniature, in minutes; --dry_run only says. --experiment=help lists all.
 """
 
 from __future__ import annotations
 
 from l2p_tf.types import UserError
-from stages import calls, common, settings
+from stages import calls, common, experiment, helps, settings
 
-settings.show("data", "train", "sweep", "attack", "export", "report")
+settings.show("data", "train", "sweep", "attack", "export", "report", "experiment")
 
 
 def main(_: list[str]) -> None:
-    if settings.asked_for_help():
+    if helps.asked_for_help():
+        return
+    if settings.FLAGS.experiment:
+        experiment.main()
         return
     settings.start()
     named = settings.runs()

@@ -5,12 +5,15 @@ A stage shows those it reads in its `--help`; the others are accepted and left a
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
+from absl.testing import flagsaver
 
 from l2p_tf.types import UserError
 from stages import common
@@ -125,6 +128,13 @@ flags.DEFINE_list("match", [], "Clean accuracies, such as 0.68,0.63, at which me
 common.define_number("match_tolerance", 0.01, "How far from it the clean accuracy of a matched run may lie.", 0, 1)
 _known = _group("report", _known)
 
+flags.DEFINE_string("experiment", "", "Reproduce a table or figure of a paper, such as l2p_table2; `help` lists all.")
+flags.DEFINE_string(
+    "scale", "paper", "Size of an --experiment: paper, or digits for a miniature in minutes; see `help`."
+)
+flags.DEFINE_bool("dry_run", False, "Say what an --experiment needs and how long that should take; do nothing.")
+_known = _group("experiment", _known)
+
 
 def run_dir() -> pathlib.Path:
     """--run_dir."""
@@ -136,44 +146,32 @@ def jit_compile() -> bool | None:
     return {"auto": None, "on": True, "off": False}[FLAGS.jit]
 
 
+def given(but: Iterable[str] = ()) -> list[str]:
+    """What the command line says of the stages' flags, as arguments; `but` names those to leave out."""
+    known = [name for names in _GROUPS.values() for name in names if name not in but and FLAGS[name].present]
+    return [argument for name in known for argument in FLAGS[name].serialize().splitlines()]
+
+
+@contextlib.contextmanager
+def flags_of(arguments: Sequence[str]) -> Iterator[None]:
+    """All flags as these arguments have them and nothing else; as before on leaving."""
+    with flagsaver.flagsaver():
+        for names in _GROUPS.values():
+            for name in names:
+                FLAGS[name].unparse()
+        try:
+            FLAGS(["experiment", *arguments])
+        except (flags.Error, ValueError, OSError) as error:
+            raise UserError(str(error).removeprefix("ERROR:: ")) from error
+        yield
+
+
 def start() -> None:
     """Settings that must come before TensorFlow's first operation."""
     if FLAGS.deterministic:
         from l2p_tf.training.run import make_deterministic
 
         make_deterministic()
-
-
-def asked_for_help() -> bool:
-    """Prints the names behind every flag whose value is `help`; True where there was one."""
-    texts = []
-    if FLAGS.dataset == "help":
-        from l2p_tf.data import DATASETS
-
-        texts.append(DATASETS.help())
-    if FLAGS.model == "help":
-        from l2p_tf.models import MODELS
-
-        texts.append(MODELS.help())
-    if FLAGS.defense == "help":
-        from l2p_tf.defenses import DEFENSES
-
-        texts.append(DEFENSES.help())
-    if FLAGS.attacks == "help":
-        from l2p_tf.attacks import ATTACKS
-
-        texts.append(ATTACKS.help())
-    if FLAGS.certify == "help":
-        from l2p_tf.certification.base import CERTIFICATES
-
-        texts.append(CERTIFICATES.help())
-    if FLAGS.published == "help":
-        from l2p_tf.reporting import published
-
-        texts.append("\n".join(published.load().references()))
-    for text in texts:
-        common.say(text)
-    return bool(texts)
 
 
 def runs() -> dict[str, TrainOptions]:

@@ -10,13 +10,13 @@ in RUN_DIR/data, where --data does not name them.
 
 from __future__ import annotations
 
-from stages import calls, common, settings
+from stages import calls, common, helps, settings
 
 settings.show("data", "train", "sweep")
 
 
 def main(_: list[str]) -> None:
-    if settings.asked_for_help():
+    if helps.asked_for_help():
         return
     settings.start()
     calls.train(settings.one_run(), calls.data())

@@ -192,7 +192,7 @@ def _generator(table):
     for column, block in zip(GENERATOR_COLUMNS.values(), _blocks(table[1:], GENERATOR_COLUMNS), strict=True):
 
         def put(metric, text, share=True, column=column):
-            found["ConvPool-CNN", column, metric] = round((100 if share else 1) * float(text), 6), None
+            found["All-convolutional", column, metric] = round((100 if share else 1) * float(text), 6), None
 
         for line in block:
             attack = GENERATOR_ATTACKS[line[1]]

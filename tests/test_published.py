@@ -90,7 +90,7 @@ SUMS = {
         "clean": 160, "pgd_linf": 101.78, "pgd_l2": 108.5, "fgsm": 129.43,
     },
     "generator_table1": {
-        "ConvPool-CNN": 1983.4443,
+        "All-convolutional": 1983.4443,
         "Baseline": 362.9416, "FGM training": 454.2529, "PGD training": 600.9106, "Generator": 565.3392,
         "fgm_accuracy": 94.31, "fgm_mean_l2": 1.9944, "fgm_median_l2": 2, "fgm_black_box": 206.46,
         "mim_accuracy": 56.79, "mim_mean_l2": 1.9995, "mim_median_l2": 2, "mim_black_box": 194.98,
@@ -100,7 +100,7 @@ SUMS = {
         "average_black_box": 237.47, "clean": 279.99, "seconds_per_epoch": 260.93,
     },
     "generator_table2": {
-        "ConvPool-CNN": 2813.2692,
+        "All-convolutional": 2813.2692,
         "Baseline": 480.3525, "FGM training": 716.7906, "PGD training": 862.7705, "Generator": 753.3556,
         "fgm_accuracy": 220.62, "fgm_mean_l2": 1.9971, "fgm_median_l2": 2, "fgm_black_box": 302.77,
         "mim_accuracy": 178.66, "mim_mean_l2": 2, "mim_median_l2": 2, "mim_black_box": 291.79,
@@ -124,9 +124,9 @@ SUSPECT = {
     *(("study_table3", WIDE, MIX, metric) for metric in STUDY[:3]),
     *(("study_table4", row, PLAIN, metric) for row in (BASIC, WIDE) for metric in STUDY),
     *(("study_table6", WIDE, "Result", metric) for metric in STUDY[2:]),
-    ("generator_table1", "ConvPool-CNN", "Baseline", "average_median_l2"),
-    ("generator_table1", "ConvPool-CNN", "Generator", "average_mean_l2"),
-    ("generator_table2", "ConvPool-CNN", "Generator", "average_median_l2"),
+    ("generator_table1", "All-convolutional", "Baseline", "average_median_l2"),
+    ("generator_table1", "All-convolutional", "Generator", "average_mean_l2"),
+    ("generator_table2", "All-convolutional", "Generator", "average_median_l2"),
 }  # fmt: skip
 TABLES = tuple(SHAPES)
 papers = pytest.mark.skipif(not os.environ.get("L2P_TF_PAPERS"), reason="L2P_TF_PAPERS names no folder with the papers")
@@ -264,9 +264,10 @@ def test_averages_of_the_generator_paper_follow_from_their_rows_or_are_suspect()
             for figure in ("accuracy", "mean_l2", "median_l2", "black_box"):
                 scale = 1 if figure.endswith("l2") else 100
                 parts = [
-                    found.cell("ConvPool-CNN", column, f"{a}_{figure}").value for a in ("fgm", "mim", "deepfool", "cw")
+                    found.cell("All-convolutional", column, f"{a}_{figure}").value
+                    for a in ("fgm", "mim", "deepfool", "cw")
                 ]
-                cell = found.cell("ConvPool-CNN", column, f"average_{figure}")
+                cell = found.cell("All-convolutional", column, f"average_{figure}")
                 # Four decimals are printed: the average is rounded, and so is each of what it averages.
                 apart = abs(cell.value - statistics.fmean(parts)) / scale
                 assert cell.suspect == (apart > 1.0001e-4), cell.reference
@@ -460,7 +461,7 @@ def test_a_published_row_has_its_parameters_and_cells():
     assert {metric: cell.value for metric, cell in target.cells.items()} == {"clean": 85.4, "pgd": 53.32, "fgsm": 61.1}
     assert target.title == "Learn2Perturb, Table 2, ResNet-V1(20)[1.5x], Learn2Perturb"
     assert target.notes == ()
-    target = published.load().target("generator_table2/ConvPool-CNN/Generator")
+    target = published.load().target("generator_table2/All-convolutional/Generator")
     assert {metric: cell.value for metric, cell in target.cells.items()} == {
         "fgm_accuracy": 65.34, "mim_accuracy": 59.58, "deepfool_accuracy": 5.57, "cw_accuracy": 0.0, "clean": 91.86,
     }  # fmt: skip

@@ -48,6 +48,14 @@ class Drawn:
         groups = [self.accuracies, *(found for _, found in self.curves), *self.beside.values()]
         return [plot for group in groups for plot in group]
 
+    def moved(self, name: str, to: str) -> Drawn:
+        """With the plots beside one section, or `curves`, beside another one instead."""
+        beside = {section: found for section, found in self.beside.items() if section != name}
+        if name == "curves":
+            mine = [plot for _, found in self.curves for plot in found]
+            return dataclasses.replace(self, curves=(), beside={**beside, to: mine})
+        return dataclasses.replace(self, beside={**beside, to: self.beside.get(name, ())})
+
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:

@@ -47,7 +47,7 @@ class Target:
 
     def cell_for(self, record: Record) -> Cell | None:
         """The printed number that `record` may be compared with: same data, same attack, same strength."""
-        if record.split != self.split or not _same_dataset(record.dataset, self.dataset):
+        if record.split != self.split or not same_dataset(record.dataset, self.dataset):
             return None
         found = (key for key, setting in self._settings(self.cells) if setting.fits(record))
         return next((self.cells[key] for key in found), None)
@@ -137,7 +137,7 @@ def _one_of(what: str, name: str, known: Iterable[str], reference: str) -> None:
         raise UserError(f"`published` should name a {what}: {', '.join(known)}. Received: {name!r} (in {reference!r})")
 
 
-def _same_dataset(name: str, wanted: str) -> bool:
+def same_dataset(name: str, wanted: str) -> bool:
     """Whether `CIFAR-10 (JPEG)` or `cifar10` is `cifar10`: what stands in brackets does not count."""
     plain = re.sub(r"\(.*?\)", "", name.lower())
     return re.sub(r"[^a-z0-9]", "", plain) == wanted

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Sequence
 
 from l2p_tf import artifacts
 from l2p_tf.progress import bar
-from l2p_tf.reporting import page, words
+from l2p_tf.reporting import claims, page, words
+from l2p_tf.reporting import reproduction as reproductions
 from l2p_tf.reporting.matched import Match
+from l2p_tf.reporting.reproduction import Reproduction
 from l2p_tf.reporting.runs import Run, find, gather, unfinished
 from l2p_tf.reporting.tables import Table, comparison
 from l2p_tf.reporting.text import escape_markdown, plain
@@ -45,6 +48,7 @@ def make(
     *,
     match: Sequence[float] = (),
     match_tolerance: float = 0.01,
+    reproduction: Reproduction | None = None,
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Report:
@@ -57,6 +61,7 @@ def make(
       match: clean accuracies, as shares, at which methods are compared; none for that of the natural training where
         runs were swept.
       match_tolerance: how far from them a run may be, as a share.
+      reproduction: the experiment that the results are of, whose table and claims come first; None for none.
       seed: for the manifest; nothing here is random.
       overwrite: replace a report of other runs instead of refusing.
 
@@ -72,17 +77,25 @@ def make(
     found = find(paths)
     runs = gather(found)
     table = comparison(runs, wanted)
+    if reproduction:
+        own = [part.section(reproduction, runs) for part in (reproductions, claims)]
+        table = dataclasses.replace(table, sections=(*(one for one in own if one), *table.sections))
     # The fingerprint says which artifact it is, in whatever order and from wherever it comes.
     inputs = {f"{artifact.stage} {artifact.fingerprint[:8]}": artifact for artifact in found}
     options: dict[str, object] = {"title": title, "runs": [run.name for run in runs]}
+    if reproduction:
+        options["experiment"] = json.loads(json.dumps(dataclasses.asdict(reproduction.experiment)))
     options |= {"match": list(wanted.wanted), "match_tolerance": wanted.tolerance}
     with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
         if work is not None:
-            write(work.path, runs, table, title, wanted)
+            write(work.path, runs, table, title, wanted, reproduction)
     return Report(pathlib.Path(output), table, work is not None, tuple(unfinished(paths)))
 
 
-def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, match: Match) -> None:
+def write(
+    folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, match: Match,
+    reproduction: Reproduction | None = None,
+) -> None:  # fmt: skip
     """Writes page, Markdown, the CSV of each table and plots into a folder.
 
     Args:
@@ -91,12 +104,15 @@ def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, m
       table: their comparison.
       title: title of the page.
       match: at which clean accuracies methods are compared.
+      reproduction: the experiment that the results are of; None for none.
 
     Raises:
       UserError: a gallery of a run is damaged.
     """
     with bar("report", len(runs) + 2, "parts") as advance:
         plots = page.draw(runs, table, match, advance)
+        if reproduction and reproduction.experiment.figure:
+            plots = plots.moved(reproduction.experiment.figure, claims.NAME)
         html = page.render(title, runs, table, plots)
         advance()
     (folder / PLOTS).mkdir(exist_ok=True)

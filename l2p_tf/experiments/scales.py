@@ -1,0 +1,174 @@
+"""At what scale an experiment is run: as published, or in miniature on data that come with the package."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from l2p_tf.attacks.base import Attack
+from l2p_tf.defenses.base import DerivedDefense
+from l2p_tf.registry import Options, Registry, option
+from l2p_tf.training.run import TrainOptions
+from l2p_tf.types import Norm
+
+_RADII = ("epsilon", "step_size", "std")
+_STEPS = ("steps", "generations", "queries", "binary_search_steps", "draws", "population", "restarts", "target_classes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale(Options, abc.ABC):
+    """Base of all scales: what they make of trainings, attacks and flags."""
+
+    @property
+    @abc.abstractmethod
+    def flags(self) -> list[str]:
+        """Flags after those of an experiment's flag files, each `--name=value`."""
+
+    @abc.abstractmethod
+    def trainings(self, planned: Sequence[TrainOptions]) -> list[TrainOptions]:
+        """What becomes of the trainings that one flag file describes."""
+
+    @abc.abstractmethod
+    def attack(self, attack: Attack) -> Attack:
+        """What becomes of an attack."""
+
+
+SCALES: Registry[Scale] = Registry("scale", "l2p_tf.experiments")
+
+
+@SCALES.register("paper")
+@dataclasses.dataclass(frozen=True)
+class Paper(Scale):
+    """As published: nothing is changed. Most experiments take days on a GPU."""
+
+    @property
+    def flags(self) -> list[str]:
+        """None."""
+        return []
+
+    def trainings(self, planned: Sequence[TrainOptions]) -> list[TrainOptions]:
+        """The same."""
+        return list(planned)
+
+    def attack(self, attack: Attack) -> Attack:
+        """The same."""
+        return attack
+
+
+@SCALES.register("digits")
+@dataclasses.dataclass(frozen=True)
+class Digits(Scale):
+    """In miniature on handwritten digits (8x8): small networks, few epochs, larger perturbations, shorter attacks."""
+
+    epochs: int = option(10, "most epochs of a training; drops of the rate, warm-up and so on move along", low=1)
+    limit: int = option(100, "test images", low=1)
+    repeats: int = option(2, "evaluations of a randomised model", low=1)
+    width: float = option(0.25, "factor of all networks' widths", above=0)
+    points: int = option(3, "most values of each sweep: the first, the last and some between", low=1)
+    linf: float = option(6.0, "factor of radii and steps in l_inf: 8/255 becomes 0.19", above=0)
+    l2: float = option(1.5, "factor of radii and steps in l_2", above=0)
+    c_l: float = option(0.04, "factor of the generator's penalty", above=0)
+    steps: int = option(20, "most steps of an attack", low=1)
+
+    @property
+    def flags(self) -> list[str]:
+        """The data, and how many images are judged."""
+        how = {"dataset": "digits", "validation_share": 0.1, "limit": self.limit, "repeats": self.repeats}
+        how |= {"validation_limit": 100, "attack_batch_size": self.limit}
+        return [f"--{name}={value}" for name, value in how.items()]
+
+    def trainings(self, planned: Sequence[TrainOptions]) -> list[TrainOptions]:
+        """Fewer, shorter ones of smaller networks."""
+        return [self._training(options) for options in planned if self._kept(options, planned)]
+
+    def attack(self, attack: Attack) -> Attack:
+        """With larger radii and fewer steps."""
+        changes = self._radii(attack)
+        most = {"steps": self.steps, "generations": 10, "population": 40, "queries": 200, "binary_search_steps": 4,
+                "draws": 8, "target_classes": 3, "restarts": 2}  # fmt: skip
+        fields = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
+        changes |= {key: min(most[key], fields[key]) for key in _STEPS if fields.get(key) is not None}
+        if "initial_const" in fields:  # Adam's small steps need a thousand of themselves.
+            changes |= {"initial_const": 0.1, "learning_rate": 0.1}
+        return attack.replace(**changes)
+
+    def _training(self, options: TrainOptions) -> TrainOptions:
+        epochs = min(self.epochs, options.epochs)
+        share = epochs / options.epochs
+        drops = sorted({max(1, round(share * drop)) for drop in options.drops} - {epochs})
+        model: dict[str, Any] = {"width": options.model.width * self.width}  # type: ignore[attr-defined]
+        if options.model.name == "resnet_v1":  # type: ignore[attr-defined]
+            # Of n blocks a stage, (n - 1) / 2: the depths 20, 32, 44 and 56 become 8, 14, 20 and 26.
+            blocks = (options.model.depth - 2) // 6  # type: ignore[attr-defined]
+            model["depth"] = 6 * max(1, (blocks - 1) // 2) + 2
+        if options.model.name == "basic_net":  # type: ignore[attr-defined]
+            model["width"] = options.model.width  # type: ignore[attr-defined]
+        changes: dict[str, Any] = {
+            "model": options.model.replace(**model),
+            "defense": self._defense(options.defense, share),
+            "validation_attack": self.attack(options.validation_attack).replace(steps=5),
+            "rho_attack": options.rho_attack and self.attack(options.rho_attack),
+            "epochs": epochs,
+            "drops": tuple(drops),
+            "batch_size": min(options.batch_size, 64),
+            # Those of an image of three channels do not fit.
+            "mean": options.mean if len(options.mean) == 1 else (),
+            "std": options.std if len(options.std) == 1 else (),
+            "learning_rate": 3e-3 if options.optimizer == "adam" else 0.05,
+            "ema": min(options.ema, 0.98),
+            "early_stopping": min(options.early_stopping, epochs),
+            "validate_every": max(1, epochs // 5),
+            "published": "",
+            "sweep": {key: self._swept(options, key, value) for key, value in options.sweep.items()},
+        }
+        return dataclasses.replace(options, **changes)
+
+    def _defense(self, defense: Any, share: float) -> Any:
+        fields = {field.name: getattr(defense, field.name) for field in dataclasses.fields(defense)}
+        changes = self._radii(defense)
+        for key in ("warmup_epochs", "adversarial_epoch", "kl_epochs"):
+            if fields.get(key):
+                changes[key] = max(1, round(share * fields[key]))
+        if "c_l" in fields:
+            changes |= {
+                "c_l": self.c_l * fields["c_l"],
+                "margin": 0.1,
+                "generator_width": 0.25 * fields["generator_width"],
+            }
+            changes["generator_rate"] = 2e-3
+        if "l2_epsilon" in fields:
+            changes |= {key: self.l2 * fields[key] for key in ("l2_epsilon", "l2_step_size")}
+        for key in ("steps", "prediction_draws"):
+            if fields.get(key):
+                changes[key] = min(fields[key], 7)
+        return defense.replace(**changes)
+
+    def _radii(self, thing: Any) -> dict[str, Any]:
+        fields = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+        if not isinstance(thing, DerivedDefense) and "epsilon" not in fields:
+            return {}
+        factor = self.l2 if fields.get("norm") == Norm.L2 else self.linf
+        return {key: factor * fields[key] for key in _RADII if fields.get(key) is not None}
+
+    def _swept(self, options: TrainOptions, key: str, value: float | str) -> float | str:
+        """A swept value, as large as it has become."""
+        name = key.removeprefix("defense.")
+        if isinstance(value, str) or key == name:
+            return self.width * value if key == "model.width" and not isinstance(value, str) else value
+        former, now = getattr(options.defense, name, None), getattr(self._defense(options.defense, 1.0), name, None)
+        return value * now / former if isinstance(former, float) and isinstance(now, float) and former else value
+
+    def _kept(self, options: TrainOptions, planned: Sequence[TrainOptions]) -> bool:
+        """Whether each of its swept values is one of the few to be tried."""
+        same = [one for one in planned if type(one.defense) is type(options.defense)]
+        return all(value in self._few([one.sweep[key] for one in same if key in one.sweep]) for key, value in
+                   options.sweep.items() if key != "train.seed")  # fmt: skip
+
+    def _few(self, values: Sequence[float | str]) -> list[float | str]:
+        distinct = list(dict.fromkeys(values))
+        if len(distinct) <= self.points:
+            return distinct
+        last = len(distinct) - 1
+        return [distinct[round(i * last / max(1, self.points - 1))] for i in range(self.points)]

@@ -1,0 +1,250 @@
+"""A paper's table beside one's own figures: what is printed, what was measured, and by how much they differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+
+from l2p_tf.evaluation.records import Summary, summarize
+from l2p_tf.experiments.definition import Experiment, Measure
+from l2p_tf.reporting.norms import sizes_of
+from l2p_tf.reporting.printed import PERCENT, Cell, Place, PrintedTable
+from l2p_tf.reporting.published import same_dataset
+from l2p_tf.reporting.runs import Evaluation, Run
+from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet
+from l2p_tf.reporting.text import DASH, interval, number, percent, plain
+
+NAME = "reproduction"
+_WIDE = 12
+_CAPTION = (
+    "In each field what was measured, ± its standard deviation over repeats, with the 95% interval of an accuracy and "
+    "the number of images; then the published figure, and measured minus published. † marks a published figure that "
+    "cannot be taken at its word."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """An experiment with its results.
+
+    Attributes:
+      experiment: what is reproduced.
+      keys: fingerprints of the trainings, by name of the run.
+      places: rows and columns of the printed table where a run stands, by its name.
+      attacks: the attacks that each spec in the experiment stands for, as they were run.
+      table: the printed table; None for a figure.
+    """
+
+    experiment: Experiment
+    keys: Mapping[str, str]
+    places: Mapping[str, Sequence[tuple[str, str]]]
+    attacks: Mapping[str, Sequence[str]]
+    table: PrintedTable | None
+
+    def run(self, name: str, runs: Sequence[Run]) -> Run | None:
+        """A run of the experiment among those of a report; None where it is not there."""
+        return next((run for run in runs if run.key == self.keys.get(name)), None)
+
+    def at(self, row: str, column: str) -> str:
+        """The run that stands in a place of the table; empty where none does."""
+        return next((name for name, places in self.places.items() if (row, column) in places), "")
+
+    def name_of(self, run: Run) -> str:
+        """What the experiment calls a run of a report; its own name where it is none of the experiment's."""
+        return next((name for name, key in self.keys.items() if key == run.key), run.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+      value: in the unit of its metric.
+      spread: over repeats; None for a single one, or where there is none.
+      summary: the accuracy that it is; None where it is none.
+      dataset: what it was measured on; empty where that does not matter.
+    """
+
+    value: float
+    spread: float | None = None
+    summary: Summary | None = None
+    dataset: str = ""
+
+
+def found(run: Run, attack: str, which: str = "", source: str = "") -> tuple[Evaluation, Summary] | None:
+    """An attack on a run, on the most images; None where it was not measured.
+
+    Args:
+      run: the run.
+      attack: spec of the attack; `clean` for none.
+      which: `best` or `last`; empty for whichever there is.
+      source: fingerprint of the run that the images were made on; empty for the run itself.
+    """
+    met = []
+    for evaluation in run.evaluations:
+        if which and evaluation.which != which:
+            continue
+        for summary in summarize(evaluation.records):
+            first = summary.first
+            made_on = evaluation.key_of(first.source) if first.source is not None else ""
+            if first.attack == attack and first.backend == "l2p_tf" and made_on == source:
+                met.append((evaluation, summary))
+    return max(met, key=lambda pair: pair[1].first.count, default=None)
+
+
+def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
+    """The printed table with one's own figures; None for a figure.
+
+    Raises:
+      UserError: the arrays of an attack cannot be read.
+    """
+    table = reproduction.table
+    if table is None:
+        return None
+    figures = _measured(reproduction, runs, table)
+    others = sorted({f.dataset for f in figures.values() if f.dataset and not same_dataset(f.dataset, table.dataset)})
+    sheet = _sheet(table, figures, not others)
+    lines = [_line(table, figures, cell, not others) for cell in table.cells.values()]
+    title = f"Published and measured: {reproduction.experiment.title}"
+    return Section(NAME, title, (sheet,), tuple(lines), _note(reproduction, table, others, runs))
+
+
+def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: bool) -> Sheet:
+    """The table as wide as can be read: metrics go across where they are few, and down where not."""
+    across = [(c, m) for c in table.columns for m in table.metrics if any((r, c, m) in table.cells for r in table.rows)]
+    if len(across) <= _WIDE:
+        heads = [Head(plain(column), table.metrics[metric].label) for column, metric in across]
+        rows = [
+            (
+                Field(plain(row), _parameters(table, row)),
+                *(_field(table, figures, (row, *at), comparable) for at in across),
+            )
+            for row in table.rows
+        ]
+    else:
+        heads = [Head(plain(column)) for column in table.columns]
+        down = [
+            (r, m) for r in table.rows for m in table.metrics if any((r, c, m) in table.cells for c in table.columns)
+        ]
+        rows = [
+            (
+                Field(table.metrics[metric].label, (plain(row),) if len(table.rows) > 1 else ()),
+                *(_field(table, figures, (row, column, metric), comparable) for column in table.columns),
+            )
+            for row, metric in down
+        ]
+    return Sheet("", _CAPTION, (Head("", figures=False), *heads), tuple(rows))
+
+
+def _note(reproduction: Reproduction, table: PrintedTable, others: Sequence[str], runs: Sequence[Run]) -> str:
+    notes = [f"{reproduction.experiment.about}."]
+    if others:
+        title = next((run.title_of(others[0]) for run in runs if run.info.get("name") == others[0]), plain(others[0]))
+        notes.append(
+            f"Measured on {title}, published for {table.dataset}: the two are no comparison, and no difference is shown."
+        )
+    notes += [f"† {reason}." for reason in dict.fromkeys(cell.reason for cell in table.cells.values()) if reason]
+    notes += [f"{row}: {said}." for row, said in table.sources.items()]
+    return " ".join([*notes, *reproduction.experiment.choices])
+
+
+def measures(experiment: Experiment, table: PrintedTable) -> list[Measure]:
+    """What fills a table: as the experiment says, and accuracies under the table's own settings."""
+    told = {measure.metric for measure in experiment.measured}
+    own = [one for one in table.metrics.values() if one.setting and one.unit == PERCENT and one.key not in told]
+    return [*experiment.measured, *(Measure(one.key, one.setting.spec) for one in own if one.setting)]
+
+
+def _measured(reproduction: Reproduction, runs: Sequence[Run], table: PrintedTable) -> dict[Place, Figure]:
+    wanted = measures(reproduction.experiment, table)
+    figures: dict[Place, Figure] = {}
+    for name, places in reproduction.places.items():
+        run = reproduction.run(name, runs)
+        for row, column in places if run else ():
+            for measure in wanted:
+                if not measure.of and measure.row in ("", row) and measure.column in ("", column):
+                    figure = _figure(reproduction, table, run, measure, row)  # type: ignore[arg-type]
+                    figures |= {} if figure is None else {(row, column, measure.metric): figure}
+    for measure in wanted:
+        for row, column in {(row, column) for row, column, _ in figures} if measure.of else ():
+            parts = [figures[row, column, key] for key in measure.of if (row, column, key) in figures]
+            if len(parts) == len(measure.of):
+                mean = statistics.fmean(part.value for part in parts)
+                figures[row, column, measure.metric] = Figure(mean, dataset=parts[0].dataset)
+    return figures
+
+
+def _figure(reproduction: Reproduction, table: PrintedTable, run: Run, measure: Measure, row: str) -> Figure | None:
+    if measure.statistic == "seconds_per_epoch":
+        pace, counts = run.note("images_per_second"), run.info.get("counts")
+        images = counts.get("train") if isinstance(counts, dict) else None
+        return Figure(images / pace) if images and isinstance(pace, int | float) and pace else None
+    specs = reproduction.attacks.get(measure.attack, ())
+    setting = table.metrics[measure.metric].setting
+    source = measure.source or (reproduction.at(row, setting.source) if setting else "")
+    met = found(run, specs[0], source=reproduction.keys.get(source, "")) if specs else None
+    if met is None:
+        return None
+    evaluation, summary = met
+    if measure.statistic == "accuracy":
+        spread = None if summary.spread is None else 100 * summary.spread
+        return Figure(100 * summary.accuracy, spread, summary, summary.first.dataset)
+    sizes = sizes_of(evaluation, summary.records)
+    value = sizes.mean if measure.statistic == "mean_l2" else sizes.median
+    return None if value is None else Figure(value, dataset=summary.first.dataset)
+
+
+def _parameters(table: PrintedTable, row: str) -> tuple[str, ...]:
+    return (f"{table.parameters[row]:,} parameters published",) if row in table.parameters else ()
+
+
+def _field(table: PrintedTable, figures: Mapping[Place, Figure], place: Place, comparable: bool) -> Field:
+    cell, figure = table.cells.get(place), figures.get(place)
+    if cell is None and figure is None:
+        return NOTHING
+    unit = table.metrics[place[-1]].unit
+    below = []
+    if figure and figure.summary:
+        count = figure.summary.first.count
+        below += [interval(figure.summary.low, figure.summary.high, count), f"n = {count:,}"]
+    if cell:
+        below.append(f"published {_printed(cell)}")
+        if figure and comparable:
+            below.append(f"{_signed(figure.value - cell.value, unit)}")
+    return Field(_shown(figure, unit) if figure else DASH, tuple(below))
+
+
+def _shown(figure: Figure, unit: str) -> str:
+    if unit != PERCENT:
+        return f"{figure.value:.4g}"
+    count = figure.summary.first.count if figure.summary else 100
+    text = percent(figure.value / 100, count)
+    return text if figure.spread is None else f"{text} ± {percent(figure.spread / 100, count)}"
+
+
+def _printed(cell: Cell) -> str:
+    spread = "" if cell.spread is None else f" ± {number(cell.spread)}"
+    return f"{number(cell.value)}{spread}{' †' if cell.suspect else ''}"
+
+
+def _signed(value: float, unit: str) -> str:
+    text = f"{abs(value):.2f}" if unit == PERCENT else f"{abs(value):.3g}"
+    return ("+" if value >= 0 else "\N{MINUS SIGN}") + text
+
+
+def _line(table: PrintedTable, figures: Mapping[Place, Figure], cell: Cell, comparable: bool) -> dict[str, object]:
+    figure = figures.get((cell.row, cell.column, cell.metric))
+    summary = figure.summary if figure else None
+    return {
+        "table": table.name, "row": cell.row, "column": cell.column, "metric": cell.metric,
+        "unit": table.metrics[cell.metric].unit, "published": cell.value,
+        "published_spread": "" if cell.spread is None else cell.spread, "suspect": str(cell.suspect).lower(),
+        "measured": round(figure.value, 4) if figure else "",
+        "low": round(100 * summary.low, 4) if summary else "", "high": round(100 * summary.high, 4) if summary else "",
+        "spread": round(figure.spread, 4) if figure and figure.spread is not None else "",
+        "difference": round(figure.value - cell.value, 4) if figure and comparable else "",
+        "count": summary.first.count if summary else "", "repeats": len(summary.records) if summary else "",
+        "attack": summary.first.attack if summary else "", "run": summary.first.model if summary else "",
+        "dataset": figure.dataset if figure else "",
+    }  # fmt: skip

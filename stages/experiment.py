@@ -1,0 +1,215 @@
+"""Plans and runs an experiment: every training and attack that a paper's table or figure needs, and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from l2p_tf.experiments import definition
+from l2p_tf.types import UserError
+from stages import calls, common, outlook, settings
+
+if TYPE_CHECKING:
+    from l2p_tf.artifacts import Artifact
+    from l2p_tf.attacks.base import Attack
+    from l2p_tf.evaluation.evaluate import EvaluationOptions
+    from l2p_tf.experiments.definition import Experiment
+    from l2p_tf.experiments.scales import Scale
+    from l2p_tf.reporting.reproduction import Reproduction
+    from l2p_tf.training.run import TrainOptions
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+FOLDER = CONFIGS / "experiments"
+_OWN = ("experiment", "scale", "dry_run")
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One run of an experiment.
+
+    Attributes:
+      options: its training.
+      evaluation: how it is attacked.
+      arguments: the flags it follows from.
+      which: the models that are attacked: best, last or both.
+      places: rows and columns of the printed table where it stands.
+    """
+
+    options: TrainOptions
+    evaluation: EvaluationOptions
+    arguments: tuple[str, ...]
+    which: tuple[str, ...]
+    places: tuple[tuple[str, str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """An experiment at some scale, before anything is done.
+
+    Attributes:
+      experiment: what is reproduced.
+      scale: at what scale.
+      run_dir: where everything goes.
+      runs: its runs, by name.
+    """
+
+    experiment: Experiment
+    scale: Scale
+    run_dir: pathlib.Path
+    runs: dict[str, Planned]
+
+    @property
+    def first(self) -> Planned:
+        """Any of them, for what all have in common."""
+        return next(iter(self.runs.values()))
+
+    def train_folder(self, name: str) -> pathlib.Path:
+        """Where the training of a run goes."""
+        return self.run_dir / name / "train"
+
+    def attack_folder(self, name: str, which: str) -> pathlib.Path:
+        """Where the attacks on a run go: those of its flag file are shared by experiments, others are their own."""
+        kind = f"attack_{self.experiment.name}" if self.experiment.attacks else "attack"
+        return self.run_dir / name / ("_".join([kind, which]) if which != "best" else kind)
+
+    def attack_folders(self) -> dict[tuple[str, str], pathlib.Path]:
+        """Those of all runs, by run and model."""
+        return {
+            (name, which): self.attack_folder(name, which) for name, one in self.runs.items() for which in one.which
+        }
+
+    def transfer_folders(self) -> list[pathlib.Path]:
+        """Where the transferred images of each group go."""
+        count = len(self.experiment.transfer)
+        return [self.run_dir / "transfer" / f"{self.experiment.name}_{i}" for i in range(count)]
+
+
+def listed() -> str:
+    """The experiments with their titles, for `--experiment=help`."""
+    found = [definition.load(FOLDER, name) for name in definition.names(FOLDER)]
+    width = max((len(one.name) for one in found), default=0)
+    return "\n".join(f"{one.name:{width}}  {one.title}: {one.about}" for one in found)
+
+
+def main() -> None:
+    """What --experiment asks for: says what there is and what is missing, makes that, and reports."""
+    plan = planned(settings.FLAGS.experiment)
+    dry, overwrite = settings.FLAGS.dry_run, settings.FLAGS.overwrite
+    with settings.flags_of(plan.first.arguments):
+        settings.start()
+        images = calls.data()
+        for text in outlook.lines(plan, images):
+            common.say(text)
+        if dry:
+            return
+    runs = {}
+    for name, one in plan.runs.items():
+        with settings.flags_of(one.arguments):
+            runs[name] = calls.train(one.options, images)
+    for (name, which), folder in plan.attack_folders().items():
+        calls.attack_into(folder, plan.runs[name].evaluation, name, runs[name], images, which, overwrite=overwrite)
+    for group, folder in zip(plan.experiment.transfer, plan.transfer_folders(), strict=True):
+        first = plan.runs[group.sources[0]]
+        shown = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
+        calls.transfer_into(folder, first.evaluation, list(group.sources), shown, images, first.which[0], overwrite)
+    folders = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
+    with settings.flags_of(plan.first.arguments):
+        calls.report(
+            [str(path) for path in [*folders, *plan.transfer_folders()]],
+            overwrite=True,
+            output=plan.run_dir / "reports" / plan.experiment.name,
+            reproduction=_reproduction(plan, runs),
+        )
+
+
+def planned(name: str) -> Plan:
+    """What an experiment comes to, with the flags of the command line.
+
+    Raises:
+      UserError: there is no such experiment, or its parts do not fit each other.
+    """
+    from l2p_tf.experiments.scales import SCALES
+
+    if not FOLDER.is_dir():
+        raise UserError(f"`--experiment` reads {str(FOLDER)!r}, which is not there: run it from a copy of the project.")
+    experiment = definition.load(FOLDER, name)
+    scale = SCALES.parse(settings.FLAGS.scale)
+    given = settings.given(_OWN)
+    runs: dict[str, Planned] = {}
+    for file in dict.fromkeys(member.flags for member in experiment.members):
+        runs |= _of_file(experiment, scale, file, given)
+    missing = {n for group in experiment.transfer for n in [*group.sources, *group.targets]} - set(runs)
+    if missing:
+        raise UserError(
+            f"`transfer` of experiment {name} should name its runs: {', '.join(runs)}. Received: {sorted(missing)[0]!r}"
+        )
+    with settings.flags_of(next(iter(runs.values())).arguments):
+        return Plan(experiment, scale, settings.run_dir(), runs)
+
+
+def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) -> dict[str, Planned]:
+    """The runs of one flag file that an experiment has, with those they are made from."""
+    path = CONFIGS / f"{file}.flags"
+    if not path.is_file():
+        raise UserError(f"Experiment {experiment.name} should name flag files in configs/. Received: {file!r}")
+    attacks = [f"--attacks={experiment.attacks}"] if experiment.attacks else []
+    arguments = (f"--flagfile={path}", *attacks, *experiment.settings, *scale.flags, *given)
+    with settings.flags_of(arguments):
+        if not any(flag.startswith("--run_dir=") for flag in given):
+            data = re.sub(r"\W+", "_", common.require("dataset")).strip("_")
+            arguments += (f"--run_dir={pathlib.Path('runs', 'papers', data)}",)
+    with settings.flags_of(arguments):
+        family, evaluation, which = settings.runs(), settings.evaluation_options(), tuple(settings.which())
+    evaluation = dataclasses.replace(evaluation, attacks=_distinct(scale.attack(one) for one in evaluation.attacks))
+    members = [member for member in experiment.members if member.flags == file]
+    unknown = sorted({member.run for member in members} - set(family) - {""})
+    if unknown:
+        raise UserError(
+            f"Experiment {experiment.name} should name runs of {file}: {', '.join(family)}. Received: {unknown[0]!r}"
+        )
+    kept = {options.name: options for options in scale.trainings(list(family.values()))}
+    places = {
+        name: tuple((member.row, member.column) for member in members if member.run in ("", name)) for name in kept
+    }
+    sources = {getattr(kept[name].defense, "run", "") for name, found in places.items() if found}
+    names = {name: file if len(family) == 1 else f"{file}-{name}" for name in kept}
+    runs = {}
+    for name, options in kept.items():
+        if not places[name] and name not in sources:
+            continue
+        source = getattr(options.defense, "run", "")
+        defense = options.defense.replace(run=names[source]) if source else options.defense
+        own = dataclasses.replace(options, name=names[name], defense=defense)
+        runs[names[name]] = Planned(own, evaluation, arguments, which, places[name])
+    return runs
+
+
+def _distinct(attacks: Iterable[Attack]) -> tuple[Attack, ...]:
+    """Each once: at another scale two may have become one."""
+    return tuple({attack.spec: attack for attack in attacks}.values())
+
+
+def _reproduction(plan: Plan, runs: dict[str, Artifact]) -> Reproduction:
+    from l2p_tf.attacks import ATTACKS
+    from l2p_tf.evaluation.records import CLEAN
+    from l2p_tf.reporting.published import load
+    from l2p_tf.reporting.reproduction import Reproduction, measures
+
+    experiment = plan.experiment
+    table = load().tables[experiment.prints] if experiment.prints else None
+    specs = {measure.attack for measure in (measures(experiment, table) if table else experiment.measured)}
+    specs |= {str(claim.options["attack"]) for claim in experiment.claims if "attack" in claim.options}
+    attacks = {
+        spec: tuple(dict.fromkeys(plan.scale.attack(attack).spec for attack in ATTACKS.parse_list(spec)))
+        for spec in specs - {"", CLEAN}
+    }
+    return Reproduction(
+        experiment,
+        {name: run.fingerprint for name, run in runs.items()},
+        {name: one.places for name, one in plan.runs.items()},
+        {**attacks, CLEAN: (CLEAN,)},
+        table,
+    )

@@ -1,0 +1,61 @@
+"""What an experiment needs, what of it there is, and how long the rest should take, in words."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from l2p_tf import artifacts
+
+if TYPE_CHECKING:
+    from l2p_tf.data.store import ImageData
+    from stages.experiment import Plan
+
+_DONE, _BEGUN, _MISSING = "done", "begun", "missing"
+
+
+def lines(plan: Plan, images: ImageData) -> list[str]:
+    """One line for each run, then what remains to be done.
+
+    Args:
+      plan: the experiment.
+      images: its data.
+    """
+    from l2p_tf.experiments import estimate
+    from l2p_tf.reporting.text import duration, plural
+
+    info = images.info
+    shape, classes = info.image_shape, info.num_classes
+    width = max(map(len, plan.runs))
+    found = [f"{plan.experiment.title}: {plan.experiment.about}. {plural(len(plan.runs), 'run')}:"]
+    left, missing = 0.0, 0
+    for name, one in plan.runs.items():
+        train = _state(plan.train_folder(name))
+        attacks = [_state(plan.attack_folder(name, which)) for which in one.which]
+        attack = _DONE if set(attacks) == {_DONE} else _MISSING if set(attacks) == {_MISSING} else _BEGUN
+        seconds = 0.0
+        if train != _DONE:
+            seconds += estimate.training_seconds(one.options, info.counts["train"], shape, classes)
+        if attack != _DONE:
+            judged = info.counts[one.evaluation.split]
+            seconds += len(attacks) * estimate.attack_seconds(one.evaluation, one.options, judged, shape, classes)
+        left, missing = left + seconds, missing + (seconds > 0)
+        about = f", about {duration(seconds)}" if seconds else ""
+        found.append(
+            f"  {name:{width}}  training {train}, {plural(len(one.evaluation.attacks), 'attack')} {attack}{about}"
+        )
+    groups = [_state(folder) for folder in plan.transfer_folders()]
+    if groups:
+        done = sum(state == _DONE for state in groups)
+        found.append(f"  {plural(len(groups), 'transfer')} of adversarial images, {done} of them done")
+    rest = (
+        f"{plural(missing, 'run')} to do, about {duration(left)} here at {estimate.product_rate() / 1e9:,.0f} GFLOP/s"
+    )
+    found.append(f"Missing: {rest}; a rough figure." if missing else "Nothing is missing.")
+    return found
+
+
+def _state(folder: pathlib.Path) -> str:
+    if (folder / artifacts.MANIFEST).is_file():
+        return _DONE
+    return _BEGUN if artifacts.partial_path(folder).exists() else _MISSING
