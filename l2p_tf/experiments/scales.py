@@ -95,16 +95,17 @@ class Digits(Scale):
         return attack.replace(**changes)
 
     def _training(self, options: TrainOptions) -> TrainOptions:
-        epochs = min(self.epochs, options.epochs)
+        small = options.model.name == "basic_net"  # type: ignore[attr-defined]
+        # It is small as it is, and learns more slowly.
+        epochs = min(3 * self.epochs if small else self.epochs, options.epochs)
         share = epochs / options.epochs
         drops = sorted({max(1, round(share * drop)) for drop in options.drops} - {epochs})
-        model: dict[str, Any] = {"width": options.model.width * self.width}  # type: ignore[attr-defined]
+        width: float = options.model.width  # type: ignore[attr-defined]
+        model: dict[str, Any] = {"width": width if small else self.width * width}
         if options.model.name == "resnet_v1":  # type: ignore[attr-defined]
             # Of n blocks a stage, (n - 1) / 2: the depths 20, 32, 44 and 56 become 8, 14, 20 and 26.
             blocks = (options.model.depth - 2) // 6  # type: ignore[attr-defined]
             model["depth"] = 6 * max(1, (blocks - 1) // 2) + 2
-        if options.model.name == "basic_net":  # type: ignore[attr-defined]
-            model["width"] = options.model.width  # type: ignore[attr-defined]
         changes: dict[str, Any] = {
             "model": options.model.replace(**model),
             "defense": self._defense(options.defense, share),

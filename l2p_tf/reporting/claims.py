@@ -252,11 +252,12 @@ def _tally(compared: Sequence[Compared], what: str = "accuracy") -> Verdict:
     low, high = min(d for d, _ in there), max(d for d, _ in there)
     scale, unit = (100.0, " points") if what == "accuracy" else (1.0, "")
     shown = f"{scale * low:+.3g}" if low == high else f"{scale * low:+.3g} to {scale * high:+.3g}"
-    text = (
-        f"Of {plural(len(there), 'comparison')} {higher} higher, {lower} lower, {len(there) - higher - lower} not told "
-    )
-    text += f"apart; differences in {what} {shown}{unit}."
     word = "borne out" if higher == len(there) else "not borne out" if lower else "undecided"
+    if len(there) == 1:
+        return Verdict(word, f"Difference in {what} {shown}{unit}, p = {there[0][1]:.2g}.")
+    level = len(there) - higher - lower
+    text = f"Of {plural(len(there), 'comparison')} {higher} higher, {lower} lower, {level} not told apart; "
+    text += f"differences in {what} {shown}{unit}."
     return Verdict(word, text)
 
 

@@ -16,7 +16,7 @@ from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet
 from l2p_tf.reporting.text import DASH, interval, number, percent, plain
 
 NAME = "reproduction"
-_WIDE = 12
+_WIDE = 6
 _CAPTION = (
     "In each field what was measured, ± its standard deviation over repeats, with the 95% interval of an accuracy and "
     "the number of images; then the published figure, and measured minus published. † marks a published figure that "
