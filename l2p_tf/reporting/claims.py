@@ -96,9 +96,8 @@ def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
     heads = (Head("Claim", figures=False), Head("Verdict", figures=False), Head("Here", figures=False))
     rows = [(Field(c.text), Field(v.word, tone=_TONES[v.word]), Field(v.text)) for c, v in judged]
     lines = [{"claim": claim.text, "verdict": verdict.word, "figures": verdict.text} for claim, verdict in judged]
-    title = f"What the paper claims: {reproduction.experiment.title}"
     note = " ".join([_NOTE, *(() if reproduction.table else reproduction.experiment.choices)])
-    return Section(NAME, title, (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines), note)
+    return Section(NAME, "What the paper claims", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines), note)
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
