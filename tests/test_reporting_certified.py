@@ -327,7 +327,7 @@ def test_the_other_files_hold_the_same_table(made):
     assert len(lines) == 4
     markdown = (made.path / "report.md").read_text("utf-8")
     assert "## Certified robustness" in markdown
-    row = "| smooth<br>digits (8x8), test<br>n = 8 | smoothing 0.25<br>confidence 99.9%<br>10,000 draws | 25.0 | 62.5 |"
+    row = "| smooth<br>digits (8x8), test<br>n = 8 | smoothing 0.25<br>confidence 99.9%<br>10,000 draws | 25.0 | 62.5<br>30.6\N{EN DASH}86.3 |"
     assert row in markdown
     console = Console(file=io.StringIO(), width=160, color_system=None)
     made.table.to_console(console)
