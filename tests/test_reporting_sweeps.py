@@ -929,7 +929,7 @@ def test_the_page_has_the_sections_in_their_order(made):
     page = (made.path / "report.html").read_text("utf-8")
     outline = Outline(page)
     names = [name for name in outline.ids if not re.search(r"-|main", name)]
-    assert names[:6] == ["summary", "comparison", "sweep", "matched", "power", "norms"]
+    assert names[:6] == ["summary", "comparison", "paired", "sweep", "matched", "power"]
     assert len(outline.ids) == len(set(outline.ids))
     assert all(b - a <= 1 for a, b in itertools.pairwise(outline.headings))
     outputs = set(artifacts.read(made.path).manifest["outputs"])
@@ -971,7 +971,7 @@ def test_nothing_is_shown_where_nothing_was_swept(tmp_path):
     assert (sweep_table.section(runs), epsilons.section(runs)) == (None, None)
     assert matched_table.section(runs, Match()) is None
     assert robustness.plots(runs) + epsilons.plots(runs) + power.plots(subjects(runs)) == []
-    assert comparison(runs).sections == ()
+    assert [section.name for section in comparison(runs).sections] == ["strength"]
 
 
 def test_everything_from_outside_is_escaped(tmp_path):
@@ -986,7 +986,8 @@ def test_everything_from_outside_is_escaped(tmp_path):
         options = {"defense": EVIL, "model": EVIL, "sweep": sweep}
         make_run(root, data, f"{EVIL}{i}", attacks, arrays, folder=str(i), which=EVIL, **options)
     made = report.make([root], tmp_path / "report", EVIL, match=(0.8,))
-    assert [section.name for section in made.table.sections] == ["sweep", "matched", "epsilons", "power", "norms"]
+    names = ["paired", "sweep", "matched", "epsilons", "power", "norms", "strength"]
+    assert [section.name for section in made.table.sections] == names
     page = (made.path / "report.html").read_text("utf-8")
     assert "<script" not in page
     assert not [tag for tag, _ in Outline(page).tags if tag == "script"]
