@@ -280,5 +280,7 @@ def report(
     made.table.to_console(Console())
     for path in made.left_out:
         common.say(f"Left out, not finished: {str(path)!r}")
+    for path in made.cards:
+        common.say(f"Model card: {str(path)!r}")
     page = str(made.path / reporting.HTML)
     common.say(f"Report: {page}" + ("" if made.made else " (up to date)"))

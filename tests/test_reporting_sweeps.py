@@ -680,7 +680,7 @@ def test_the_table_of_a_sweep(swept):
     assert row[1].lines == ("generator", "c_l=50", "model.width=2")
     assert row[2].text == "80.0"
     assert row[3].lines == ("0.8", "median 0.8", "success 100.0%")
-    assert (row[4].text, *row[4].below[1:]) == ("40.0", "PGD-20", "L∞, ε 8/255, 20 steps")
+    assert (row[4].text, *row[4].below[1:]) == ("40.0", "n = 10", "PGD-20", "L∞, ε 8/255, 20 steps")
     assert (row[5].text, row[6].text) == ("1.2", "78,330")
     lines = {line["run"]: line for line in lines_of(section)}
     keys = ("method", "defense.epsilon", "defense.c_l", "model.width", "clean", "lowest", "lowest_attack", "success/cw")
@@ -763,7 +763,8 @@ def test_the_table_of_matched_methods(swept):
     assert fgsm[0][0].lines == ("fgsm", "f0.05", "epsilon=0.05")
     # C&W: nothing is left, all norms are 0.2; of the sources the run itself and what it is part of do not count.
     assert [field.text for field in fgsm[0][2:]] == ["0.0", "0.2", "0.2", "60.0", "70.0", "1.2"]
-    assert fgsm[0][5].below == ("a: 50.0", "b: 70.0")
+    assert [line.partition(" (")[0] for line in fgsm[0][5].below] == ["a: 50.0", "b: 70.0"]
+    assert fgsm[0][5].below[1].endswith(f"(39.7{text.DASH}89.2), n = 10")
     # PGD fells the four of the seven right ones that it leaves wrong, each by a perturbation of norm 0.3.
     assert [field.text for field in fgsm[1][2:]] == ["30.0", "0.3", "0.3", text.DASH, "", ""]
     assert [field.text for field in fgsm[2][2:]] == ["15.0", "0.25", "0.25", "60.0", "", ""]
@@ -788,7 +789,7 @@ def test_a_single_source_is_named(tmp_path):
     train = make_swept(tmp_path, data, "plain", "none", {}, 8, 0.1)
     make_transferred(tmp_path, data, [train], (("a", 5),))
     row = matched_table.section(runs_of(tmp_path), Match((0.8,))).sheets[0].rows[0]
-    assert row[5].lines == ("50.0", "from a")
+    assert row[5].lines == ("50.0", f"23.7{text.DASH}76.3", "n = 10", "from a")
 
 
 def make_family(root):
@@ -928,7 +929,7 @@ def test_the_page_has_the_sections_in_their_order(made):
     page = (made.path / "report.html").read_text("utf-8")
     outline = Outline(page)
     names = [name for name in outline.ids if not re.search(r"-|main", name)]
-    assert names[:6] == ["summary", "comparison", "sweep", "matched", "power", "norms"]
+    assert names[:6] == ["summary", "comparison", "paired", "sweep", "matched", "power"]
     assert len(outline.ids) == len(set(outline.ids))
     assert all(b - a <= 1 for a, b in itertools.pairwise(outline.headings))
     outputs = set(artifacts.read(made.path).manifest["outputs"])
@@ -970,7 +971,7 @@ def test_nothing_is_shown_where_nothing_was_swept(tmp_path):
     assert (sweep_table.section(runs), epsilons.section(runs)) == (None, None)
     assert matched_table.section(runs, Match()) is None
     assert robustness.plots(runs) + epsilons.plots(runs) + power.plots(subjects(runs)) == []
-    assert comparison(runs).sections == ()
+    assert [section.name for section in comparison(runs).sections] == ["strength"]
 
 
 def test_everything_from_outside_is_escaped(tmp_path):
@@ -985,7 +986,8 @@ def test_everything_from_outside_is_escaped(tmp_path):
         options = {"defense": EVIL, "model": EVIL, "sweep": sweep}
         make_run(root, data, f"{EVIL}{i}", attacks, arrays, folder=str(i), which=EVIL, **options)
     made = report.make([root], tmp_path / "report", EVIL, match=(0.8,))
-    assert [section.name for section in made.table.sections] == ["sweep", "matched", "epsilons", "power", "norms"]
+    names = ["paired", "sweep", "matched", "epsilons", "power", "norms", "strength"]
+    assert [section.name for section in made.table.sections] == names
     page = (made.path / "report.html").read_text("utf-8")
     assert "<script" not in page
     assert not [tag for tag, _ in Outline(page).tags if tag == "script"]

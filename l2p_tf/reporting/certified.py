@@ -11,7 +11,7 @@ from l2p_tf.certification.records import CertificateRecord, certified_accuracy, 
 from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting.runs import Certification, Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent
-from l2p_tf.reporting.text import percent, plain, plural
+from l2p_tf.reporting.text import interval, percent, plain, plural
 
 NAME = "certified"
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -20,7 +20,7 @@ _CAPTION = (
     "image's radius changes the prediction of the smoothed classifier. It says nothing of L∞ attacks. Certified "
     "accuracy is the share of images, in percent, that are predicted right with at least the radius in the column's "
     "head; an image on which the certificate abstained counts as wrong. The mean radius is over the images predicted "
-    f"right. Smoothing certifies a randomized model with its own noise off. Pixels lie in [0, 1]. 95% intervals are in {NAME}.csv."
+    "right. Smoothing certifies a randomized model with its own noise off. Pixels lie in [0, 1]. Below each accuracy stands its 95% interval."
 )
 
 
@@ -101,11 +101,15 @@ def _read(run: Run, certification: Certification, record: CertificateRecord) -> 
 def _row(one: Certified) -> tuple[Field, ...]:
     record = one.record
     mean = one.mean_radius
+    shares = [one.accuracy(radius) for radius in RADII]
     return (
         Field(one.name, (f"{one.run.title_of(record.dataset)}, {plain(record.split)}", f"n = {record.count:,}")),
         Field(plain(record.label), (f"confidence {100 * record.confidence:g}%", plural(record.draws, "draw"))),
         Field(percent(record.abstained / record.count, record.count)),
-        *(Field(percent(one.accuracy(radius), record.count)) for radius in RADII),
+        *(
+            Field(percent(share, record.count), (interval(*wilson_interval(share, record.count), record.count),))
+            for share in shares
+        ),
         NOTHING if mean is None else Field(f"{mean:.3g}"),
     )
 

@@ -9,18 +9,19 @@ import numpy as np
 
 from l2p_tf.evaluation.records import Summary
 from l2p_tf.reporting.families import Family, Ladder, effect_of, families
+from l2p_tf.reporting.fields import accuracy
 from l2p_tf.reporting.kinds import method_of
 from l2p_tf.reporting.lines import Curve, Plot, plot_of
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
 from l2p_tf.reporting.subjects import subjects
 from l2p_tf.reporting.sweeps import panels
-from l2p_tf.reporting.text import attack_name, epsilon, interval, norm_name, percent, plural, titled
+from l2p_tf.reporting.text import attack_name, epsilon, norm_name, plural, titled
 
 NAME = "epsilons"
 _NOTE = (
-    "The same attack at several radii; a radius of 0 is the clean images. Accuracy in percent, below it the 95% "
-    "interval. Mean norms and probabilities of the right class, over all images, are in the CSV where they were recorded."
+    "The same attack at several radii; a radius of 0 is the clean images. Accuracy in percent, ± its standard "
+    "deviation over repeats where there are several; below it the 95% interval and the number of images. Mean norms and probabilities of the right class, over all images, are in the CSV where they were recorded."
 )
 _TARGET = (
     "The target of a generator's training is exp(-c_L r\N{SUPERSCRIPT TWO}), drawn as 1 at r = 0, where c_L = "
@@ -171,10 +172,7 @@ def _sheet(family: Family) -> Sheet:
 
 
 def _field(summary: Summary | None) -> Field:
-    if summary is None:
-        return NOTHING
-    count = summary.first.count
-    return Field(percent(summary.accuracy, count), (interval(summary.low, summary.high, count),))
+    return NOTHING if summary is None else accuracy(summary)
 
 
 def _lines(ladder: Ladder) -> list[dict[str, object]]:

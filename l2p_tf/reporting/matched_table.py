@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from l2p_tf.reporting.fields import accuracy, images, within
+from l2p_tf.reporting.fields import mean as mean_of
 from l2p_tf.reporting.matched import NAME, Comparison, Match, Pick, Result, comparisons, in_few_radii, mean, results_of
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
 from l2p_tf.reporting.sweeps import settings_of
-from l2p_tf.reporting.text import interval, listed, percent, plain, strength
+from l2p_tf.reporting.text import listed, percent, plain, strength
 
 _NOTE = (
     "The more robust a training, the lower its accuracy on clean images tends to be, so methods are compared at the same "
     "clean accuracy. Of each method, the run whose clean accuracy is nearest to the one wanted is picked on the very "
     "images shown here, as the paper on perturbation generators does; the figures of picked runs are a little "
-    "flattered by it. Accuracy in percent, below it the 95% interval. White-box: with full access to the model; "
+    "flattered by it. Accuracy in percent, ± its standard deviation over repeats where there are several; below it the 95% "
+    "interval and the number of images. White-box: with full access to the model; "
     "black-box: by examples made on runs that have none of its weights, the mean over those named. L2: mean norm \N{GREEK SMALL LETTER RHO} "
     "and median of the perturbations that succeeded on images classified correctly when clean. Average: the plain mean "
     "of the lines above it. Of an attack that was run at many radii one is shown: the largest, of those at which "
@@ -75,7 +78,7 @@ def _rows(pick: Pick, results: Sequence[Result]) -> list[tuple[Field, ...]]:
     if len(results) > 1:
         body.append(_average(results, count))
     whole = (
-        Field(percent(clean.accuracy, count), (interval(clean.low, clean.high, count), f"n = {count:,}")),
+        accuracy(clean),
         Field(f"{seconds:.3g}") if isinstance(seconds, int | float) else NOTHING,
     )
     first = Field(pick.label, (pick.subject.name, *settings_of(run)))
@@ -85,10 +88,9 @@ def _rows(pick: Pick, results: Sequence[Result]) -> list[tuple[Field, ...]]:
 
 def _cells(result: Result) -> tuple[Field, ...]:
     summary, sizes = result.measured.summary, result.sizes
-    count = summary.first.count
     return (
         Field(plain(summary.first.label), (strength(summary.first),)),
-        Field(percent(summary.accuracy, count), (interval(summary.low, summary.high, count),)),
+        accuracy(summary),
         _size(sizes.mean if sizes else None),
         _size(sizes.median if sizes else None),
         _black_box(result),
@@ -114,9 +116,11 @@ def _black_box(result: Result) -> Field:
     if result.black_box is None:
         return NOTHING
     found = result.transferred
-    count = found[0].summary.first.count
-    each = [f"{one.source}: {percent(one.summary.accuracy, count)}" for one in found]
-    return Field(percent(result.black_box, count), tuple(each) if len(each) > 1 else (f"from {found[0].source}",))
+    if len(found) == 1:
+        return accuracy(found[0].summary, f"from {found[0].source}")
+    # The sources are not a sample of any, so their mean has no interval; each of them has its own.
+    each = [f"{one.source}: {mean_of(one.summary)} ({within(one.summary)}), {images(one.summary)}" for one in found]
+    return Field(percent(result.black_box, found[0].summary.first.count), tuple(each))
 
 
 def _missing(one: Comparison, pick: Pick) -> tuple[Field, ...]:

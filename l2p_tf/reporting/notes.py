@@ -19,7 +19,8 @@ def without_eot(row: Row) -> str | None:
     what = "gradients" if any(record.gradients for record in records) else "scores"
     return (
         f"{row.name} is randomized, and no attack on it averaged its {what} over draws of the noise (EOT). "
-        "Its accuracy under attack may be overstated."
+        "Its accuracy under attack may be overstated. Put one with draws=10 or more among the --attacks of the attack "
+        "stage, such as pgd(draws=10)."
     )
 
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from l2p_tf.artifacts import Artifact
 from l2p_tf.reporting import certified, epsilons, matched, plots, power, robustness, svg, sweep_table, words
+from l2p_tf.reporting.card import Card
 from l2p_tf.reporting.gallery import galleries
 from l2p_tf.reporting.kinds import swept
 from l2p_tf.reporting.lines import Plot
@@ -140,7 +141,7 @@ def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], 
     return Drawn(accuracies, curves, beside)
 
 
-def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn) -> str:
+def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn, cards: Sequence[Card] = ()) -> str:
     """The page.
 
     Args:
@@ -148,6 +149,7 @@ def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn) -> str:
       runs: what is reported.
       table: their comparison.
       drawn: its plots.
+      cards: the model cards beside it.
 
     Raises:
       UserError: a gallery is damaged.
@@ -169,6 +171,7 @@ def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn) -> str:
         runs=runs,
         table=table,
         compared=any(entry.published for row in table.rows for entry in row.entries.values()),
+        cards=cards,
         paragraphs=words.paragraphs(table),
         figures=words.figures(table),
         facts=[_facts(run, table) for run in trained],
@@ -249,7 +252,7 @@ def _lineage(runs: Sequence[Run]) -> list[Origin]:
     found: dict[str, tuple[Artifact, list[str]]] = {}
     for run in runs:
         parts = [(run.data, plain(run.info.get("title") or run.info.get("name") or "data")), (run.train, run.name)]
-        parts += [(part.artifact, run.name) for part in run.judged]
+        parts += [(part.artifact, run.name) for part in run.judged] + [(export, run.name) for export in run.exports]
         for artifact, name in parts:
             if artifact:
                 found.setdefault(artifact.fingerprint, (artifact, []))[1].append(name)

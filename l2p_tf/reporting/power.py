@@ -21,7 +21,7 @@ NAME = "power"
 _NOTE = (
     "From attacks that look for the smallest perturbation: the share of all images that are classified correctly when "
     "clean and on which none of at most this norm was found to succeed; an upper bound, as of any attack. In percent, "
-    "below it the 95% interval."
+    "over all repeats of a randomized model together; below it the 95% interval."
 )
 _NORMS = ("l2", "linf")
 # The few images that need very large perturbations would leave no room for the others.

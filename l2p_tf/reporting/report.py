@@ -1,4 +1,4 @@
-"""Makes a report from finished results: the page, its tables as Markdown and CSV, and the plots."""
+"""Makes a report from finished results: the page, its tables as Markdown and CSV, the plots, and model cards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from l2p_tf import artifacts
 from l2p_tf.progress import bar
-from l2p_tf.reporting import claims, page, words
+from l2p_tf.reporting import card, claims, page, words
 from l2p_tf.reporting import reproduction as reproductions
 from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.reproduction import Reproduction
@@ -33,12 +33,14 @@ class Report:
       table: the comparison in it.
       made: False where the artifact was there and up to date.
       left_out: folders of unfinished work beside the results.
+      cards: the cards of exported models in it.
     """
 
     path: pathlib.Path
     table: Table
     made: bool
     left_out: tuple[pathlib.Path, ...]
+    cards: tuple[pathlib.Path, ...] = ()
 
 
 def make(
@@ -89,14 +91,17 @@ def make(
     with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
         if work is not None:
             write(work.path, runs, table, title, wanted, reproduction)
-    return Report(pathlib.Path(output), table, work is not None, tuple(unfinished(paths)))
+    path = pathlib.Path(output)
+    return Report(
+        path, table, work is not None, tuple(unfinished(paths)), tuple(path / c.link for c in card.cards(runs))
+    )
 
 
 def write(
     folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, match: Match,
     reproduction: Reproduction | None = None,
 ) -> None:  # fmt: skip
-    """Writes page, Markdown, the CSV of each table and plots into a folder.
+    """Writes page, Markdown, the CSV of each table, plots and model cards into a folder.
 
     Args:
       folder: where to.
@@ -107,14 +112,19 @@ def write(
       reproduction: the experiment that the results are of; None for none.
 
     Raises:
-      UserError: a gallery of a run is damaged.
+      UserError: a gallery of a run, or what describes an export, is damaged.
     """
+    cards = card.cards(runs)
     with bar("report", len(runs) + 2, "parts") as advance:
         plots = page.draw(runs, table, match, advance)
         if reproduction and reproduction.experiment.figure:
             plots = plots.moved(reproduction.experiment.figure, claims.NAME)
-        html = page.render(title, runs, table, plots)
+        html = page.render(title, runs, table, plots, cards)
         advance()
+    if cards:
+        (folder / card.FOLDER).mkdir(exist_ok=True)
+    for one in cards:
+        artifacts.atomic_write(folder / one.link, card.write(one))
     (folder / PLOTS).mkdir(exist_ok=True)
     for plot in plots.all:
         artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)

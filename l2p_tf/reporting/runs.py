@@ -17,11 +17,11 @@ from l2p_tf.reporting.history import HISTORY, History, read_history
 from l2p_tf.reporting.text import backend_name, plain
 from l2p_tf.types import UserError
 
-STAGES = ("data", "train", "attack", "transfer", "certify")
+STAGES = ("data", "train", "attack", "transfer", "certify", "export")
 """The stages a report is made of, in the order in which they are run."""
 
 _DEPTH = 2
-_TRAIN, _TRANSFER, _CERTIFY = "train", "transfer", "certify"
+_TRAIN, _TRANSFER, _CERTIFY, _EXPORT = "train", "transfer", "certify", "export"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Run:
       certifications: its certify stages.
       history: its curves; None where there are none.
       info: what the data stage says about the data; empty where it was not given.
+      exports: its export stages.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Run:
     certifications: tuple[Certification, ...] = ()
     history: History | None = None
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    exports: tuple[Artifact, ...] = ()
 
     @property
     def records(self) -> list[Record]:
@@ -144,7 +146,7 @@ def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
             raise UserError(f"`runs` should name folders that exist. Received: {str(folder)!r}")
         here = [_open(path) for path in _manifests(folder, _DEPTH)]
         wanted = [artifact for artifact in here if artifact.stage in STAGES]
-        if not wanted:
+        if all(artifact.stage == _EXPORT for artifact in wanted):
             stages = ", ".join(sorted({artifact.stage for artifact in here})) or "none"
             raise UserError(
                 f"{str(folder)!r} should hold finished train and attack stages, itself or up to two levels below. "
@@ -167,7 +169,7 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def gather(found: Sequence[Artifact]) -> list[Run]:
-    """Joins trainings with their data, attacks, transfers and certificates by fingerprint.
+    """Joins trainings with their data, attacks, transfers, certificates and exports by fingerprint.
 
     Args:
       found: the artifacts, as `find` gives them.
@@ -182,6 +184,7 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
     trains = {a.fingerprint: a for a in found if a.stage == "train"}
     evaluations: dict[str, list[Evaluation]] = collections.defaultdict(list)
     certifications: dict[str, list[Certification]] = collections.defaultdict(list)
+    exports: dict[str, list[Artifact]] = collections.defaultdict(list)
     for artifact in found:
         key = _input(artifact, _TRAIN) or artifact.fingerprint
         if artifact.stage == "attack":
@@ -192,6 +195,8 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
             certification = Certification(tuple(read_certificates(artifact.path)), _which(artifact), artifact)
             if certification.records:
                 certifications[key].append(certification)
+        if artifact.stage == _EXPORT:
+            exports[key].append(artifact)
         if artifact.stage == _TRANSFER:
             for evaluation in _transferred(artifact):
                 evaluations[evaluation.key_of(evaluation.records[0].model)].append(evaluation)
@@ -209,7 +214,7 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
         history = read_history(train.path / HISTORY) if train else None
         info = _read_info(source.path / "info.json") if source else {}
         attacks, certificates = tuple(evaluations[key]), tuple(certifications[key])
-        runs.append(Run(names[key], key, train, source, attacks, certificates, history, info))
+        runs.append(Run(names[key], key, train, source, attacks, certificates, history, info, tuple(exports[key])))
     return runs
 
 

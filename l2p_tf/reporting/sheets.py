@@ -90,6 +90,7 @@ class Section:
       sheets: the tables.
       lines: their figures, one line of the CSV each, all with the same keys.
       note: what the figures of all the tables are; empty where the captions say it.
+      console: whether it is of use on a console, where lines are short.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Section:
     sheets: tuple[Sheet, ...]
     lines: tuple[Mapping[str, object], ...]
     note: str = ""
+    console: bool = True
 
     @property
     def file(self) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from l2p_tf.evaluation.records import Record, Summary
+from l2p_tf.reporting.fields import accuracy
 from l2p_tf.reporting.kinds import kind_of, labels, swept
 from l2p_tf.reporting.norms import Sizes, sizes_of
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
 from l2p_tf.reporting.subjects import Measured, Subject, Trial, by_place, subjects
 from l2p_tf.reporting.sweeps import ordered, settings_of, unswept
-from l2p_tf.reporting.text import DASH, attack_names, interval, norm_name, percent, plain, strength
+from l2p_tf.reporting.text import DASH, attack_names, norm_name, percent, plain, strength
 
 NAME = "sweep"
 _NORMS = ("l2", "linf")
 _CAPTION = (
-    "Accuracy in percent, below it the 95% interval. Of attacks that look for the smallest perturbation: mean norm "
+    "Accuracy in percent, ± its standard deviation over repeats where there are several; below it the 95% interval and "
+    "the number of images. Of attacks that look for the smallest perturbation: mean norm "
     "\N{GREEK SMALL LETTER RHO} over the images that were classified correctly when clean and on which the attack "
     "succeeded, the median, and the share of the images classified correctly when clean on which it succeeded. "
     "Lowest: under any of the attacks that keep to a given size."
@@ -84,10 +86,7 @@ def _row(subject: Subject, method: str, attacks: Sequence[Trial]) -> tuple[Field
 
 
 def _accuracy(summary: Summary | None, *below: str) -> Field:
-    if summary is None:
-        return NOTHING
-    count = summary.first.count
-    return Field(percent(summary.accuracy, count), (interval(summary.low, summary.high, count), *below))
+    return NOTHING if summary is None else accuracy(summary, *below)
 
 
 def _size(sizes: Sizes | None) -> Field:

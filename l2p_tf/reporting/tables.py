@@ -17,17 +17,22 @@ from l2p_tf.reporting import (
     matched_table,
     norms,
     notes,
+    paired,
+    paired_table,
     power,
     published,
+    strength,
     sweep_table,
     transfer,
 )
 from l2p_tf.reporting.entries import Column, Entry, Key, Row
 from l2p_tf.reporting.matched import Match
+from l2p_tf.reporting.paired import Paired
 from l2p_tf.reporting.published import Target
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import Section, in_percent, to_csv
-from l2p_tf.reporting.text import DASH, attack_names, escape_markdown, minimal, plain, strength
+from l2p_tf.reporting.text import DASH, attack_names, escape_markdown, minimal, plain
+from l2p_tf.reporting.text import strength as budget
 
 _CSV = (
     "run", "defense", "model", "dataset", "attack", "norm", "epsilon", "steps", "restarts", "draws", "prediction_draws",
@@ -47,6 +52,7 @@ class Table:
       notes: what was left out and why, and why a published number is suspect; a sentence each.
       sections: the tables beside it, such as those of transferred examples.
       transferred: names of the runs that only met transferred examples.
+      paired: the runs compared in pairs.
     """
 
     columns: tuple[Column, ...]
@@ -55,6 +61,7 @@ class Table:
     notes: tuple[str, ...]
     sections: tuple[Section, ...] = ()
     transferred: tuple[str, ...] = ()
+    paired: Paired = Paired()
 
     def to_markdown(self) -> str:
         """All tables, with warnings and notes, as GitHub Markdown; all text in it is escaped."""
@@ -99,7 +106,7 @@ class Table:
         for note in self.notes:
             console.print(Text(note))
         for section in self.sections:
-            for shown in section.to_rich():
+            for shown in section.to_rich() if section.console else ():
                 console.print(shown)
 
 
@@ -128,14 +135,16 @@ def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
         if not run.train:
             said.append(f"The training of {run.name} was not given: its settings and curves are missing here.")
     ordered = sorted(columns, key=lambda key: key[0] != CLEAN)
-    said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows)]
-    warnings = [text for row in rows if (text := notes.without_eot(row))]
+    tested = paired.compared(runs)
+    said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows), *tested.notes]
+    warnings = [*(text for row in rows if (text := notes.without_eot(row))), *strength.warnings(rows)]
     shown = _columns({key: columns[key] for key in ordered})
     beside = (epsilons.section, certified.section, power.section, norms.section, transfer.section, backends.section)
     found = [sweep_table.section(runs), matched_table.section(runs, match or Match()), *(find(runs) for find in beside)]
+    found = [paired_table.section(tested), *found, strength.section(runs)]
     sections = [section for section in found if section]
     met = [run.name for run in runs if run.records and all(record.source is not None for record in run.records)]
-    return Table(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met))
+    return Table(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met), tested)
 
 
 def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
@@ -158,7 +167,7 @@ def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
     for (which, dataset, split), entries in groups.items():
         parts = ([which] if which != "best" else []) + ([run.title_of(dataset), plain(split)] if several else [])
         name = f"{run.name} ({', '.join(parts)})" if parts else run.name
-        rows.append(Row(run, name, run.title_of(dataset), plain(split), entries, target))
+        rows.append(Row(run, name, run.title_of(dataset), plain(split), entries, target, which))
     return rows
 
 
@@ -176,7 +185,7 @@ def _differ(a: Entry, b: Entry) -> bool:
 def _columns(firsts: Mapping[Key, Record]) -> list[Column]:
     labels = attack_names(list(firsts.values()))
     found = zip(labels, firsts.items(), strict=True)
-    return [Column(key, label, strength(record), minimal(record)) for label, (key, record) in found]
+    return [Column(key, label, budget(record), minimal(record)) for label, (key, record) in found]
 
 
 def _csv_fields(row: Row, entry: Entry) -> dict[str, object]:

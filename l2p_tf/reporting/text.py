@@ -141,6 +141,12 @@ def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
+def several(names: Sequence[str], most: int = 5) -> str:
+    """Names, each once, as `listed` has them; of many the first few and how many more there are."""
+    found = list(dict.fromkeys(names))
+    return listed(found) if len(found) <= most else f"{', '.join(found[:most])} and {len(found) - most:,} more"
+
+
 def duration(seconds: float) -> str:
     """`48 s`, `12 min`, `3.4 h`."""
     if seconds < 120:

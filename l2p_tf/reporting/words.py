@@ -1,4 +1,4 @@
-"""The summary of a comparison in words: nothing is said that the intervals do not bear out."""
+"""The summary of a comparison in words: a run is called better only where a paired test bears it out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting.entries import Column, Entry, Row
+from l2p_tf.reporting.paired import Who
 from l2p_tf.reporting.tables import Table
-from l2p_tf.reporting.text import listed, plural
+from l2p_tf.reporting.text import listed, plural, several
 
 # Beyond this many rows a sentence that names each of them is no longer read.
 _NAMED = 5
@@ -47,12 +48,14 @@ def figures(table: Table) -> list[Figure]:
         measured = _measured(rows, column)
         if not measured:
             continue
-        best, entry = max(measured, key=lambda pair: pair[1].summary.accuracy)
+        rank = _rank(table, column, measured)
+        best, entry = rank.best, rank.entry
         kind = "on clean images" if column in clean else f"under {column.label}"
         note = f"{best.name}; 95% interval {entry.interval}"
-        level = [row.name for row, other in measured if row is not best and other.summary.high >= entry.summary.low]
-        if level:
-            note += f", overlapping with {_whose(level)}"
+        if rank.level:
+            note += f", not told apart from {several(rank.level)}"
+        if rank.untested:
+            note += f", not tested against {several(rank.untested)}"
         found.append(Figure(f"{'Highest' if len(measured) > 1 else 'Accuracy'} {kind}", f"{entry.accuracy}%", note))
     counts = sorted({entry.count for row in rows for entry in row.entries.values()})
     size = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
@@ -102,7 +105,7 @@ def _paragraph(table: Table, rows: Sequence[Row]) -> str:
         sentences.append(_lowest(table, worst))
     if len(worst) > 1:
         hardest = _hardest(table, rows)
-        sentences.append(_order(hardest[0], rows) if hardest else "No attack was run on all of them.")
+        sentences.append(_order(table, hardest[0], rows) if hardest else "No attack was run on all of them.")
     if any(column.minimal and _measured(rows, column) for column in table.columns):
         sentences.append(
             "Attacks that look for the smallest perturbation, whatever its size, leave little by construction; what "
@@ -115,10 +118,13 @@ def _paragraph(table: Table, rows: Sequence[Row]) -> str:
 
 def _range(what: str, measured: Sequence[tuple[Row, Entry]]) -> str:
     ordered = sorted(measured, key=lambda pair: pair[1].summary.accuracy)
-    (low, first), (high, last) = ordered[0], ordered[-1]
     if len(ordered) == 1:
-        return f"{what} is {first.accuracy}% (95% interval {first.interval}%)."
-    return f"{what} lies between {first.accuracy}% ({low.name}) and {last.accuracy}% ({high.name})."
+        only = ordered[0][1]
+        return f"{what} is {only.accuracy}% (95% interval {only.interval}%)."
+    ends = [
+        f"{entry.accuracy}% ({row.name}; 95% interval {entry.interval}%)" for row, entry in (ordered[0], ordered[-1])
+    ]
+    return f"{what} lies between {ends[0]} and {ends[1]}."
 
 
 def _lowest(table: Table, worst: Sequence[tuple[Row, Entry]]) -> str:
@@ -133,24 +139,50 @@ def _lowest(table: Table, worst: Sequence[tuple[Row, Entry]]) -> str:
     return f"Lowest accuracy under any of the attacks: {'; '.join(parts)}."
 
 
-def _order(column: Column, rows: Sequence[Row]) -> str:
-    """Who is ahead under an attack, said only of those whose intervals lie apart."""
-    ordered = sorted(_measured(rows, column), key=lambda pair: -pair[1].summary.accuracy)
-    (best, top), others = ordered[0], ordered[1:]
-    level = [row.name for row, entry in others if entry.summary.high >= top.summary.low]
-    below = [row.name for row, entry in others if entry.summary.high < top.summary.low]
+@dataclasses.dataclass(frozen=True)
+class _Rank:
+    """The run with the highest accuracy, and how it stands to the others by a paired test, by their names."""
+
+    best: Row
+    entry: Entry
+    below: list[str]
+    level: list[str]
+    untested: list[str]
+
+
+def _rank(table: Table, column: Column, measured: Sequence[tuple[Row, Entry]]) -> _Rank:
+    (best, entry), *others = sorted(measured, key=lambda pair: -pair[1].summary.accuracy)
+    rank = _Rank(best, entry, [], [], [])
+    for row, other in others:
+        pair = table.paired.between(column.key, _who(best, entry), _who(row, other))
+        group = rank.untested if pair is None else rank.below if pair.better else rank.level
+        group.append(row.name)
+    return rank
+
+
+def _who(row: Row, entry: Entry) -> Who:
+    return row.run.key, row.which, entry.summary.first.dataset, entry.summary.first.split
+
+
+def _order(table: Table, column: Column, rows: Sequence[Row]) -> str:
+    """Who is ahead under an attack; better only than those from whom a paired test tells it apart."""
+    rank = _rank(table, column, _measured(rows, column))
+    name, value = rank.best.name, f"{rank.entry.accuracy}%"
     text = f"Under {column.label}, the attack that all share and that left the least on average, "
-    if not level:
-        rest = "that of the other lies" if len(below) == 1 else "those of the others lie"
-        return text + f"{best.name} is highest with {top.accuracy}%; {rest} below its 95% interval, without overlap."
-    text += f"{best.name} has the highest value, {top.accuracy}%, but its 95% interval overlaps with "
-    text += f"{_whose(level)}: this does not tell them apart."
-    if below:
-        text += f" {_whose(below)[0].upper() + _whose(below)[1:]} {'lies' if len(below) == 1 else 'lie'} below."
+    if rank.below and not rank.level:
+        text += f"{name} is highest with {value}, and better than {several(rank.below)} by a paired test on the same images."
+    elif rank.level:
+        text += (
+            f"{name} has the highest value, {value}, but a paired test on the same images does not tell it apart from "
+        )
+        text += f"{several(rank.level)}."
+        if rank.below:
+            text += f" It is better than {several(rank.below)}."
+    else:
+        text += f"{name} has the highest value, {value}."
+    if rank.untested:
+        text += (
+            f" Whether it is better than {several(rank.untested)} is not tested: that takes results per image, of the "
+            "same images and choice of weights."
+        )
     return text
-
-
-def _whose(names: list[str]) -> str:
-    if len(names) > _NAMED:
-        return f"those of {len(names)} others"
-    return f"{'that' if len(names) == 1 else 'those'} of {listed(names)}"

@@ -1,0 +1,271 @@
+"""Model cards: a Markdown file for each exported model, with the head that model hubs read. Facts from manifests alone."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from l2p_tf.artifacts import Artifact
+from l2p_tf.registry import parse_spec
+from l2p_tf.reporting import certified, norms
+from l2p_tf.reporting.card_head import head, measured
+from l2p_tf.reporting.entries import Column, Entry, Row
+from l2p_tf.reporting.runs import Run
+from l2p_tf.reporting.tables import comparison
+from l2p_tf.reporting.text import duration, epsilon, escape_markdown, listed, norm_name, plain, plural, several
+from l2p_tf.types import UserError
+
+FOLDER = "cards"
+SERVING = "serving.json"
+_TEMPLATES = pathlib.Path(__file__).with_name("templates")
+_CITATIONS = pathlib.Path(__file__).with_name("citations.json")
+
+
+class _Raw(str):
+    """Text that is Markdown already."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """The card of one exported model.
+
+    Attributes:
+      name: the run, with the weights where they are not the best ones.
+      file: name of the file in `cards`.
+      run: the run, with nothing but what was measured on these weights.
+      export: the export.
+    """
+
+    name: str
+    file: str
+    run: Run
+    export: Artifact
+
+    @property
+    def link(self) -> str:
+        """Where it is, from the report."""
+        return f"{FOLDER}/{self.file}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """One line of the evaluation."""
+
+    data: str
+    attack: str
+    allowed: str
+    entry: Entry
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage that the model comes from, or that judged it."""
+
+    name: str
+    fingerprint: str
+    finished: str
+    versions: str
+
+
+def cards(runs: Sequence[Run]) -> list[Card]:
+    """A card for each exported model, in the order of the runs, with file names that differ on every system."""
+    found, taken = [], collections.Counter[str]()
+    for run in runs:
+        for export in run.exports:
+            which = str(export.options.get("which", "best"))
+            mine = [one for one in run.evaluations if one.which == which]
+            certificates = [one for one in run.certifications if one.which == which]
+            view = dataclasses.replace(run, evaluations=tuple(mine), certifications=tuple(certificates))
+            name = run.named(which)
+            stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80] or "model"
+            taken[stem.lower()] += 1
+            number = taken[stem.lower()]
+            found.append(Card(name, f"{stem}--{number}.md" if number > 1 else f"{stem}.md", view, export))
+    return found
+
+
+def write(card: Card) -> str:
+    """The text of a card.
+
+    Raises:
+      UserError: what describes the export, or arrays that a table needs, cannot be read.
+    """
+    run, table, served = card.run, comparison([card.run]), _serving(card.export)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=False,  # Of HTML; as Markdown everything is escaped by `finalize`.
+        finalize=lambda value: value if isinstance(value, _Raw) else escape_markdown(plain(value)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["raw"] = _Raw
+    defense = _name_of(run.option("defense") or served.get("defense"))
+    rows = [row for row in table.rows if row.entries]
+    text = environment.get_template("card.md").render(
+        front=_Raw(head(card.name, run, table, defense)),
+        name=card.name,
+        about=_about(run, served),
+        facts=_facts(card, served),
+        limits=_limits(run, rows),
+        shape=", ".join(map(str, served["shape"])),
+        outputs=[(key, value) for key, value in served["outputs"].items()],
+        draws=plural(served["draws"], "draw") if served["draws"] > 1 else "",
+        data=_data(run),
+        training=_training(run),
+        evaluated=[_evaluated(row, column, entry) for row, column, entry in measured(table)],
+        sections=[found for part in (norms, certified) if (found := part.section([run]))],
+        warnings=[*table.warnings, *_other_draws(run, served["draws"])],
+        lineage=_lineage(card),
+        citations=_citations(run, defense),
+        uncited="Natural training has no paper of its own." if defense == "none" else "Not known for this defense.",
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _serving(export: Artifact) -> dict[str, Any]:
+    """What the export says of itself, with `shape`, that of an image."""
+    file = export.path / SERVING
+    try:
+        served = dict(json.loads(file.read_text("utf-8")))
+        served["shape"] = [int(size) for size in served["signatures"]["serving_default"]["images"]["shape"][1:]]
+        served["outputs"], served["draws"] = dict(served["outputs"]), int(served["draws"])
+        served["class_names"] = list(served["class_names"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{str(file)!r} should describe the model of an export stage: {error}") from error
+    return served
+
+
+def _evaluated(row: Row, column: Column, entry: Entry) -> Evaluated:
+    return Evaluated(f"{row.dataset}, {row.split}", column.label, column.detail, entry)
+
+
+def _about(run: Run, served: Mapping[str, Any]) -> str:
+    title = run.title_of(run.info.get("name", "")) if run.info else "a data set that is not known here"
+    *size, channels = served["shape"]
+    model, defense = (run.option(key) or served.get(key) for key in ("model", "defense"))
+    return (
+        f"A classifier of images of {' x '.join(map(str, size))} pixels and {plural(channels, 'channel')}, of the classes "
+        f"of {title}: {plain(model)}, trained with the defense {plain(defense)}."
+    )
+
+
+def _facts(card: Card, served: Mapping[str, Any]) -> list[tuple[str, str]]:
+    run, names = card.run, [plain(name) for name in served["class_names"]]
+    which = str(card.export.options.get("which", "best"))
+    weights = {"best": "those that did best on the validation split", "last": "those of the last epoch"}.get(
+        which, which
+    )
+    found = [("Classes", f"{len(names):,}: {several(names, 20)}" if names else "names not known"), ("Weights", weights)]
+    for label, note in (("Parameters", "parameters"), ("Noise parameters", "noise_parameters")):
+        if isinstance(count := run.note(note), int):
+            found.append((label, f"{count:,}"))
+    if isinstance(randomized := run.note("randomized"), bool):
+        text = "yes, its noise is part of every answer" if randomized else "no, the same image has the same answer"
+        found.append(("Randomized", text))
+    return found
+
+
+def _limits(run: Run, rows: Sequence[Row]) -> list[str]:
+    title = run.title_of(run.info.get("name", "")) if run.info else "its training data"
+    found = [
+        f"For images like those of {title}, of the same size and with pixels in [0, 1]. It answers with one of its classes "
+        "for any image, also for one that shows none of them.",
+    ]
+    radii: dict[str, float] = {}
+    for row in rows:
+        for entry in row.bounded:
+            norm, radius = entry.summary.first.norm, entry.summary.first.epsilon
+            if norm and radius is not None:
+                radii[norm] = max(radii.get(norm, 0.0), radius)
+    if radii:
+        tested = listed([f"{norm_name(norm)} up to {epsilon(radius)}" for norm, radius in radii.items()])
+        found.append(
+            f"Tested against perturbations of {tested}. An accuracy under attack is an upper bound: an attack that was "
+            "not tried may lower it. Of larger perturbations, of other norms and of changes such as blur, rotation or "
+            "weather nothing is known here."
+        )
+    else:
+        found.append("It was not attacked at any given size of perturbation: nothing is known here of its robustness.")
+    found.append("Who it was made for, and who answers for its use, is not recorded.")
+    return found
+
+
+def _other_draws(run: Run, draws: int) -> list[str]:
+    """The warning for a model that averages other draws of its noise than those that were judged."""
+    others = sorted({record.prediction_draws for record in run.records if record.randomized} - {draws})
+    if not others:
+        return []
+    counts = listed([f"{count:,}" for count in others])
+    return [
+        f"An answer of this model averages {plural(draws, 'draw')} of the noise, one of those judged here {counts}, so the "
+        f"accuracies may differ. Attack with --prediction_draws={draws}."
+    ]
+
+
+def _data(run: Run) -> list[tuple[str, str]]:
+    info = run.info
+    labels = {"title": "Data set", "spec": "Spec", "source": "Source", "note": "Where it is from"}
+    found = [(label, plain(info[key])) for key, label in labels.items() if info.get(key)]
+    counts = info.get("counts")
+    if isinstance(counts, dict):
+        found.append(("Images", ", ".join(f"{plain(split)} {plain(count)}" for split, count in counts.items())))
+    if run.data and isinstance(share := run.data.options.get("validation_share"), int | float):
+        found.append(("Share of the training images held out for validation", f"{share:g}"))
+    return found
+
+
+def _training(run: Run) -> list[tuple[str, str]]:
+    if not run.train:
+        return []
+    found = [(plain(key), _value(value)) for key, value in run.train.options.items() if key != "name"]
+    epochs, best, seconds = run.note("epochs"), run.note("best_epoch"), run.train.manifest.get("seconds")
+    facts = {
+        "epochs trained": epochs,
+        "best epoch": best + 1 if isinstance(best, int) else None,
+        "validation accuracy that chose it": run.note("best_validation"),
+        "duration": duration(seconds) if isinstance(seconds, int | float) else None,
+        "device": run.train.manifest.get("device"),
+    }
+    return found + [(key, _value(value)) for key, value in facts.items() if value is not None]
+
+
+def _value(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "none"
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _lineage(card: Card) -> list[Stage]:
+    run = card.run
+    parts = [run.data, run.train, *(part.artifact for part in run.judged), card.export]
+    found = {artifact.fingerprint: artifact for artifact in parts if artifact}
+    return [_stage(artifact) for artifact in found.values()]
+
+
+def _stage(artifact: Artifact) -> Stage:
+    manifest = artifact.manifest
+    versions = {"python": manifest.get("python"), **(manifest.get("packages") or {})}
+    made = ", ".join(f"{plain(name)} {plain(version)}" for name, version in versions.items() if version)
+    finished = plain(manifest.get("finished") or "not known")
+    return Stage(artifact.stage, artifact.fingerprint[:16], finished, made or "not known")
+
+
+def _citations(run: Run, defense: str) -> list[str]:
+    known = json.loads(_CITATIONS.read_text("utf-8"))
+    names = [defense, _name_of(run.option("source_defense"))]
+    return list(dict.fromkeys(text for name in names for text in known.get(name, ())))
+
+
+def _name_of(spec: Any) -> str:
+    try:
+        return parse_spec(str(spec))[0] if spec else "unknown"
+    except UserError:  # Of another version or another maker.
+        return plain(spec)

@@ -1,0 +1,73 @@
+"""The head of a model card: what model hubs read of it, with the measured accuracies."""
+
+from __future__ import annotations
+
+from l2p_tf.evaluation.records import CLEAN, Record
+from l2p_tf.reporting.entries import Column, Entry, Row
+from l2p_tf.reporting.front_matter import Value, front_matter
+from l2p_tf.reporting.runs import Run
+from l2p_tf.reporting.tables import Table
+from l2p_tf.reporting.text import plain
+
+_TASK = "image-classification"
+
+
+def head(name: str, run: Run, table: Table, defense: str) -> str:
+    """Tags, data set, and every measured accuracy as a share; no license, which nobody recorded.
+
+    Args:
+      name: of the model.
+      run: the run.
+      table: what was measured on these weights.
+      defense: name of the defense.
+    """
+    values: dict[str, Value] = {
+        "library_name": "tensorflow",
+        "pipeline_tag": _TASK,
+        "tags": list(dict.fromkeys([_TASK, "adversarial-robustness", "saved-model", plain(defense)])),
+    }
+    found = measured(table)
+    # Hubs list data sets by name, not by title.
+    names = [run.info.get("name"), *(_first(row).dataset for row, _, _ in found)]
+    if sets := list(dict.fromkeys(plain(name) for name in names if name)):
+        values["datasets"] = sets
+    if found:
+        rows = {id(row): row for row, _, _ in found}
+        results = [
+            _result(row, [(column, entry) for one, column, entry in found if one is row]) for row in rows.values()
+        ]
+        values |= {"metrics": ["accuracy"], "model-index": [{"name": name, "results": results}]}
+    return front_matter(values)
+
+
+def measured(table: Table) -> list[tuple[Row, Column, Entry]]:
+    """What may be called an accuracy: on clean images, and under attacks of a given size."""
+    columns = [column for column in table.columns if not column.minimal]
+    return [(row, c, row.entries[c.key]) for row in table.rows for c in columns if c.key in row.entries]
+
+
+def _first(row: Row) -> Record:
+    return next(iter(row.entries.values())).summary.first
+
+
+def _result(row: Row, found: list[tuple[Column, Entry]]) -> Value:
+    return {
+        "task": {"type": _TASK},
+        "dataset": {"type": plain(_first(row).dataset), "name": row.dataset, "split": row.split},
+        "metrics": [_metric(column, entry) for column, entry in found],
+    }
+
+
+def _metric(column: Column, entry: Entry) -> Value:
+    first, summary = entry.summary.first, entry.summary
+    clean = first.attack == CLEAN
+    arguments: dict[str, Value] = {} if clean else {"attack": plain(first.attack), "backend": plain(first.backend)}
+    if first.norm is not None:
+        arguments["norm"] = plain(first.norm)
+    if first.epsilon is not None:
+        arguments["epsilon"] = first.epsilon
+    arguments |= {"count": first.count, "repeats": len(summary.records), "low": summary.low, "high": summary.high}
+    if summary.spread is not None:
+        arguments["spread"] = summary.spread
+    name = "Accuracy on clean images" if clean else f"Accuracy under {column.label} ({column.detail})"
+    return {"type": "accuracy", "name": plain(name), "value": summary.accuracy, "args": arguments}
