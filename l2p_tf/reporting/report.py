@@ -1,4 +1,4 @@
-"""Makes a report from finished results: the page, its tables as Markdown and CSV, and the plots."""
+"""Makes a report from finished results: the page, its tables as Markdown, CSV and LaTeX, and the plots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from l2p_tf.types import UserError
 
 STAGE = "report"
 TITLE = "Robustness report"
-HTML, MARKDOWN, CSV, PLOTS = "report.html", "report.md", "table.csv", "plots"
+HTML, MARKDOWN, CSV, LATEX, PLOTS = "report.html", "report.md", "table.csv", "table.tex", "plots"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def make(
 
 
 def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, match: Match) -> None:
-    """Writes page, Markdown, the CSV of each table and plots into a folder.
+    """Writes page, Markdown, the CSV and the LaTeX of each table, and plots into a folder.
 
     Args:
       folder: where to.
@@ -93,18 +93,22 @@ def write(folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, m
       match: at which clean accuracies methods are compared.
 
     Raises:
-      UserError: a gallery of a run is damaged.
+      UserError: a gallery, per-example results or the data of a run are damaged.
     """
     with bar("report", len(runs) + 2, "parts") as advance:
         plots = page.draw(runs, table, match, advance)
-        html = page.render(title, runs, table, plots)
+        details = page.detail(runs)
+        html = page.render(title, runs, table, plots, details)
         advance()
     (folder / PLOTS).mkdir(exist_ok=True)
     for plot in plots.all:
         artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)
     artifacts.atomic_write(folder / CSV, table.to_csv())
-    for section in table.sections:
+    if table.rows:
+        artifacts.atomic_write(folder / LATEX, table.to_latex())
+    for section in (*table.sections, *details.sections):
         artifacts.atomic_write(folder / section.file, section.to_csv())
+        artifacts.atomic_write(folder / section.latex_file, section.to_latex())
     artifacts.atomic_write(folder / MARKDOWN, markdown(table, title))
     artifacts.atomic_write(folder / HTML, html)
 
@@ -113,5 +117,5 @@ def markdown(table: Table, title: str = TITLE) -> str:
     """Title, summary, comparison and the tables beside it as GitHub Markdown."""
     blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, words.paragraphs(table))]
     if table.rows:
-        blocks.append("Accuracy in percent ± standard deviation over repeats (95% interval), number of examples.")
+        blocks.append(escape_markdown(table.caption))
     return "\n\n".join([*blocks, table.to_markdown()])
