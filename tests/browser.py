@@ -27,22 +27,34 @@ class Browser:
         # Chromium reads commands from descriptor 3 and writes what it has to say to descriptor 4.
         command = f'exec chromium {" ".join(FLAGS)} --user-data-dir="$0" about:blank 3<&{theirs} 4>&{out}'
         self.process = subprocess.Popen(
-            ["sh", "-c", command, self.profile], pass_fds=(theirs, out), stderr=subprocess.DEVNULL
+            ["bash", "-c", command, self.profile], pass_fds=(theirs, out), stderr=subprocess.DEVNULL
         )
         os.close(theirs)
         os.close(out)
         self.numbers, self.rest, self.session = itertools.count(1), b"", None
         self.messages = []
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self):
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends the process."""
         self.process.terminate()
         self.process.wait(SECONDS)
         os.close(self.sending)

@@ -961,7 +961,7 @@ def test_trainings_of_a_sweep_are_folded(made):
     page = (made.path / "report.html").read_text("utf-8")
     part = page.partition('<h2 id="plots">')[2].partition("</section>")[0]
     assert "<summary>Training of f0.05</summary>" in part
-    assert part.count("<summary>") == 9
+    assert part.count("<summary>") == 11
 
 
 def test_another_match_is_another_report(made, swept):

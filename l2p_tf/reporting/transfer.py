@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -181,8 +182,11 @@ def _heat_map(name: str, matrix: Matrix) -> Plot:
 
     def draw(axes: Axes) -> list[Mark]:
         marks = []
-        for (source, target), (summary, relation) in matrix.cells.items():
-            x, y = matrix.targets.index(target), matrix.sources.index(source)
+        places = itertools.product(enumerate(matrix.sources), enumerate(matrix.targets))
+        for (y, source), (x, target) in places:
+            if (source, target) not in matrix.cells:
+                continue
+            summary, relation = matrix.cells[source, target]
             color = colors(summary.accuracy)
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, linewidth=0))
             if relation:

@@ -147,4 +147,8 @@ document.querySelectorAll("table.sortable").forEach(sortable);
 document.body.append(tip);
 document.querySelectorAll("svg .marks").forEach(speaking);
 document.querySelectorAll(".drill").forEach(drill);
-document.addEventListener("scroll", hideTip, { passive: true, capture: true });
+// A tip goes along with the mark that has the focus, which may be what made the page scroll.
+document.addEventListener("scroll", () => {
+  if (document.activeElement.closest(".marks") && !tip.hidden) showTip(document.activeElement);
+  else hideTip();
+}, { passive: true, capture: true });
