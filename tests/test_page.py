@@ -276,6 +276,7 @@ def test_the_transfer_matrix_is_a_heat_map(ten):
     assert len({x for x, _ in diagonal}) == len({y for _, y in diagonal}) == 4
     assert sorted(diagonal, key=lambda at: float(at[0])) == sorted(diagonal, key=lambda at: float(at[1]))
     assert plot.svg.count("stroke-width: 2.5") == 4
+    assert plot.title.endswith("brighter is higher; framed: made on the model itself")
     assert transfer.plots([]) == []
 
 

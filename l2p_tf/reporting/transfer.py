@@ -216,7 +216,10 @@ def _heat_map(name: str, matrix: Matrix) -> Plot:
         return marks
 
     title = f"Accuracy in percent on examples of {matrix.title} made on one model and shown to another, {matrix.where}"
-    title += "; brighter is higher; framed: made on the model itself; framed in dashes: with part of its weights"
+    relations = {relation for _, relation in matrix.cells.values()}
+    title += "; brighter is higher"
+    title += "; framed: made on the model itself" if WHITE_BOX in relations else ""
+    title += "; framed in dashes: with part of its weights" if relations & {PARTLY, SHARED} else ""
     return make(name, title, _FRAME + _CELL * rows, draw)
 
 
