@@ -11,7 +11,18 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 from rich.console import Console
-from test_reporting import ATTACKS, EVIL, FRAMES, Outline, browse, make_attack, make_data, make_records, make_train
+from test_reporting import (
+    ATTACKS,
+    EVIL,
+    FRAMES,
+    Outline,
+    browse,
+    make_attack,
+    make_data,
+    make_records,
+    make_train,
+    without_own_script,
+)
 
 from l2p_tf import artifacts
 from l2p_tf.certification.records import RESULTS, CertificateRecord, write_certificates
@@ -301,12 +312,12 @@ def test_the_page_shows_table_and_curve_in_one_section(made):
     page = (made.path / "report.html").read_text("utf-8")
     outline = Outline(page)
     sections = [name for name in outline.ids if not re.search(r"-|main", name)]
-    assert sections[:5] == ["summary", "comparison", "certified", "strength", "parameters"]
-    assert sections[5:] == ["plots", "gallery", "settings", "lineage"]
+    names = ["summary", "comparison", "plots", "certified", "strength", "parameters", "gallery", "settings", "lineage"]
+    assert sections == names
     assert len(outline.ids) == len(set(outline.ids))
     section = page.partition('<section aria-labelledby="certified">')[2].partition("</section>")[0]
     inside = Outline(section)
-    assert [attributes["role"] for tag, attributes in inside.tags if tag == "svg"] == ["img"]
+    assert [attributes["role"] for tag, attributes in inside.tags if tag == "svg"] == ["group"]
     (title,) = re.findall(r'<title id="certified-title">(.*?)</title>', section)
     assert title.startswith("Certified accuracy against L2 radius")
     assert inside.text.count("62.5") == 4
@@ -366,9 +377,8 @@ def test_everything_from_outside_is_escaped(tmp_path):
     made = report.make([root], tmp_path / "report", EVIL)
     assert [section.name for section in made.table.sections] == ["certified"]
     page = (made.path / "report.html").read_text("utf-8")
-    assert "<script" not in page
+    assert "<script" not in without_own_script(page)
     assert page.count("&lt;script&gt;") > 10
-    assert not [tag for tag, _ in Outline(page).tags if tag == "script"]
     assert not re.search(r"(?<!\\)<script", (made.path / "report.md").read_text("utf-8"))
     assert "<script" not in (made.path / "plots" / "certified.svg").read_text("utf-8")
     (line,) = csv.DictReader(io.StringIO((made.path / "certified.csv").read_text("utf-8")))

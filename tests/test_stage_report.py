@@ -34,7 +34,7 @@ def test_a_report_is_made_once_and_shown_each_time(runs, tmp_path):
     assert "all/report/report.html" in first.stdout
     assert "<h1>My title</h1>" in (tmp_path / "all/report/report.html").read_text("utf-8")
     assert {p.name for p in (tmp_path / "all/report").iterdir()} == {
-        "manifest.json", "plots", "report.html", "report.md", "strength.csv", "table.csv",
+        "manifest.json", "plots", "report.html", "report.md", "strength.csv", "strength.tex", "table.csv", "table.tex",
     }  # fmt: skip
     # The report itself now lies among the results and changes nothing.
     second = stage("--run_dir=all", "--title=My title", cwd=tmp_path)

@@ -6,6 +6,7 @@ Tables, plots and comparisons are functions of these records and of the per-exam
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import statistics
@@ -109,6 +110,7 @@ class Summary:
         return self.records[0]
 
 
+@functools.cache
 def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share of `count` examples.
 

@@ -110,8 +110,8 @@ def _row(run: Run, name: str, pair: Pair) -> tuple[Field, ...]:
         _accuracy(pair.other),
         Field(signed(100 * pair.difference, first.count)),
         Field(f"{pair.disagree:,}", (f"{percent(pair.disagree / first.count, first.count)}%",)),
-        Field(pace(_seconds(pair.own))),
-        Field(pace(_seconds(pair.other))),
+        Field(pace(_seconds(pair.own)), value=_seconds(pair.own)),
+        Field(pace(_seconds(pair.other)), value=_seconds(pair.other)),
     )
 
 

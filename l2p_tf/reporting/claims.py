@@ -97,7 +97,9 @@ def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
     rows = [(Field(c.text), Field(v.word, tone=_TONES[v.word]), Field(v.text)) for c, v in judged]
     lines = [{"claim": claim.text, "verdict": verdict.word, "figures": verdict.text} for claim, verdict in judged]
     note = " ".join([_NOTE, *(() if reproduction.table else reproduction.experiment.choices)])
-    return Section(NAME, "What the paper claims", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines), note)
+    return Section(
+        NAME, "What the paper claims", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines), note, leading=True
+    )
 
 
 def judge(claim: Claim, results: Results) -> Verdict:

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from l2p_tf.evaluation.records import CLEAN, Summary
+from l2p_tf.reporting.norms import Sizes
 from l2p_tf.reporting.published import Cell, Target
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.text import interval, minimal, number, percent, plain, signed
+from l2p_tf.reporting.text import DASH, interval, minimal, norm_name, number, percent, plain, signed
 
 Key = tuple[str, str]
 
@@ -37,10 +38,13 @@ class Entry:
     Attributes:
       summary: the measurement.
       published: the printed number; None where there is none for this run and attack.
+      sizes: of an attack of smallest norm what it tells: its perturbations. None for other attacks, and where they are
+        not at hand.
     """
 
     summary: Summary
     published: Cell | None = None
+    sizes: Sizes | None = None
 
     @property
     def count(self) -> int:
@@ -71,6 +75,24 @@ class Entry:
     def mean(self) -> str:
         """Accuracy in percent with its spread where there is one, as text."""
         return self.accuracy if self.spread is None else f"{self.accuracy} ± {self.spread}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What a table shows, line by line: the accuracy, or the median norm of the smallest perturbations."""
+        repeats = len(self.summary.records)
+        count = f"n = {self.count:,}" + (f", {repeats} repeats" if repeats > 1 else "")
+        published = (f"published {self.comparison}",) if self.comparison else ()
+        if self.sizes is None:
+            return self.mean, self.interval, count, *published
+        median, rate = self.sizes.median, self.sizes.rate
+        norm = f"median {norm_name(self.summary.first.norm)}"
+        success = f"success {DASH if rate is None else percent(rate, self.sizes.tried) + '%'}"
+        return DASH if median is None else f"{median:#.3g}", norm, success, count, *published
+
+    @property
+    def sorts_by(self) -> float | None:
+        """The number that a column is sorted by; None where there is none."""
+        return self.summary.accuracy if self.sizes is None else self.sizes.median
 
     @property
     def comparison(self) -> str | None:

@@ -179,7 +179,7 @@ def _example(run: Run, arrays: dict[str, np.ndarray], difference: np.ndarray, fa
 
     def picture(image: np.ndarray, prediction: np.ndarray, confidence: np.ndarray) -> Picture:
         right = int(prediction) == label
-        return Picture(data_uri(image), _class(run, int(prediction)), f"{100 * float(confidence):.0f}%", right)
+        return Picture(data_uri(image), class_name(run, int(prediction)), f"{100 * float(confidence):.0f}%", right)
 
     attacked = tuple(
         Attacked(
@@ -189,10 +189,11 @@ def _example(run: Run, arrays: dict[str, np.ndarray], difference: np.ndarray, fa
         for a, factor in enumerate(factors)
     )
     clean = picture(arrays["clean"][i], arrays["clean_prediction"][i], arrays["clean_confidence"][i])
-    return Example(_class(run, label), clean, attacked)
+    return Example(class_name(run, label), clean, attacked)
 
 
-def _class(run: Run, number: int) -> str:
+def class_name(run: Run, number: int) -> str:
+    """What the data of a run calls a class, or else its number."""
     names = run.info.get("class_names")
     known = isinstance(names, list) and 0 <= number < len(names)
     return plain(names[number], 40) if known else f"class {number}"  # type: ignore[index]

@@ -23,9 +23,10 @@ _NOTE = (
     "of the lines above it. Of an attack that was run at many radii one is shown: the largest, of those at which "
     "examples were transferred where there are such."
 )
+_BLACK_BOX = Head("Accuracy", "black-box")
 _HEADS = (
     Head("Method", figures=False), Head("Attack", figures=False), Head("Accuracy", "white-box"), Head("Mean L2", "white-box"),
-    Head("Median L2", "white-box"), Head("Accuracy", "black-box"), Head("Clean", "accuracy"), Head("Seconds", "per epoch"),
+    Head("Median L2", "white-box"), _BLACK_BOX, Head("Clean", "accuracy"), Head("Seconds", "per epoch"),
 )  # fmt: skip
 _FIGURES = (
     "attack", "norm", "epsilon", "backend", "count", "accuracy", "low", "high", "succeeded", "mean_l2", "median_l2",
@@ -55,8 +56,15 @@ def section(runs: Sequence[Run], match: Match) -> Section | None:
                 alike.setdefault(source.source, []).append(pick.subject.name)
         title = f"Clean accuracy of {100 * one.wanted:.4g}%"
         caption = f"Runs within {_points(one)} of it, on {one.picks[0].subject.title}."
-        sheets.append(Sheet(title, caption, _HEADS, tuple(rows)))
+        sheets.append(_without_dashes(Sheet(title, caption, _HEADS, tuple(rows))))
     return Section(NAME, "Methods at the same clean accuracy", tuple(sheets), tuple(lines), _NOTE + _alike(alike))
+
+
+def _without_dashes(sheet: Sheet) -> Sheet:
+    """The table without its column of black-box accuracies where nothing was transferred."""
+    at = _HEADS.index(_BLACK_BOX)
+    known = any(row[at] is not NOTHING and row[at].text for row in sheet.rows)
+    return sheet if known else sheet.without(at)
 
 
 def _alike(found: Mapping[str, Sequence[str]]) -> str:

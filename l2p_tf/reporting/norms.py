@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from l2p_tf.evaluation.records import CLEAN, Record
+from l2p_tf.evaluation.records import CLEAN, Record, Summary
 from l2p_tf.reporting.arrays import read_arrays
 from l2p_tf.reporting.runs import Evaluation, Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
 from l2p_tf.reporting.subjects import Subject, subjects
-from l2p_tf.reporting.text import DASH, norm_name, percent, plain, strength
+from l2p_tf.reporting.text import DASH, minimal, norm_name, percent, plain, strength
 
 NAME = "norms"
 
@@ -86,6 +86,20 @@ def section(runs: Sequence[Run]) -> Section | None:
         Head("Mean, \N{GREEK SMALL LETTER RHO}"), Head("Median"), Head("Mean L∞", "of L2 attacks"),
     )  # fmt: skip
     return Section(NAME, "Size of perturbations", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines))
+
+
+def sizes_if_minimal(evaluation: Evaluation, summary: Summary) -> Sizes | None:
+    """The perturbations of an attack of smallest norm; None for other attacks, and where they are not at hand.
+
+    Raises:
+      UserError: their arrays cannot be read.
+    """
+    first = summary.first
+    place = (first.dataset, first.split, first.count)
+    clean = [r for r in evaluation.records if r.attack == CLEAN and (r.dataset, r.split, r.count) == place]
+    if not (minimal(first) and first.norm in _NORMS and evaluation.artifact and clean):
+        return None
+    return sizes_of(evaluation, summary.records)
 
 
 def sizes_of(evaluation: Evaluation, records: Sequence[Record], norm: str = "") -> Sizes:

@@ -1,8 +1,13 @@
-"""The report as one HTML file that needs nothing else: no network, no script, every image inside."""
+"""The report as one HTML file that needs nothing else: no network, and every image, style and script inside.
+
+Its one script only makes what is there easier to use; a policy names it by its digest and forbids any other.
+"""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +17,29 @@ import jinja2
 from markupsafe import Markup
 
 from l2p_tf.artifacts import Artifact
-from l2p_tf.reporting import certified, epsilons, matched, plots, power, robustness, svg, sweep_table, words
+from l2p_tf.reporting import (
+    certified,
+    classes,
+    drill,
+    epsilons,
+    matched,
+    outcomes,
+    plots,
+    power,
+    robustness,
+    svg,
+    sweep_table,
+    transfer,
+    words,
+)
 from l2p_tf.reporting.card import Card
+from l2p_tf.reporting.drill import Drill
 from l2p_tf.reporting.gallery import galleries
 from l2p_tf.reporting.kinds import swept
 from l2p_tf.reporting.lines import Plot
 from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.runs import STAGES, Run
-from l2p_tf.reporting.sheets import NOTHING
+from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet
 from l2p_tf.reporting.subjects import subjects
 from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import duration, listed, plain, plural
@@ -27,6 +47,11 @@ from l2p_tf.reporting.text import duration, listed, plain, plural
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 # Images and plots, with the text beside them, keep a page below 5 MB.
 _IMAGE_BYTES, _DRAWN_BYTES = 3_000_000, 4_500_000
+# The images of the drill-down, and the share of what is left that all of it may take.
+_EXAMPLE_BYTES = 700_000
+# More trainings than this are folded.
+_TRAININGS = 3
+_PUBLISHED = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,18 +101,18 @@ class Curves:
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """Parameters and pace of one training, as text; empty where not known."""
+class Details:
+    """Class by class and example by example.
 
-    run: str
-    parameters: str
-    noise_parameters: str
-    published: str
-    epochs: str
-    best_epoch: str
-    pace: str
-    time: str
-    device: str
+    Attributes:
+      sections: accuracy by class, and the confusions.
+      places: the per-example results they are of.
+      missing: names of the runs whose per-example results were not kept.
+    """
+
+    sections: tuple[Section, ...]
+    places: tuple[outcomes.Outcomes, ...]
+    missing: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,13 +160,26 @@ def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], 
         epsilons.NAME: epsilons.plots(runs),
         certified.NAME: plots.of_certificates(certified.certificates(runs)),
         power.NAME: power.plots(subjects(runs)),
+        transfer.NAME: transfer.plots(runs),
     }
     accuracies = plots.of_accuracies(table, epsilons.keys(runs))
     advance()
     return Drawn(accuracies, curves, beside)
 
 
-def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn, cards: Sequence[Card] = ()) -> str:
+def detail(runs: Sequence[Run]) -> Details:
+    """What there is to say class by class and example by example.
+
+    Raises:
+      UserError: per-example results cannot be read.
+    """
+    places = outcomes.outcomes(runs)
+    return Details(tuple(classes.sections(places)), tuple(places), tuple(outcomes.missing(runs, places)))
+
+
+def render(
+    title: str, runs: Sequence[Run], table: Table, drawn: Drawn, details: Details, cards: Sequence[Card] = ()
+) -> str:
     """The page.
 
     Args:
@@ -149,10 +187,11 @@ def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn, cards: S
       runs: what is reported.
       table: their comparison.
       drawn: its plots.
+      details: class by class and example by example.
       cards: the model cards beside it.
 
     Raises:
-      UserError: a gallery is damaged.
+      UserError: a gallery, or the data of a run, is damaged.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -165,46 +204,97 @@ def render(title: str, runs: Sequence[Run], table: Table, drawn: Drawn, cards: S
     environment.filters["listed"] = listed
     environment.globals["nothing"] = NOTHING
     trained = [run for run in runs if run.train]
-    left = _DRAWN_BYTES - sum(len(plot.svg) for plot in drawn.all)
+    left = max(_DRAWN_BYTES - sum(len(plot.svg) for plot in drawn.all), 0)
+    drills = _drills(details, min(_EXAMPLE_BYTES, left // 2))
+    left -= sum(len(one.json) for one in drills)
+    script = (_TEMPLATES / "report.js").read_text("utf-8")
     return environment.get_template("report.html").render(
         title=title,
+        script=Markup(script),
+        digest=digest(script),
         runs=runs,
         table=table,
+        common=_common(table),
         compared=any(entry.published for row in table.rows for entry in row.entries.values()),
         cards=cards,
         paragraphs=words.paragraphs(table),
         figures=words.figures(table),
-        facts=[_facts(run, table) for run in trained],
+        parameters=_parameters(trained, table) if trained else None,
         accuracies=_drawings(drawn.accuracies),
-        curves=[Curves(run.name, _drawings(found), bool(swept(run))) for run, found in drawn.curves],
+        curves=[
+            Curves(run.name, _drawings(found), bool(swept(run)) or len(drawn.curves) > _TRAININGS)
+            for run, found in drawn.curves
+        ],
         beside={name: _drawings(found) for name, found in drawn.beside.items()},
         galleries=galleries(runs, min(_IMAGE_BYTES, max(left, 0))),
+        details=details,
+        drills=drills,
+        first=drill.FIRST,
         settings=[(run.name, _settings(run)) for run in runs],
         lineage=_lineage(runs),
+        files=files(table, details),
     )
+
+
+def digest(script: str) -> str:
+    """A script as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def files(table: Table, details: Details) -> list[str]:
+    """Names of the CSVs beside the page."""
+    return ["table.csv", *(section.file for section in (*table.sections, *details.sections))]
+
+
+def _drills(details: Details, budget: int) -> list[Drill]:
+    return [drill.drill(place, budget // len(details.places)) for place in details.places]
+
+
+def _common(table: Table) -> dict[str, str]:
+    """What all rows of the comparison have in common, which then is said once."""
+    entries = [entry for row in table.rows for entry in row.entries.values()]
+    found = {
+        "model": {row.model for row in table.rows},
+        "data": {f"{row.dataset}, {row.split}" for row in table.rows if row.dataset},
+        "count": {f"n = {entry.count:,}" for entry in entries},
+    }
+    return {key: values.pop() if len(values) == 1 else "" for key, values in found.items()}
+
+
+def _parameters(runs: Sequence[Run], table: Table) -> Sheet:
+    """Size and training of each run."""
+    rows = [_facts(run, table) for run in runs]
+    published = any(row[_PUBLISHED].text for row in rows)
+    heads = (
+        Head("Run", figures=False), Head("Parameters"), Head("Published"), Head("Noise parameters"), Head("Epochs"),
+        Head("Best epoch"), Head("Images/s"), Head("Time"), Head("Device", figures=False),
+    )  # fmt: skip
+    caption = "Size and training of each run. Noise parameters are counted apart from the network\N{RIGHT SINGLE QUOTATION MARK}s own."
+    sheet = Sheet("", caption, heads, tuple(rows))
+    return sheet if published else sheet.without(_PUBLISHED)
 
 
 def _drawings(drawn: Sequence[Plot]) -> tuple[Drawing, ...]:
     return tuple(Drawing(svg.inline(plot.svg, plot.name, plot.title), plot.title) for plot in drawn)
 
 
-def _facts(run: Run, table: Table) -> Facts:
+def _facts(run: Run, table: Table) -> tuple[Field, ...]:
     target = next((row.target for row in table.rows if row.run is run), None)
     manifest = run.train.manifest if run.train else {}
     published = _count(target.parameters) if target else ""
     if published and published != _count(run.note("parameters")):
         published += " (differs)"
-    pace, best = run.note("images_per_second"), run.note("best_epoch")
-    return Facts(
-        run.name,
-        _count(run.note("parameters")),
-        _count(run.note("noise_parameters")),
-        published,
-        _count(run.option("epochs", None)),
-        _count(best + 1 if isinstance(best, int) else best),
-        f"{pace:,.0f}" if isinstance(pace, int | float) else "",
-        _duration(manifest.get("seconds")),
-        plain(manifest.get("device", "")),
+    pace, best, seconds = run.note("images_per_second"), run.note("best_epoch"), manifest.get("seconds")
+    return (
+        Field(run.name),
+        Field(_count(run.note("parameters"))),
+        Field(published),
+        Field(_count(run.note("noise_parameters"))),
+        Field(_count(run.option("epochs", None))),
+        Field(_count(best + 1 if isinstance(best, int) else best)),
+        Field(f"{pace:,.0f}" if isinstance(pace, int | float) else ""),
+        Field(_duration(seconds), value=float(seconds) if isinstance(seconds, int | float) else None),
+        Field(plain(manifest.get("device", ""))),
     )
 
 

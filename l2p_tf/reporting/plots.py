@@ -8,14 +8,15 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting import certified, svg
 from l2p_tf.reporting.certified import Certified
 from l2p_tf.reporting.entries import Column, Key
 from l2p_tf.reporting.history import History
-from l2p_tf.reporting.lines import COLORS, DASHES, HEIGHT, WIDTH, Plot, make, thin
+from l2p_tf.reporting.lines import COLORS, DASHES, HEIGHT, WIDTH, Plot, make, said, spoken, thin
+from l2p_tf.reporting.svg import Mark
 from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import plain
 
@@ -28,6 +29,7 @@ class _Line:
     dashes: str
 
 
+_ROBUST = "validation_robust_accuracy"
 _LOSSES = (
     _Line("loss", "total", svg.INK, "-"),
     _Line("clean_loss", "clean", svg.BLUE, "--"),
@@ -37,14 +39,16 @@ _ACCURACIES = (
     _Line("clean_accuracy", "clean, train", svg.BLUE, "--"),
     _Line("validation_accuracy", "clean, validation", svg.BLUE, "-"),
     _Line("adversarial_accuracy", "adversarial, train", svg.VERMILLION, "--"),
-    _Line("validation_robust_accuracy", "adversarial, validation", svg.VERMILLION, "-"),
+    _Line(_ROBUST, "adversarial, validation", svg.VERMILLION, "-"),
 )
 
 
 _CLEAN = _Line("validation_accuracy", "clean accuracy", svg.BLUE, "-")
 _SUCCESS = _Line("validation_rho_success", "attack's success", svg.VERMILLION, ":")
 _RHO = _Line("validation_rho", "\N{GREEK SMALL LETTER RHO} of the successes", svg.GREEN, "--")
-_STACKED = 380
+_STACKED = 430
+_EPOCH = "epoch"
+_APART, _LOW = 0.1, 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,18 +103,24 @@ def of_certificates(found: Sequence[Certified]) -> list[Plot]:
     if not found:
         return []
 
-    def draw(axes: Axes) -> None:
+    labels = [plain(f"{one.name}, {one.record.label}", 60) for one in found]
+    marks: list[Mark] = []
+
+    def draw(axes: Axes) -> list[Mark]:
         lines = []
         for i, one in enumerate(found):
             color, dashes = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
             radii, shares = _steps(one)
             lines += axes.step(radii, 100 * shares, where="pre", color=color, linestyle=dashes)
+            for at in spoken(len(radii)):
+                text = f"{labels[i]}: {100 * shares[at]:.3g}% certified at L2 radius {radii[at]:.3g}"
+                marks.append(Mark(axes, radii[at], 100 * shares[at], text))
         axes.set_ylim(-2, 102)
         axes.set_xlim(left=0)
         axes.set_xlabel("L2 radius")
         axes.set_ylabel("certified accuracy, %")
-        labels = [plain(f"{one.name}, {one.record.label}", 60) for one in found]
         axes.legend(lines, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=3.2)
+        return marks
 
     title = "Certified accuracy against L2 radius, a curve for each certificate of each run"
     return [make(certified.NAME, title, HEIGHT + 18 * (len(found) - 1), draw)]
@@ -132,14 +142,18 @@ def _curves(
     if not drawn:
         return None
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes) -> list[Mark]:
+        marks = []
         for line, (epochs, values) in drawn:
-            _draw_line(axes, line, epochs, factor * values)
+            marks += _draw_line(axes, line, epochs, factor * values, unit)
+            if line.column == _ROBUST:
+                marks += _best_and_last(axes, line, epochs, factor * values, unit, best)
         if factor == 100:
             axes.set_ylim(-2, 102)
         _finish(axes, history, unit)
         _mark_best(axes, history, best)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=2.6)
+        return marks
 
     return make(name, title, HEIGHT, draw)
 
@@ -153,11 +167,11 @@ def _tradeoff(history: History, name: str, run: str, best: int | None) -> Plot |
     title = f"Clean accuracy and mean L2 norm of the smallest perturbations of {run}, on validation images, by epoch"
     with svg.drawing(WIDTH, _STACKED) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
+        marks = _draw_line(lower, _RHO, *rho, "L2 norm")
         if clean:
-            _draw_line(upper, _CLEAN, clean[0], 100 * clean[1])
+            marks += _draw_line(upper, _CLEAN, clean[0], 100 * clean[1], ", %")
         if success and success[1].min() < 1:
-            _draw_line(upper, _SUCCESS, success[0], 100 * success[1])
-        _draw_line(lower, _RHO, *rho)
+            marks += _draw_line(upper, _SUCCESS, success[0], 100 * success[1], ", %")
         upper.set_ylim(-2, 102)
         lower.set_ylim(bottom=0)
         _finish(upper, history, "%")
@@ -167,7 +181,7 @@ def _tradeoff(history: History, name: str, run: str, best: int | None) -> Plot |
             _mark_best(axes, history, best)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=2.6)
-        return Plot(name, title, svg.to_svg(figure, name))
+        return Plot(name, title, svg.to_svg(figure, name, marks))
 
 
 def _noise(history: History, noise: _Noise, prefix: str, run: str) -> Plot | None:
@@ -188,7 +202,7 @@ def _noise(history: History, noise: _Noise, prefix: str, run: str) -> Plot | Non
     epochs = history.epochs[shown]
     marker = "o" if len(epochs) == 1 else ""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes) -> list[Mark]:
         axes.fill_between(epochs, low[shown], high[shown], color=svg.GREEN, alpha=0.15, linewidth=0, label="min to max")
         for i, layer in enumerate(means):
             label = "each layer" if i == 0 else None
@@ -198,21 +212,59 @@ def _noise(history: History, noise: _Noise, prefix: str, run: str) -> Plot | Non
             axes.set_ylim(bottom=0)
         _finish(axes, history, noise.label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=1.8)
+        places = [i for i in np.flatnonzero(np.isfinite(mean)).tolist() if np.isfinite([low[i], high[i]]).all()]
+        return [
+            Mark(
+                axes, float(history.epochs[i]), float(mean[i]),
+                f"{noise.label}: mean {mean[i]:.3g}, {low[i]:.3g} to {high[i]:.3g}, {_at(history.epochs[i])}",
+            )
+            for i in (places[k] for k in spoken(len(places)))
+        ]  # fmt: skip
 
     name = f"{prefix}-{noise.parameter.replace('_', '-')}"
     return make(name, f"Evolution of {noise.label} of {run}, mean over layers, by epoch", HEIGHT, draw)
 
 
-def _draw_line(axes: Axes, line: _Line, epochs: np.ndarray, values: np.ndarray) -> None:
+def _draw_line(axes: Axes, line: _Line, epochs: np.ndarray, values: np.ndarray, unit: str) -> list[Mark]:
     # Few points are each a measurement of its own, and a single one would not be seen as a line.
     marker = "o" if len(epochs) <= 25 else ""
     axes.plot(epochs, values, line.dashes, color=line.color, marker=marker, label=line.label)
+    percent = "%" if unit.endswith("%") else ""
+    return [
+        Mark(axes, float(epochs[i]), float(values[i]), f"{line.label}: {values[i]:.3g}{percent}, {_at(epochs[i])}")
+        for i in spoken(len(epochs))
+    ]
+
+
+def _best_and_last(
+    axes: Axes, line: _Line, epochs: np.ndarray, values: np.ndarray, unit: str, best: int | None
+) -> list[Mark]:
+    """Marks a curve at the best epoch and at the last: where it is lower at the last, the training overfitted."""
+    last = int(epochs[-1])
+    if best is None or best not in epochs or best == last:
+        return []
+    marks = []
+    for word, epoch, marker in (("best", best, "D"), ("last", last, "s")):
+        value = float(values[epochs == epoch][0])
+        axes.plot(epoch, value, marker, color=line.color, markerfacecolor="none", markersize=7)
+        # Below the point, where the curve of the training images is not; where there is room for both.
+        if word == "best" or last - best > _APART * (last - int(epochs[0])):
+            where = (epoch, value), (0, -13 if value > _LOW else 7)
+            axes.annotate(f"{value:.1f}", *where, textcoords="offset points", ha="center", color=svg.INK, fontsize=8.5)
+        marks.append(Mark(axes, epoch, value, f"{said(unit, value)} at the {word} epoch, {line.label}, {_at(epoch)}"))
+    return marks
+
+
+def _at(epoch: float) -> str:
+    return f"{_EPOCH} {epoch + 1:.0f}"
 
 
 def _finish(axes: Axes, history: History, unit: str) -> None:
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(_EPOCH)
     axes.set_ylabel(unit)
+    # Epochs are numbered from 0 in the history, and from 1 for people.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch + 1:.0f}"))
     if history.noise_start is not None:
         _mark(axes, history, history.noise_start, "noise on", top=True)
 
@@ -244,15 +296,18 @@ def _accuracies(table: Table, column: Column, name: str) -> Plot:
     places = np.arange(len(shown))[::-1]
     color = svg.BLUE if column.key[0] == CLEAN else svg.VERMILLION
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes) -> list[Mark]:
+        marks = []
         accuracies = np.array([entry.summary.accuracy for _, entry in shown])
         lows = np.array([entry.summary.low for _, entry in shown])
         highs = np.array([entry.summary.high for _, entry in shown])
         errors = 100 * np.clip([accuracies - lows, highs - accuracies], 0, None)
         axes.errorbar(100 * accuracies, places, xerr=errors, fmt="o", color=color, capsize=3, markersize=4)
-        for (_, entry), place in zip(shown, places, strict=True):
+        for (run, entry), place in zip(shown, places.tolist(), strict=True):
             value = 100 * entry.summary.accuracy
             axes.annotate(entry.accuracy, (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
+            text = f"{plain(run, 60)}: accuracy {entry.accuracy}% ({entry.interval}), n = {entry.count:,}"
+            marks.append(Mark(axes, value, place, text))
             if entry.published:
                 axes.plot(entry.published.value, place, "D", color=svg.INK, markerfacecolor="none")
         axes.set_xlim(-4, 104)
@@ -262,6 +317,7 @@ def _accuracies(table: Table, column: Column, name: str) -> Plot:
         axes.grid(visible=False, axis="y")
         axes.set_title(plain(column.label, 60))
         axes.set_xlabel("accuracy, %")
+        return marks
 
     title = f"Accuracy of each run, {column.label} ({column.detail})"
     return make(name, title, 110 + 34 * len(shown), draw)

@@ -1,4 +1,4 @@
-"""Makes a report from finished results: the page, its tables as Markdown and CSV, the plots, and model cards."""
+"""Makes a report from finished results: the page, its tables as Markdown, CSV and LaTeX, plots, and model cards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from l2p_tf.types import UserError
 
 STAGE = "report"
 TITLE = "Robustness report"
-HTML, MARKDOWN, CSV, PLOTS = "report.html", "report.md", "table.csv", "plots"
+HTML, MARKDOWN, CSV, LATEX, PLOTS = "report.html", "report.md", "table.csv", "table.tex", "plots"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ def write(
     folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, match: Match,
     reproduction: Reproduction | None = None,
 ) -> None:  # fmt: skip
-    """Writes page, Markdown, the CSV of each table, plots and model cards into a folder.
+    """Writes page, Markdown, the CSV and the LaTeX of each table, plots and model cards into a folder.
 
     Args:
       folder: where to.
@@ -112,14 +112,15 @@ def write(
       reproduction: the experiment that the results are of; None for none.
 
     Raises:
-      UserError: a gallery of a run, or what describes an export, is damaged.
+      UserError: a gallery, per-example results, the data of a run or what describes an export are damaged.
     """
     cards = card.cards(runs)
     with bar("report", len(runs) + 2, "parts") as advance:
         plots = page.draw(runs, table, match, advance)
         if reproduction and reproduction.experiment.figure:
             plots = plots.moved(reproduction.experiment.figure, claims.NAME)
-        html = page.render(title, runs, table, plots, cards)
+        details = page.detail(runs)
+        html = page.render(title, runs, table, plots, details, cards)
         advance()
     if cards:
         (folder / card.FOLDER).mkdir(exist_ok=True)
@@ -129,8 +130,11 @@ def write(
     for plot in plots.all:
         artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)
     artifacts.atomic_write(folder / CSV, table.to_csv())
-    for section in table.sections:
+    if table.rows:
+        artifacts.atomic_write(folder / LATEX, table.to_latex())
+    for section in (*table.sections, *details.sections):
         artifacts.atomic_write(folder / section.file, section.to_csv())
+        artifacts.atomic_write(folder / section.latex_file, section.to_latex())
     artifacts.atomic_write(folder / MARKDOWN, markdown(table, title))
     artifacts.atomic_write(folder / HTML, html)
 
@@ -139,5 +143,5 @@ def markdown(table: Table, title: str = TITLE) -> str:
     """Title, summary, comparison and the tables beside it as GitHub Markdown."""
     blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, words.paragraphs(table))]
     if table.rows:
-        blocks.append("Accuracy in percent ± standard deviation over repeats (95% interval), number of examples.")
+        blocks.append(escape_markdown(table.caption))
     return "\n\n".join([*blocks, table.to_markdown()])

@@ -106,7 +106,9 @@ def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
     others = sorted({f.dataset for f in figures.values() if f.dataset and not same_dataset(f.dataset, table.dataset)})
     sheet = _sheet(table, figures, not others)
     lines = [_line(table, figures, cell, not others) for cell in table.cells.values()]
-    return Section(NAME, "Published and measured", (sheet,), tuple(lines), _note(reproduction, table, others, runs))
+    return Section(
+        NAME, "Published and measured", (sheet,), tuple(lines), _note(reproduction, table, others, runs), leading=True
+    )
 
 
 def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: bool) -> Sheet:

@@ -1,16 +1,20 @@
-"""Tables of text beside the comparison: on the page, as Markdown, on the console, and their figures as CSV."""
+"""Tables of text beside the comparison: on the page, as Markdown and LaTeX, on the console, and their figures as CSV."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import rich.table
 from rich.text import Text
 
+from l2p_tf.reporting import latex
 from l2p_tf.reporting.text import DASH, escape_markdown
+
+_NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +30,28 @@ class Head:
 class Field:
     """A field of a table: its text, further lines below it, whether it stands out, and how good its news are.
 
-    `tone` is `good`, `bad`, `unknown` or empty; it colors what the text says in words too.
+    `tone` is `good`, `bad`, `unknown` or empty; it colors what the text says in words too. `value` is what a column is
+    sorted by; None for the number that the text begins with.
     """
 
     text: str
     below: tuple[str, ...] = ()
     marked: bool = False
     tone: str = ""
+    value: float | None = None
 
     @property
     def lines(self) -> tuple[str, ...]:
         """All lines of it."""
         return self.text, *self.below
+
+    @property
+    def number(self) -> float | None:
+        """What a column of figures is sorted by; None for no number, which comes last."""
+        if self.value is not None:
+            return self.value
+        found = _NUMBER.match(self.text.replace("\N{MINUS SIGN}", "-"))
+        return float(found[0].replace(",", "")) if found else None
 
 
 NOTHING = Field(DASH)
@@ -59,6 +73,11 @@ class Sheet:
     heads: tuple[Head, ...]
     rows: tuple[tuple[Field, ...], ...]
 
+    def without(self, column: int) -> Sheet:
+        """The table without one of its columns."""
+        rows = tuple((*row[:column], *row[column + 1 :]) for row in self.rows)
+        return dataclasses.replace(self, heads=(*self.heads[:column], *self.heads[column + 1 :]), rows=rows)
+
     def to_markdown(self) -> str:
         """Title, caption and table as GitHub Markdown; all text is escaped."""
         heads = [_joined([head.label, head.detail] if head.detail else [head.label]) for head in self.heads]
@@ -66,6 +85,13 @@ class Sheet:
         lines += [_line([_joined(field.lines) for field in row]) for row in self.rows]
         title = [f"### {escape_markdown(self.title)}"] if self.title else []
         return "\n\n".join([*title, escape_markdown(self.caption), "\n".join(lines)])
+
+    def to_latex(self) -> str:
+        """The table in LaTeX; title and caption are its caption, and all text is escaped."""
+        heads: list[Sequence[str]] = [(h.label, h.detail) if h.detail else (h.label,) for h in self.heads]
+        caption = f"{self.title}. {self.caption}" if self.title else self.caption
+        rows: list[Sequence[Sequence[str]]] = [heads, *([field.lines for field in row] for row in self.rows)]
+        return latex.table(caption, [head.figures for head in self.heads], rows)
 
     def to_rich(self, title: str, note: str = "") -> rich.table.Table:
         """The table for a console, with the section's title before its own and perhaps a note after its caption."""
@@ -91,6 +117,7 @@ class Section:
       lines: their figures, one line of the CSV each, all with the same keys.
       note: what the figures of all the tables are; empty where the captions say it.
       console: whether it is of use on a console, where lines are short.
+      leading: whether it comes before the comparison.
     """
 
     name: str
@@ -99,16 +126,26 @@ class Section:
     lines: tuple[Mapping[str, object], ...]
     note: str = ""
     console: bool = True
+    leading: bool = False
 
     @property
     def file(self) -> str:
         """Name of its CSV."""
         return f"{self.name}.csv"
 
+    @property
+    def latex_file(self) -> str:
+        """Name of its LaTeX."""
+        return f"{self.name}.tex"
+
     def to_markdown(self) -> str:
         """Heading and tables as GitHub Markdown."""
         head = [f"## {escape_markdown(self.title)}", *([escape_markdown(self.note)] if self.note else [])]
         return "\n\n".join([*head, *(sheet.to_markdown() for sheet in self.sheets)])
+
+    def to_latex(self) -> str:
+        """Its tables in LaTeX, one after the other."""
+        return "\n".join(sheet.to_latex() for sheet in self.sheets)
 
     def to_csv(self) -> str:
         """One line per figure; accuracies, intervals, spreads and differences in percent."""

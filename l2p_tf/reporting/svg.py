@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import html
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -52,6 +55,29 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_RADIUS = 6.5
+_MARKS = '<g class="marks"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A place in a plot that says its value when it is pointed at, touched or read aloud.
+
+    Attributes:
+      axes: where it is.
+      x: of its center, in the units of the axes.
+      y: likewise.
+      text: what it says.
+      size: width and height of a cell, in the units of the axes; None for a point.
+    """
+
+    axes: Axes
+    x: float
+    y: float
+    text: str
+    size: tuple[float, float] | None = None
+
+
 @contextlib.contextmanager
 def drawing(width: float, height: float) -> Iterator[Figure]:
     """A figure in the reports' style, in hundredths of an inch, about the size of a CSS pixel here.
@@ -66,14 +92,41 @@ def drawing(width: float, height: float) -> Iterator[Figure]:
         yield figure
 
 
-def to_svg(figure: Figure, name: str) -> str:
-    """A figure as an SVG document of its own, the same for the same figure."""
+def to_svg(figure: Figure, name: str, marks: Sequence[Mark] = ()) -> str:
+    """A figure as an SVG document of its own, the same for the same figure.
+
+    Args:
+      figure: the figure.
+      name: of the plot.
+      marks: the places in it that say their values; those outside of their axes are left out.
+    """
     stream = io.StringIO()
     metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
     # Hundredths of a point are finer than any screen, and half the size; the text between the tags stays as it is.
-    return re.sub(r"<[^>]*>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), stream.getvalue())
+    document = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), stream.getvalue())
+    # Only now is it laid out, and known where things are.
+    shapes = "".join(_shape(figure, mark) for mark in marks)
+    head, end, tail = document.rpartition("</svg>")
+    return f'{head}{_MARKS} fill-opacity="0">{shapes}</g>{end}{tail}' if shapes else document
+
+
+def _shape(figure: Figure, mark: Mark) -> str:
+    """A mark as an element that is not seen; empty where it is outside of its axes."""
+    corner = np.array(mark.size or (0.0, 0.0)) / 2
+    center = np.array([mark.x, mark.y])
+    (x, y), (left, bottom), (right, top) = mark.axes.transData.transform([center, center - corner, center + corner])
+    box = mark.axes.bbox
+    if not (box.x0 - 1 <= x <= box.x1 + 1 and box.y0 - 1 <= y <= box.y1 + 1):
+        return ""
+    height = figure.bbox.height
+    shape = f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="{_RADIUS}"'
+    if mark.size:
+        y0, y1 = sorted((bottom, top))
+        shape = f'<rect x="{left:.1f}" y="{height - y1:.1f}" width="{right - left:.1f}" height="{y1 - y0:.1f}"'
+        return f'{shape} role="img"><title>{html.escape(mark.text)}</title></rect>'
+    return f'{shape} role="img"><title>{html.escape(mark.text)}</title></circle>'
 
 
 def inline(svg: str, name: str, title: str) -> Markup:
@@ -95,8 +148,12 @@ def inline(svg: str, name: str, title: str) -> Markup:
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     if box is None:
         raise ValueError("`svg` should be what `to_svg` gives: no viewBox is in it.")
+    drawn, _, tail = svg[svg.index(">") + 1 :].rpartition("</svg>")
+    drawn, marks, rest = drawn.partition(_MARKS)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[0][9:-1]}" '
-        f'role="img" aria-labelledby="{name}-title"><title id="{name}-title">{html.escape(title)}</title>'
+        f'role="{"group" if marks else "img"}" aria-labelledby="{name}-title">'
+        f'<title id="{name}-title">{html.escape(title)}</title>'
     )
-    return Markup(head + svg[svg.index(">") + 1 :].strip())
+    # Ticks and labels without their places say nothing to those who listen; the marks say all.
+    return Markup(f'{head}<g aria-hidden="true">{drawn}</g>{marks}{rest}</svg>{tail}'.strip())

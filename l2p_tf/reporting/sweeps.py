@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 
 from l2p_tf.reporting.kinds import DEFENSE, SEED, Pairs, Value, by_label, kinds, labels, setting, swept
@@ -99,11 +100,27 @@ def ordered(found: Sequence[Subject]) -> list[Subject]:
 
 
 def panels(found: Sequence[Subject]) -> list[tuple[str, list[Subject]]]:
-    """Runs in groups that one plot can hold, each with what to call it: all in one, or else each kind by itself."""
+    """Runs in groups that one plot can hold, each with what to call it.
+
+    All in one; or else each kind with several runs by itself, and those with a single one together.
+    """
     if len(found) <= CURVES:
         return [("", ordered(found))]
     groups = [(label, ordered(mine)) for label, mine in by_label(found).items()]
+    single = [mine[0] for _, mine in groups if len(mine) == 1]
+    if len(single) > 1:
+        groups = [(label, mine) for label, mine in groups if len(mine) > 1]
+        groups = [*_parts(single, "single runs" if groups else ""), *groups]
     return [(label, mine[i : i + CURVES]) for label, mine in groups for i in range(0, len(mine), CURVES)]
+
+
+def _parts(found: Sequence[Subject], label: str) -> list[tuple[str, list[Subject]]]:
+    """Runs in as few parts of like size as plots can hold."""
+    count = -(-len(found) // CURVES)
+    bounds = [round(i * len(found) / count) for i in range(count + 1)]
+    parts = [list(found[low:high]) for low, high in itertools.pairwise(bounds)]
+    of = [f"{i + 1} of {count}" if count > 1 else "" for i in range(count)]
+    return [(" ".join(filter(None, (label, which))), part) for which, part in zip(of, parts, strict=True)]
 
 
 def _sorted(found: Sequence[Subject], key: str) -> tuple[Subject, ...]:

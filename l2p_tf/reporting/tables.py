@@ -14,6 +14,7 @@ from l2p_tf.reporting import (
     backends,
     certified,
     epsilons,
+    latex,
     matched_table,
     norms,
     notes,
@@ -34,6 +35,18 @@ from l2p_tf.reporting.sheets import Section, in_percent, to_csv
 from l2p_tf.reporting.text import DASH, attack_names, escape_markdown, minimal, plain
 from l2p_tf.reporting.text import strength as budget
 
+_CAPTION = (
+    "Accuracy in percent, \N{PLUS-MINUS SIGN} its standard deviation over repeats where a model was judged more than once; "
+    "below it the 95% interval (Wilson\N{RIGHT SINGLE QUOTATION MARK}s, for the number of images n)."
+)
+_SMALLEST = (
+    " An attack that looks for the smallest perturbation leaves next to nothing by construction: its column has the "
+    "median norm of the perturbations that succeeded instead; the larger, the more robust."
+)
+_PUBLISHED = (
+    " Where a run reproduces a printed number under the same setting, that number follows, with measured minus "
+    "published in brackets."
+)
 _CSV = (
     "run", "defense", "model", "dataset", "attack", "norm", "epsilon", "steps", "restarts", "draws", "prediction_draws",
     "backend", "repeats", "count", "accuracy", "low", "high", "spread", "published", "published_spread",
@@ -63,6 +76,13 @@ class Table:
     transferred: tuple[str, ...] = ()
     paired: Paired = Paired()
 
+    @property
+    def caption(self) -> str:
+        """What the figures of the comparison are."""
+        entries = [entry for row in self.rows for entry in row.entries.values()]
+        smallest = _SMALLEST if any(entry.sizes for entry in entries) else ""
+        return _CAPTION + smallest + (_PUBLISHED if any(entry.published for entry in entries) else "")
+
     def to_markdown(self) -> str:
         """All tables, with warnings and notes, as GitHub Markdown; all text in it is escaped."""
         heads = ["Run", "Defense", "Model", "Data"]
@@ -79,6 +99,12 @@ class Table:
             *(section.to_markdown() for section in self.sections),
         ]
         return "\n\n".join(blocks) + "\n"
+
+    def to_latex(self) -> str:
+        """The comparison in LaTeX; all text in it is escaped."""
+        heads = [("Run",), *((column.label, column.detail) for column in self.columns)]
+        rows = [[(row.name,), *(_lines(row.entries.get(c.key)) for c in self.columns)] for row in self.rows]
+        return latex.table(self.caption, [False, *(True for _ in self.columns)], [heads, *rows])
 
     def to_csv(self) -> str:
         """One line per run and attack; accuracies, intervals, spreads and differences in percent."""
@@ -154,7 +180,8 @@ def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
         for summary in summarize(record for record in evaluation.records if record.source is None):
             first = summary.first
             entries = groups.setdefault((evaluation.which, first.dataset, first.split), {})
-            entry = Entry(summary, target.cell_for(first) if target else None)
+            sizes = norms.sizes_if_minimal(evaluation, summary)
+            entry = Entry(summary, target.cell_for(first) if target else None, sizes)
             key = (first.attack, first.backend)
             kept = entries[key] = _stronger(entries.get(key), entry)
             if kept is not entry and _differ(kept, entry):
@@ -204,16 +231,21 @@ def _csv_fields(row: Row, entry: Entry) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _lines(entry: Entry | None) -> tuple[str, ...]:
+    """The lines of an entry, its second in brackets."""
+    if entry is None:
+        return (DASH,)
+    first, second, *below = entry.lines
+    return first, f"({second})", *below
+
+
 def _console(entry: Entry | None) -> str:
-    return "\n".join([DASH] if entry is None else [f"{entry.mean} ({entry.interval})", *_behind(entry)])
+    first, *below = _lines(entry)
+    return "\n".join([" ".join([first, *below[:1]]), *below[1:]])
 
 
 def _markdown(entry: Entry | None) -> str:
-    return DASH if entry is None else "<br>".join([entry.mean, f"({entry.interval})", *_behind(entry)])
-
-
-def _behind(entry: Entry) -> list[str]:
-    return [f"n = {entry.count:,}", *([f"published {entry.comparison}"] if entry.comparison else [])]
+    return "<br>".join(_lines(entry))
 
 
 def _line(cells: Iterable[str]) -> str:

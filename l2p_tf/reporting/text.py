@@ -148,10 +148,12 @@ def several(names: Sequence[str], most: int = 5) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `12 min`, `3.4 h`."""
+    """`48 s`, `12 min`, `3.4 h`, `27 days`."""
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 259_200 else f"{seconds / 86_400:,.0f} days"
 
 
 def pace(seconds: float) -> str:

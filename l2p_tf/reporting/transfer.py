@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
 from l2p_tf.evaluation.records import Record, Summary, summarize
+from l2p_tf.reporting import svg
+from l2p_tf.reporting.lines import Plot, make
 from l2p_tf.reporting.runs import Evaluation, Run
 from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent
+from l2p_tf.reporting.svg import Mark
 from l2p_tf.reporting.text import interval, percent, plain, strength
 
+NAME = "transfer"
 _TITLE = "Transfer of adversarial examples"
 _JOINT = "+"
 WHITE_BOX, PARTLY, SHARED = "white-box", "part of the source", "shares its weights"
@@ -22,12 +33,52 @@ _NOTE = (
 )
 _WHERE = 1
 _Matrix = dict[tuple[str, str], tuple[Summary, str]]
+# Its lightness rises evenly, for all eyes alike and in gray.
+_MAP = "cividis"
+# Below this luminance white text is the more legible one.
+_DARK = 0.18
+_CELL, _FRAME = 44, 130
+# More names than this run into each other side by side.
+_LEVEL = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """One attack of one transfer stage.
+
+    Attributes:
+      title: the attack, told from those of the other matrices.
+      where: data set and split, in words.
+      sources: names of the models that examples were made on; those that are targets too first, in their order.
+      targets: names of the models that they were shown to.
+      cells: what each target kept and what it shares with the source, by both names.
+    """
+
+    title: str
+    where: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    cells: Mapping[tuple[str, str], tuple[Summary, str]]
 
 
 def section(runs: Sequence[Run]) -> Section | None:
     """A matrix for each attack of each transfer stage; None where nothing was transferred."""
+    found = matrices(runs)
+    if not found:
+        return None
+    lines = [_line(*names, *cell) for matrix in found for names, cell in matrix.cells.items()]
+    return Section(NAME, _TITLE, tuple(map(_sheet, found)), tuple(lines), _NOTE)
+
+
+def plots(runs: Sequence[Run]) -> list[Plot]:
+    """A heat map for each of these matrices."""
+    return [_heat_map(f"{NAME}-{i}", matrix) for i, matrix in enumerate(matrices(runs))]
+
+
+def matrices(runs: Sequence[Run]) -> list[Matrix]:
+    """A matrix for each attack of each transfer stage."""
     known = {run.key: run for run in runs}
-    matrices: dict[tuple[str, ...], _Matrix] = {}
+    found: dict[tuple[str, ...], _Matrix] = {}
     titles: dict[tuple[str, ...], tuple[str, ...]] = {}
     for run in runs:
         for evaluation in run.evaluations:
@@ -35,14 +86,10 @@ def section(runs: Sequence[Run]) -> Section | None:
                 first = summary.first
                 stage = evaluation.artifact.fingerprint if evaluation.artifact else ""
                 place = (stage, evaluation.which, first.dataset, first.split, first.attack, first.backend)
-                cells = matrices.setdefault(place, {})
+                cells = found.setdefault(place, {})
                 cells[source_name(evaluation, first, known), run.name] = summary, relation_of(evaluation, first, known)
                 titles[place] = _titles(run, evaluation, first)
-    if not matrices:
-        return None
-    sheets = [_sheet(title, titles[place][_WHERE], matrices[place]) for place, title in _distinct(titles).items()]
-    lines = [_line(source, target, *cell) for cells in matrices.values() for (source, target), cell in cells.items()]
-    return Section("transfer", _TITLE, tuple(sheets), tuple(lines), _NOTE)
+    return [_matrix(title, titles[place][_WHERE], found[place]) for place, title in _distinct(titles).items()]
 
 
 def source_name(evaluation: Evaluation, record: Record, known: Mapping[str, Run]) -> str:
@@ -111,17 +158,77 @@ def _distinct(titles: Mapping[tuple[str, ...], tuple[str, ...]]) -> dict[tuple[s
     return found
 
 
-def _sheet(title: str, where: str, cells: _Matrix) -> Sheet:
+def _matrix(title: str, where: str, cells: _Matrix) -> Matrix:
     # Targets that are sources themselves come first and in the sources' order, so that the diagonal is one.
     sources = list(dict.fromkeys(source for source, _ in cells))
     targets = sorted(dict.fromkeys(target for _, target in cells), key=lambda target: _rank(sources, target))
-    sources = sorted(sources, key=lambda source: _rank(targets, source))
-    first = next(iter(cells.values()))[0].first
-    allowed = strength(first)
-    caption = f"{allowed[:1].upper()}{allowed[1:]}. Source by target, on {where}. Robust accuracy in percent."
-    rows = [(Field(s), *(_field(*cells[s, t]) if (s, t) in cells else NOTHING for t in targets)) for s in sources]
+    return Matrix(title, where, tuple(sorted(sources, key=lambda s: _rank(targets, s))), tuple(targets), cells)
+
+
+def _sheet(matrix: Matrix) -> Sheet:
+    cells, targets = matrix.cells, matrix.targets
+    allowed = strength(next(iter(cells.values()))[0].first)
+    caption = f"{allowed[:1].upper()}{allowed[1:]}. Source by target, on {matrix.where}. Robust accuracy in percent."
+    rows = [
+        (Field(s), *(_field(*cells[s, t]) if (s, t) in cells else NOTHING for t in targets)) for s in matrix.sources
+    ]
     heads = (Head("Source", "by target", figures=False), *(Head(target) for target in targets))
-    return Sheet(title, caption, heads, tuple(rows))
+    return Sheet(matrix.title, caption, heads, tuple(rows))
+
+
+def _heat_map(name: str, matrix: Matrix) -> Plot:
+    colors = mpl.colormaps[_MAP]
+    columns, rows = len(matrix.targets), len(matrix.sources)
+
+    def draw(axes: Axes) -> list[Mark]:
+        marks = []
+        places = itertools.product(enumerate(matrix.sources), enumerate(matrix.targets))
+        for (y, source), (x, target) in places:
+            if (source, target) not in matrix.cells:
+                continue
+            summary, relation = matrix.cells[source, target]
+            color = colors(summary.accuracy)
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, linewidth=0))
+            if relation:
+                # Drawn on top, a little inside, so that its neighbors do not cover it.
+                frame = Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=_legible(color), zorder=2)
+                frame.set_linewidth(2.5 if relation == WHITE_BOX else 1)
+                frame.set_linestyle("-" if relation == WHITE_BOX else "--")
+                axes.add_patch(frame)
+            shown = percent(summary.accuracy, summary.first.count)
+            axes.text(x, y, shown, ha="center", va="center", color=_legible(color), fontsize=9 if columns < 9 else 7)
+            text = f"Made on {source}, shown to {target}: accuracy {shown}%"
+            text += f" ({interval(summary.low, summary.high, summary.first.count)}), n = {summary.first.count:,}"
+            marks.append(Mark(axes, x, y, f"{text}; {relation}" if relation else text, (1.0, 1.0)))
+        axes.set_xlim(-0.5, columns - 0.5)
+        axes.set_ylim(rows - 0.5, -0.5)
+        axes.set_xticks(range(columns), [plain(target, 22) for target in matrix.targets])
+        if columns > _LEVEL:
+            for label in axes.get_xticklabels():
+                label.set(rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(rows), [plain(source, 22) for source in matrix.sources])
+        axes.tick_params(length=0, labelcolor=svg.INK)
+        axes.set_xlabel("shown to")
+        axes.set_ylabel("made on")
+        axes.grid(visible=False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        return marks
+
+    title = f"Accuracy in percent on examples of {matrix.title} made on one model and shown to another, {matrix.where}"
+    relations = {relation for _, relation in matrix.cells.values()}
+    title += "; brighter is higher"
+    title += "; framed: made on the model itself" if WHITE_BOX in relations else ""
+    title += "; framed in dashes: with part of its weights" if relations & {PARTLY, SHARED} else ""
+    return make(name, title, _FRAME + _CELL * rows, draw)
+
+
+def _legible(color: tuple[float, ...]) -> str:
+    """Black or white, whichever is the more legible on a color (red, green and blue in [0, 1])."""
+    parts = np.array(color[:3])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    # Near black and white, but not the palette's own, which a theme would change.
+    return "#000001" if linear @ (0.2126, 0.7152, 0.0722) > _DARK else "#ffffff"
 
 
 def _rank(order: Sequence[str], name: str) -> int:

@@ -1,0 +1,53 @@
+"""Tables as LaTeX: booktabs rules, text in which TeX sees no markup, a cell of several lines as a small table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_NEEDS = r"% Needs \usepackage{booktabs}. Names in scripts that pdfLaTeX does not know need LuaLaTeX or XeLaTeX."
+_SPECIAL = {
+    "\0": "{}", "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "`": "{`}", "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+    "\N{EN DASH}": "--", "\N{EM DASH}": "---", "\N{HORIZONTAL ELLIPSIS}": r"\ldots{}", "\N{DAGGER}": r"\dag{}",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$", "\N{MINUS SIGN}": "$-$", "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{INFINITY}": r"$\infty$", "\N{LESS-THAN OR EQUAL TO}": r"$\leq$", "\N{GREATER-THAN OR EQUAL TO}": r"$\geq$",
+    "\N{RIGHTWARDS ARROW}": r"$\rightarrow$", "\N{SUPERSCRIPT TWO}": "$^2$", "\N{CHECK MARK}": r"$\surd$",
+    "\N{GREEK SMALL LETTER ALPHA}": r"$\alpha$", "\N{GREEK SMALL LETTER EPSILON}": r"$\varepsilon$",
+    "\N{GREEK SMALL LETTER RHO}": r"$\rho$", "\N{GREEK SMALL LETTER SIGMA}": r"$\sigma$",
+    "\N{GREEK SMALL LETTER THETA}": r"$\theta$",
+}  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """Text in which TeX sees no markup, no ligature of dashes or quotes, and no symbol of these that its fonts lack."""
+    apart = re.sub(r"([-',])(?=\1)", "\\1\0", text.replace("\0", ""))
+    return "".join(_SPECIAL.get(character, character) for character in apart)
+
+
+def table(caption: str, figures: Sequence[bool], rows: Sequence[Sequence[Sequence[str]]]) -> str:
+    """A table, in an environment that floats.
+
+    Args:
+      caption: what it is, as plain text.
+      figures: by column, whether it holds figures, which stand at its right.
+      rows: rows of cells of lines, as plain text; the first row is the head.
+    """
+    columns = ["r" if figure else "l" for figure in figures]
+    # A bracket at the beginning of a row would be an argument of what ends the row above it.
+    head, *body = ["{}" + " & ".join(map(_cell, row, columns)) + r" \\" for row in rows]
+    lines = [
+        _NEEDS, r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}",
+        rf"\begin{{tabular}}{{{''.join(columns)}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+        r"\end{tabular}", r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _cell(lines: Sequence[str], column: str) -> str:
+    first, *below = map(escape, lines)
+    if not below:
+        return first
+    small = [rf"{{\footnotesize {line}}}" for line in below]
+    return rf"\begin{{tabular}}[t]{{@{{}}{column}@{{}}}}{{}}" + r" \\ ".join([first, *small]) + r"\end{tabular}"
