@@ -13,6 +13,7 @@ from l2p_tf.evaluation.records import CLEAN, Record, summarize
 from l2p_tf.reporting import (
     backends,
     certified,
+    checks,
     epsilons,
     matched_table,
     norms,
@@ -129,11 +130,12 @@ def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
             said.append(f"The training of {run.name} was not given: its settings and curves are missing here.")
     ordered = sorted(columns, key=lambda key: key[0] != CLEAN)
     said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows)]
-    warnings = [text for row in rows if (text := notes.without_eot(row))]
+    judged = checks.judged(runs)
+    warnings = [*(text for row in rows if (text := notes.without_eot(row))), *checks.warnings(judged)]
     shown = _columns({key: columns[key] for key in ordered})
     beside = (epsilons.section, certified.section, power.section, norms.section, transfer.section, backends.section)
     found = [sweep_table.section(runs), matched_table.section(runs, match or Match()), *(find(runs) for find in beside)]
-    sections = [section for section in found if section]
+    sections = [section for section in (checks.section(judged), *found) if section]
     met = [run.name for run in runs if run.records and all(record.source is not None for record in run.records)]
     return Table(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met))
 
