@@ -15,6 +15,7 @@ from l2p_tf.reporting.text import epsilon, interval, norm_name, percent, plain
 NAME = "checks"
 _TITLE = "Gradient-masking checks"
 _TONES = {PASS: "good", FAIL: "bad", UNMEASURED: "unknown", NOT_NEEDED: "unknown"}
+_TOLD = "from its attacks"
 _NOTE = (
     "An accuracy under attack may come from robustness, or from gradients that mislead the attack. Each check compares "
     "attacks on the same images, those that the model gets right, by exact one-sided tests: a sign test where two attacks "
@@ -88,6 +89,9 @@ def judged(runs: Sequence[Run]) -> list[Judged]:
             # Only a report knows of examples that were made on other runs.
             mine = {finding.check: finding for finding in inspection.findings} if inspection else {}
             theirs = {finding.check: finding for finding in told.get(place, [])}
+            if inspection:
+                decided = {c: f for c, f in theirs.items() if f.verdict in (PASS, FAIL)}
+                theirs |= {c: dataclasses.replace(f, reason=_TOLD) for c, f in decided.items()}
             best = {c: f for c, f in mine.items() if f.verdict != UNMEASURED or c not in theirs}
             findings = tuple({**theirs, **best}[check] for check in CHECKS)
             found.append(Judged(run, run.named(which), *place[1:], inspection, findings))
@@ -148,7 +152,7 @@ def _head(one: Judged) -> Field:
         below.append(f"{norm_name(found.norm)} ε {epsilon(found.epsilon)}")
         below.append(f"{found.correct:,} right of {found.count:,}")
     else:
-        below.append("from its attacks")
+        below.append(_TOLD)
     return Field(one.name, tuple(below))
 
 
