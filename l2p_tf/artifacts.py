@@ -41,7 +41,7 @@ class Artifact:
 
     @property
     def stage(self) -> str:
-        """The stage that made it: data, train, attack, transfer, certify, export or report."""
+        """The stage that made it: data, train, attack, checks, transfer, certify, export or report."""
         return str(self.manifest["stage"])
 
     @property

@@ -4,12 +4,14 @@ python -m stages.attack --flagfile=configs/l2p.flags --attacks='fgsm; pgd(steps=
 python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='autoattack(epsilon=8/255); l2p_cw(kappa=5)'
 python -m stages.attack --run_dir=runs/mine --transfer=none,pgd,none+pgd --attacks='mim(steps=20)'
 python -m stages.attack --run_dir=runs/mine --name=smoothing --certify='smoothing(sigma=0.25)' --limit=500
+python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='pgd(steps=20)' --checks=100
 python -m stages.attack --attacks=help
 
 Reads RUN_DIR/NAME/train and RUN_DIR/data (or --data); makes RUN_DIR/NAME/attack, or attack_cleverhans with
 --backend=cleverhans. With --transfer examples are made on each of the named runs and shown to all of them; makes
-RUN_DIR/transfer. With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A
-randomised model is evaluated --repeats times. Continues where an earlier run of the same command stopped.
+RUN_DIR/transfer. With --checks the signs of gradient masking are looked for after the attacks, in RUN_DIR/NAME/checks.
+With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A randomised model is
+evaluated --repeats times. Continues where an earlier run of the same command stopped.
 """
 
 from __future__ import annotations
@@ -40,8 +42,10 @@ def main(_argv: list[str]) -> None:
         calls.show_tables([settings.run_dir() / "transfer"], list(names))
     else:
         name = settings.run_name()
-        calls.attack(name, calls.trained(name), calls.made_data())
-        calls.show_tables(calls.attack_folders(name), [name])
+        run, images = calls.trained(name), calls.made_data()
+        calls.attack(name, run, images)
+        calls.check(name, run, images)
+        calls.show_tables([*calls.attack_folders(name), *calls.check_folders(name)], [name])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from l2p_tf.data.store import ImageData
     from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.evaluation.evaluate import EvaluationOptions
+    from l2p_tf.evaluation.inspections import Inspection
     from l2p_tf.evaluation.records import Record
     from l2p_tf.reporting.reproduction import Reproduction
     from l2p_tf.training.run import TrainOptions
@@ -181,6 +182,38 @@ def attack_into(
     records = attack_artifact(options, run, images, output, which=which, overwrite=overwrite)
     common.say(f"{name}: attacked{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
     return records
+
+
+def check(name: str, run: Artifact, images: ImageData) -> list[Inspection]:
+    """Looks for the signs of gradient masking on one run, or finds it done; nothing without --checks."""
+    options = settings.check_options()
+    if options is None:
+        return []
+    from l2p_tf.evaluation.checks import check_artifact
+    from l2p_tf.evaluation.masking import FAIL, PASS
+
+    inspections = []
+    for which in settings.which():
+        output = checks_folder(name, which)
+        found = output.exists()
+        one = check_artifact(options, run, images, output, which=which, overwrite=FLAGS.overwrite)
+        verdicts = [finding.verdict for finding in one.findings]
+        common.say(
+            f"{name}: checked for gradient masking{' (up to date)' if found and not FLAGS.overwrite else ''}, "
+            f"{verdicts.count(PASS)} passed, {verdicts.count(FAIL)} failed; in {str(output)!r}"
+        )
+        inspections.append(one)
+    return inspections
+
+
+def checks_folder(name: str, which: str) -> pathlib.Path:
+    """Where the checks of a run's best or last model go."""
+    return settings.run_dir() / name / ("checks" if which == "best" else f"checks_{which}")
+
+
+def check_folders(name: str) -> list[pathlib.Path]:
+    """What --checks and --which make of a run."""
+    return [checks_folder(name, which) for which in settings.which()] if settings.check_options() else []
 
 
 def certify(name: str, run: Artifact, images: ImageData, *, fitting_only: bool = False) -> list[CertificateRecord]:

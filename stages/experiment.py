@@ -111,6 +111,11 @@ def main() -> None:
             runs[name] = calls.train(one.options, images)
     for (name, which), folder in plan.attack_folders().items():
         calls.attack_into(folder, plan.runs[name].evaluation, name, runs[name], images, which, overwrite=overwrite)
+    checked = []
+    for name, one in plan.runs.items():
+        with settings.flags_of(one.arguments):
+            calls.check(name, runs[name], images)
+            checked += calls.check_folders(name)
     for group, folder in zip(plan.experiment.transfer, plan.transfer_folders(), strict=True):
         first = plan.runs[group.sources[0]]
         shown = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
@@ -118,7 +123,7 @@ def main() -> None:
     folders = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
     with settings.flags_of(plan.first.arguments):
         calls.report(
-            [str(path) for path in [*folders, *plan.transfer_folders()]],
+            [str(path) for path in [*folders, *checked, *plan.transfer_folders()]],
             overwrite=True,
             output=plan.run_dir / "reports" / plan.experiment.name,
             reproduction=_reproduction(plan, runs),

@@ -4,7 +4,7 @@ python -m stages.pipeline --flagfile=configs/quickstart.flags
 
 What is up to date is skipped, what was interrupted is continued. --defense may hold several defences separated by `;`:
 all are trained with the same flags on the same data, attacked alike and set side by side. With --certify each run is
-also certified, by those certificates that fit it.
+also certified, by those certificates that fit it; with --checks the signs of gradient masking are looked for.
 
 --sweep="epsilon=0.01,0.02,0.05" --sweep="width=1,2" trains and evaluates a family of runs, one for each combination,
 and the report draws its curves. The runs share nothing but the data, so machines can take shares of them:
@@ -55,6 +55,7 @@ def main(_: list[str]) -> None:
     runs = {name: calls.train(options, images) for name, options in own.items()}
     for name, run in runs.items():
         calls.attack(name, run, images)
+        calls.check(name, run, images)
         calls.certify(name, run, images, fitting_only=True)
         if name in wanted or "all" in wanted:
             calls.export(name, run, images)

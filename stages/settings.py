@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from l2p_tf.attacks.base import Attack
     from l2p_tf.certification.run import CertificationOptions
     from l2p_tf.defenses.base import Defense
+    from l2p_tf.evaluation.battery import CheckOptions
     from l2p_tf.evaluation.evaluate import EvaluationOptions
     from l2p_tf.training.run import TrainOptions
 
@@ -112,6 +113,12 @@ flags.DEFINE_integer("attack_batch_size", 128, "Images per pass.", lower_bound=1
 flags.DEFINE_list("backend", ["l2p_tf"], "Whose attacks to run: l2p_tf, cleverhans, or both; each makes a folder.")
 flags.DEFINE_list("transfer", [], "Runs to make examples on and show to each other; a+b is an ensemble, all is all.")
 flags.DEFINE_string("certify", "", "Certificates of robustness to compute, separated by `;`. `help` lists all.")
+flags.DEFINE_integer(
+    "checks", 0, "Images on which the signs of gradient masking are looked for; 0: none.", lower_bound=0
+)
+common.define_number(
+    "checks_epsilon", None, "Linf radius of --checks; that of the run's own training, else 8/255, when not given.", 0, 1
+)
 flags.DEFINE_list("which", ["best"], "Models to attack: best by validation, last, or both; others take the first.")
 _known = _group("attack", _known)
 
@@ -315,6 +322,23 @@ def certification_options() -> CertificationOptions | None:
     )
 
 
+def check_options() -> CheckOptions | None:
+    """What the flags say of the checks for gradient masking; None without --checks."""
+    if not FLAGS.checks:
+        return None
+    from l2p_tf.evaluation.battery import CheckOptions
+
+    return CheckOptions(
+        count=FLAGS.checks,
+        epsilon=FLAGS.checks_epsilon,
+        split=FLAGS.split,
+        batch_size=FLAGS.attack_batch_size,
+        seed=FLAGS.seed,
+        jit_compile=jit_compile(),
+        prediction_draws=FLAGS.prediction_draws,
+    )
+
+
 def backends() -> list[str]:
     """--backend, each once."""
     names = list(dict.fromkeys(name.strip() for name in FLAGS.backend if name.strip())) or ["l2p_tf"]
@@ -339,6 +363,7 @@ def check_attacks() -> None:
 
     options = evaluation_options()
     which()
+    check_options()
     for name in backends():
         backend(name, options.attacks)
 

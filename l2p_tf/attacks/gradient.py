@@ -57,7 +57,8 @@ def loss_gradient(
             # The sum over examples: each image's gradient is its own, whatever shares its batch.
             total = tf.reduce_sum(losses)
         sums = _over_draws(together, losses, reached)
-        return tape.gradient(total, images), *sums
+        # A model that rounds its images has no gradient there at all: it is zero.
+        return tape.gradient(total, images, unconnected_gradients=tf.UnconnectedGradients.ZERO), *sums
 
     return _mean(one_pass, (images, *_zeros(images)), draws, _draws_together(model, most or images.shape[0], draws))
 

@@ -14,7 +14,7 @@ import jinja2
 
 from l2p_tf.artifacts import Artifact
 from l2p_tf.registry import parse_spec
-from l2p_tf.reporting import certified, norms
+from l2p_tf.reporting import certified, checks, norms
 from l2p_tf.reporting.card_head import head, measured
 from l2p_tf.reporting.entries import Column, Entry, Row
 from l2p_tf.reporting.runs import Run
@@ -82,7 +82,10 @@ def cards(runs: Sequence[Run]) -> list[Card]:
             which = str(export.options.get("which", "best"))
             mine = [one for one in run.evaluations if one.which == which]
             certificates = [one for one in run.certifications if one.which == which]
-            view = dataclasses.replace(run, evaluations=tuple(mine), certifications=tuple(certificates))
+            checked = tuple(one for one in run.checked if one.which == which)
+            view = dataclasses.replace(
+                run, evaluations=tuple(mine), certifications=tuple(certificates), checked=checked
+            )
             name = run.named(which)
             stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80] or "model"
             taken[stem.lower()] += 1
@@ -122,6 +125,7 @@ def write(card: Card) -> str:
         training=_training(run),
         evaluated=[_evaluated(row, column, entry) for row, column, entry in measured(table)],
         sections=[found for part in (norms, certified) if (found := part.section([run]))],
+        checks=checks.section(checks.judged([run])),
         warnings=[*table.warnings, *_other_draws(run, served["draws"])],
         lineage=_lineage(card),
         citations=_citations(run, defense),

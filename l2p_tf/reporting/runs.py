@@ -12,16 +12,17 @@ from typing import Any
 from l2p_tf import artifacts
 from l2p_tf.artifacts import Artifact
 from l2p_tf.certification.records import CertificateRecord, read_certificates
+from l2p_tf.evaluation.inspections import Inspection, read_inspection
 from l2p_tf.evaluation.records import CLEAN, Record, read_records
 from l2p_tf.reporting.history import HISTORY, History, read_history
 from l2p_tf.reporting.text import backend_name, plain
 from l2p_tf.types import UserError
 
-STAGES = ("data", "train", "attack", "transfer", "certify", "export")
+STAGES = ("data", "train", "attack", "checks", "transfer", "certify", "export")
 """The stages a report is made of, in the order in which they are run."""
 
 _DEPTH = 2
-_TRAIN, _TRANSFER, _CERTIFY, _EXPORT = "train", "transfer", "certify", "export"
+_TRAIN, _TRANSFER, _CERTIFY, _CHECKS, _EXPORT = "train", "transfer", "certify", "checks", "export"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,30 @@ class Certification:
 
 
 @dataclasses.dataclass(frozen=True)
+class Checked:
+    """What one checks stage found.
+
+    Attributes:
+      records: the one inspection.
+      which: the weights looked at: `best` or `last`.
+      artifact: the stage.
+    """
+
+    records: tuple[Inspection]
+    which: str
+    artifact: Artifact
+
+    @property
+    def detail(self) -> str:
+        """What sets it apart where it is not of the best weights; empty where it is."""
+        return plain(self.which) if self.which != "best" else ""
+
+
+Judged = Evaluation | Certification | Checked
+"""What a stage measured on a run."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One training and everything measured on it.
 
@@ -81,6 +106,7 @@ class Run:
       data: the data it was trained on; None where it was not given.
       evaluations: its attack stages, and its part of transfer stages.
       certifications: its certify stages.
+      checked: its checks stages.
       history: its curves; None where there are none.
       info: what the data stage says about the data; empty where it was not given.
       exports: its export stages.
@@ -92,6 +118,7 @@ class Run:
     data: Artifact | None = None
     evaluations: tuple[Evaluation, ...] = ()
     certifications: tuple[Certification, ...] = ()
+    checked: tuple[Checked, ...] = ()
     history: History | None = None
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     exports: tuple[Artifact, ...] = ()
@@ -102,9 +129,9 @@ class Run:
         return [record for evaluation in self.evaluations for record in evaluation.records]
 
     @property
-    def judged(self) -> list[Evaluation | Certification]:
+    def judged(self) -> list[Judged]:
         """Every stage that measured it."""
-        return [*self.evaluations, *self.certifications]
+        return [*self.evaluations, *self.certifications, *self.checked]
 
     def named(self, which: str) -> str:
         """Its name, with the weights that were judged where they are not the best ones."""
@@ -169,7 +196,7 @@ def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def gather(found: Sequence[Artifact]) -> list[Run]:
-    """Joins trainings with their data, attacks, transfers, certificates and exports by fingerprint.
+    """Joins trainings with their data, attacks, checks, transfers, certificates and exports by fingerprint.
 
     Args:
       found: the artifacts, as `find` gives them.
@@ -185,6 +212,7 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
     evaluations: dict[str, list[Evaluation]] = collections.defaultdict(list)
     certifications: dict[str, list[Certification]] = collections.defaultdict(list)
     exports: dict[str, list[Artifact]] = collections.defaultdict(list)
+    checked: dict[str, list[Checked]] = collections.defaultdict(list)
     for artifact in found:
         key = _input(artifact, _TRAIN) or artifact.fingerprint
         if artifact.stage == "attack":
@@ -197,14 +225,16 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
                 certifications[key].append(certification)
         if artifact.stage == _EXPORT:
             exports[key].append(artifact)
+        if artifact.stage == _CHECKS:
+            checked[key].append(Checked((read_inspection(artifact.path),), _which(artifact), artifact))
         if artifact.stage == _TRANSFER:
             for evaluation in _transferred(artifact):
                 evaluations[evaluation.key_of(evaluation.records[0].model)].append(evaluation)
-    keys = list(dict.fromkeys([*trains, *evaluations, *certifications]))
+    keys = list(dict.fromkeys([*trains, *evaluations, *certifications, *checked]))
     if not keys:
         raise UserError("`runs` should name folders with a finished train or attack stage. Only data was found.")
-    judged: dict[str, list[Evaluation | Certification]]
-    judged = {key: [*evaluations[key], *certifications[key]] for key in keys}
+    judged: dict[str, list[Judged]]
+    judged = {key: [*evaluations[key], *certifications[key], *checked[key]] for key in keys}
     names = _names({key: _name(trains.get(key), judged[key]) for key in keys})
     runs = []
     for key in keys:
@@ -213,8 +243,8 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
         source = next((data[digest] for a in inputs if a and (digest := _input(a, "data")) in data), None)
         history = read_history(train.path / HISTORY) if train else None
         info = _read_info(source.path / "info.json") if source else {}
-        attacks, certificates = tuple(evaluations[key]), tuple(certifications[key])
-        runs.append(Run(names[key], key, train, source, attacks, certificates, history, info, tuple(exports[key])))
+        found_on = tuple(evaluations[key]), tuple(certifications[key]), tuple(checked[key])
+        runs.append(Run(names[key], key, train, source, *found_on, history, info, tuple(exports[key])))
     return runs
 
 
@@ -264,7 +294,7 @@ def _which(artifact: Artifact) -> str:
     return str(artifact.options.get("which", "best"))
 
 
-def _name(train: Artifact | None, judged: Sequence[Evaluation | Certification]) -> str:
+def _name(train: Artifact | None, judged: Sequence[Judged]) -> str:
     name = train.options.get("name") if train else judged[0].records[0].model
     return plain(name or (train.path.name if train else ""))
 

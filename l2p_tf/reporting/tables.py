@@ -13,6 +13,7 @@ from l2p_tf.evaluation.records import CLEAN, Record, summarize
 from l2p_tf.reporting import (
     backends,
     certified,
+    checks,
     epsilons,
     latex,
     matched_table,
@@ -161,13 +162,14 @@ def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
         if not run.train:
             said.append(f"The training of {run.name} was not given: its settings and curves are missing here.")
     ordered = sorted(columns, key=lambda key: key[0] != CLEAN)
-    tested = paired.compared(runs)
+    tested, judged = paired.compared(runs), checks.judged(runs)
     said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows), *tested.notes]
     warnings = [*(text for row in rows if (text := notes.without_eot(row))), *strength.warnings(rows)]
+    warnings += checks.warnings(judged)
     shown = _columns({key: columns[key] for key in ordered})
     beside = (epsilons.section, certified.section, power.section, norms.section, transfer.section, backends.section)
     found = [sweep_table.section(runs), matched_table.section(runs, match or Match()), *(find(runs) for find in beside)]
-    found = [paired_table.section(tested), *found, strength.section(runs)]
+    found = [checks.section(judged), paired_table.section(tested), *found, strength.section(runs)]
     sections = [section for section in found if section]
     met = [run.name for run in runs if run.records and all(record.source is not None for record in run.records)]
     return Table(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met), tested)

@@ -1,0 +1,244 @@
+"""A battery of small attacks that shows the signs of gradient masking on one model."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from l2p_tf import artifacts, inference
+from l2p_tf.attacks.base import Attack
+from l2p_tf.attacks.fgsm import FGSM
+from l2p_tf.attacks.noise import Noise
+from l2p_tf.attacks.pgd import PGD
+from l2p_tf.attacks.square import Square
+from l2p_tf.evaluation import masking, probe
+from l2p_tf.evaluation.evaluate import PARTS
+from l2p_tf.evaluation.masking import Finding, Trial
+from l2p_tf.evaluation.records import CLEAN
+from l2p_tf.evaluation.slices import Arrays, Slices
+from l2p_tf.layers.noise import is_randomized
+from l2p_tf.progress import bar
+from l2p_tf.types import UserError
+
+DEFAULT_EPSILON = 8 / 255
+_STEPS, _DRAWS = 20, 4
+_SHORT = 0.1
+"""Length of the short steps, as a share of epsilon."""
+_SLICE = 512
+_BLIND_DRAWS, _AGAIN = 1, 2
+"""Attacks without gradients, and the second look at what PGD made, have draws of their own: an image that stood on the
+draws that PGD was scored on may fall on others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckOptions:
+    """How the signs are looked for.
+
+    Attributes:
+      count: images, drawn by the seed with every class alike; all there are where that is fewer.
+      epsilon: l_inf radius of the attacks, in pixels of [0, 1]; None for that of the training, where it attacked in
+        l_inf, else 8/255.
+      split: `test` or `validation`.
+      batch_size: images a compiled run.
+      seed: of images, attacks and draws.
+      jit_compile: compile with XLA; None decides by device.
+      prediction_draws: draws of a randomised model's noise that one answer averages; None for as many as its defence
+        answers with.
+
+    Raises:
+      UserError: `count` or `epsilon` is out of range.
+    """
+
+    count: int = 100
+    epsilon: float | None = None
+    split: str = "test"
+    batch_size: int = 128
+    seed: int = 0
+    jit_compile: bool | None = None
+    prediction_draws: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < masking.LEAST:
+            raise UserError(
+                f"`checks` should be 0 for none, or at least {masking.LEAST} images. Received: {self.count}"
+            )
+        if self.epsilon is not None and not 0 < self.epsilon < 1:
+            raise UserError(f"`checks_epsilon` should be above 0 and below 1. Received: {self.epsilon:g}")
+
+    def resolved(self, trained: artifacts.Artifact) -> CheckOptions:
+        """With the training's epsilon and the draws its defence answers with, where none were given."""
+        epsilon = training_epsilon(trained) if self.epsilon is None else self.epsilon
+        draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
+        return dataclasses.replace(self, epsilon=epsilon, prediction_draws=draws)
+
+    def request(self) -> dict[str, Any]:
+        """What decides the results, as JSON can hold it; the options are resolved."""
+        own = ("count", "epsilon", "split", "batch_size", "seed", "prediction_draws")
+        assert self.epsilon is not None
+        battery = {draws: [r.attack.spec for r in rounds(self.epsilon, draws)] for draws in (1, _DRAWS)}
+        return {
+            **{key: getattr(self, key) for key in own},
+            "attacks": battery[1],
+            "attacks_randomized": battery[_DRAWS],
+            "level": masking.LEVEL,
+        }
+
+
+def training_epsilon(trained: artifacts.Artifact) -> float:
+    """The l_inf radius that a training's defence attacked with; 8/255 where it did not."""
+    options = trained.options.get("defense_options", {})
+    epsilon, norm = options.get("epsilon"), options.get("norm", "linf")
+    known = isinstance(epsilon, int | float) and norm == "linf" and 0 < epsilon < 1
+    return float(epsilon) if known else DEFAULT_EPSILON
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One attack of the battery, by its part in it; `repeat` decides its draws."""
+
+    part: str
+    attack: Attack
+    repeat: int = 0
+
+
+def rounds(epsilon: float, draws: int) -> list[Round]:
+    """The battery: few compiled programs, as the same attack at another radius needs no new one.
+
+    Args:
+      epsilon: l_inf radius, in pixels of [0, 1].
+      draws: draws that gradients and scores are averaged over; 1 for a model without noise.
+    """
+    pgd = PGD(epsilon=epsilon, steps=_STEPS, draws=draws)
+    # Looks at noise are dear: on a randomised model a search has fewer of them.
+    restarts, queries, looks, points = (3, 500, 1, 100) if draws == 1 else (2, 200, 2, 10)
+    return [
+        Round("white", pgd.replace(restarts=restarts)),
+        Round("one_step", FGSM(epsilon=epsilon, draws=draws)),
+        *(Round(part, pgd.replace(epsilon=radius)) for part, radius in ladder(epsilon).items()),
+        *([Round("single", pgd.replace(draws=1))] if draws > 1 else []),
+        Round("square", Square(epsilon=epsilon, queries=queries, draws=looks), _BLIND_DRAWS),
+        Round("random", Noise(epsilon=epsilon, restarts=points), _BLIND_DRAWS),
+    ]
+
+
+def ladder(epsilon: float) -> dict[str, float]:
+    """The radii that one attack is run at, the smallest first: half of epsilon, itself, twice as much, everything."""
+    radii = {"half": epsilon / 2, "same": epsilon, "double": 2 * epsilon, "free": 1.0}
+    return {part: radius for part, radius in radii.items() if radius < 1 or part == "free"}
+
+
+class Battery:
+    """The attacks on one model, one after the other; what is finished is kept in a folder.
+
+    Attributes:
+      right: bool (count,), which images the model gets right; the checks judge these.
+      around: the arrays of `probe.slopes`, and `attacked`, `stepped` and `strayed`, by how much the loss rose to what PGD
+        made of the image, by a short step along the gradient's sign, and by one in a random direction of the same size.
+      trials: what the attacks of the battery did to those, by their part in it; none where gradients are not finite.
+      done: each attack (None first, for the images as they are), the images it was tried on, and what it did.
+    """
+
+    def __init__(
+        self, model: keras.Model, options: CheckOptions, images: np.ndarray, labels: np.ndarray, folder: pathlib.Path,
+        name: str = "model",
+    ) -> None:  # fmt: skip
+        assert options.epsilon is not None
+        self.model, self.options, self.epsilon = model, options, options.epsilon
+        self.parts, self.name = folder / PARTS, name
+        self.images, self.labels = inference.checked_images(model, images), labels.astype(np.int32)
+        self.randomized = is_randomized(model)
+        self.draws = _DRAWS if self.randomized else 1
+        self.averaged = (options.prediction_draws or 1) if self.randomized else 1
+        self.done: list[tuple[Round | None, np.ndarray, Arrays]] = []
+        self.around: Arrays = {}
+        self.trials: dict[str, Trial] = {}
+        (folder / "arrays").mkdir(exist_ok=True)
+        self.parts.mkdir(exist_ok=True)
+
+    def run(self) -> list[Finding]:
+        """Everything: one finding for each check."""
+        every = np.arange(len(self.images))
+        self.right = self._attack(None, every)[0]["wrong"] < 0.5
+        self.around = probe.slopes(self.model, self.images, self.labels, self.epsilon, **self._how())
+        direction = self.around.pop("direction")
+        attacked, standing = self.images, every
+        # Attacks that follow a gradient that is no number end in images that are none.
+        for one in () if self.around["infinite"].any() else rounds(self.epsilon, self.draws):
+            rows = standing if one.part == "random" else every
+            fooled, found = np.zeros(len(every), bool), self.images
+            if len(rows):
+                values, found = self._attack(one, rows)
+                fooled[rows] = values["wrong"] >= 0.5
+            again = fooled
+            if one.part == "white":
+                attacked, standing = found, np.flatnonzero(~fooled)
+                again = self._again(found) if self.randomized else fooled
+            self.trials[one.part] = Trial(one.attack.label, fooled[self.right], again[self.right])
+        self.around |= self._rises(attacked, direction)
+        around = {name: values[self.right] for name, values in self.around.items()}
+        return _findings(self.trials, around, self.epsilon, self.randomized)
+
+    def _attack(self, one: Round | None, rows: np.ndarray) -> tuple[Arrays, np.ndarray]:
+        """One attack on some images: arrays of `PER_EXAMPLE`, and the adversarial images."""
+        options, number = self.options, len(self.done)
+        job = Slices(
+            self.model, one.attack if one else None, self.images[rows], self.labels[rows], np.arange(len(rows)),
+            self.parts, options.seed, options.batch_size, _SLICE, options.jit_compile, self.averaged,
+        )  # fmt: skip
+        with bar(f"{self.name}: checks, {one.attack.label if one else CLEAN}", len(rows), "images") as advance:
+            values, adversarial = job.run(number, one.repeat if one else 0, advance)
+        self.done.append((one, rows, values))
+        return values, adversarial
+
+    def _again(self, adversarial: np.ndarray) -> np.ndarray:
+        """Which images are misclassified on draws of their own."""
+        seed = int(inference.seed_pair(self.options.seed, _AGAIN)[0])
+        how = {"batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile}
+        answers = inference.predict(self.model, adversarial, seed, averaged=self.averaged, **how)
+        return np.asarray(answers.argmax(-1) != self.labels)
+
+    def _rises(self, attacked: np.ndarray, direction: np.ndarray) -> Arrays:
+        rng = np.random.default_rng(inference.seed_pair(self.options.seed, _AGAIN, 1).view(np.uint32))
+        random = rng.choice(np.array([-1, 1], np.float32), self.images.shape)
+        step = np.float32(_SHORT * self.epsilon)
+
+        def height(images: np.ndarray) -> np.ndarray:
+            return probe.margins(self.model, images, self.labels, **self._how())
+
+        before = height(self.images)
+        stepped, strayed = (height((self.images + step * way).clip(0, 1)) for way in (direction, random))
+        return {"attacked": height(attacked) - before, "stepped": stepped - before, "strayed": strayed - before}
+
+    def _how(self) -> dict[str, Any]:
+        seed = int(inference.seed_pair(self.options.seed, _AGAIN, 2)[0])
+        return {
+            "draws": self.draws, "seed": seed, "batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile,
+        }  # fmt: skip
+
+
+def _findings(trials: Mapping[str, Trial], around: Arrays, epsilon: float, randomized: bool) -> list[Finding]:
+    """One finding for each check; arrays and trials are of the images that the model gets right."""
+    found = {"gradients": masking.gradients(around["zero"] | around["tiny"] | around["infinite"])}
+    if "white" in trials:
+        white, same = trials["white"], trials["same"]
+        radii = ladder(epsilon).items()
+        rungs = [Trial(f"\N{GREEK SMALL LETTER EPSILON} {radius:.4g}", trials[part].fooled) for part, radius in radii]
+        found |= {
+            "one_step": masking.one_step(trials["one_step"], same),
+            "black_box": masking.black_box([trials["square"]], white),
+            "unbounded": masking.unbounded(trials["free"]),
+            "random_search": masking.random_search(trials["random"], white),
+            "budget": masking.budget(rungs),
+            "loss": masking.loss(around["attacked"], around["stepped"], around["strayed"]),
+        }
+        if "single" in trials:
+            found["eot"] = masking.eot(trials["single"], same)
+    if not randomized:
+        found["eot"] = Finding("eot", masking.NOT_NEEDED, reason="no noise")
+    reasons = dict.fromkeys(masking.CHECKS, "gradients are not finite") | {"transfer": ""}
+    return [found.get(check) or masking.unmeasured(check, reasons[check]) for check in masking.CHECKS]

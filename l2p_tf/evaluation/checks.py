@@ -1,0 +1,107 @@
+"""The artifact of a model's checks for gradient masking."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from l2p_tf import artifacts, inference
+from l2p_tf.data.store import ImageData
+from l2p_tf.evaluation.battery import Battery, CheckOptions, Round
+from l2p_tf.evaluation.evaluate import OWN, PARTS, check_data, save_arrays
+from l2p_tf.evaluation.inspections import Inspection, read_inspection, write_inspection
+from l2p_tf.evaluation.records import CLEAN, Record, write_records
+from l2p_tf.evaluation.slices import Arrays
+from l2p_tf.models.saving import load_classifier
+
+STAGE = "checks"
+PROBE = "arrays/probe.npz"
+
+
+def check_artifact(
+    options: CheckOptions,
+    trained: artifacts.Artifact,
+    data: ImageData,
+    output: str | os.PathLike[str],
+    *,
+    which: str = "best",
+    overwrite: bool = False,
+) -> Inspection:
+    """Looks for signs of gradient masking on a trained model, or continues, or finds it done.
+
+    Args:
+      options: what to do.
+      trained: the artifact of a training.
+      data: where the examples come from.
+      output: the folder to make.
+      which: `best` or `last`.
+      overwrite: replace what was made with other options.
+
+    Returns:
+      The findings.
+
+    Raises:
+      UserError: the data are not those the model was trained on, or the folder was made with other options.
+    """
+    check_data(trained, data)
+    options = options.resolved(trained)
+    request = {**options.request(), "which": which}
+    inputs = {"train": trained, "data": data.artifact}
+    how: dict[str, Any] = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
+    with artifacts.produce(output, STAGE, request, inputs, **how) as work:
+        if work is not None:
+            work.scratch.append(PARTS)
+            model = load_classifier(trained.path / f"{which}.keras")
+            inspect(model, data, options, work.path, str(trained.options["name"]))
+    return read_inspection(pathlib.Path(output))
+
+
+def inspect(
+    model: keras.Model, data: ImageData, options: CheckOptions, folder: pathlib.Path, name: str
+) -> Inspection:  # fmt: skip
+    """Looks for signs of gradient masking on a classifier; parts already in `folder` are not done again.
+
+    Args:
+      model: the classifier.
+      data: where the examples come from.
+      options: what to do, with an epsilon.
+      folder: gets `checks.json`, `results.json` with a record of each attack, and `arrays/*.npz`.
+      name: of the model, for the records.
+    """
+    index, images, labels = data.sample(options.split, options.count, options.seed)
+    battery = Battery(model, options, images, labels, folder, name)
+    findings = battery.run()
+    arrays: dict[str, Any] = {"index": index, "label": battery.labels, "correct": battery.right, **battery.around}
+    artifacts.atomic_write(folder / PROBE, lambda file: np.savez_compressed(file, **arrays))
+    where: dict[str, Any] = {"model": name, "dataset": data.info.name, "split": options.split, "seed": options.seed}
+    where |= {"randomized": battery.randomized, "prediction_draws": battery.averaged}
+    records = [_record(folder, where, index, battery, number, *done) for number, done in enumerate(battery.done)]
+    write_records(folder, records)
+    found = Inspection(
+        norm="linf", epsilon=battery.epsilon, draws=battery.draws, count=len(labels), correct=int(battery.right.sum()),
+        seconds=sum(record.seconds for record in records), findings=tuple(findings), **where,
+    )  # fmt: skip
+    write_inspection(folder, found)
+    return found
+
+
+def _record(
+    folder: pathlib.Path, where: Mapping[str, Any], index: np.ndarray, battery: Battery, number: int,
+    one: Round | None, rows: np.ndarray, values: Arrays,
+) -> Record:  # fmt: skip
+    """Writes the arrays of one attack; its record."""
+    arrays = f"arrays/{number:02d}.npz"
+    correct = save_arrays(folder / arrays, index[rows], battery.labels[rows], values)
+    attack = one.attack if one else None
+    nothing: dict[str, Any] = {"norm": None, "epsilon": None, "steps": 0, "restarts": 0, "draws": 1}
+    return Record(
+        attack=attack.spec if attack else CLEAN, label=attack.label if attack else CLEAN,
+        **(attack.facts() if attack else nothing), backend=OWN, source=None, repeat=0, count=len(rows), correct=correct,
+        reached=len(rows) - correct, gradients=float(values["gradients"].mean()),
+        forwards=float(values["forwards"].mean()), seconds=float(values["seconds"].sum()), arrays=arrays, **where,
+    )  # fmt: skip

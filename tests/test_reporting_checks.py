@@ -1,0 +1,299 @@
+"""What a report says of gradient masking: from checks stages, and from attacks where there are none."""
+
+import csv
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_reporting import EVIL, make_data, make_records, make_train, without_own_script
+
+from l2p_tf import artifacts
+from l2p_tf.evaluation.inspections import Inspection, write_inspection
+from l2p_tf.evaluation.masking import CHECKS, FAIL, NOT_NEEDED, PASS, UNMEASURED, Finding, Share, unmeasured
+from l2p_tf.evaluation.records import write_records
+from l2p_tf.reporting import checks, report
+from l2p_tf.reporting.runs import find, gather
+from l2p_tf.reporting.tables import comparison
+
+COUNT = 100
+DASH = "\N{EN DASH}"
+FOUND = {
+    "one_step": Finding("one_step", PASS, (Share("FGSM", 10, 98), Share("PGD-20", 15, 98)), 1.0),
+    "black_box": Finding("black_box", FAIL, (Share("PGD-20", 4, 98), Share("Square-500", 90, 98), Share("Square-500 alone", 86, 98)), 1e-9),
+    "random_search": Finding("random_search", PASS, (Share("noise x100, of the images left", 0, 0),), 1.0),
+    "eot": Finding("eot", NOT_NEEDED, reason="no noise"),
+    "gradients": Finding("gradients", FAIL, (Share("no usable gradient", 98, 98),), 1e-99),
+}  # fmt: skip
+
+
+def make_checks(root, train, data, found=None, folder="checks", which="best", count=COUNT, **fields):
+    """A finished checks stage; what is not among `found` was not measured."""
+    found = FOUND if found is None else found
+    findings = tuple(found.get(check, unmeasured(check)) for check in CHECKS)
+    with artifacts.produce(root / folder, "checks", {"which": which}, {"train": train, "data": data}, seed=5) as work:
+        write_inspection(work.path, Inspection(**{
+            "model": train.options["name"], "dataset": "digits", "split": "test", "norm": "linf", "epsilon": 8 / 255,
+            "randomized": False, "draws": 1, "prediction_draws": 1, "seed": 5, "count": count, "correct": 98,
+            "seconds": 2.0, "findings": findings, **fields,
+        }))  # fmt: skip
+    return artifacts.read(root / folder)
+
+
+def make_attacked(root, train, data, attacks, stage="attack", folder=None, wrong_when_clean=0, **fields):
+    """An attack stage of `{(spec, label, norm, epsilon, steps, draws): images fooled}` with arrays; several lists of
+    images are repeats."""
+    fooled = {("clean", "clean", None, None, 0, 1): range(wrong_when_clean), **attacks}
+    folder = folder or f"{train.path.name}_{stage}"
+    with artifacts.produce(root / folder, stage, {"which": "best"}, {"train": train, "data": data}, seed=5) as work:
+        (work.path / "arrays").mkdir()
+        records = []
+        for number, (attack, images) in enumerate(fooled.items()):
+            for repeat, mine in enumerate(images if isinstance(images, list) else [images]):
+                correct = ~np.isin(np.arange(COUNT), [*mine, *range(wrong_when_clean)])
+                file = f"arrays/{number}-{repeat}.npz"
+                # Positions in the split, in an order of their own.
+                order = np.random.default_rng(number).permutation(COUNT) if stage == "transfer" else np.arange(COUNT)
+                np.savez(work.path / file, correct=correct[order], index=7 * order)
+                right = int(correct.sum())
+                (one,) = make_records(train.options["name"], [right], [attack], COUNT, **fields)
+                records.append(dataclasses.replace(one, arrays=file, repeat=repeat, reached=COUNT - right))
+        write_records(work.path, records)
+    return artifacts.read(root / folder)
+
+
+FGSM = ("fgsm", "FGSM", "linf", 8 / 255, 1, 1)
+PGD = ("pgd", "PGD-20", "linf", 8 / 255, 20, 1)
+EOT = ("pgd(draws=10)", "PGD-20 EOT-10", "linf", 8 / 255, 20, 10)
+SQUARE = ("square", "Square-5000", "linf", 8 / 255, 5000, 1)
+NOISE = ("noise(restarts=9)", "noise x9", "linf", 8 / 255, 1, 1)
+FREE = ("pgd(epsilon=1.0)", "PGD-20", "linf", 1.0, 20, 1)
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+def judged_on(root):
+    return {one.name: one for one in checks.judged(gather(find([root])))}
+
+
+def verdicts(root, name="pgd"):
+    return {f.check: f for f in judged_on(root)[name].findings}
+
+
+# A checks stage.
+
+
+def test_the_table_of_checks(root):
+    data = make_data(root)
+    make_checks(root, make_train(root, data), data)
+    table = comparison(gather(find([root])))
+    (section,) = table.sections
+    assert (section.name, section.title, section.file) == ("checks", "Gradient-masking checks", "checks.csv")
+    sheet, failures = section.sheets
+    assert [head.label for head in sheet.heads] == ["Check", "pgd"]
+    assert sheet.heads[1].detail == "digits (8x8), test; L∞ ε 8/255; 98 right of 100"
+    assert [row[0].text for row in sheet.rows] == [meaning.title for meaning in CHECKS.values()]
+    assert [row[0].below[0] for row in sheet.rows] == [meaning.expects for meaning in CHECKS.values()]
+    by_check = dict(zip(CHECKS, (row[1] for row in sheet.rows), strict=True))
+    assert by_check["one_step"].lines == (PASS, "10, 15 of 98")
+    assert by_check["black_box"].lines == (FAIL, "4, 90, 86 of 98")
+    assert by_check["random_search"].lines == (PASS, "0 of 0")
+    assert by_check["eot"].lines == (NOT_NEEDED, "no noise")
+    assert by_check["loss"].lines == (UNMEASURED,)
+    tones = {check: field.tone for check, field in by_check.items()}
+    assert tones == dict.fromkeys(CHECKS, "unknown") | {
+        "one_step": "good", "random_search": "good", "black_box": "bad", "gradients": "bad",
+    }  # fmt: skip
+    assert [[field.text for field in row[:2]] for row in failures.rows] == [["pgd", "Black box"], ["pgd", "Gradients"]]
+    assert failures.rows[0][3].lines == (
+        f"PGD-20: 4 of 98 (4.1; 1.6{DASH}10.0)", f"Square-500: 90 of 98 (91.8; 84.7{DASH}95.8)",
+        f"Square-500 alone: 86 of 98 (87.8; 79.8{DASH}92.9)",
+    )  # fmt: skip
+    assert failures.rows[0][2].text.startswith("An attack without gradients fools images that PGD missed")
+    assert "--checks=100" in section.note
+
+
+def test_many_runs_go_down_and_checks_across(root):
+    data = make_data(root)
+    for i in range(6):
+        make_checks(root, make_train(root, data, f"pgd{i}"), data, folder=f"checks{i}")
+    section = next(one for one in comparison(gather(find([root]))).sections if one.name == "checks")
+    sheet, expected, failures = section.sheets
+    assert [head.label for head in sheet.heads] == ["Run", *(meaning.title for meaning in CHECKS.values())]
+    assert sheet.rows[0][0].lines == ("pgd0", "digits (8x8), test", "L∞ ε 8/255", "98 right of 100")
+    assert [row[1].text for row in sheet.rows] == [PASS] * 6
+    assert len(failures.rows) == 12
+    assert [row[0].text for row in expected.rows] == [meaning.title for meaning in CHECKS.values()]
+
+
+def test_a_failed_check_is_a_warning_in_one_sentence(root):
+    data = make_data(root)
+    make_checks(root, make_train(root, data), data)
+    (warning,) = comparison(gather(find([root]))).warnings
+    assert warning.startswith("pgd fails 2 of the 4 checks for gradient masking that were made, so its accuracy")
+    assert "may be overstated (Black box: an attack without gradients" in warning
+    assert "; Gradients: images have a gradient that is zero" in warning
+    assert warning.count(". ") == 0
+
+
+def test_where_nothing_fails_nothing_warns(root):
+    data = make_data(root)
+    make_checks(root, make_train(root, data), data, {"one_step": FOUND["one_step"]})
+    table = comparison(gather(find([root])))
+    assert table.warnings == ()
+    assert [sheet.title for sheet in table.sections[0].sheets] == ["Verdicts"]
+
+
+def test_the_csv_of_checks_has_counts_and_intervals(root):
+    data = make_data(root)
+    make_checks(root, make_train(root, data), data)
+    lines = list(csv.DictReader(io.StringIO(comparison(gather(find([root]))).sections[0].to_csv())))
+    assert len(lines) == 2 + 3 + 1 + 1 + 5
+    assert lines[0] == {
+        "run": "pgd", "dataset": "digits", "split": "test", "epsilon": "0.0313725", "check": "one_step",
+        "verdict": "pass", "p": "1.0", "figure": "FGSM", "hits": "10", "count": "98", "share": "10.2041",
+        "low": "5.6376", "high": "17.7728", "reason": "", "expects": CHECKS["one_step"].expects,
+    }  # fmt: skip
+    (eot,) = [line for line in lines if line["check"] == "eot"]
+    assert (eot["verdict"], eot["hits"], eot["p"], eot["reason"]) == (NOT_NEEDED, "", "", "no noise")
+
+
+def test_weights_have_rows_of_their_own_and_the_most_images_count(root):
+    data = make_data(root)
+    train = make_train(root, data)
+    make_checks(root, train, data, {"one_step": FOUND["one_step"]}, "few", count=20)
+    make_checks(root, train, data)
+    make_checks(root, train, data, {}, "last", which="last")
+    found = judged_on(root)
+    assert set(found) == {"pgd", "pgd (last)"}
+    assert found["pgd"].inspection.count == COUNT
+    assert not found["pgd (last)"].those(FAIL)
+
+
+def test_checks_without_their_training_are_reported(root, tmp_path):
+    data = make_data(root)
+    make_checks(root, make_train(root, data), data, folder="alone/checks")
+    made = report.make([root / "alone"], tmp_path / "report")
+    page = (made.path / "report.html").read_text("utf-8")
+    assert 'id="checks"' in page
+    assert "The training of pgd was not given" in page
+    assert (made.path / "checks.csv").is_file()
+
+
+def test_everything_shown_is_escaped(root, tmp_path):
+    data = make_data(root)
+    found = {"black_box": Finding("black_box", FAIL, (Share(EVIL, 9, 98),), 0.0), "eot": unmeasured("eot", EVIL)}
+    make_checks(root, make_train(root, data, EVIL, folder="train"), data, found)
+    made = report.make([root], tmp_path / "report")
+    page, text = ((made.path / name).read_text("utf-8") for name in ("report.html", "report.md"))
+    assert "<script" not in without_own_script(page)
+    # The label of a figure, and the reason of what was not measured.
+    assert re.search(r"&lt;script&gt;alert\(&#39;[^<]*: 9 of 98 \(9\.2;", page)
+    assert re.search(r"not measured<span class=\"sub\">&lt;script&gt;", page)
+    assert "<script" not in text.replace("\\<script", "")
+    assert 'class="words tone-bad"' in page
+    made.table.to_console(Console(file=io.StringIO(), width=300))
+    # Settings and lineage of the stage are there as those of every other.
+    assert re.search(r"<td>checks</td>|checks</th>", page)
+
+
+# What attacks tell.
+
+
+def test_attacks_tell_what_they_can(root):
+    data = make_data(root)
+    attacks = {FGSM: range(20), PGD: range(40), SQUARE: range(30), NOISE: range(10), FREE: range(COUNT)}
+    make_attacked(root, make_train(root, data), data, attacks, wrong_when_clean=5)
+    found = verdicts(root)
+    assert {check for check, f in found.items() if f.verdict == UNMEASURED} == {"transfer", "loss", "gradients"}
+    assert found["eot"].verdict == NOT_NEEDED
+    assert {f.verdict for f in found.values()} == {PASS, UNMEASURED, NOT_NEEDED}
+    # Of the 95 images that are right when clean.
+    assert [(share.label, share.hits, share.count) for share in found["one_step"].shares] == [
+        ("FGSM", 15, 95), ("PGD-20", 35, 95),
+    ]  # fmt: skip
+    assert [share.hits for share in found["black_box"].shares] == [35, 25, 0]
+    assert [(share.hits, share.count) for share in found["random_search"].shares] == [(0, 60)]
+    assert [(share.label, share.hits) for share in found["budget"].shares] == [("ε 8/255", 35), ("ε 1", 95)]
+    head = comparison(gather(find([root]))).sections[0].sheets[0].heads[1]
+    assert (head.label, head.detail) == ("pgd", "digits (8x8), test; from its attacks")
+
+
+def test_attacks_that_mislead_fail(root):
+    data = make_data(root)
+    attacks = {FGSM: range(30), PGD: range(10), SQUARE: range(60), NOISE: range(50, 70), FREE: range(50)}
+    make_attacked(root, make_train(root, data), data, attacks)
+    failing = {check for check, f in verdicts(root).items() if f.verdict == FAIL}
+    assert failing == {"one_step", "black_box", "unbounded", "random_search"}
+
+
+def test_a_checks_stage_counts_more_than_attacks(root):
+    data = make_data(root)
+    train = make_train(root, data)
+    make_attacked(root, train, data, {FGSM: range(30), PGD: range(10), FREE: range(COUNT)})
+    make_checks(root, train, data)
+    found = verdicts(root)
+    assert found["one_step"] == FOUND["one_step"]
+    # What it left open the attacks may still tell.
+    assert (found["unbounded"].verdict, found["unbounded"].reason) == (PASS, "from its attacks")
+
+
+def test_attacks_of_other_budgets_are_not_compared(root):
+    data = make_data(root)
+    other = ("pgd(norm=l2)", "PGD-20 l2", "l2", 8 / 255, 20, 1)
+    larger = ("square(epsilon=0.5)", "Square-5000", "linf", 0.5, 5000, 1)
+    make_attacked(root, make_train(root, data), data, {FGSM: range(30), other: range(10), larger: range(90)})
+    assert checks.section(list(judged_on(root).values())) is None
+
+
+def test_of_a_randomized_model_gradients_with_and_without_draws_are_compared(root):
+    data = make_data(root)
+    for name, averaged in (("sound", range(40)), ("odd", range(10))):
+        make_attacked(root, make_train(root, data, name), data, {PGD: range(30), EOT: averaged}, randomized=True)
+    found = {name: verdicts(root, name)["eot"] for name in ("sound", "odd")}
+    assert {name: f.verdict for name, f in found.items()} == {"sound": PASS, "odd": FAIL}
+    assert [share.label for share in found["odd"].shares] == ["PGD-20", "PGD-20 EOT-10"]
+    # One evaluation cannot tell what random points found from what other draws did.
+    assert verdicts(root, "sound")["random_search"].verdict == UNMEASURED
+
+
+def test_of_a_randomized_model_random_points_are_held_against_other_draws(root):
+    data = make_data(root)
+    for name, again in (("chance", range(40, 60)), ("sign", range(40))):
+        attacks = {PGD: [range(40), again], NOISE: [range(10), range(40, 60)]}
+        make_attacked(root, make_train(root, data, name), data, attacks, randomized=True)
+    found = {name: verdicts(root, name)["random_search"] for name in ("chance", "sign")}
+    assert {name: f.verdict for name, f in found.items()} == {"chance": PASS, "sign": FAIL}
+    assert [(f.shares[0].hits, f.shares[0].count) for f in found.values()] == [(20, 60)] * 2
+
+
+def test_transferred_examples_are_compared_image_by_image(root):
+    data = make_data(root)
+    trains = {name: make_train(root, data, name, seed=i) for i, name in enumerate(("pgd", "none"))}
+    for name, train in trains.items():
+        make_attacked(root, train, data, {PGD: range(20)}, folder=f"{name}_attack", wrong_when_clean=2)
+    shown = {"pgd": range(10, 40), "none": range(15)}
+    inputs = {"data": data, **{f"train:{name}": train for name, train in trains.items()}}
+    with artifacts.produce(root / "transfer", "transfer", {"which": "best"}, inputs, seed=5) as work:
+        (work.path / "arrays").mkdir()
+        records = []
+        for number, (target, images) in enumerate(shown.items()):
+            order = np.random.default_rng(number).permutation(COUNT)
+            np.savez(work.path / f"arrays/{number}.npz", correct=~np.isin(order, [*images]), index=7 * order)
+            (source,) = {*shown} - {target}
+            (one,) = make_records(target, [COUNT - len(images)], [PGD], COUNT, source=source)
+            records.append(dataclasses.replace(one, arrays=f"arrays/{number}.npz"))
+        write_records(work.path, records)
+    found = {name: verdicts(root, name)["transfer"] for name in trains}
+    assert [(s.label, s.hits, s.count) for s in found["pgd"].shares] == [
+        ("PGD-20", 18, 98), ("from none", 30, 98), ("from none alone", 20, 98),
+    ]  # fmt: skip
+    assert [s.hits for s in found["none"].shares] == [18, 13, 0]
+    assert {name: f.verdict for name, f in found.items()} == {"pgd": FAIL, "none": PASS}
