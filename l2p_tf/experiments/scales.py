@@ -87,7 +87,7 @@ class Digits(Scale):
         """With larger radii and fewer steps."""
         changes = self._radii(attack)
         most = {"steps": self.steps, "generations": 10, "population": 40, "queries": 200, "binary_search_steps": 4,
-                "draws": 8, "target_classes": 3, "restarts": 2}  # fmt: skip
+                "draws": 5, "target_classes": 3, "restarts": 2}  # fmt: skip
         fields = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
         changes |= {key: min(most[key], fields[key]) for key in _STEPS if fields.get(key) is not None}
         if "initial_const" in fields:  # Adam's small steps need a thousand of themselves.
@@ -101,7 +101,7 @@ class Digits(Scale):
         share = epochs / options.epochs
         drops = sorted({max(1, round(share * drop)) for drop in options.drops} - {epochs})
         width: float = options.model.width  # type: ignore[attr-defined]
-        model: dict[str, Any] = {"width": width if small else self.width * width}
+        model: dict[str, Any] = {"width": width if small else self._narrow(options) * width}
         if options.model.name == "resnet_v1":  # type: ignore[attr-defined]
             # Of n blocks a stage, (n - 1) / 2: the depths 20, 32, 44 and 56 become 8, 14, 20 and 26.
             blocks = (options.model.depth - 2) // 6  # type: ignore[attr-defined]
@@ -117,7 +117,7 @@ class Digits(Scale):
             # Those of an image of three channels do not fit.
             "mean": options.mean if len(options.mean) == 1 else (),
             "std": options.std if len(options.std) == 1 else (),
-            "learning_rate": 3e-3 if options.optimizer == "adam" else 0.05,
+            "learning_rate": max(options.learning_rate, 3e-3) if options.optimizer == "adam" else 0.05,
             "ema": min(options.ema, 0.98),
             "early_stopping": min(options.early_stopping, epochs),
             "validate_every": max(1, epochs // 5),
@@ -125,6 +125,11 @@ class Digits(Scale):
             "sweep": {key: self._swept(options, key, value) for key, value in options.sweep.items()},
         }
         return dataclasses.replace(options, **changes)
+
+    def _narrow(self, options: TrainOptions) -> float:
+        """The factor of a network's width; the deep ones that begin with 64 channels are cut twice as much."""
+        deep = options.model.name in ("resnet_v2", "vgg", "wide_resnet")  # type: ignore[attr-defined]
+        return self.width / 2 if deep else self.width
 
     def _defense(self, defense: Any, share: float) -> Any:
         fields = {field.name: getattr(defense, field.name) for field in dataclasses.fields(defense)}
@@ -143,7 +148,7 @@ class Digits(Scale):
             changes |= {key: self.l2 * fields[key] for key in ("l2_epsilon", "l2_step_size")}
         for key in ("steps", "prediction_draws"):
             if fields.get(key):
-                changes[key] = min(fields[key], 7)
+                changes[key] = min(fields[key], 5)
         return defense.replace(**changes)
 
     def _radii(self, thing: Any) -> dict[str, Any]:
@@ -157,7 +162,7 @@ class Digits(Scale):
         """A swept value, as large as it has become."""
         name = key.removeprefix("defense.")
         if isinstance(value, str) or key == name:
-            return self.width * value if key == "model.width" and not isinstance(value, str) else value
+            return self._narrow(options) * value if key == "model.width" and not isinstance(value, str) else value
         former, now = getattr(options.defense, name, None), getattr(self._defense(options.defense, 1.0), name, None)
         return value * now / former if isinstance(former, float) and isinstance(now, float) and former else value
 
