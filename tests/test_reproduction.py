@@ -1,9 +1,11 @@
 """Published beside measured, and claims judged, on results made by hand."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_reporting import make_data, make_train
 
 from l2p_tf import artifacts
@@ -12,6 +14,7 @@ from l2p_tf.experiments.definition import Claim, Experiment, Measure, Member
 from l2p_tf.reporting import claims, published, report
 from l2p_tf.reporting.reproduction import Reproduction, section
 from l2p_tf.reporting.runs import find, gather
+from l2p_tf.reporting.sheets import Field, Head, Sheet
 from l2p_tf.types import UserError
 
 FGSM, CW = "fgsm(epsilon=0.03)", "cw"
@@ -236,3 +239,13 @@ def test_the_report_has_both_first_and_escapes_them(judged, tmp_path):
         [judged / name for name in "abc"] + [judged / "data"], tmp_path / "out", reproduction=changed, overwrite=True
     )
     assert not (folder / "claims.csv").exists()
+
+
+def test_a_wide_and_low_table_is_turned_for_the_console():
+    heads = (Head("Run", figures=False), *(Head(f"at {i}", "n = 9") for i in range(7)))
+    rows = tuple((Field(name, ("below",)), *(Field(f"{name}{i}") for i in range(7))) for name in "ab")
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(Sheet("", "It says.", heads, rows).to_rich("Title"))
+    lines = stream.getvalue().splitlines()
+    assert next(line for line in lines if "a6" in line).split() == ["│", "at", "6", "│", "a6", "│", "b6", "│"]
+    assert max(map(len, lines)) <= 80

@@ -56,6 +56,9 @@ class Field:
 
 NOTHING = Field(DASH)
 
+# As many columns of figures as a console of 80 characters has room for.
+_CONSOLE = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
@@ -94,7 +97,12 @@ class Sheet:
         return latex.table(caption, [head.figures for head in self.heads], rows)
 
     def to_rich(self, title: str, note: str = "") -> rich.table.Table:
-        """The table for a console, with the section's title before its own and perhaps a note after its caption."""
+        """The table for a console, with the section's title before its own and perhaps a note after its caption.
+
+        A wide and low one is turned on its side, as lines are short there.
+        """
+        if len(self.rows) < len(self.heads) - 1 > _CONSOLE:
+            return self._turned().to_rich(title, note)
         title = f"{title}: {self.title}" if self.title else title
         caption = Text(f"{self.caption} {note}" if note else self.caption)
         shown = rich.table.Table(title=Text(title), title_justify="left", caption=caption, caption_justify="left")
@@ -104,6 +112,16 @@ class Sheet:
         for row in self.rows:
             shown.add_row(*(Text("\n".join(field.lines)) for field in row))
         return shown
+
+    def _turned(self) -> Sheet:
+        """Rows for columns."""
+        heads = [Head(row[0].text, "\n".join(row[0].below)) for row in self.rows]
+        rows = [
+            (Field(head.label, (head.detail,) if head.detail else ()), *(row[i] for row in self.rows))
+            for i, head in enumerate(self.heads[1:], 1)
+        ]
+        first = dataclasses.replace(self.heads[0], figures=False)
+        return dataclasses.replace(self, heads=(first, *heads), rows=tuple(rows))
 
 
 @dataclasses.dataclass(frozen=True)
