@@ -249,3 +249,23 @@ def test_a_wide_and_low_table_is_turned_for_the_console():
     lines = stream.getvalue().splitlines()
     assert next(line for line in lines if "a6" in line).split() == ["│", "at", "6", "│", "a6", "│", "b6", "│"]
     assert max(map(len, lines)) <= 80
+
+
+def test_trainings_stand_side_by_side(tmp_path):
+    data = make_data(tmp_path)
+    for name in ("pgd", "learn2perturb", "learn2perturb_2"):
+        make_run(tmp_path, data, name, {"clean": [answers(10)]})
+    made = report.make([tmp_path], tmp_path / "out")
+    names = sorted(path.stem for path in (made.path / "plots").glob("trainings-*.svg"))
+    assert names == ["trainings-0", "trainings-noise"]
+    drawn = (made.path / "plots" / "trainings-noise.svg").read_text("utf-8")
+    assert "learn2perturb_2, theta" in drawn
+    (run,) = [run for run in gather(find([tmp_path])) if run.name == "learn2perturb"]
+    means = run.history.noise_means("theta")
+    assert means == pytest.approx(np.mean([run.history.columns[f"theta/noise_{i}/mean"] for i in range(3)], axis=0))
+    assert run.history.noise_means("alpha") is None
+    page = (made.path / "report.html").read_text("utf-8")
+    assert "Trainings side by side" in page
+    (tmp_path / "one").mkdir()
+    make_run(tmp_path / "one", make_data(tmp_path / "one"), "pgd", {"clean": [answers(10)]})
+    assert not list((report.make([tmp_path / "one"], tmp_path / "alone").path / "plots").glob("trainings-*.svg"))

@@ -268,11 +268,9 @@ def _history(run: Run, options: Mapping[str, object]) -> np.ndarray:
     if "parameter" not in options:
         curve = run.history.curve(str(options["column"]))
         return np.empty(0) if curve is None else curve[1]
-    parameter = str(options["parameter"])
-    layers = run.history.layers(parameter)
-    if not layers:
+    means = run.history.noise_means(str(options["parameter"]))
+    if means is None:
         return np.empty(0)
-    means = np.mean([run.history.noise(parameter, layer, "mean") for layer in layers], axis=0)
     start = run.history.noise_start
     on = run.history.epochs >= start if start is not None else np.ones(len(means), bool)
     return np.asarray(means[on & ~np.isnan(means)])

@@ -51,6 +51,12 @@ class History:
         missing = np.full(len(self.epochs), np.nan)
         return self.columns.get(f"{parameter}/{layer}/{statistic}", missing)
 
+    def noise_means(self, parameter: str) -> np.ndarray | None:
+        """A parameter's mean over all layers per epoch, NaN where it was not recorded; None where there is none."""
+        layers = self.layers(parameter)
+        found = [self.noise(parameter, layer, "mean") for layer in layers]
+        return np.mean(found, axis=0) if found else None
+
 
 def read_history(file: pathlib.Path) -> History | None:
     """Reads a training's CSV.

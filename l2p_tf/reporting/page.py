@@ -29,6 +29,7 @@ from l2p_tf.reporting import (
     robustness,
     svg,
     sweep_table,
+    trainings,
     transfer,
     words,
 )
@@ -60,26 +61,28 @@ class Drawn:
 
     Attributes:
       accuracies: those of the comparison.
+      together: those of several trainings.
       curves: those of each training that has curves.
       beside: those that stand beside a section, by its name.
     """
 
     accuracies: Sequence[Plot]
+    together: Sequence[Plot]
     curves: Sequence[tuple[Run, Sequence[Plot]]]
     beside: Mapping[str, Sequence[Plot]]
 
     @property
     def all(self) -> list[Plot]:
         """Every one of them."""
-        groups = [self.accuracies, *(found for _, found in self.curves), *self.beside.values()]
+        groups = [self.accuracies, self.together, *(found for _, found in self.curves), *self.beside.values()]
         return [plot for group in groups for plot in group]
 
     def moved(self, name: str, to: str) -> Drawn:
         """With the plots beside one section, or `curves`, beside another one instead."""
         beside = {section: found for section, found in self.beside.items() if section != name}
         if name == "curves":
-            mine = [plot for _, found in self.curves for plot in found]
-            return dataclasses.replace(self, curves=(), beside={**beside, to: mine})
+            mine = [*self.together, *(plot for _, found in self.curves for plot in found)]
+            return dataclasses.replace(self, together=(), curves=(), beside={**beside, to: mine})
         return dataclasses.replace(self, beside={**beside, to: self.beside.get(name, ())})
 
 
@@ -164,7 +167,7 @@ def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], 
     }
     accuracies = plots.of_accuracies(table, epsilons.keys(runs))
     advance()
-    return Drawn(accuracies, curves, beside)
+    return Drawn(accuracies, trainings.plots(runs), curves, beside)
 
 
 def detail(runs: Sequence[Run]) -> Details:
@@ -221,6 +224,7 @@ def render(
         figures=words.figures(table),
         parameters=_parameters(trained, table) if trained else None,
         accuracies=_drawings(drawn.accuracies),
+        together=_drawings(drawn.together),
         curves=[
             Curves(run.name, _drawings(found), bool(swept(run)) or len(drawn.curves) > _TRAININGS)
             for run, found in drawn.curves
