@@ -308,7 +308,7 @@ def report(
     from l2p_tf.reporting import report as reporting
 
     how = {"seed": FLAGS.seed, "overwrite": overwrite, "reproduction": reproduction, **settings.matched()}
-    title = reproduction.experiment.title if reproduction else FLAGS.title
+    title = reproduction.title if reproduction else FLAGS.title
     made = reporting.make(folders, output or settings.run_dir() / "report", title, **how)
     made.table.to_console(Console())
     for path in made.left_out:

@@ -200,6 +200,8 @@ def _distinct(attacks: Iterable[Attack]) -> tuple[Attack, ...]:
 def _reproduction(plan: Plan, runs: dict[str, Artifact]) -> Reproduction:
     from l2p_tf.attacks import ATTACKS
     from l2p_tf.evaluation.records import CLEAN
+    from l2p_tf.experiments.scales import Paper
+    from l2p_tf.registry import spec_of
     from l2p_tf.reporting.published import load
     from l2p_tf.reporting.reproduction import Reproduction, measures
 
@@ -217,4 +219,5 @@ def _reproduction(plan: Plan, runs: dict[str, Artifact]) -> Reproduction:
         {name: one.places for name, one in plan.runs.items()},
         {**attacks, CLEAN: (CLEAN,)},
         table,
+        "" if plan.scale == Paper() else spec_of(plan.scale),
     )

@@ -29,6 +29,8 @@ def main(_: list[str]) -> None:
     if settings.FLAGS.experiment:
         experiment.main()
         return
+    if settings.FLAGS.scale != settings.FLAGS["scale"].default or settings.FLAGS.dry_run:
+        raise UserError("`--scale` and `--dry_run` should be given with --experiment.")
     settings.start()
     named = settings.runs()
     wanted = [name.strip() for name in settings.FLAGS.export if name.strip()]

@@ -15,6 +15,7 @@ from l2p_tf.reporting import claims, published, report
 from l2p_tf.reporting.reproduction import Reproduction, section
 from l2p_tf.reporting.runs import find, gather
 from l2p_tf.reporting.sheets import Field, Head, Sheet
+from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
 FGSM, CW = "fgsm(epsilon=0.03)", "cw"
@@ -81,16 +82,17 @@ def verdict(root, check, **options):
 
 def test_better_is_said_only_where_a_paired_test_says_it(judged):
     word, text = verdict(judged, "above", run="a", than=["b"], attack=FGSM)
-    assert (word, text) == ("borne out", "Difference in accuracy +20 points, p = 1.8e-12.")  # 2 / 2 ** 40
+    # 2 / 2 ** 40
+    assert (word, text) == ("borne out", "a 70.0 \N{MINUS SIGN} b 50.0 = +20.0 (+14.3 to +25.5), p = 1.8e-12.")
     assert verdict(judged, "above", run="b", than=["a"], attack=FGSM)[0] == "not borne out"
-    assert verdict(judged, "above", run="c", than=["b"], attack=FGSM) == (
-        "undecided",
-        "Difference in accuracy +0 points, p = 1.",
-    )
+    word, text = verdict(judged, "above", run="c", than=["b"], attack=FGSM)
+    assert (word, text[-8:]) == ("undecided", ", p = 1.")
     assert verdict(judged, "above", run="a", than=["b", "c"], attack=FGSM)[0] == "borne out"
     word, text = verdict(judged, "above", run="a", than=["b"], attack="both")
     assert word == "undecided"
-    assert text == "Of 2 comparisons 1 higher, 0 lower, 1 not told apart; differences in accuracy +0 to +20 points."
+    assert text.startswith(
+        "Of 2 comparisons 1 higher, 0 lower, 1 not told apart. Least: a 90.0 \N{MINUS SIGN} b 90.0 = +0"
+    )
     assert verdict(judged, "above", run="a", than=["missing"], attack=FGSM)[0] == "not measured"
 
 
@@ -105,10 +107,21 @@ def test_repeats_count_by_their_mean(tmp_path):
     make_run(tmp_path, data, "a", {FGSM: [answers(100), answers(110)]})
     make_run(tmp_path, data, "b", {FGSM: [answers(100)]})
     # Ten images differ by a half each; a sign flip of ten equal differences has p = 2 / 2 ** 10.
-    assert (
-        verdict(tmp_path, "above", run="a", than=["b"], attack=FGSM)[1]
-        == "Difference in accuracy +2.5 points, p = 0.002."
-    )
+    text = verdict(tmp_path, "above", run="a", than=["b"], attack=FGSM)[1]
+    assert text.startswith("a 52.5 \N{MINUS SIGN} b 50.0 = +2.5 (+0.14")
+    assert text.endswith("p = 0.002.")
+
+
+def test_a_test_that_is_surer_than_the_interval_does_not_count(tmp_path):
+    """Ten repeats, each image right in some of them: the test sees their means, the interval single answers."""
+    data = make_data(tmp_path, name="cifar10")
+    make_run(tmp_path, data, "a", {FGSM: [answers(60, 100, shift=10 * i) for i in range(10)]})
+    make_run(tmp_path, data, "b", {FGSM: [answers(50, 100, shift=10 * i) for i in range(10)]})
+    word, text = verdict(tmp_path, "above", run="a", than=["b"], attack=FGSM)
+    assert float(text.rstrip(".").rsplit("p = ")[1]) < 0.05
+    assert "(\N{MINUS SIGN}" in text
+    assert word == "undecided"
+    assert not comparison(gather(find([tmp_path]))).paired.groups[0].pairs[0].better
 
 
 def test_falling_and_the_highest(judged):
@@ -116,13 +129,38 @@ def test_falling_and_the_highest(judged):
     made, runs = reproduced(judged, ["a", "b", "c"], [Claim("x", "falls", {"runs": "*", "attack": "both"})])
     made = dataclasses.replace(made, attacks={"both": ("clean", FGSM)})
     assert claims.section(made, runs).sheets[0].rows[0][1].text == "borne out"
-    assert verdict(judged, "highest", run="a", runs=["*"], attack=FGSM) == (
-        "borne out",
-        "70.0% for a; no other is higher.",
+    assert verdict(judged, "highest", run="a", runs=["*"], attack=FGSM)[0] == "borne out"
+    assert verdict(judged, "highest", run="b", runs=["*"], attack=FGSM)[0] == "not borne out"
+    assert verdict(judged, "highest", run="b", runs=["b", "c"], attack=FGSM)[0] == "undecided"
+
+
+def test_comparisons_of_one_claim_are_corrected_together(tmp_path):
+    data = make_data(tmp_path, name="cifar10")
+    make_run(tmp_path, data, "a", {FGSM: [answers(107)]})
+    for name in "bc":
+        make_run(tmp_path, data, name, {FGSM: [answers(100)]})
+    # 7 images: p = 2 / 2 ** 7 = 0.0156 alone, 0.031 twice; of a fourth with 6 images 0.0312 alone counts no longer.
+    assert verdict(tmp_path, "above", run="a", than=["b", "c"], attack=FGSM)[0] == "borne out"
+    make_run(tmp_path, data, "d", {FGSM: [answers(101)]})
+    made, runs = reproduced(
+        tmp_path, ["a", "b", "c", "d"], [Claim("x", "above", {"run": "a", "than": ["d"], "attack": FGSM})]
     )
-    word, text = verdict(judged, "highest", run="b", runs=["*"], attack=FGSM)
-    assert word == "not borne out"
-    assert text == "50.0% for b; a is higher by 20.0 points (p = 1.8e-12)."
+    assert claims.section(made, runs).sheets[0].rows[0][2].text.endswith("p = 0.031.")
+    made, runs = reproduced(
+        tmp_path, ["a", "b", "c", "d"], [Claim("x", "above", {"run": "a", "than": ["b", "c", "d"], "attack": FGSM})]
+    )
+    assert claims.section(made, runs).sheets[0].rows[0][1].text == "borne out"
+
+
+def test_runs_that_learned_nothing_are_named(tmp_path):
+    data = make_data(tmp_path, name="cifar10")
+    make_run(tmp_path, data, "a", {"clean": [answers(180)], FGSM: [answers(140)]})
+    make_run(tmp_path, data, "b", {"clean": [answers(20)], FGSM: [answers(10)]})
+    made, runs = reproduced(tmp_path, ["a", "b"], [Claim("x", "above", {"run": "a", "than": ["b"], "attack": FGSM})])
+    assert (
+        "Too poor on clean images for what they say here to tell anything: b (10.0% clean)."
+        in claims.section(made, runs).note
+    )
 
 
 def test_the_best_weights_against_the_last(tmp_path):
@@ -170,6 +208,7 @@ def test_curves_of_a_training_rise_or_fall(tmp_path):
     assert judge(column="clean_accuracy", direction="falls").word == "not borne out"
     assert judge(column="loss", direction="falls", by=1.5).word == "borne out"
     assert judge(column="loss", direction="falls", by=100).word == "not borne out"
+    assert judge(column="learning_rate", direction="rises").word == "undecided"
     assert judge(column="nothing", direction="falls").word == "not measured"
     theta = judge(parameter="theta", direction="rises")
     assert theta.text.startswith("theta of learn2perturb went from ")

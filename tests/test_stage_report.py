@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from stage_runner import run_stage
 from test_reporting import make_runs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -65,3 +66,25 @@ def test_bad_flags_are_one_line_and_leave_nothing(flags, message, tmp_path):
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_of_the_same_runs_is_made_anew_and_keeps_its_title(tmp_path, monkeypatch):
+    make_runs(tmp_path / "all")
+    stage("--run_dir=all", "--title=My title", cwd=tmp_path)
+    again = stage("--run_dir=all", cwd=tmp_path)
+    assert (again.returncode, "(up to date)" in again.stdout) == (0, True)
+    from l2p_tf.reporting import report
+
+    page = tmp_path / "all" / "report" / "report.html"
+    page_before = page.stat().st_mtime_ns
+    monkeypatch.setattr(report, "writer", lambda: "another version")
+    made = report.make([tmp_path / "all"], tmp_path / "all" / "report")
+    assert made.made
+    assert page.stat().st_mtime_ns > page_before
+    assert "<h1>My title</h1>" in page.read_text("utf-8")
+
+
+def test_a_scale_needs_an_experiment():
+    for flag in ("--scale=huge", "--dry_run"):
+        done = run_stage("pipeline", ["--defense=none", flag], {})
+        assert (done.returncode, "should be given with --experiment" in done.stderr) == (2, True)

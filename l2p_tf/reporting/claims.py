@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,25 +13,29 @@ from scipy import stats
 
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.experiments.definition import Claim
-from l2p_tf.reporting.arrays import read_arrays
 from l2p_tf.reporting.norms import found_of, sizes_of
+from l2p_tf.reporting.paired import Member, group_of, has_arrays, images_of, member_of
 from l2p_tf.reporting.reproduction import Reproduction, found
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import Field, Head, Section, Sheet
-from l2p_tf.reporting.significance import sign_flip
-from l2p_tf.reporting.text import plural
+from l2p_tf.reporting.significance import holm
+from l2p_tf.reporting.subjects import Measured, Subject, subjects
+from l2p_tf.reporting.text import listed, plain, plural
 from l2p_tf.types import UserError
 
 NAME = "claims"
 LEVEL = 0.05
 _TONES = {"borne out": "good", "not borne out": "bad", "undecided": "unknown", "not measured": "unknown"}
 _NOTE = (
-    "What the paper says, in our words, and whether these results bear it out. Accuracies are compared on the same "
-    f"images by a paired test (McNemar's, or its extension to repeats), sizes of perturbations by Welch's test; a "
-    f"difference counts at p < {LEVEL:g}, each by itself. A claim is borne out where all differences have its sign and "
-    "count, undecided where they do not count, and each rests on one training of each run."
+    "What the paper says, in our words, and whether these results bear it out. Two runs are compared on the same images "
+    "by a paired test (McNemar's, or its extension to repeats), sizes of perturbations by Welch's; p-values are corrected "
+    f"for the number of comparisons within a claim (Holm), and a difference counts where p < {LEVEL:g} and its 95% "
+    "interval leaves out 0. A claim is borne out where all its differences count and have its sign, not borne out where "
+    "one counts and has the other sign, and undecided otherwise. What is said of curves over epochs goes by their first "
+    "and last values, and of robustness curves by their points, without a test. All rests on one training of each run."
 )
-_CAPTION = "Claim, verdict, and the figures behind it."
+_CAPTION = "Claim, verdict, and the figures behind it. Differences are in points of accuracy, with their 95% intervals."
+_LEAST = 1.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +57,19 @@ class Results:
         """The attacks as they were run."""
         return self.reproduction.attacks[spec]
 
-    def answers(self, name: str, attack: str, which: str) -> tuple[dict[int, int], int] | None:
-        """How often each image was right, by its place in the split, and of how many repeats; None if not measured."""
-        met = found(self.runs[name], attack, which) if name in self.runs else None
-        if met is None:
-            return None
-        evaluation, summary = met
-        times: dict[int, int] = {}
-        for record in summary.records:
-            arrays = read_arrays(evaluation, record, "index", "correct")
-            for index, right in zip(arrays["index"].tolist(), arrays["correct"].tolist(), strict=True):
-                times[index] = times.get(index, 0) + int(right)
-        return times, len(summary.records)
+    def measured(self, name: str, attack: str, which: str) -> tuple[Subject, Measured] | None:
+        """An attack on a run at some weights, any where `which` is empty; None if not measured."""
+        for subject in self.subjects:
+            if name in self.runs and subject.run is self.runs[name] and which in ("", subject.place[0]):
+                for one in subject.measured:
+                    if one.key == (attack, "l2p_tf"):
+                        return subject, one
+        return None
+
+    @functools.cached_property
+    def subjects(self) -> list[Subject]:
+        """The runs with what was measured on them."""
+        return subjects(list(self.runs.values()))
 
     def norms(self, name: str, attack: str, which: str) -> np.ndarray | None:
         """Norms of the perturbations that succeeded; None if not measured."""
@@ -96,7 +103,10 @@ def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
     heads = (Head("Claim", figures=False), Head("Verdict", figures=False), Head("Here", figures=False))
     rows = [(Field(c.text), Field(v.word, tone=_TONES[v.word]), Field(v.text)) for c, v in judged]
     lines = [{"claim": claim.text, "verdict": verdict.word, "figures": verdict.text} for claim, verdict in judged]
-    note = " ".join([_NOTE, *(() if reproduction.table else reproduction.experiment.choices)])
+    note = " ".join([_NOTE, *(() if reproduction.table else reproduction.choices)])
+    poor = _untrained(results)
+    if poor:
+        note += f" Too poor on clean images for what they say here to tell anything: {listed(poor)}."
     return Section(
         NAME, "What the paper claims", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines), note, leading=True
     )
@@ -128,53 +138,39 @@ def _check(name: str) -> Callable[[Check], Check]:
 def above(results: Results, options: Mapping[str, object]) -> Verdict:
     """`run` keeps more images right than each of `than`, under each attack of `attack`; `which` weights."""
     which = str(options.get("which", ""))
-    compared = []
-    for attack in results.attacks(str(options["attack"])):
-        mine = results.answers(str(options["run"]), attack, which)
-        for other in chosen(options["than"], results.runs):
-            compared.append(_paired(mine, results.answers(other, attack, str(options.get("than_which", which)))))
-    return _tally(compared)
+    other_which = str(options.get("than_which", which))
+    return _tally([
+        _paired(results, attack, (str(options["run"]), which), (other, other_which))
+        for attack in results.attacks(str(options["attack"]))
+        for other in chosen(options["than"], results.runs)
+    ])  # fmt: skip
 
 
 @_check("larger")
 def larger(results: Results, options: Mapping[str, object]) -> Verdict:
     """Attacks of smallest norm need larger perturbations on `run` than on each of `than`."""
-    compared = []
-    for attack in results.attacks(str(options["attack"])):
-        mine = results.norms(str(options["run"]), attack, "")
-        for other in chosen(options["than"], results.runs):
-            compared.append(_welch(mine, results.norms(other, attack, "")))
-    return _tally(compared, "mean size")
+    return _tally([
+        _welch(results, attack, str(options["run"]), other)
+        for attack in results.attacks(str(options["attack"]))
+        for other in chosen(options["than"], results.runs)
+    ])  # fmt: skip
 
 
 @_check("falls")
 def falls(results: Results, options: Mapping[str, object]) -> Verdict:
     """Every one of `runs` keeps fewer images right under the last of the attacks of `attack` than under the first."""
     attacks = results.attacks(str(options["attack"]))
-    compared = [
-        _paired(results.answers(name, attacks[0], ""), results.answers(name, attacks[-1], ""))
-        for name in chosen(options["runs"], results.runs)
-    ]
-    return _tally(compared)
+    names = chosen(options["runs"], results.runs)
+    return _tally([_paired(results, attacks[0], (name, ""), (name, ""), attacks[-1]) for name in names])
 
 
 @_check("highest")
 def highest(results: Results, options: Mapping[str, object]) -> Verdict:
     """Of `runs`, `run` keeps the most images right under `attack`."""
-    attack, best = results.attacks(str(options["attack"]))[0], str(options["run"])
+    best = str(options["run"])
     others = [name for name in chosen(options["runs"], results.runs) if name != best]
-    mine = results.answers(best, attack, "")
-    pairs = [(name, _paired(mine, results.answers(name, attack, ""))) for name in others]
-    if mine is None or any(pair is None for _, pair in pairs):
-        return Verdict("not measured", "Not all of the runs were judged.")
-    ahead = [(name, pair) for name, pair in pairs if pair and pair[0] < 0]
-    text = f"{_share(mine)} for {best}; "
-    if not ahead:
-        return Verdict("borne out", text + "no other is higher.")
-    name, worst = min(ahead, key=lambda one: one[1][0] if one[1] else 0.0)
-    beaten = any(pair[1] < LEVEL for _, pair in ahead)
-    text += f"{name} is higher by {-100 * worst[0]:.1f} points (p = {worst[1]:.2g})."
-    return Verdict("not borne out" if beaten else "undecided", text)
+    attack = results.attacks(str(options["attack"]))[0]
+    return _tally([_paired(results, attack, (best, ""), (name, "")) for name in others])
 
 
 @_check("moves")
@@ -182,7 +178,7 @@ def moves(results: Results, options: Mapping[str, object]) -> Verdict:
     """A column of `run`'s history, or the mean over layers of a `parameter` of its noise, `rises` or `falls`.
 
     From its first value with the noise on, or from that after a share `since` of the values, to its last; `by` is the
-    least factor that counts.
+    least factor that counts, 1.1 where it is not given; a smaller change leaves the claim undecided.
     """
     name, direction = str(options["run"]), str(options["direction"])
     run = results.runs.get(name)
@@ -191,11 +187,14 @@ def moves(results: Results, options: Mapping[str, object]) -> Verdict:
         return Verdict("not measured", f"{name} has no such curve.")
     begun = min(int(float(str(options.get("since", 0.0))) * len(values)), len(values) - 2)
     first, last = float(values[begun]), float(values[-1])
-    factor = float(str(options.get("by", 1.0)))
-    rose, fell = last > first * factor, last < first / factor
+    least = float(str(options.get("by", _LEAST)))
+    start, end = (first, last) if direction == "rises" else (last, first)
+    factor = end / start if start else math.inf
     what = str(options.get("parameter") or options.get("column"))
     text = f"{what} of {name} went from {first:.4g} to {last:.4g} over {plural(len(values) - begun, 'value')}."
-    return Verdict("borne out" if (rose if direction == "rises" else fell) else "not borne out", text)
+    small = least == _LEAST and factor > 1 / _LEAST
+    word = "borne out" if factor >= least else "undecided" if small else "not borne out"
+    return Verdict(word, text)
 
 
 @_check("outside")
@@ -225,41 +224,98 @@ def chosen(names: object, runs: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-Compared = tuple[float, float] | None
-"""A difference and its p-value; None where one side was not measured."""
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A difference that a claim is about.
+
+    Attributes:
+      text: the two sides in words, with their figures.
+      difference: in points of accuracy, or in norm.
+      low: lower end of its 95% interval.
+      high: upper end.
+      p: p-value, by itself.
+    """
+
+    text: str
+    difference: float
+    low: float
+    high: float
+    p: float
+
+    def counts(self, corrected: float) -> bool:
+        """Whether it is told from 0."""
+        return corrected < LEVEL and (self.low > 0 or self.high < 0)
+
+    @property
+    def shown(self) -> str:
+        """Sides, difference and interval, as text."""
+        return f"{self.text} = {_signed(self.difference)} ({_signed(self.low)} to {_signed(self.high)})"
 
 
-def _paired(first: tuple[dict[int, int], int] | None, second: tuple[dict[int, int], int] | None) -> Compared:
-    if first is None or second is None or first[0].keys() != second[0].keys():
+def _paired(
+    results: Results, attack: str, mine: tuple[str, str], other: tuple[str, str], other_attack: str = ""
+) -> Compared | None:
+    """Two runs, or one at two weights or under two attacks, on the same images; None where that was not measured."""
+    sides = [results.measured(mine[0], attack, mine[1]), results.measured(other[0], other_attack or attack, other[1])]
+    found = [side for side in sides if side and has_arrays(side[1])]
+    if len(found) < 2:
         return None
-    (mine, repeats), (others, times) = first, second
-    # In whole numbers, whatever the numbers of repeats are.
-    differences = np.array([times * mine[index] - repeats * others[index] for index in mine])
-    return float(differences.mean()) / (repeats * times), sign_flip(differences)
-
-
-def _welch(first: np.ndarray | None, second: np.ndarray | None) -> Compared:
-    if first is None or second is None or min(len(first), len(second)) < 2:
+    a, b = (member_of(*side) for side in found)
+    if images_of(*found[0]) != images_of(*found[1]) or not np.array_equal(a.index, b.index):
         return None
-    return float(first.mean() - second.mean()), float(stats.ttest_ind(first, second, equal_var=False).pvalue)
+    (pair,) = group_of([a, b]).pairs
+    sign = 1.0 if pair.first is a else -1.0
+    low, high = sorted((100 * sign * pair.low, 100 * sign * pair.high))
+    names = [
+        _side(member, one.first.label, mine[0] == other[0]) for member, (_, one) in zip((a, b), found, strict=True)
+    ]
+    return Compared(" \N{MINUS SIGN} ".join(names), 100 * sign * pair.difference, low, high, pair.p)
 
 
-def _tally(compared: Sequence[Compared], what: str = "accuracy") -> Verdict:
+def _side(member: Member, label: str, same: bool) -> str:
+    which = member.subject.place[0]
+    what = f" ({', '.join([plain(label), *([plain(which)] if which != 'best' else [])])})" if same else ""
+    return f"{member.subject.run.name}{what} {100 * member.summary.accuracy:.1f}"
+
+
+def _welch(results: Results, attack: str, mine: str, other: str) -> Compared | None:
+    sides = [results.norms(name, attack, "") for name in (mine, other)]
+    found = [side for side in sides if side is not None and len(side) > 1]
+    if len(found) < 2:
+        return None
+    test = stats.ttest_ind(*found, equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    a, b = (side.mean() for side in found)
+    text = f"{mine} {a:.3g} \N{MINUS SIGN} {other} {b:.3g}"
+    return Compared(text, float(a - b), float(low), float(high), float(test.pvalue))
+
+
+def _tally(compared: Sequence[Compared | None]) -> Verdict:
     there = [one for one in compared if one is not None]
     if not there or len(there) < len(compared):
         return Verdict("not measured", f"{len(there)} of {plural(len(compared), 'comparison')} could be made.")
-    higher = sum(p < LEVEL and difference > 0 for difference, p in there)
-    lower = sum(p < LEVEL and difference < 0 for difference, p in there)
-    low, high = min(d for d, _ in there), max(d for d, _ in there)
-    scale, unit = (100.0, " points") if what == "accuracy" else (1.0, "")
-    shown = f"{scale * low:+.3g}" if low == high else f"{scale * low:+.3g} to {scale * high:+.3g}"
+    corrected = holm([one.p for one in there]).tolist()
+    told = [one.counts(p) for one, p in zip(there, corrected, strict=True)]
+    higher = sum(counts and one.difference > 0 for one, counts in zip(there, told, strict=True))
+    lower = sum(told) - higher
     word = "borne out" if higher == len(there) else "not borne out" if lower else "undecided"
     if len(there) == 1:
-        return Verdict(word, f"Difference in {what} {shown}{unit}, p = {there[0][1]:.2g}.")
-    level = len(there) - higher - lower
-    text = f"Of {plural(len(there), 'comparison')} {higher} higher, {lower} lower, {level} not told apart; "
-    text += f"differences in {what} {shown}{unit}."
-    return Verdict(word, text)
+        return Verdict(word, f"{there[0].shown}, p = {corrected[0]:.2g}.")
+    least, most = (pick(there, key=lambda one: one.difference) for pick in (min, max))
+    text = f"Of {len(there)} comparisons {higher} higher, {lower} lower, {len(there) - sum(told)} not told apart. "
+    return Verdict(word, text + f"Least: {least.shown}. Most: {most.shown}.")
+
+
+def _signed(value: float) -> str:
+    text = f"{abs(value):.1f}" if abs(value) >= 10 else f"{abs(value):.2g}"
+    return ("\N{MINUS SIGN}" if value < 0 else "+") + text
+
+
+def _untrained(results: Results) -> list[str]:
+    """Runs that get less than half as many clean images right as the best of them, with that share."""
+    clean = {name: met[1].summary.accuracy for name in results.runs if (met := results.measured(name, CLEAN, ""))}
+    most = max(clean.values(), default=0.0)
+    return [f"{name} ({100 * share:.1f}% clean)" for name, share in clean.items() if share < most / 2]
 
 
 def _history(run: Run, options: Mapping[str, object]) -> np.ndarray:
@@ -274,8 +330,3 @@ def _history(run: Run, options: Mapping[str, object]) -> np.ndarray:
     start = run.history.noise_start
     on = run.history.epochs >= start if start is not None else np.ones(len(means), bool)
     return np.asarray(means[on & ~np.isnan(means)])
-
-
-def _share(answers: tuple[dict[int, int], int]) -> str:
-    times, repeats = answers
-    return f"{100 * sum(times.values()) / (len(times) * repeats):.1f}%"

@@ -52,10 +52,13 @@ class History:
         return self.columns.get(f"{parameter}/{layer}/{statistic}", missing)
 
     def noise_means(self, parameter: str) -> np.ndarray | None:
-        """A parameter's mean over all layers per epoch, NaN where it was not recorded; None where there is none."""
+        """Mean over all layers of the size of a parameter's mean, per epoch; NaN where not recorded, None for none.
+
+        PNI's alpha may have either sign, and how strong the noise is does not depend on it.
+        """
         layers = self.layers(parameter)
         found = [self.noise(parameter, layer, "mean") for layer in layers]
-        return np.mean(found, axis=0) if found else None
+        return np.abs(found).mean(axis=0) if found else None
 
 
 def read_history(file: pathlib.Path) -> History | None:

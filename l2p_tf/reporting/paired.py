@@ -72,7 +72,8 @@ class Pair:
     @property
     def better(self) -> bool:
         """Whether the first may be called better than the second."""
-        return self.corrected < LEVEL
+        # Over few repeats the test may be surer than the interval, which takes each answer for a single one: both count.
+        return self.corrected < LEVEL and self.low > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +137,12 @@ def compared(runs: Sequence[Run]) -> Paired:
         for found in met.values():
             if len(found) < 2:
                 continue
-            bare += [subject.name for subject, one in found if not _has_arrays(one)]
+            bare += [subject.name for subject, one in found if not has_arrays(one)]
             parts: dict[object, list[Member]] = {}
             for subject, one in found:
-                if _has_arrays(one):
-                    member = _member(subject, one)
-                    parts.setdefault((_images(subject, one), member.index.tobytes()), []).append(member)
+                if has_arrays(one):
+                    member = member_of(subject, one)
+                    parts.setdefault((images_of(subject, one), member.index.tobytes()), []).append(member)
             groups += [group_of(members) for members in parts.values() if len(members) > 1]
             if len(parts) > 1:
                 apart += [member.subject.name for members in parts.values() for member in members]
@@ -181,19 +182,25 @@ def _p_values(members: Sequence[Member], repeats: np.ndarray, a: np.ndarray, b: 
     return p
 
 
-def _member(subject: Subject, one: Measured) -> Member:
+def member_of(subject: Subject, one: Measured) -> Member:
+    """What was measured on a run, image by image.
+
+    Raises:
+      UserError: the arrays of an attack stage cannot be read.
+    """
     records = one.summary.records
     arrays = [read_arrays(one.evaluation, record, "index", "correct") for record in records]
     times = np.stack([values["correct"].astype(bool) for values in arrays]).sum(0, dtype=np.int64)
     return Member(subject, one.summary, arrays[0]["index"].astype(np.int64), times)
 
 
-def _has_arrays(one: Measured) -> bool:
+def has_arrays(one: Measured) -> bool:
+    """Whether there are results per image."""
     artifact = one.evaluation.artifact
     return artifact is not None and all(r.arrays in artifact.manifest["outputs"] for r in one.summary.records)
 
 
-def _images(subject: Subject, one: Measured) -> str:
+def images_of(subject: Subject, one: Measured) -> str:
     """What tells the images of a split from others: their digest where the data are at hand, or that of the data."""
     data, artifact = subject.run.data, one.evaluation.artifact
     used = str(artifact.manifest["inputs"].get("data", "")) if artifact else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -20,6 +22,7 @@ from l2p_tf.reporting.text import escape_markdown, plain
 from l2p_tf.types import UserError
 
 STAGE = "report"
+_WRITER = "writer"
 TITLE = "Robustness report"
 HTML, MARKDOWN, CSV, LATEX, PLOTS = "report.html", "report.md", "table.csv", "table.tex", "plots"
 
@@ -59,7 +62,7 @@ def make(
     Args:
       folders: where the finished stages are: themselves, or up to two levels above them.
       output: the artifact to make.
-      title: title of the page.
+      title: title of the page; empty for that of the report that is there.
       match: clean accuracies, as shares, at which methods are compared; none for that of the natural training where
         runs were swept.
       match_tolerance: how far from them a run may be, as a share.
@@ -74,7 +77,8 @@ def make(
     paths = [pathlib.Path(folder) for folder in folders]
     if not paths:
         raise UserError("`runs` should name at least one folder with finished stages. Received: none")
-    title = plain(title) if title.strip() else TITLE
+    former = _former(pathlib.Path(output))
+    title = plain(title) if title.strip() else str(former.get("title") or TITLE)
     wanted = Match(tuple(match), match_tolerance)
     found = find(paths)
     runs = gather(found)
@@ -87,7 +91,9 @@ def make(
     options: dict[str, object] = {"title": title, "runs": [run.name for run in runs]}
     if reproduction:
         options["experiment"] = json.loads(json.dumps(dataclasses.asdict(reproduction.experiment)))
-    options |= {"match": list(wanted.wanted), "match_tolerance": wanted.tolerance}
+    options |= {"match": list(wanted.wanted), "match_tolerance": wanted.tolerance, _WRITER: writer()}
+    # What an older version made of the same results is replaced without asking.
+    overwrite = overwrite or {**former, _WRITER: ""} == {**options, _WRITER: ""}
     with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
         if work is not None:
             write(work.path, runs, table, title, wanted, reproduction)
@@ -95,6 +101,22 @@ def make(
     return Report(
         path, table, work is not None, tuple(unfinished(paths)), tuple(path / c.link for c in card.cards(runs))
     )
+
+
+@functools.cache
+def writer() -> str:
+    """Digest of all that writes reports: another one makes another report of the same results."""
+    folder = pathlib.Path(__file__).parent
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".html", ".js", ".css", ".md", ".json"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def _former(path: pathlib.Path) -> dict[str, object]:
+    """The options of the report that is there; none where there is none that can be read."""
+    try:
+        return artifacts.read(path, STAGE, verify=False).options
+    except UserError:
+        return {}
 
 
 def write(

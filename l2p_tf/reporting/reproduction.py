@@ -19,8 +19,13 @@ NAME = "reproduction"
 _WIDE = 6
 _CAPTION = (
     "In each field what was measured, ± its standard deviation over repeats, with the 95% interval of an accuracy and "
-    "the number of images; then the published figure, and measured minus published. † marks a published figure that "
-    "cannot be taken at its word."
+    "the number of images; then the published figure{difference}. † marks a published figure that cannot be taken at "
+    "its word."
+)
+_SCALED = (
+    "In miniature, at the scale {scale}: other data, smaller networks, fewer epochs, larger perturbations and shorter "
+    "attacks than names and heads say, which are the paper's; the settings below are those that were run. It tests the "
+    "way to the table or figure, not the paper."
 )
 
 
@@ -34,6 +39,7 @@ class Reproduction:
       places: rows and columns of the printed table where a run stands, by its name.
       attacks: the attacks that each spec in the experiment stands for, as they were run.
       table: the printed table; None for a figure.
+      scale: spec of the scale where that is not the paper's; empty where it is.
     """
 
     experiment: Experiment
@@ -41,6 +47,17 @@ class Reproduction:
     places: Mapping[str, Sequence[tuple[str, str]]]
     attacks: Mapping[str, Sequence[str]]
     table: PrintedTable | None
+    scale: str = ""
+
+    @property
+    def title(self) -> str:
+        """Of the experiment, with its scale."""
+        return f"{self.experiment.title}, in miniature ({self.scale})" if self.scale else self.experiment.title
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What is not the paper's; a sentence each."""
+        return (_SCALED.format(scale=self.scale),) if self.scale else self.experiment.choices
 
     def run(self, name: str, runs: Sequence[Run]) -> Run | None:
         """A run of the experiment among those of a report; None where it is not there."""
@@ -135,7 +152,12 @@ def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: boo
             )
             for row, metric in down
         ]
-    return Sheet("", _CAPTION, (Head("", figures=False), *heads), tuple(rows))
+    return Sheet(
+        "",
+        _CAPTION.format(difference=", and measured minus published" * comparable),
+        (Head("", figures=False), *heads),
+        tuple(rows),
+    )
 
 
 def _note(reproduction: Reproduction, table: PrintedTable, others: Sequence[str], runs: Sequence[Run]) -> str:
@@ -147,7 +169,7 @@ def _note(reproduction: Reproduction, table: PrintedTable, others: Sequence[str]
         )
     notes += [f"† {reason}." for reason in dict.fromkeys(cell.reason for cell in table.cells.values()) if reason]
     notes += [f"{row}: {said}." for row, said in table.sources.items()]
-    return " ".join([*notes, *reproduction.experiment.choices])
+    return " ".join([*notes, *reproduction.choices])
 
 
 def measures(experiment: Experiment, table: PrintedTable) -> list[Measure]:
