@@ -99,6 +99,8 @@ def read(path: str | os.PathLike[str], stage: str | None = None, verify: bool = 
         raise UserError(f"{str(path)!r} should be made by the {stage} stage. It is made by: {made_by!r}")
     for name, digest in outputs.items() if verify else ():
         file = path / name
+        if pathlib.PurePosixPath(name).is_absolute() or ".." in pathlib.PurePosixPath(name).parts:
+            raise UserError(f"{str(path / MANIFEST)!r} should name files in its folder. Received: {name!r}")
         if not file.is_file() or digest_file(file) != digest:
             raise UserError(f"{str(file)!r} is missing or damaged. Delete {str(path)!r} and make it again.")
     return Artifact(path, manifest)

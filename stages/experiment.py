@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 FOLDER = CONFIGS / "experiments"
 _OWN = ("experiment", "scale", "dry_run")
+_REFUSED = (
+    "name", "model", "defense", "sweep", "sweep_shard", "published", "backend", "transfer", "certify", "export", "runs",
+    "title", "dataset",
+)  # fmt: skip
+"""What an experiment says itself, and what it does not do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +148,13 @@ def planned(name: str) -> Plan:
     experiment = definition.load(FOLDER, name)
     scale = SCALES.parse(settings.FLAGS.scale)
     given = settings.given(_OWN)
+    names = [flag.removeprefix("--").removeprefix("no").partition("=")[0] for flag in given]
+    refused = [name for name in _REFUSED if name in names]
+    if refused:
+        raise UserError(
+            f"`--{refused[0]}` should not be given with --experiment, whose runs, attacks and data are those of "
+            f"{name}. Received: {settings.FLAGS[refused[0]].value!r}"
+        )
     runs: dict[str, Planned] = {}
     for file in dict.fromkeys(member.flags for member in experiment.members):
         runs |= _of_file(experiment, scale, file, given)
@@ -151,12 +163,22 @@ def planned(name: str) -> Plan:
         raise UserError(
             f"`transfer` of experiment {name} should name its runs: {', '.join(runs)}. Received: {sorted(missing)[0]!r}"
         )
+    places = [place for one in runs.values() for place in one.places if any(place)]
+    twice = [place for place in places if places.count(place) > 1]
+    if twice:
+        raise UserError(f"Experiment {name} should have one run in each place of its table. Received twice: {twice[0]}")
     with settings.flags_of(next(iter(runs.values())).arguments):
+        # Bad flags are told before the first training, not after it.
+        settings.check_attacks()
+        settings.check_options()
+        settings.matched()
         return Plan(experiment, scale, settings.run_dir(), runs)
 
 
 def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) -> dict[str, Planned]:
     """The runs of one flag file that an experiment has, with those they are made from."""
+    from l2p_tf.training.run import TrainOptions
+
     path = CONFIGS / f"{file}.flags"
     if not path.is_file():
         raise UserError(f"Experiment {experiment.name} should name flag files in configs/. Received: {file!r}")
@@ -168,14 +190,21 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) 
             arguments += (f"--run_dir={pathlib.Path('runs', 'papers', data)}",)
     with settings.flags_of(arguments):
         family, evaluation, which = settings.runs(), settings.evaluation_options(), tuple(settings.which())
-    evaluation = dataclasses.replace(evaluation, attacks=_distinct(scale.attack(one) for one in evaluation.attacks))
+    said = {flag.removeprefix("--").partition("=")[0] for flag in given}
+    if "attacks" not in said:
+        evaluation = dataclasses.replace(evaluation, attacks=_distinct(scale.attack(one) for one in evaluation.attacks))
     members = [member for member in experiment.members if member.flags == file]
     unknown = sorted({member.run for member in members} - set(family) - {""})
     if unknown:
         raise UserError(
             f"Experiment {experiment.name} should name runs of {file}: {', '.join(family)}. Received: {unknown[0]!r}"
         )
-    kept = {options.name: options for options in scale.trainings(list(family.values()))}
+    # What the command line says is not scaled.
+    told = said & {field.name for field in dataclasses.fields(TrainOptions)}
+    kept = {
+        options.name: dataclasses.replace(options, **{key: getattr(family[options.name], key) for key in told})
+        for options in scale.trainings(list(family.values()))
+    }
     places = {
         name: tuple((member.row, member.column) for member in members if member.run in ("", name)) for name in kept
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from l2p_tf.data.store import ImageData
     from stages.experiment import Plan
 
-_DONE, _BEGUN, _MISSING = "done", "begun", "missing"
+_DONE, _BEGUN, _MISSING, _OTHER = "done", "begun", "missing", "made with other options"
 
 
 def lines(plan: Plan, images: ImageData) -> list[str]:
@@ -30,7 +31,7 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
     found = [f"{plan.experiment.title}: {plan.experiment.about}. {plural(len(plan.runs), 'run')}:"]
     left, missing = 0.0, 0
     for name, one in plan.runs.items():
-        train = _state(plan.train_folder(name))
+        train = _trained(plan, name)
         attacks = [_state(plan.attack_folder(name, which)) for which in one.which]
         attack = _DONE if set(attacks) == {_DONE} else _MISSING if set(attacks) == {_MISSING} else _BEGUN
         seconds = 0.0
@@ -45,14 +46,27 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
             f"  {name:{width}}  training {train}, {plural(len(one.evaluation.attacks), 'attack')} {attack}{about}"
         )
     groups = [_state(folder) for folder in plan.transfer_folders()]
+    open_groups = sum(state != _DONE for state in groups)
     if groups:
-        done = sum(state == _DONE for state in groups)
+        done = len(groups) - open_groups
         found.append(f"  {plural(len(groups), 'transfer')} of adversarial images, {done} of them done")
-    rest = (
-        f"{plural(missing, 'run')} to do, about {duration(left)} here at {estimate.product_rate() / 1e9:,.0f} GFLOP/s"
-    )
-    found.append(f"Missing: {rest}; a rough figure." if missing else "Nothing is missing.")
+    todo = [plural(missing, "run")] * (missing > 0) + [plural(open_groups, "transfer")] * (open_groups > 0)
+    rest = f"about {duration(left)} for the runs here at {estimate.product_rate() / 1e9:,.0f} GFLOP/s, a rough figure"
+    found.append(f"Missing: {' and '.join(todo)}; {rest}." if todo else "Nothing is missing.")
     return found
+
+
+def _trained(plan: Plan, name: str) -> str:
+    """The state of a training; one made otherwise is of no use."""
+    from l2p_tf.defenses.base import DerivedDefense
+
+    folder, options = plan.train_folder(name), plan.runs[name].options
+    state = _state(folder)
+    if state != _DONE or isinstance(options.defense, DerivedDefense):
+        return state
+    made = artifacts.read(folder, "train", verify=False).options
+    same = all(made.get(key) == value for key, value in json.loads(json.dumps(options.as_json())).items())
+    return state if same else _OTHER
 
 
 def _state(folder: pathlib.Path) -> str:

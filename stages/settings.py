@@ -139,7 +139,9 @@ flags.DEFINE_string("experiment", "", "Reproduce a table or figure of a paper, s
 flags.DEFINE_string(
     "scale", "paper", "Size of an --experiment: paper, or digits for a miniature in minutes; see `help`."
 )
-flags.DEFINE_bool("dry_run", False, "Say what an --experiment needs and how long that should take; do nothing.")
+flags.DEFINE_bool(
+    "dry_run", False, "Say what an --experiment needs and how long that should take; prepare its data, and no more."
+)
 _known = _group("experiment", _known)
 
 

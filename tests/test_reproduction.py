@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from l2p_tf.experiments.definition import Claim, Experiment, Measure, Member
 from l2p_tf.reporting import claims, published, report
 from l2p_tf.reporting.reproduction import Reproduction, section
 from l2p_tf.reporting.runs import find, gather
-from l2p_tf.reporting.sheets import Field, Head, Sheet
+from l2p_tf.reporting.sheets import Field, Head, Sheet, to_csv
 from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
@@ -308,3 +309,47 @@ def test_trainings_stand_side_by_side(tmp_path):
     (tmp_path / "one").mkdir()
     make_run(tmp_path / "one", make_data(tmp_path / "one"), "pgd", {"clean": [answers(10)]})
     assert not list((report.make([tmp_path / "one"], tmp_path / "alone").path / "plots").glob("trainings-*.svg"))
+
+
+def test_no_cell_is_filled_by_what_was_made_otherwise(tmp_path):
+    """Made on another run, on the run itself, with other weights, or on another split."""
+    data = make_data(tmp_path, name="cifar10")
+    table = published.load().tables["l2p_supp_table2"]
+    for name, right in (("a", 140), ("b", 100)):
+        make_run(tmp_path, data, name, {FGSM: [answers(right)]})
+    places = {"a": [("ResNet-V1(20)", "Vanilla")], "b": [("ResNet-V1(20)", "PNI")]}
+    spec = table.metrics["fgsm_from_vanilla"].setting.spec
+    made, runs = reproduced(tmp_path, ["a", "b"], table=table, places=places)
+    made = dataclasses.replace(made, attacks={spec: (FGSM,)})
+    # White-box results of both runs are there, and nothing that was transferred.
+    assert [line["measured"] for line in section(made, runs).lines if line["measured"] != ""] == []
+    # With the best and the last weights the best ones count.
+    make_run(tmp_path, data, "a", {FGSM: [answers(20)]}, which="last")
+    places = {"a": [("ResNet20", "NoiseNet")]}
+    made, runs = reproduced(tmp_path, ["a"], table=TABLE, places=places, measured=[Measure("fgsm", FGSM)])
+    (line,) = [line for line in section(made, runs).lines if line["measured"] != ""]
+    assert line["measured"] == 70
+    # Another split than the printed one fills nothing.
+    other = dataclasses.replace(TABLE, split="validation")
+    made, runs = reproduced(tmp_path, ["a"], table=other, places=places, measured=[Measure("fgsm", FGSM)])
+    assert not [line for line in section(made, runs).lines if line["measured"] != ""]
+
+
+def test_results_name_files_of_their_own_folder_alone(judged, tmp_path):
+    outside = tmp_path / "outside.npz"
+    np.savez(outside, index=np.arange(200), correct=np.ones(200, bool))
+    results = judged / "a" / "attack_best" / "results.json"
+    held = json.loads(results.read_text("utf-8"))
+    for path in (str(outside), "../../outside.npz"):
+        held["records"][1]["arrays"] = path
+        results.write_text(json.dumps(held))
+        manifest = judged / "a" / "attack_best" / "manifest.json"
+        written = json.loads(manifest.read_text("utf-8"))
+        written["outputs"] = {"results.json": artifacts.digest_file(results), path: artifacts.digest_file(outside)}
+        manifest.write_text(json.dumps(written))
+        with pytest.raises(UserError, match="should name files in"):
+            report.make([judged], tmp_path / "report")
+
+
+def test_names_are_no_formulas_of_a_spreadsheet():
+    assert to_csv(["run", "x"], [{"run": "=1+1", "x": -0.5}]) == "run,x\n'=1+1,-0.5\n"

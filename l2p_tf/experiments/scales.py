@@ -62,7 +62,11 @@ class Paper(Scale):
 class Digits(Scale):
     """In miniature on handwritten digits (8x8): small networks, few epochs, larger perturbations, shorter attacks."""
 
-    epochs: int = option(10, "most epochs of a training; drops of the rate, warm-up and so on move along", low=1)
+    epochs: int = option(
+        10,
+        "most epochs of a training, three times that for basic_net; drops of the rate, warm-up and so on move along",
+        low=1,
+    )
     limit: int = option(100, "test images", low=1)
     repeats: int = option(2, "evaluations of a randomised model", low=1)
     width: float = option(0.25, "factor of all networks' widths", above=0)

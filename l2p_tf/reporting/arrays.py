@@ -62,6 +62,9 @@ def read_those_there(evaluation: Evaluation, record: Record, *names: str) -> dic
 def _path(evaluation: Evaluation, record: Record) -> pathlib.Path:
     if evaluation.artifact is None:
         raise ValueError("`evaluation` should have an artifact: bare records have no arrays.")
+    inside = pathlib.PurePosixPath(record.arrays)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise UserError(f"Results of {evaluation.artifact.path} should name files in it. Received: {record.arrays!r}")
     return evaluation.artifact.path / record.arrays
 
 

@@ -72,9 +72,9 @@ class Results:
         return subjects(list(self.runs.values()))
 
     def norms(self, name: str, attack: str, which: str) -> np.ndarray | None:
-        """Norms of the perturbations that succeeded; None if not measured."""
+        """Norms of the perturbations that succeeded, of the first repeat; None if not measured."""
         met = found(self.runs[name], attack, which) if name in self.runs else None
-        return None if met is None else found_of(met[0], met[1].records).norms
+        return None if met is None else found_of(met[0], met[1].records[:1]).norms
 
     def point(self, name: str, attack: str) -> tuple[float, float] | None:
         """Clean accuracy, and mean norm of the perturbations that succeeded; None where either was not measured."""

@@ -99,7 +99,8 @@ def found(run: Run, attack: str, which: str = "", source: str = "") -> tuple[Eva
       source: fingerprint of the run that the images were made on; empty for the run itself.
     """
     met = []
-    for evaluation in run.evaluations:
+    # The best weights count before the last ones.
+    for evaluation in sorted(run.evaluations, key=lambda one: one.which != "best"):
         if which and evaluation.which != which:
             continue
         for summary in summarize(evaluation.records):
@@ -205,9 +206,13 @@ def _figure(reproduction: Reproduction, table: PrintedTable, run: Run, measure: 
         return Figure(images / pace) if images and isinstance(pace, int | float) and pace else None
     specs = reproduction.attacks.get(measure.attack, ())
     setting = table.metrics[measure.metric].setting
-    source = measure.source or (reproduction.at(row, setting.source) if setting else "")
-    met = found(run, specs[0], source=reproduction.keys.get(source, "")) if specs else None
-    if met is None:
+    made_on = measure.source or (setting.source if setting else "")
+    source = measure.source or reproduction.at(row, made_on)
+    # What was made on itself is no transfer, and what was made elsewhere has to be found there.
+    if not specs or (made_on and reproduction.keys.get(source, run.key) == run.key):
+        return None
+    met = found(run, specs[0], source=reproduction.keys[source] if made_on else "")
+    if met is None or met[1].first.split != table.split:
         return None
     evaluation, summary = met
     if measure.statistic == "accuracy":

@@ -179,8 +179,13 @@ def to_csv(names: Sequence[str], lines: Sequence[Mapping[str, object]]) -> str:
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    # A spreadsheet would take a name that begins like a formula for one.
+    writer.writerows({key: _harmless(value) for key, value in line.items()} for line in lines)
     return stream.getvalue()
+
+
+def _harmless(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def in_percent(share: float | None) -> float | str:
