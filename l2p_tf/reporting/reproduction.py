@@ -156,7 +156,7 @@ def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: boo
     return Sheet(
         "",
         _CAPTION.format(difference=", and measured minus published" * comparable),
-        (Head("", figures=False), *heads),
+        (Head("Row", figures=False), *heads),
         tuple(rows),
     )
 
