@@ -136,6 +136,8 @@ class Section:
       note: what the figures of all the tables are; empty where the captions say it.
       console: whether it is of use on a console, where lines are short.
       leading: whether it comes before the comparison.
+      brief: lines that a console shows instead of the tables; empty for the tables.
+      opened: of many tables the one that the page shows at once, the others folded; None for no folding.
     """
 
     name: str
@@ -145,6 +147,8 @@ class Section:
     note: str = ""
     console: bool = True
     leading: bool = False
+    brief: tuple[str, ...] = ()
+    opened: int | None = None
 
     @property
     def file(self) -> str:
