@@ -96,12 +96,22 @@ function drill(block) {
     select.value = chosen;
     select.addEventListener("change", () => { shown = page; draw(); });
     block.querySelector(".filters").append(element("label", {}, label, select));
-    return () => Number(select.value);
+    return Object.assign(() => Number(select.value), { select });
   };
   const attack = choice("Attack", data.attacks, body.dataset.hardest);
   const label = choice("Class", ["every class", ...data.classes]);
   const run = choice("Run", ["every run", ...data.runs]);
-  const outcome = choice("Outcome", ["any", "right", "wrong", "runs differ"]);
+  const outcome = choice("Outcome", ["any", "", "", "runs differ"]);
+  // Of one run alone there is no "all", and it cannot differ from others.
+  const rename = () => {
+    const one = run() > 0 || data.runs.length === 1;
+    const [, right, wrong, differ] = outcome.select.options;
+    right.textContent = one ? "right" : "all right";
+    wrong.textContent = one ? "wrong" : "all wrong";
+    differ.hidden = differ.disabled = one;
+    if (one && outcome() === 3) outcome.select.value = 0;
+  };
+  run.select.addEventListener("change", () => { rename(); draw(); });
   const more = element("button", { type: "button", class: "more" }, "Show more");
   more.addEventListener("click", () => { shown += page; draw(); });
   block.append(more);
@@ -134,12 +144,15 @@ function drill(block) {
     const found = data.examples.filter(wanted);
     body.replaceChildren(...found.slice(0, shown).map(row));
     block.querySelector(".shown").textContent = data.attacks[attack()];
+    const kept = data.examples.length;
+    const all = kept < data.total ? `the ${kept} kept of ${data.total}` : `${kept}`;
     block.querySelector(".count").textContent =
-      `${found.length} of ${data.examples.length} images match; ${Math.min(shown, found.length)} are shown.`;
+      `${found.length} of ${all} images match; ${Math.min(shown, found.length)} are shown.`;
     more.hidden = found.length <= shown;
   };
   for (const part of block.querySelectorAll("[hidden]")) part.hidden = false;
   block.querySelector(".static")?.remove();
+  rename();
   draw();
 }
 
