@@ -76,6 +76,11 @@ class Sheet:
     heads: tuple[Head, ...]
     rows: tuple[tuple[Field, ...], ...]
 
+    @property
+    def wordy(self) -> bool:
+        """Whether its columns are text, which a narrow page sets below each other."""
+        return len(self.heads) > 1 and not any(head.figures for head in self.heads)
+
     def without(self, column: int) -> Sheet:
         """The table without one of its columns."""
         rows = tuple((*row[:column], *row[column + 1 :]) for row in self.rows)

@@ -38,6 +38,7 @@ function sortable(table) {
   };
   heads.forEach((head, i) => {
     const button = element("button", { type: "button", class: "sort" }, ...head.childNodes);
+    if (!button.textContent.trim()) button.setAttribute("aria-label", i ? `column ${i + 1}` : "first column");
     button.addEventListener("click", () => {
       const now = head.getAttribute("aria-sort");
       sort(i, now === "ascending" ? -1 : now === "descending" ? 0 : 1);
@@ -126,10 +127,11 @@ function drill(block) {
     if (outcome() === 3) return new Set(cells.filter((cell) => cell.length).map((cell) => cell[1])).size > 1;
     return !run() || asked.length > 0;
   };
-  const field = ([prediction, right, probability]) => {
-    if (prediction === undefined) return element("td", { class: "words" }, "\u2013");
+  const field = ([prediction, right, probability], i) => {
+    const name = { "data-label": data.runs[i] };
+    if (prediction === undefined) return element("td", { class: "words", ...name }, "\u2013");
     const text = `${right ? "\u2713" : "\u2717"} ${data.classes[prediction]}`;
-    const cell = element("td", { class: `words ${right ? "tone-good" : "tone-bad"}` }, text);
+    const cell = element("td", { class: `words ${right ? "tone-good" : "tone-bad"}`, ...name }, text);
     if (probability >= 0) cell.append(element("span", { class: "sub" }, `${probability}%`));
     return cell;
   };
