@@ -160,7 +160,8 @@ def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], 
     for i, run in enumerate(runs):
         best = run.note("best_epoch")
         best = best if isinstance(best, int) else None
-        if run.history and (found := plots.of_training(run.history, f"run-{i}", run.name, best)):
+        attack = str(run.option("validation_attack", "") or "")
+        if run.history and (found := plots.of_training(run.history, f"run-{i}", run.name, best, attack)):
             curves.append((run, found))
         advance()
     beside = {
