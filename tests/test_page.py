@@ -352,6 +352,20 @@ def test_images_on_which_runs_differ_come_first(small):
     assert not set(found.json) & set("<>&")
 
 
+def test_all_images_are_kept_while_their_results_have_room(tmp_path, monkeypatch):
+    data = make_data(tmp_path)
+    labels = np.arange(500) % 10
+    right = np.arange(500) >= 69
+    make_judged(tmp_path, data, "one", (CLEAN,), [arrays_of(labels, right, np.where(right, labels, (labels + 1) % 10))])
+    (place,) = outcomes.outcomes(of(tmp_path))
+    found = drill.drill(place, 0)
+    assert len(found.examples) == found.total == 500
+    assert sum(not example.cells[0][0].right for example in found.examples) == 69
+    monkeypatch.setattr(drill, "_CELLS", 100)
+    found = drill.drill(place, 0)
+    assert (len(found.examples), found.total, json.loads(found.json)["total"]) == (100, 500, 500)
+
+
 def test_images_are_those_of_the_split(tmp_path):
     data = prepare(DATASETS.parse("digits"), tmp_path / "data", limit_train=60, limit_test=20)
     labels = np.load(data.path / "test_labels.npy")
@@ -645,7 +659,9 @@ def test_images_are_found_by_class_run_and_outcome(shown, html):
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html)[1])
     count = "Number(document.querySelector('.count').textContent.split(' ')[0])"
     rows = "document.querySelectorAll('.examples tbody tr').length"
-    assert (shown.run(count), shown.run(rows)) == (200, 25)
+    assert (shown.run(count), shown.run(rows)) == (len(data["examples"]), 25)
+    names = "[...[...document.querySelectorAll('.filters label')].at(-1).querySelectorAll('option')].map(o => o.textContent)"
+    assert shown.run(names) == ["any", "all right", "all wrong", "runs differ"]
     shown.run("document.querySelector('.more').click()")
     assert shown.run(rows) == 50
     attack = data["attacks"].index("PGD-20, ε 0.1")
@@ -657,6 +673,10 @@ def test_images_are_found_by_class_run_and_outcome(shown, html):
     found = shown.run("[...document.querySelectorAll('.examples tbody th')].map(cell => Number(cell.textContent))")
     assert (found, shown.run(count)) == (wanted, len(wanted))
     assert shown.run("document.querySelector('.more').hidden")
+    # One run cannot differ from others.
+    assert shown.run(names)[1:3] == ["right", "wrong"]
+    assert shown.run("document.querySelectorAll('.filters option:disabled').length") == 1
+    shown.run(SET % ('"Run"', '"every run"'))
     shown.run(SET % ('"Outcome"', '"runs differ"'))
     differ = [e for e in data["examples"] if e["label"] == 3 and len({cell[1] for cell in e["cells"][attack]}) == 2]
     assert shown.run(count) == len(differ) > 0

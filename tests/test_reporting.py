@@ -401,7 +401,16 @@ def test_data_sets_are_summarized_apart():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(8 / 255, "8/255"), (0.03, "0.03"), (0.5, "0.5"), (0.15, "0.15"), (1 / 255, "1/255"), (0.2, "0.2"), (0, "0")],
+    [
+        (8 / 255, "8/255"),
+        (0.03, "0.03"),
+        (0.5, "0.5"),
+        (0.15, "0.15"),
+        (1 / 255, "1/255"),
+        (0.2, "0.2"),
+        (0, "0"),
+        (72 / 255, "72/255"),
+    ],
 )
 def test_epsilon_is_written_as_people_do(value, shown):
     assert text.epsilon(value) == shown

@@ -314,15 +314,26 @@ def test_the_table_is_a_matrix_below_the_diagonal(three):
 
 def test_many_runs_are_set_beside_the_highest(tmp_path):
     data = make_data(tmp_path)
-    for i in range(13):
+    for i in range(7):
         judged(tmp_path, data, f"run{i:02d}", [np.ones(50)], [[np.arange(50) < 20 + i]])
     section = paired_table.section(paired.compared(runs_of(tmp_path)))
     pgd = section.sheets[1]
-    assert [head.label for head in pgd.heads] == ["Run", "Accuracy", "run12"]
-    assert len(pgd.rows) == 13
-    assert pgd.caption.endswith("Each of 13 runs beside the highest; all pairs are in paired.csv.")
-    assert len(section.lines) == 2 * 78
+    assert [head.label for head in pgd.heads] == ["Run", "Accuracy", "run06"]
+    assert len(pgd.rows) == 7
+    assert pgd.caption.endswith("Each of 7 runs beside the highest; all pairs are in paired.csv.")
+    assert len(section.lines) == 2 * 21
     assert not section.console
+    # The page opens the hardest attack alone.
+    assert section.opened == 1
+
+
+def test_six_runs_are_a_matrix_that_is_not_folded(tmp_path):
+    data = make_data(tmp_path)
+    for i in range(6):
+        judged(tmp_path, data, f"run{i:02d}", [np.ones(50)], [[np.arange(50) < 20 + i]])
+    section = paired_table.section(paired.compared(runs_of(tmp_path)))
+    assert len(section.sheets[1].heads) == 2 + 5
+    assert section.opened is None
 
 
 def test_names_from_outside_are_harmless_in_the_report(tmp_path):

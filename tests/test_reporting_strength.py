@@ -111,7 +111,30 @@ def test_each_norm_needs_a_strong_attack_of_its_own():
 def test_runs_share_a_warning(tmp_path):
     records = [r for name in "abcdefgh" for r in make_records(name, (50,), (PGD,), count=200)]
     (warning,) = warned(*records)
-    assert "on a, b, c, d, e and 3 more, so" in warning
+    assert "on a, b, c, d, e, f, g and h, so" in warning
+
+
+def test_norms_share_a_warning():
+    (warning,) = warned(attack("pgd(epsilon=8/255)"), attack("pgd(norm=l2, epsilon=0.5)"))
+    assert "was run in L∞ and L2 on a, so" in warning
+    assert "Put autoattack(epsilon=8/255) and autoattack(epsilon=0.5, norm=l2) among" in warning
+
+
+def test_noisy_runs_share_a_warning_of_what_to_average():
+    pixel = ("few_pixel", "1 pixel", "l0", 1.0, 10, 1)
+    records = [r for name in "abcdefgh" for r in make_records(name, (5,), (PGD,), count=200, randomized=True)]
+    blind = make_records("blind", (5,), (pixel,), count=200, randomized=True, gradients=0)
+    gradients, scores = warned(*records, *blind, word="EOT")
+    assert gradients.startswith(
+        "a, b, c, d, e, f, g and h are randomized, and no attack on them averaged its gradients"
+    )
+    assert "such as pgd(draws=10)." in gradients
+    assert scores.startswith("blind is randomized, and no attack on it averaged its scores")
+    assert "such as few_pixel(draws=10)." in scores
+    assert REGISTERED.parse("few_pixel(draws=10)")
+    small = ("pgd(norm=l2)", "PGD-20", "l2", 0.5, 20, 1)
+    (warning,) = warned(*make_records("a", (5,), (small,), count=200, randomized=True, gradients=20), word="EOT")
+    assert "such as pgd(draws=10, norm=l2)." in warning
 
 
 def test_too_few_images_are_warned_about():
@@ -206,6 +229,18 @@ def test_what_a_stage_does_not_say_is_not_made_up():
     given = make_records("a", (9,), (("pgd(loss=dlr)", "PGD", "linf", 0.1, 20, 1),))
     assert strength.section(from_records(given)).sheets[0].rows[0][2].text == "dlr"
     assert strength.section(from_records(make_records("a", (9,), (CLEAN,)))) is None
+
+
+def test_without_noise_nothing_is_drawn():
+    records = make_records("a", (9,), (EOT,), gradients=1234.5)
+    records += make_records("noisy", (9,), (EOT,), gradients=0.12345, randomized=True)
+    plain, noisy = strength.section(from_records(records)).sheets[0].rows
+    assert plain[3].lines == ("1", "no noise")
+    assert "EOT" not in plain[1].text
+    assert noisy[3].lines == (str(EOT[5]),)
+    assert "EOT" in noisy[1].text
+    # Three digits that count, and no exponent.
+    assert (plain[7].text, noisy[7].text) == ("1,230", "0.123")
 
 
 def test_text_from_outside_is_escaped_in_markdown():

@@ -10,10 +10,12 @@ from l2p_tf.evaluation.masking import CHECKS, FAIL, LEVEL, NOT_NEEDED, PASS, UNM
 from l2p_tf.reporting import signs
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.sheets import Field, Head, Section, Sheet, in_percent, rounded
-from l2p_tf.reporting.text import epsilon, interval, norm_name, percent, plain
+from l2p_tf.reporting.text import epsilon, interval, listed, norm_name, percent, plain
 
 NAME = "checks"
 _TITLE = "Gradient-masking checks"
+# What a column is sorted by: failures first.
+_ORDER = {FAIL: 0.0, UNMEASURED: 1.0, NOT_NEEDED: 1.0, PASS: 2.0}
 _TONES = {PASS: "good", FAIL: "bad", UNMEASURED: "unknown", NOT_NEEDED: "unknown"}
 _TOLD = "from its attacks"
 # With more runs than this the checks go across: runs are then more than checks.
@@ -25,7 +27,7 @@ _NOTE = (
     "passing all of them is no proof of robustness."
 )
 _CAPTION = (
-    "Below each verdict the numbers of images that the figures of its check name, of all that were judged; "
+    "Below each verdict the figures of its check, in images of all that were judged; "
     f"shares with 95% intervals are in {NAME}.csv."
 )
 _FIGURES = {
@@ -121,7 +123,32 @@ def section(found: Sequence[Judged]) -> Section | None:
     sheets = [*_verdicts(found), *_failures(found)]
     lines = tuple(line for one in found for finding in one.findings for line in _lines(one, finding))
     open_ones = any(one.those(UNMEASURED) for one in found)
-    return Section(NAME, _TITLE, tuple(sheets), lines, _NOTE + _HINT * open_ones)
+    note = _NOTE + _HINT * open_ones
+    return Section(NAME, _TITLE, tuple(sheets), lines, note, brief=tuple(line for one in found for line in _brief(one)))
+
+
+def _brief(one: Judged) -> list[str]:
+    """One run in a line, and a line for each check that it fails."""
+    failed, passed, open_ones = one.those(FAIL), one.those(PASS), one.those(UNMEASURED)
+    made = len(failed) + len(passed)
+    line = f"{one.name}: {f'{len(passed)} of {made} pass' if made else 'none measured'}"
+    if made and open_ones:
+        line += f"; {len(open_ones)} not measured"
+    return [line, *(f"  fails {CHECKS[f.check].title}: {_counts(f)}; {CHECKS[f.check].failed}." for f in failed)]
+
+
+def _measured(found: Sequence[Judged]) -> list[str]:
+    """The checks that a run was measured by, or of which it is said why not."""
+    return [
+        check
+        for i, check in enumerate(CHECKS)
+        if any(one.findings[i].verdict != UNMEASURED or one.findings[i].reason for one in found)
+    ]
+
+
+def _caption(shown: Sequence[str]) -> str:
+    missing = [meaning.title for check, meaning in CHECKS.items() if check not in shown]
+    return f"{_CAPTION} Measured on no run: {listed(missing)}." if missing else _CAPTION
 
 
 def _failures(found: Sequence[Judged]) -> list[Sheet]:
@@ -140,7 +167,12 @@ def _failures(found: Sequence[Judged]) -> list[Sheet]:
 
 
 def _verdicts(found: Sequence[Judged]) -> list[Sheet]:
-    """Checks by runs, each check with what it expects; runs by checks where there are many runs."""
+    """Checks by runs, each check with what it expects; runs by checks where there are many runs.
+
+    Checks that were measured on no run are left to the caption.
+    """
+    shown = _measured(found)
+    fields = [{finding.check: _field(finding) for finding in one.findings} for one in found]
     if len(found) <= _ACROSS:
         heads = [Head("Check", figures=False)]
         for one in found:
@@ -148,19 +180,19 @@ def _verdicts(found: Sequence[Judged]) -> list[Sheet]:
             heads.append(Head(field.text, "; ".join(field.below), figures=False))
         rows = [
             (
-                Field(meaning.title, (meaning.expects, f"Figures: {_FIGURES[check]}.")),
-                *(_field(one.findings[i]) for one in found),
+                Field(CHECKS[check].title, (CHECKS[check].expects, f"Figures: {_FIGURES[check]}.")),
+                *(mine[check] for mine in fields),
             )
-            for i, (check, meaning) in enumerate(CHECKS.items())
+            for check in shown
         ]
-        return [Sheet("Verdicts", _CAPTION, tuple(heads), tuple(rows))]
-    heads = [Head("Run", figures=False), *(Head(CHECKS[c].title, _FIGURES[c], figures=False) for c in CHECKS)]
-    rows = [(_head(one), *map(_field, one.findings)) for one in found]
-    return [Sheet("Verdicts", _CAPTION, tuple(heads), tuple(rows)), _meanings()]
+        return [Sheet("Verdicts", _caption(shown), tuple(heads), tuple(rows))]
+    heads = [Head("Run", figures=False), *(Head(CHECKS[c].title, _FIGURES[c], figures=False) for c in shown)]
+    rows = [(_head(one), *(mine[check] for check in shown)) for one, mine in zip(found, fields, strict=True)]
+    return [Sheet("Verdicts", _caption(shown), tuple(heads), tuple(rows)), _meanings(shown)]
 
 
-def _meanings() -> Sheet:
-    rows = tuple((Field(meaning.title), Field(meaning.expects)) for meaning in CHECKS.values())
+def _meanings(shown: Sequence[str]) -> Sheet:
+    rows = tuple((Field(CHECKS[check].title), Field(CHECKS[check].expects)) for check in shown)
     heads = tuple(Head(label, figures=False) for label in ("Check", "What it expects"))
     return Sheet("What the checks expect", "What a sound model does.", heads, rows)
 
@@ -177,11 +209,15 @@ def _head(one: Judged) -> Field:
 
 
 def _field(finding: Finding) -> Field:
-    hits = [f"{share.hits:,}" for share in finding.shares]
+    below = [text for text in (_counts(finding), plain(finding.reason) if finding.reason else "") if text]
+    return Field(finding.verdict, tuple(below), tone=_TONES[finding.verdict], value=_ORDER[finding.verdict])
+
+
+def _counts(finding: Finding) -> str:
+    """The figures of a check, each by its name, and of how many images; empty where there are none."""
+    hits = [f"{plain(share.label)}: {share.hits:,}" for share in finding.shares]
     counts = dict.fromkeys(f"{share.count:,}" for share in finding.shares)
-    below = [f"{', '.join(hits)} of {' and '.join(counts)}"] if hits else []
-    below += [plain(finding.reason)] if finding.reason else []
-    return Field(finding.verdict, tuple(below), tone=_TONES[finding.verdict])
+    return f"{', '.join(hits)} of {' and '.join(counts)}" if hits else ""
 
 
 def _sentence(finding: Finding) -> str:

@@ -16,12 +16,10 @@ from l2p_tf.reporting.gallery import data_uri
 from l2p_tf.reporting.outcomes import Key, Outcome, Outcomes
 from l2p_tf.reporting.text import plain
 
-EXAMPLES = 200
-"""Images of one set that a page shows at most."""
-
 FIRST = 20
 """As many of them are in the page without its script."""
 
+# A field takes about ten bytes of the page.
 _CELLS = 60_000
 
 
@@ -47,7 +45,7 @@ class Example:
     Attributes:
       index: its place in the split.
       label: number of its class.
-      source: the image as a data URI; empty where the data is not at hand or there is no room.
+      source: the image as a data URI; empty where the data is not at hand or there is no room: the hardest have theirs.
       cells: by attack and run; None where it was not measured.
     """
 
@@ -59,7 +57,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Drill:
-    """The hardest images of one set.
+    """The images of one set, the hardest first: all of them where there is room for their results.
 
     Attributes:
       title: data set and split.
@@ -86,7 +84,7 @@ class Drill:
         """All of it for the page's script, safe inside a `script` element."""
         cells = [[[_packed(cell) for cell in row] for row in example.cells] for example in self.examples]
         return escaped_json({
-            "runs": self.runs, "attacks": self.attacks, "classes": self.classes,
+            "runs": self.runs, "attacks": self.attacks, "classes": self.classes, "total": self.total,
             "examples": [
                 {"index": example.index, "label": example.label, "source": example.source, "cells": packed}
                 for example, packed in zip(self.examples, cells, strict=True)
@@ -119,7 +117,7 @@ def drill(place: Outcomes, budget: int) -> Drill:
     share = np.nansum(right, axis=1) / measured
     differs = (share * (1 - share)).sum(0)
     wrong = np.nansum(1 - right, axis=(0, 1))
-    limit = min(EXAMPLES, max(1, _CELLS // (len(keys) * len(place.subjects))))
+    limit = max(1, _CELLS // (len(keys) * len(place.subjects)))
     order = np.lexsort((index, -wrong, -differs.round(9)))[:limit]
     means = [float(np.nanmean(right[k])) for k in range(len(keys))]
     attacked = [k for k, key in enumerate(keys) if key[0] != CLEAN] or [0]
@@ -142,7 +140,8 @@ def _examples(place: Outcomes, keys: Sequence[Key], order: Sequence[int], budget
     images = _images(place)
     found = []
     for index in order:
-        source = data_uri(images[index] / np.float32(255)) if images is not None and index < len(images) else ""
+        room = budget > 0 and images is not None and index < len(images)
+        source = data_uri(images[index] / np.float32(255)) if room else ""
         budget -= len(source)
         cells = tuple(tuple(row.cell(index) for row in mine) for mine in rows)
         found.append(Example(index, labels[index], source if budget >= 0 else "", cells))

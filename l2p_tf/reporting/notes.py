@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from l2p_tf.reporting.entries import Row
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.text import backend_name, listed, percent, plain
 
 
-def without_eot(row: Row) -> str | None:
-    """The warning for a randomized model whose noise no attack averaged away."""
-    records = [record for entry in row.attacked for record in entry.summary.records if record.randomized]
-    if not records or any(record.draws > 1 for record in records):
-        return None
-    # An attack that sees scores only, such as a random search, has no gradients it could average.
-    what = "gradients" if any(record.gradients for record in records) else "scores"
-    return (
-        f"{row.name} is randomized, and no attack on it averaged its {what} over draws of the noise (EOT). "
-        "Its accuracy under attack may be overstated. Put one with draws=10 or more among the --attacks of the attack "
-        "stage, such as pgd(draws=10)."
-    )
+def without_eot(rows: Sequence[Row]) -> list[str]:
+    """A warning for the randomized models whose noise no attack averaged away, for all that the same helps."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        records = [record for entry in row.attacked for record in entry.summary.records if record.randomized]
+        if records and not any(record.draws > 1 for record in records):
+            # An attack that sees scores only, such as a random search, has no gradients it could average.
+            what = "gradients" if any(record.gradients for record in records) else "scores"
+            groups.setdefault((what, _averaging({record.norm for record in records})), []).append(row.name)
+    found = []
+    for (what, spec), members in groups.items():
+        names = list(dict.fromkeys(members))
+        one = len(names) == 1
+        found.append(
+            f"{listed(names)} {'is' if one else 'are'} randomized, and no attack on {'it' if one else 'them'} averaged "
+            f"its {what} over draws of the noise (EOT). {'Its' if one else 'Their'} accuracy under attack may be "
+            f"overstated. Put one with draws=10 or more among the --attacks of the attack stage, such as {spec}."
+        )
+    return found
+
+
+def _averaging(norms: Collection[str | None]) -> str:
+    """An attack that averages over draws, in the norm of those that were run."""
+    if "linf" in norms or not {"l2", "l0"} & set(norms):
+        return "pgd(draws=10)"
+    return "pgd(draws=10, norm=l2)" if "l2" in norms else "few_pixel(draws=10)"
 
 
 def averaged(runs: Sequence[Run]) -> list[str]:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,11 @@ _EXAMPLE_BYTES = 700_000
 # More trainings than this are folded.
 _TRAININGS = 3
 _PUBLISHED = 2
+# A printed page has no room for more columns than these; their cells are set one after the other, each with its name.
+_WIDE = 6
+# A longer word may break: it might be wider than the page.
+_TOKEN = 24
+_BREAKS = re.compile(r"[_/=-]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +160,8 @@ def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], 
     for i, run in enumerate(runs):
         best = run.note("best_epoch")
         best = best if isinstance(best, int) else None
-        if run.history and (found := plots.of_training(run.history, f"run-{i}", run.name, best)):
+        attack = str(run.option("validation_attack", "") or "")
+        if run.history and (found := plots.of_training(run.history, f"run-{i}", run.name, best, attack)):
             curves.append((run, found))
         advance()
     beside = {
@@ -205,7 +212,9 @@ def render(
     )
     environment.filters["plural"] = plural
     environment.filters["listed"] = listed
+    environment.filters["tokens"] = tokens
     environment.globals["nothing"] = NOTHING
+    environment.globals["wide"] = _WIDE
     trained = [run for run in runs if run.train]
     left = max(_DRAWN_BYTES - sum(len(plot.svg) for plot in drawn.all), 0)
     drills = _drills(details, min(_EXAMPLE_BYTES, left // 2))
@@ -237,6 +246,15 @@ def render(
         settings=[(run.name, _settings(run)) for run in runs],
         lineage=_lineage(runs),
         files=files(table, details),
+    )
+
+
+def tokens(text: str) -> Markup:
+    """Text in which no line breaks inside a short word that a browser would break, such as `48/255` or `pgd_v1_20`."""
+    parts = re.split(r"(\s+)", text)
+    kept = Markup('<span class="token">{}</span>')
+    return Markup("").join(
+        kept.format(part) if len(part) <= _TOKEN and _BREAKS.search(part) else Markup.escape(part) for part in parts
     )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+
+from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting.fields import accuracy
 from l2p_tf.reporting.paired import LEVEL, NAME, Group, Pair, Paired
 from l2p_tf.reporting.sheets import Field, Head, Section, Sheet, in_percent, rounded
-from l2p_tf.reporting.text import attack_names, plain, signed, strength
+from l2p_tf.reporting.text import attack_names, minimal, plain, signed, strength
 
 _NOTE = (
     "Runs judged on the same images are compared image by image, which tells more than whether their intervals overlap. "
@@ -16,7 +20,7 @@ _NOTE = (
     "for one pair by itself. All this is about these trained models; other trainings of the same methods may differ."
 )
 # Of more runs than these a matrix is not read any more; on a console, where lines are short, of these.
-_MATRIX, _CONSOLE = 12, 5
+_MATRIX, _CONSOLE = 6, 5
 
 
 def section(found: Paired) -> Section | None:
@@ -31,8 +35,20 @@ def section(found: Paired) -> Section | None:
         title = f"{name}, {group.members[0].subject.title}" if several else name
         sheets.append(_sheet(title, group))
     lines = [_line(group, pair) for group in found.groups for pair in group.pairs]
-    console = max(len(group.members) for group in found.groups) <= _CONSOLE
-    return Section(NAME, "Who is better", tuple(sheets), tuple(lines), _NOTE, console)
+    most = max(len(group.members) for group in found.groups)
+    opened = _hardest(found.groups) if most > _MATRIX else None
+    return Section(NAME, "Who is better", tuple(sheets), tuple(lines), _NOTE, most <= _CONSOLE, opened=opened)
+
+
+def _hardest(groups: Sequence[Group]) -> int:
+    """Which group has the attack of a given size that leaves the least on average; the first where there is none."""
+
+    def left(group: Group) -> tuple[bool, float]:
+        first = group.record
+        mean = statistics.fmean(member.summary.accuracy for member in group.members)
+        return first.attack == CLEAN or minimal(first), mean
+
+    return min(range(len(groups)), key=lambda i: left(groups[i]))
 
 
 def p_value(value: float) -> str:

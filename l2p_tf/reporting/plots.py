@@ -67,7 +67,7 @@ _NOISES = (
 )
 
 
-def of_training(history: History, name: str, run: str, best: int | None = None) -> list[Plot]:
+def of_training(history: History, name: str, run: str, best: int | None = None, attack: str = "") -> list[Plot]:
     """The plots of one training that its history has values for: loss, accuracy, size of perturbations, noise.
 
     Args:
@@ -75,10 +75,14 @@ def of_training(history: History, name: str, run: str, best: int | None = None) 
       name: prefix for the plots' names.
       run: its name, for their titles.
       best: the epoch whose weights were kept as the best; None where it is not known.
+      attack: spec of the attack under which the accuracy in validation was measured; empty where it is not known.
     """
+    title = f"Accuracy of {run} by epoch"
+    if attack and history.curve(_ROBUST):
+        title += f"; in validation under {plain(attack)}"
     found = [
         _curves(history, _LOSSES, f"{name}-loss", f"Loss of {run} by epoch", "loss", 1),
-        _curves(history, _ACCURACIES, f"{name}-accuracy", f"Accuracy of {run} by epoch", "accuracy, %", 100, best),
+        _curves(history, _ACCURACIES, f"{name}-accuracy", title, "accuracy, %", 100, best),
         _tradeoff(history, f"{name}-rho", run, best),
         *(_noise(history, noise, name, run) for noise in _NOISES),
     ]
@@ -288,6 +292,8 @@ def _mark(axes: Axes, history: History, epoch: float, text: str, *, top: bool) -
         va="top" if top else "bottom",
         color=svg.MUTED,
         fontsize=8.5,
+        # On a ground of its own, so that no curve runs through it.
+        bbox={"boxstyle": "square,pad=0.1", "facecolor": svg.GROUND, "edgecolor": "none"},
     )
 
 

@@ -76,6 +76,11 @@ class Sheet:
     heads: tuple[Head, ...]
     rows: tuple[tuple[Field, ...], ...]
 
+    @property
+    def wordy(self) -> bool:
+        """Whether its columns are text, which a narrow page sets below each other."""
+        return len(self.heads) > 1 and not any(head.figures for head in self.heads)
+
     def without(self, column: int) -> Sheet:
         """The table without one of its columns."""
         rows = tuple((*row[:column], *row[column + 1 :]) for row in self.rows)
@@ -136,6 +141,8 @@ class Section:
       note: what the figures of all the tables are; empty where the captions say it.
       console: whether it is of use on a console, where lines are short.
       leading: whether it comes before the comparison.
+      brief: lines that a console shows instead of the tables; empty for the tables.
+      opened: of many tables the one that the page shows at once, the others folded; None for no folding.
     """
 
     name: str
@@ -145,6 +152,8 @@ class Section:
     note: str = ""
     console: bool = True
     leading: bool = False
+    brief: tuple[str, ...] = ()
+    opened: int | None = None
 
     @property
     def file(self) -> str:

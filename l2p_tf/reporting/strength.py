@@ -53,7 +53,7 @@ class Use:
     def alike(self) -> tuple[object, ...]:
         """What runs have in common that share a line of the table."""
         first, summary = self.measured.first, self.measured.summary
-        return *self.measured.trial, first.prediction_draws, len(summary.records)
+        return *self.measured.trial, first.prediction_draws, len(summary.records), first.randomized
 
     @property
     def gradients(self) -> float:
@@ -115,29 +115,38 @@ def _steps(name: str, options: Mapping[str, Any]) -> int:
 
 
 def _weak(rows: Sequence[Row]) -> list[str]:
-    groups: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    """One sentence for all runs that the same attack helps, in whatever norms."""
+    groups: dict[tuple[str, tuple[str, ...]], list[tuple[str, tuple[float, ...]]]] = {}
     for row in rows:
+        radii, randomized = {}, False
         for norm in ("linf", "l2"):
             firsts = [entry.summary.first for entry in row.bounded if entry.summary.first.norm == norm]
             if firsts and not any(map(stronger, firsts)):
-                name = "autoattack"
-                if any(first.randomized for first in firsts):
-                    name = "autoattack(version=rand)"
-                classes = row.run.info.get("num_classes")
-                if isinstance(classes, int) and classes < 4:  # AutoAttack's targeted loss needs four.
-                    name = "apgd(restarts=5)"
-                radius = max(first.epsilon or 0.0 for first in firsts)
-                groups.setdefault((norm, name), []).append((row.name, radius))
+                radii[norm] = max(first.epsilon or 0.0 for first in firsts)
+                randomized |= any(first.randomized for first in firsts)
+        if radii:
+            name = "autoattack(version=rand)" if randomized else "autoattack"
+            classes = row.run.info.get("num_classes")
+            if isinstance(classes, int) and classes < 4:  # AutoAttack's targeted loss needs four.
+                name = "apgd(restarts=5)"
+            groups.setdefault((name, tuple(radii)), []).append((row.name, tuple(radii.values())))
     found = []
-    for (norm, name), members in groups.items():
-        names = [member for member, _ in members]
-        options = [f"epsilon={shown(max(radius for _, radius in members))}", *(["norm=l2"] if norm == "l2" else [])]
-        opened = f"{name[:-1]}, " if name.endswith(")") else f"{name}("
+    for (name, norms), members in groups.items():
+        largest = [max(radii) for radii in zip(*(radii for _, radii in members), strict=True)]
+        specs = [_advised(name, norm, radius) for norm, radius in zip(norms, largest, strict=True)]
+        names = list(dict.fromkeys(member for member, _ in members))
         found.append(
-            f"Nothing stronger than PGD-{USUAL} was run in {norm_name(norm)} on {several(names)}, so the accuracy there "
-            f"may be overstated. Put {opened}{', '.join(options)}) among the --attacks of the attack stage."
+            f"Nothing stronger than PGD-{USUAL} was run in {listed([norm_name(norm) for norm in norms])} on "
+            f"{listed(names)}, so the accuracy there may be overstated. Put {listed(specs)} among the --attacks of the "
+            "attack stage."
         )
     return found
+
+
+def _advised(name: str, norm: str, radius: float) -> str:
+    options = [f"epsilon={shown(radius)}", *(["norm=l2"] if norm == "l2" else [])]
+    opened = f"{name[:-1]}, " if name.endswith(")") else f"{name}("
+    return f"{opened}{', '.join(options)})"
 
 
 def _few(rows: Sequence[Row]) -> list[str]:
@@ -177,11 +186,13 @@ def _rows(uses: Sequence[Use]) -> Iterable[tuple[Field, ...]]:
         found = groups[key]
         first = found[0].measured.first
         names = [use.subject.name for use in found]
+        # Without noise every draw is the same, and a single one is taken.
+        idle = first.draws > 1 and not first.randomized
         yield (
             Field(attack_name(first), (plain(first.attack),)),
-            Field(strength(first)),
+            Field(strength(dataclasses.replace(first, draws=1) if idle else first)),
             _goal(found[0].measured),
-            Field(f"{first.draws:,}"),
+            Field("1", ("no noise",)) if idle else Field(f"{first.draws:,}"),
             Field(f"{first.prediction_draws:,}"),
             Field(f"{len(found[0].measured.summary.records):,}"),
             Field(f"{first.count:,}"),
@@ -218,7 +229,7 @@ def _options(measured: Measured) -> tuple[dict[str, Any], bool]:
 
 
 def _passes(values: Sequence[float]) -> Field:
-    low, high = f"{min(values):,.4g}", f"{max(values):,.4g}"
+    low, high = (f"{float(f'{value:.3g}'):,.12g}" for value in (min(values), max(values)))
     return Field(low if low == high else f"{low} to {high}")
 
 

@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's palette; on the page each color is a variable, which a dark theme may brighten.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
-INK, MUTED, GRID = "#1f2328", "#59636e", "#d1d9e0"
+INK, MUTED, GRID, GROUND = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 _VARIABLES = {
     BLUE: "--blue", VERMILLION: "--vermillion", GREEN: "--green", PURPLE: "--purple",
-    INK: "--ink", MUTED: "--muted", GRID: "--grid",
+    INK: "--ink", MUTED: "--muted", GRID: "--grid", GROUND: "--page",
 }  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

@@ -12,6 +12,7 @@ from rich.text import Text
 from l2p_tf.evaluation.records import CLEAN, Record, summarize
 from l2p_tf.reporting import (
     backends,
+    blocks,
     certified,
     checks,
     epsilons,
@@ -117,7 +118,10 @@ class Table:
         shown = rich.table.Table(title="Accuracy in percent (95% interval)", title_justify="left")
         shown.add_column("attack", overflow="fold")
         for row in self.rows:
-            shown.add_column(Text(row.name), justify="right")
+            # Names are folded; a number or an interval stays whole.
+            words = [w for c in self.columns for w in _console(row.entries.get(c.key)).split()]
+            least = max(map(len, words), default=1)
+            shown.add_column(Text(row.name), justify="right", overflow="fold", min_width=least)
         for column in self.columns:
             head = Text(column.label)
             head.append(f"\n{column.detail}", style="dim")
@@ -125,14 +129,20 @@ class Table:
         return shown
 
     def to_console(self, console: rich.console.Console) -> None:
-        """Prints all tables, warnings and notes."""
-        if self.columns:
+        """Prints all tables, warnings and notes, for lines of the console's width."""
+        if len(self.rows) > blocks.ACROSS and self.columns:
+            for block in blocks.blocks(self.rows, self.columns, console.width):
+                console.print(block)
+        elif self.columns:
             console.print(self.to_rich())
         for warning in self.warnings:
             console.print(Text(f"Warning: {warning}", style="bold"))
         for note in self.notes:
             console.print(Text(note))
         for section in self.sections:
+            if section.brief:
+                console.print(Text("\n".join([f"{section.title}:", *section.brief])))
+                continue
             for shown in section.to_rich() if section.console else ():
                 console.print(shown)
 
@@ -164,7 +174,7 @@ def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
     ordered = sorted(columns, key=lambda key: key[0] != CLEAN)
     tested, judged = paired.compared(runs), checks.judged(runs)
     said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows), *tested.notes]
-    warnings = [*(text for row in rows if (text := notes.without_eot(row))), *strength.warnings(rows)]
+    warnings = [*notes.without_eot(rows), *strength.warnings(rows)]
     warnings += checks.warnings(judged)
     shown = _columns({key: columns[key] for key in ordered})
     beside = (epsilons.section, certified.section, power.section, norms.section, transfer.section, backends.section)

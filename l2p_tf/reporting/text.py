@@ -59,7 +59,7 @@ def signed(value: float, count: int) -> str:
 def epsilon(value: float) -> str:
     """A radius: `8/255` where it is a whole number of gray levels and no short decimal, otherwise a decimal number."""
     shown, levels = f"{value:.4g}", round(value * 255)
-    in_levels = float(shown) != value and 0 < levels <= 64 and abs(value * 255 - levels) < 1e-4
+    in_levels = float(shown) != value and 0 < levels <= 255 and abs(value * 255 - levels) < 1e-4
     return f"{levels}/255" if in_levels else shown
 
 

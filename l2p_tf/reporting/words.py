@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import statistics
+from collections.abc import Collection, Sequence
 
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting.entries import Column, Entry, Row
@@ -52,6 +53,8 @@ def figures(table: Table) -> list[Figure]:
         best, entry = rank.best, rank.entry
         kind = "on clean images" if column in clean else f"under {column.label}"
         note = f"{best.name}; 95% interval {entry.interval}"
+        if column not in clean:
+            note = f"{column.detail}; {note}"
         if rank.level:
             note += f", not told apart from {several(rank.level)}"
         if rank.untested:
@@ -78,15 +81,38 @@ def _measured(rows: Sequence[Row], column: Column) -> list[tuple[Row, Entry]]:
 def _hardest(table: Table, rows: Sequence[Row]) -> list[Column]:
     """The attack that all rows were put to and that left the lowest mean accuracy; none where there is no such.
 
-    Any model falls to a perturbation of whatever size, so attacks of smallest norm do not count.
+    Any model falls to a perturbation of whatever size, so attacks of smallest norm do not count, and of several radii of
+    a norm only one does: that which most runs trained with, else the middle one.
     """
     bounded = [column for column in table.columns if column.key[0] != CLEAN and not column.minimal]
     common = [column for column in bounded if len(_measured(rows, column)) == len(rows)]
+    places = {column.key: _place(_measured(rows, column)[0][1]) for column in common}
+    usual = {norm: _radius(norm, {r for n, r in places.values() if n == norm}, rows) for norm, _ in places.values()}
+    common = [column for column in common if places[column.key][1] == usual[places[column.key][0]]]
 
     def mean(column: Column) -> float:
         return sum(entry.summary.accuracy for _, entry in _measured(rows, column)) / len(rows)
 
     return [min(common, key=mean)] if common else []
+
+
+def _place(entry: Entry) -> tuple[str, float]:
+    """Norm and radius; 0 for none. Radii that differ by rounding alone are the same."""
+    first = entry.summary.first
+    return str(first.norm), float(f"{first.epsilon or 0:.5g}")
+
+
+def _radius(norm: str, radii: Collection[float], rows: Sequence[Row]) -> float:
+    """Of the radii of a norm that which most runs trained with, else the middle one, the smaller of two."""
+    options = [found for row in rows if isinstance(found := row.run.option("defense_options", None), dict)]
+    trained = [float(f"{o['epsilon']:.5g}") for o in options if o.get("norm") == norm and _is_number(o.get("epsilon"))]
+    counted = {radius: trained.count(radius) for radius in sorted(radii)}
+    best = max(counted, key=lambda radius: counted[radius])
+    return best if counted[best] else statistics.median_low(radii)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _paragraph(table: Table, rows: Sequence[Row]) -> str:
@@ -168,7 +194,7 @@ def _order(table: Table, column: Column, rows: Sequence[Row]) -> str:
     """Who is ahead under an attack; better only than those from whom a paired test tells it apart."""
     rank = _rank(table, column, _measured(rows, column))
     name, value = rank.best.name, f"{rank.entry.accuracy}%"
-    text = f"Under {column.label}, the attack that all share and that left the least on average, "
+    text = f"Under {column.label} ({column.detail}), which of the attacks that all share left the least on average at the radius of the trainings, or else a middle one, "
     if rank.below and not rank.level:
         text += f"{name} is highest with {value}, and better than {several(rank.below)} by a paired test on the same images."
     elif rank.level:

@@ -38,6 +38,7 @@ function sortable(table) {
   };
   heads.forEach((head, i) => {
     const button = element("button", { type: "button", class: "sort" }, ...head.childNodes);
+    if (!button.textContent.trim()) button.setAttribute("aria-label", i ? `column ${i + 1}` : "first column");
     button.addEventListener("click", () => {
       const now = head.getAttribute("aria-sort");
       sort(i, now === "ascending" ? -1 : now === "descending" ? 0 : 1);
@@ -96,12 +97,22 @@ function drill(block) {
     select.value = chosen;
     select.addEventListener("change", () => { shown = page; draw(); });
     block.querySelector(".filters").append(element("label", {}, label, select));
-    return () => Number(select.value);
+    return Object.assign(() => Number(select.value), { select });
   };
   const attack = choice("Attack", data.attacks, body.dataset.hardest);
   const label = choice("Class", ["every class", ...data.classes]);
   const run = choice("Run", ["every run", ...data.runs]);
-  const outcome = choice("Outcome", ["any", "right", "wrong", "runs differ"]);
+  const outcome = choice("Outcome", ["any", "", "", "runs differ"]);
+  // Of one run alone there is no "all", and it cannot differ from others.
+  const rename = () => {
+    const one = run() > 0 || data.runs.length === 1;
+    const [, right, wrong, differ] = outcome.select.options;
+    right.textContent = one ? "right" : "all right";
+    wrong.textContent = one ? "wrong" : "all wrong";
+    differ.hidden = differ.disabled = one;
+    if (one && outcome() === 3) outcome.select.value = 0;
+  };
+  run.select.addEventListener("change", () => { rename(); draw(); });
   const more = element("button", { type: "button", class: "more" }, "Show more");
   more.addEventListener("click", () => { shown += page; draw(); });
   block.append(more);
@@ -116,10 +127,11 @@ function drill(block) {
     if (outcome() === 3) return new Set(cells.filter((cell) => cell.length).map((cell) => cell[1])).size > 1;
     return !run() || asked.length > 0;
   };
-  const field = ([prediction, right, probability]) => {
-    if (prediction === undefined) return element("td", { class: "words" }, "\u2013");
+  const field = ([prediction, right, probability], i) => {
+    const name = { "data-label": data.runs[i] };
+    if (prediction === undefined) return element("td", { class: "words", ...name }, "\u2013");
     const text = `${right ? "\u2713" : "\u2717"} ${data.classes[prediction]}`;
-    const cell = element("td", { class: `words ${right ? "tone-good" : "tone-bad"}` }, text);
+    const cell = element("td", { class: `words ${right ? "tone-good" : "tone-bad"}`, ...name }, text);
     if (probability >= 0) cell.append(element("span", { class: "sub" }, `${probability}%`));
     return cell;
   };
@@ -134,12 +146,15 @@ function drill(block) {
     const found = data.examples.filter(wanted);
     body.replaceChildren(...found.slice(0, shown).map(row));
     block.querySelector(".shown").textContent = data.attacks[attack()];
+    const kept = data.examples.length;
+    const all = kept < data.total ? `the ${kept} kept of ${data.total}` : `${kept}`;
     block.querySelector(".count").textContent =
-      `${found.length} of ${data.examples.length} images match; ${Math.min(shown, found.length)} are shown.`;
+      `${found.length} of ${all} images match; ${Math.min(shown, found.length)} are shown.`;
     more.hidden = found.length <= shown;
   };
   for (const part of block.querySelectorAll("[hidden]")) part.hidden = false;
   block.querySelector(".static")?.remove();
+  rename();
   draw();
 }
 
