@@ -1,5 +1,6 @@
 """The checks for gradient masking: their rules on hand-made arrays, and on models that mask gradients or do not."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -13,7 +14,7 @@ from l2p_tf.attacks.pgd import PGD
 from l2p_tf.evaluation import battery, masking, probe
 from l2p_tf.evaluation.inspections import CHECKED, Inspection, read_inspection, write_inspection
 from l2p_tf.evaluation.masking import CHECKS, FAIL, NOT_NEEDED, PASS, UNMEASURED, Finding, Share, Trial
-from l2p_tf.layers.noise import NoiseLayer
+from l2p_tf.layers.noise import NoiseLayer, is_randomized, without_noise
 from l2p_tf.types import UserError
 
 
@@ -323,6 +324,69 @@ def test_a_randomized_model_that_misleads_averages_fails():
     )
     assert single.share.hits > averaged.share.hits + 10
     assert masking.eot(single, averaged).verdict == FAIL
+
+
+class Loud(NoiseLayer):
+    """Noise on the logits."""
+
+    def call(self, x):
+        noise = keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+        return x + keras.ops.where(self.active, 3.0, 0.0) * noise
+
+
+class Borrowed(keras.layers.Layer):
+    """The logits of one model with the gradient of another."""
+
+    def __init__(self, model, other):
+        super().__init__()
+        self.model, self.other = model, other
+
+    def call(self, x):
+        other = self.other(x)
+        return keras.ops.stop_gradient(self.model(x) - other) + other
+
+
+def test_noise_does_not_hide_borrowed_gradients_from_a_black_box(tmp_path):
+    # The other model's gradient moves one row of pixels of four, and noise drowns what scores tell of the others.
+    astray = np.zeros_like(WEIGHTS)
+    astray[0] = WEIGHTS[0]
+    images = keras.Input(IMAGES.shape[1:])
+    model = keras.Model(images, Loud(seed=4)(Borrowed(straight(scale=6.0), linear(astray))(images)))
+    found, battery = found_on(model, tmp_path, epsilon=3 * EPSILON, prediction_draws=50)
+    assert found["black_box"].verdict == FAIL
+    trials = battery.trials
+    assert masking.black_box([trials["square"]], trials["white"]).verdict == PASS
+    assert [share.label for share in found["black_box"].shares][3:] == [
+        "Square-500 without noise", "Square-500 without noise alone",
+    ]  # fmt: skip
+    # The noise is as it was.
+    assert is_randomized(model)
+    # What the quiet search found is scored on the model as it is: not all falls that fell without noise.
+    (_, rows, values), *_ = [done for done in battery.done if done[0] and done[0].quiet]
+    assert 0 < values["wrong"].sum() < len(rows)
+    np.testing.assert_array_equal(values["wrong"] > 0, values["prediction"] != battery.labels[rows])
+
+
+def test_noise_is_on_again_whatever_happens():
+    model = straight(noise=0.02)
+    with pytest.raises(KeyboardInterrupt), without_noise(model):
+        assert not is_randomized(model)
+        raise KeyboardInterrupt
+    assert is_randomized(model)
+
+
+def test_lines_of_progress_tell_attacks_apart(tmp_path, monkeypatch):
+    told = []
+
+    def bar(line, total, unit):
+        told.append(line)
+        return contextlib.nullcontext(lambda *a, **k: None)
+
+    monkeypatch.setattr(battery, "bar", bar)
+    found_on(straight(), tmp_path)
+    assert told[0] == "model: checks, clean"
+    assert f"model: checks, PGD-20, ε {EPSILON:.4g}" in told
+    assert len(set(told)) == len(told)
 
 
 # What attacks do without a gradient.
