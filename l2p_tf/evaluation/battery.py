@@ -192,11 +192,12 @@ class Battery:
             if len(rows):
                 values, found = self._attack(one, rows)
                 fooled[rows] = values["wrong"] >= 0.5
-            again = fooled
+            again = None
             if one.part == "white":
                 attacked, standing = found, np.flatnonzero(~fooled)
-                again = self._answers(found, self.labels, _AGAIN)["wrong"] >= 0.5 if self.randomized else fooled
-            self.trials[one.part] = Trial(one.label, fooled[self.right], again[self.right])
+                if self.randomized:
+                    again = (self._answers(found, self.labels, _AGAIN)["wrong"] >= 0.5)[self.right]
+            self.trials[one.part] = Trial(one.label, fooled[self.right], again, self.randomized)
         self.around |= self._rises(attacked, direction)
         around = {name: values[self.right] for name, values in self.around.items()}
         return _findings(self.trials, around, self.epsilon, self.randomized)

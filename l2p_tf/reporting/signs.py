@@ -53,8 +53,9 @@ class Attacks:
         """
         second = self.repeats.get((record.attack, record.backend))
         first = self._fooled(record)
-        again = first if not record.randomized else None if second is None else self._fooled(second)
-        return Trial(label or text.attack_name(record), again if blind and again is not None else first, again)
+        again = self._fooled(second) if record.randomized and second is not None else None
+        label = label or text.attack_name(record)
+        return Trial(label, again if blind and again is not None else first, again, record.randomized)
 
     def _fooled(self, record: Record) -> np.ndarray:
         return fooled(self.evaluation, record)[self.right]
@@ -129,7 +130,7 @@ def _random_search(several: Sequence[Attacks]) -> Finding:
         for random in _of(attacks, _RANDOM):
             white = _strongest(attacks, random)
             trial = attacks.trial(white) if white else None
-            if trial and trial.again is not None:
+            if trial and trial.is_settled:
                 return masking.random_search(attacks.trial(random, blind=True), trial)
     return masking.unmeasured("random_search")
 
@@ -217,7 +218,7 @@ def _aligned(attacks: Attacks, blind: Sequence[_Shown], white: _Shown) -> tuple[
         order = np.argsort(index)
         at = order[np.searchsorted(index, common, sorter=order)]
         there = fooled(evaluation, record)[at]
-        trials.append(Trial(label, there, None if record.randomized else there))
+        trials.append(Trial(label, there, randomized=record.randomized))
     return trials[:-1], trials[-1]
 
 
