@@ -331,5 +331,9 @@ def _decided(check: str, shares: tuple[Share, ...], tests: Sequence[float], coun
     judged = min(share.count for share in shares) if count is None else count
     if judged < LEAST:
         return Finding(check, UNMEASURED, shares, reason=f"only {judged} images that the model gets right")
-    p = min(1.0, len(tests) * min(tests))
+    return judged_at(check, shares, min(1.0, len(tests) * min(tests)))
+
+
+def judged_at(check: str, shares: tuple[Share, ...], p: float) -> Finding:
+    """The finding of figures that are as bad with probability `p`, all that was tried told."""
     return Finding(check, FAIL if p <= LEVEL else PASS, shares, p)
