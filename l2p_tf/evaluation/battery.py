@@ -27,6 +27,7 @@ from l2p_tf.progress import bar
 from l2p_tf.types import UserError
 
 DEFAULT_EPSILON = 8 / 255
+_UNKNOWN_RADIUS = "`checks_epsilon` should be given, or the radius of a derived run needs the training"
 _STEPS, _DRAWS = 20, 4
 _SHORT = 0.1
 """Length of the short steps, as a share of epsilon."""
@@ -92,7 +93,22 @@ class CheckOptions:
 
 
 def training_epsilon(trained: artifacts.Artifact) -> float:
-    """The l_inf radius that a training's defence attacked with; 8/255 where it did not."""
+    """The l_inf radius that a training's defence attacked with; 8/255 where it did not.
+
+    Of a run that was made from another's classifier it is that of the training which made this.
+
+    Raises:
+      UserError: that training is not where it was, or is another by now.
+    """
+    while "source" in trained.manifest["inputs"]:
+        folder = trained.manifest["lineage"]["source"]["path"]
+        try:
+            source = artifacts.read(folder, "train", verify=False)
+        except UserError as error:
+            raise UserError(f"{_UNKNOWN_RADIUS} {folder!r} to be what it was made from: {error}") from error
+        if source.fingerprint != trained.manifest["inputs"]["source"]:
+            raise UserError(f"{_UNKNOWN_RADIUS} {folder!r} to be what it was made from. Received: another training")
+        trained = source
     options = trained.options.get("defense_options", {})
     epsilon, norm = options.get("epsilon"), options.get("norm", "linf")
     known = isinstance(epsilon, int | float) and norm == "linf" and 0 < epsilon < 1

@@ -85,7 +85,8 @@ CHECKS = {
     ),
     "eot": Meaning(
         "EOT",
-        "On a randomized model, gradients averaged over draws (EOT) fool no fewer images than those of a single draw.",
+        "On a randomized model, gradients averaged over draws (EOT) fool no fewer images than those of a single draw. "
+        "That they fool many more is no sign against the model, but one that attacks without EOT are too weak for it.",
         "averaging the gradient over draws weakens the attack, so the averaged gradient is no guide",
     ),
     "loss": Meaning(
@@ -185,8 +186,12 @@ def one_step(one: Trial, many: Trial) -> Finding:
 
 
 def eot(single: Trial, averaged: Trial) -> Finding:
-    """A gradient of one draw should not fool more images than the mean over many."""
-    return _decided("eot", (single.share, averaged.share), [outdone(averaged.fooled, single.fooled)])
+    """A gradient of one draw should not fool more images than the mean over many.
+
+    That the mean fools more is no failure, however much: the figures tell it, with the images that only the mean fools.
+    """
+    alone = Share(f"{averaged.label} alone", int((averaged.fooled & ~single.fooled).sum()), len(averaged.fooled))
+    return _decided("eot", (single.share, averaged.share, alone), [outdone(averaged.fooled, single.fooled)])
 
 
 def black_box(blind: Sequence[Trial], white: Trial, check: str = "black_box") -> Finding:

@@ -35,7 +35,7 @@ _FIGURES = {
     "unbounded": "fooled at \N{GREEK SMALL LETTER EPSILON} 1",
     "random_search": "fooled of what PGD left",
     "budget": "fooled as \N{GREEK SMALL LETTER EPSILON} grows",
-    "eot": "fooled with one draw, with more",
+    "eot": "fooled with one draw, with more, only so",
     "loss": "rises, beats random",
     "gradients": "without a gradient",
 }
