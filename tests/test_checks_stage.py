@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -156,6 +157,31 @@ def test_the_radius_is_that_of_the_training_where_it_has_one(options, epsilon, t
     with artifacts.produce(tmp_path / "train", "train", {"defense_options": options}) as work:
         (work.path / "best.keras").write_bytes(b"")
     assert training_epsilon(artifacts.read(tmp_path / "train")) == epsilon
+
+
+def derived_from(folder, source, **options):
+    """A training that was made from another's classifier; its own options name that as `run`."""
+    request = {"defense_options": {"run": "x", "std": 0.1, **options}}
+    with artifacts.produce(folder, "train", request, {"source": source}) as work:
+        (work.path / "best.keras").write_bytes(b"")
+    return artifacts.read(folder)
+
+
+def test_the_radius_of_a_derived_run_is_that_of_the_training_it_comes_from(tmp_path):
+    with artifacts.produce(tmp_path / "train", "train", {"defense_options": {"epsilon": 0.18}}) as work:
+        (work.path / "best.keras").write_bytes(b"")
+    once = derived_from(tmp_path / "once", artifacts.read(tmp_path / "train"))
+    twice = derived_from(tmp_path / "twice", once)
+    assert [training_epsilon(run) for run in (once, twice)] == [0.18, 0.18]
+    # A radius that is given needs no source.
+    manifest = tmp_path / "train" / "manifest.json"
+    manifest.write_text(manifest.read_text("utf-8").replace("0.18", "0.19"), "utf-8")
+    with pytest.raises(UserError, match=r"`checks_epsilon` should be given.*Received: another training"):
+        training_epsilon(twice)
+    shutil.rmtree(tmp_path / "train")
+    with pytest.raises(UserError, match=r"`checks_epsilon` should be given, or .*train' to be what it was made from"):
+        training_epsilon(twice)
+    assert CheckOptions(epsilon=0.05).resolved(twice).epsilon == 0.05
 
 
 def test_a_bad_number_is_told_in_one_line(made):

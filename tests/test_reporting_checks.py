@@ -174,7 +174,7 @@ def test_the_csv_of_checks_has_counts_and_intervals(root):
 def test_weights_have_rows_of_their_own_and_the_most_images_count(root):
     data = make_data(root)
     train = make_train(root, data)
-    make_checks(root, train, data, {"one_step": FOUND["one_step"]}, "few", count=20)
+    make_checks(root, train, data, {"one_step": FOUND["one_step"]}, "few", count=20, correct=19)
     make_checks(root, train, data)
     make_checks(root, train, data, {}, "last", which="last")
     found = judged_on(root)
@@ -244,12 +244,133 @@ def test_attacks_that_mislead_fail(root):
 def test_a_checks_stage_counts_more_than_attacks(root):
     data = make_data(root)
     train = make_train(root, data)
-    make_attacked(root, train, data, {FGSM: range(30), PGD: range(10), FREE: range(COUNT)})
+    make_attacked(root, train, data, {FGSM: range(10), PGD: range(10), SQUARE: range(5), FREE: range(COUNT)})
     make_checks(root, train, data)
     found = verdicts(root)
-    assert found["one_step"] == FOUND["one_step"]
+    for check in ("one_step", "black_box"):
+        assert found[check] == FOUND[check]
     # What it left open the attacks may still tell.
     assert (found["unbounded"].verdict, found["unbounded"].reason) == (PASS, "from its attacks")
+
+
+def test_what_attacks_show_no_checks_stage_hides(root):
+    data = make_data(root)
+    train = make_train(root, data)
+    make_attacked(root, train, data, {FGSM: range(30), PGD: range(10), FREE: range(COUNT)})
+    make_checks(root, train, data)
+    one_step = verdicts(root)["one_step"]
+    assert (one_step.verdict, one_step.reason) == (FAIL, "from its attacks; the checks stage passes it")
+    assert [share.hits for share in one_step.shares] == [30, 10]
+    assert any("pgd fails 3 of the 6 checks" in warning for warning in comparison(gather(find([root]))).warnings)
+
+
+def at(attack, epsilon, **options):
+    """The same attack at another radius, or with other options."""
+    name, label, norm, _, steps, draws = attack
+    told = ", ".join(f"{key}={value}" for key, value in {"epsilon": epsilon, **options}.items())
+    return f"{name.split('(')[0]}({told})", label, norm, epsilon, options.get("steps", steps), draws
+
+
+def test_every_budget_is_judged_and_the_worst_is_told(root):
+    data = make_data(root)
+    small = {at(FGSM, 0.01): range(5), at(PGD, 0.01): range(10), at(SQUARE, 0.01): range(5)}
+    make_attacked(root, make_train(root, data), data, small | {FGSM: range(60), PGD: range(10), SQUARE: range(90)})
+    found = verdicts(root)
+    assert [(s.label, s.hits) for s in found["one_step"].shares] == [
+        ("FGSM, L∞ ε 8/255", 60),
+        ("PGD-20, L∞ ε 8/255", 10),
+    ]
+    assert {check: found[check].verdict for check in ("one_step", "black_box")} == {"one_step": FAIL, "black_box": FAIL}
+    assert found["one_step"].p == pytest.approx(2 * 2.0**-50)
+
+
+def test_the_worst_of_several_is_told_at_its_part_of_the_level(root):
+    # 7 of 7 at one radius alone would be one in 128.
+    data = make_data(root)
+    other = {at(FGSM, 0.01): range(5), at(PGD, 0.01): range(10)}
+    for name, attacks in (("one", {}), ("two", other)):
+        make_attacked(root, make_train(root, data, name), data, attacks | {FGSM: range(17), PGD: range(10)})
+    found = {name: verdicts(root, name)["one_step"] for name in ("one", "two")}
+    assert {name: (f.verdict, f.p) for name, f in found.items()} == {"one": (FAIL, 1 / 128), "two": (PASS, 1 / 64)}
+
+
+def test_stages_are_judged_one_by_one(root):
+    data = make_data(root)
+    train = make_train(root, data)
+    make_attacked(root, train, data, {PGD: range(40), EOT: range(45)}, folder="sound", randomized=True)
+    assert verdicts(root)["eot"].verdict == PASS
+    make_attacked(root, train, data, {PGD: range(40), EOT: range(10)}, folder="odd", randomized=True)
+    assert verdicts(root)["eot"].verdict == FAIL
+    # Another without noise changes nothing.
+    make_attacked(root, train, data, {FGSM: range(40), PGD: range(45)}, folder="quiet")
+    assert verdicts(root)["eot"].verdict == FAIL
+
+
+APGD = ("apgd(restarts=5)", "APGD-100 x5", "linf", 8 / 255, 100, 1)
+AUTO = ("autoattack", "AutoAttack", "linf", 8 / 255, 100, 1)
+RAND = ("autoattack(version=rand)", "AutoAttack rand", "linf", 8 / 255, 100, 1)
+MIXED = ("worst_case(attacks=('pgd', 'square'))", "worst of PGD-20, Square-5000", "linf", 8 / 255, 1, 1)
+BOTH = ("worst_case(attacks=('pgd', 'apgd'))", "worst of PGD-20, APGD-100", "linf", 8 / 255, 1, 1)
+SHORT = at(PGD, 8 / 255, steps=2)
+TIMID = at(PGD, 8 / 255, step_size=0.0005)
+
+
+@pytest.mark.parametrize("weak", [SHORT, TIMID])
+def test_what_goes_nowhere_is_nothing_to_hold_one_step_against(root, weak):
+    data = make_data(root)
+    attacks = {FGSM: range(30), weak: range(5)}
+    for name, more in (("alone", {}), ("beside", {PGD: range(40)}), ("astray", {PGD: range(10)})):
+        make_attacked(root, make_train(root, data, name), data, attacks | more)
+    found = {name: verdicts(root, name)["one_step"].verdict for name in ("alone", "beside", "astray")}
+    assert found == {"alone": UNMEASURED, "beside": PASS, "astray": FAIL}
+
+
+def test_a_step_size_that_just_reaches_is_enough(root):
+    data = make_data(root)
+    fgsm = at(FGSM, 0.1)
+    for name, size in (("enough", 0.005), ("short", 0.0049)):
+        attacks = {fgsm: range(30), at(PGD, 0.1, step_size=size): range(10)}
+        make_attacked(root, make_train(root, data, name), data, attacks)
+    found = {name: verdicts(root, name)["one_step"].verdict for name in ("enough", "short")}
+    assert found == {"enough": FAIL, "short": UNMEASURED}
+
+
+@pytest.mark.parametrize("more", [APGD, RAND, BOTH])
+def test_a_black_box_is_held_against_all_that_follows_gradients(root, more):
+    data = make_data(root)
+    averaged = ("pgd(draws=4, steps=5)", "PGD-5 EOT-4", "linf", 8 / 255, 5, 4)
+    attacks = {averaged: range(10), SQUARE: range(30), NOISE: range(30)}
+    for name, added in (("weak", {}), ("strong", {more: range(5, 40)})):
+        make_attacked(root, make_train(root, data, name), data, attacks | added)
+    found = {name: verdicts(root, name) for name in ("weak", "strong")}
+    for check in ("black_box", "random_search"):
+        assert {name: f[check].verdict for name, f in found.items()} == {"weak": FAIL, "strong": PASS}
+    # Image by image: what either fooled.
+    (white, *_) = found["strong"]["black_box"].shares
+    assert (white.label, white.hits) == (f"any of PGD-5 EOT-4, {more[1]}", 40)
+
+
+@pytest.mark.parametrize("mixed", [AUTO, MIXED])
+def test_a_cascade_with_searches_does_not_speak_for_gradients(root, mixed):
+    data = make_data(root)
+    found = {}
+    for name, gradients in (("thorough", PGD), ("short", SHORT)):
+        attacks = {FGSM: range(5), gradients: range(10), SQUARE: range(60), mixed: range(65)}
+        make_attacked(root, make_train(root, data, name), data, attacks)
+        found[name] = verdicts(root, name)
+    assert {name: f["black_box"].verdict for name, f in found.items()} == {"thorough": FAIL, "short": UNMEASURED}
+    # Many steps it has in any case.
+    assert [f["one_step"].verdict for f in found.values()] == [PASS, PASS]
+
+
+def test_radii_that_steps_do_not_reach_make_no_ladder(root):
+    data = make_data(root)
+    radii = (0.1, 0.2, 0.4)
+    for name, options in (("reaching", {}), ("short", {"step_size": 0.001})):
+        attacks = {at(PGD, radius, **options): range(30) for radius in radii}
+        make_attacked(root, make_train(root, data, name), data, attacks)
+    found = {name: verdicts(root, name)["budget"].verdict for name in ("reaching", "short")}
+    assert found == {"reaching": FAIL, "short": UNMEASURED}
 
 
 def test_attacks_of_other_budgets_are_not_compared(root):
@@ -266,7 +387,9 @@ def test_of_a_randomized_model_gradients_with_and_without_draws_are_compared(roo
         make_attacked(root, make_train(root, data, name), data, {PGD: range(30), EOT: averaged}, randomized=True)
     found = {name: verdicts(root, name)["eot"] for name in ("sound", "odd")}
     assert {name: f.verdict for name, f in found.items()} == {"sound": PASS, "odd": FAIL}
-    assert [share.label for share in found["odd"].shares] == ["PGD-20", "PGD-20 EOT-10"]
+    assert [(s.label, s.hits) for s in found["odd"].shares] == [
+        ("PGD-20", 30), ("PGD-20 EOT-10", 10), ("PGD-20 EOT-10 alone", 0),
+    ]  # fmt: skip
     # One evaluation cannot tell what random points found from what other draws did.
     assert verdicts(root, "sound")["random_search"].verdict == UNMEASURED
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -18,7 +16,7 @@ from l2p_tf.certification.bounds import clopper_pearson
 from l2p_tf.certification.counting import Counts, count_draws
 from l2p_tf.certification.wiring import stem
 from l2p_tf.layers.activation_noise import FixedNoise
-from l2p_tf.layers.noise import noise_layers, set_noise
+from l2p_tf.layers.noise import noise_layers, without_noise
 from l2p_tf.registry import option
 from l2p_tf.types import UserError
 
@@ -69,7 +67,7 @@ class Smoothing(Certificate):
 
     def count(self, model: keras.Model, images: np.ndarray, draws: int, seed: int, purpose: int, **how: Any) -> Counts:
         """Normal noise on the pixels, and none in the model."""
-        with _without_noise(model):
+        with without_noise(model):
             return count_draws(model, images, draws, seed, purpose, sigma=self.noise(model), **how)
 
     def judge(self, model: keras.Model, top: np.ndarray, counts: Counts) -> Certified:
@@ -115,16 +113,3 @@ class Smoothing(Certificate):
         second, first = np.sort(counts.votes, -1)[:, -2:].T
         doubts = [stats.binomtest(int(a), int(a + b)).pvalue for a, b in zip(first, second, strict=True)]
         return np.where(np.array(doubts) <= asked.alpha, counts.votes.argmax(-1), ABSTAINED).astype(np.int32)
-
-
-@contextlib.contextmanager
-def _without_noise(model: keras.Model) -> Iterator[None]:
-    """The model's own noise is off meanwhile, and as it was afterwards."""
-    layers = noise_layers(model)
-    former = [bool(keras.ops.convert_to_numpy(layer.active)) for layer in layers]
-    set_noise(model, False)
-    try:
-        yield
-    finally:
-        for layer, active in zip(layers, former, strict=True):
-            layer.active.assign(active)

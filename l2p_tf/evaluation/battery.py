@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -21,11 +22,12 @@ from l2p_tf.evaluation.evaluate import PARTS
 from l2p_tf.evaluation.masking import Finding, Trial
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.evaluation.slices import Arrays, Slices
-from l2p_tf.layers.noise import is_randomized
+from l2p_tf.layers.noise import is_randomized, without_noise
 from l2p_tf.progress import bar
 from l2p_tf.types import UserError
 
 DEFAULT_EPSILON = 8 / 255
+_UNKNOWN_RADIUS = "`checks_epsilon` should be given, or the radius of a derived run needs the training"
 _STEPS, _DRAWS = 20, 4
 _SHORT = 0.1
 """Length of the short steps, as a share of epsilon."""
@@ -33,6 +35,7 @@ _SLICE = 512
 _BLIND_DRAWS, _AGAIN = 1, 2
 """Attacks without gradients, and the second look at what PGD made, have draws of their own: an image that stood on the
 draws that PGD was scored on may fall on others."""
+_QUIET, _QUIET_QUERIES = " without noise", 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +93,22 @@ class CheckOptions:
 
 
 def training_epsilon(trained: artifacts.Artifact) -> float:
-    """The l_inf radius that a training's defence attacked with; 8/255 where it did not."""
+    """The l_inf radius that a training's defence attacked with; 8/255 where it did not.
+
+    Of a run that was made from another's classifier it is that of the training which made this.
+
+    Raises:
+      UserError: that training is not where it was, or is another by now.
+    """
+    while "source" in trained.manifest["inputs"]:
+        folder = trained.manifest["lineage"]["source"]["path"]
+        try:
+            source = artifacts.read(folder, "train", verify=False)
+        except UserError as error:
+            raise UserError(f"{_UNKNOWN_RADIUS} {folder!r} to be what it was made from: {error}") from error
+        if source.fingerprint != trained.manifest["inputs"]["source"]:
+            raise UserError(f"{_UNKNOWN_RADIUS} {folder!r} to be what it was made from. Received: another training")
+        trained = source
     options = trained.options.get("defense_options", {})
     epsilon, norm = options.get("epsilon"), options.get("norm", "linf")
     known = isinstance(epsilon, int | float) and norm == "linf" and 0 < epsilon < 1
@@ -99,11 +117,24 @@ def training_epsilon(trained: artifacts.Artifact) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One attack of the battery, by its part in it; `repeat` decides its draws."""
+    """One attack of the battery.
+
+    Attributes:
+      part: its part in it.
+      attack: the attack.
+      repeat: decides its draws.
+      quiet: it is made on the model without its noise, and what it made is shown to the model as it is.
+    """
 
     part: str
     attack: Attack
     repeat: int = 0
+    quiet: bool = False
+
+    @property
+    def label(self) -> str:
+        """The attack in a few words."""
+        return self.attack.label + _QUIET * self.quiet
 
 
 def rounds(epsilon: float, draws: int) -> list[Round]:
@@ -116,12 +147,15 @@ def rounds(epsilon: float, draws: int) -> list[Round]:
     pgd = PGD(epsilon=epsilon, steps=_STEPS, draws=draws)
     # Looks at noise are dear: on a randomised model a search has fewer of them.
     restarts, queries, looks, points = (3, 500, 1, 100) if draws == 1 else (2, 200, 2, 10)
+    square = Square(epsilon=epsilon, queries=queries, draws=looks)
     return [
         Round("white", pgd.replace(restarts=restarts)),
         Round("one_step", FGSM(epsilon=epsilon, draws=draws)),
         *(Round(part, pgd.replace(epsilon=radius)) for part, radius in ladder(epsilon).items()),
         *([Round("single", pgd.replace(draws=1))] if draws > 1 else []),
-        Round("square", Square(epsilon=epsilon, queries=queries, draws=looks), _BLIND_DRAWS),
+        Round("square", square, _BLIND_DRAWS),
+        # Noise hides from a search which way scores go; the model without it does not.
+        *([Round("quiet", square.replace(queries=_QUIET_QUERIES, draws=1), quiet=True)] if draws > 1 else []),
         Round("random", Noise(epsilon=epsilon, restarts=points), _BLIND_DRAWS),
     ]
 
@@ -174,11 +208,12 @@ class Battery:
             if len(rows):
                 values, found = self._attack(one, rows)
                 fooled[rows] = values["wrong"] >= 0.5
-            again = fooled
+            again = None
             if one.part == "white":
                 attacked, standing = found, np.flatnonzero(~fooled)
-                again = self._again(found) if self.randomized else fooled
-            self.trials[one.part] = Trial(one.attack.label, fooled[self.right], again[self.right])
+                if self.randomized:
+                    again = (self._answers(found, self.labels, _AGAIN)["wrong"] >= 0.5)[self.right]
+            self.trials[one.part] = Trial(one.label, fooled[self.right], again, self.randomized)
         self.around |= self._rises(attacked, direction)
         around = {name: values[self.right] for name, values in self.around.items()}
         return _findings(self.trials, around, self.epsilon, self.randomized)
@@ -190,17 +225,26 @@ class Battery:
             self.model, one.attack if one else None, self.images[rows], self.labels[rows], np.arange(len(rows)),
             self.parts, options.seed, options.batch_size, _SLICE, options.jit_compile, self.averaged,
         )  # fmt: skip
-        with bar(f"{self.name}: checks, {one.attack.label if one else CLEAN}", len(rows), "images") as advance:
+        quiet = one is not None and one.quiet
+        with (
+            without_noise(self.model) if quiet else contextlib.nullcontext(),
+            bar(f"{self.name}: checks, {_told(one)}", len(rows), "images") as advance,
+        ):
             values, adversarial = job.run(number, one.repeat if one else 0, advance)
+        if quiet:
+            values |= self._answers(adversarial, self.labels[rows], _BLIND_DRAWS)
         self.done.append((one, rows, values))
         return values, adversarial
 
-    def _again(self, adversarial: np.ndarray) -> np.ndarray:
-        """Which images are misclassified on draws of their own."""
-        seed = int(inference.seed_pair(self.options.seed, _AGAIN)[0])
+    def _answers(self, images: np.ndarray, labels: np.ndarray, draws: int) -> Arrays:
+        """What the model answers on draws of their own: the arrays of `PER_EXAMPLE` that tell it."""
+        seed = int(inference.seed_pair(self.options.seed, draws)[0])
         how = {"batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile}
-        answers = inference.predict(self.model, adversarial, seed, averaged=self.averaged, **how)
-        return np.asarray(answers.argmax(-1) != self.labels)
+        answers = inference.predict(self.model, images, seed, averaged=self.averaged, **how)
+        prediction = answers.argmax(-1).astype(np.int32)
+        wrong = (prediction != labels).astype(np.float32)
+        probability = answers[np.arange(len(labels)), labels]
+        return {"prediction": prediction, "probability": probability, "success": wrong, "wrong": wrong}
 
     def _rises(self, attacked: np.ndarray, direction: np.ndarray) -> Arrays:
         rng = np.random.default_rng(inference.seed_pair(self.options.seed, _AGAIN, 1).view(np.uint32))
@@ -221,6 +265,11 @@ class Battery:
         }  # fmt: skip
 
 
+def _told(one: Round | None) -> str:
+    """An attack and its radius, for a line of progress."""
+    return CLEAN if one is None else f"{one.label}, \N{GREEK SMALL LETTER EPSILON} {one.attack.facts()['epsilon']:.4g}"
+
+
 def _findings(trials: Mapping[str, Trial], around: Arrays, epsilon: float, randomized: bool) -> list[Finding]:
     """One finding for each check; arrays and trials are of the images that the model gets right."""
     found = {"gradients": masking.gradients(around["zero"] | around["tiny"] | around["infinite"])}
@@ -230,7 +279,7 @@ def _findings(trials: Mapping[str, Trial], around: Arrays, epsilon: float, rando
         rungs = [Trial(f"\N{GREEK SMALL LETTER EPSILON} {radius:.4g}", trials[part].fooled) for part, radius in radii]
         found |= {
             "one_step": masking.one_step(trials["one_step"], same),
-            "black_box": masking.black_box([trials["square"]], white),
+            "black_box": masking.black_box([trials[part] for part in ("square", "quiet") if part in trials], white),
             "unbounded": masking.unbounded(trials["free"]),
             "random_search": masking.random_search(trials["random"], white),
             "budget": masking.budget(rungs),

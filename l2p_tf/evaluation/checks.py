@@ -100,7 +100,7 @@ def _record(
     attack = one.attack if one else None
     nothing: dict[str, Any] = {"norm": None, "epsilon": None, "steps": 0, "restarts": 0, "draws": 1}
     return Record(
-        attack=attack.spec if attack else CLEAN, label=attack.label if attack else CLEAN,
+        attack=attack.spec if attack else CLEAN, label=one.label if one else CLEAN,
         **(attack.facts() if attack else nothing), backend=OWN, source=None, repeat=0, count=len(rows), correct=correct,
         reached=len(rows) - correct, gradients=float(values["gradients"].mean()),
         forwards=float(values["forwards"].mean()), seconds=float(values["seconds"].sum()), arrays=arrays, **where,

@@ -36,6 +36,9 @@ FOUND_BLINDLY = 0.01
 LOST = 0.01
 """Share of the images that may be without a usable gradient."""
 
+_SHARES = 17
+"""True shares that a chance is looked at for, between 0 and the largest."""
+
 RISING = 0.75
 """Share of the images, at least, on which the loss must rise as a gradient promises."""
 
@@ -82,7 +85,8 @@ CHECKS = {
     ),
     "eot": Meaning(
         "EOT",
-        "On a randomized model, gradients averaged over draws (EOT) fool no fewer images than those of a single draw.",
+        "On a randomized model, gradients averaged over draws (EOT) fool no fewer images than those of a single draw. "
+        "That they fool many more is no sign against the model, but one that attacks without EOT are too weak for it.",
         "averaging the gradient over draws weakens the attack, so the averaged gradient is no guide",
     ),
     "loss": Meaning(
@@ -150,18 +154,25 @@ class Trial:
     Attributes:
       label: the attack in a few words.
       fooled: bool (count,), which images it fooled.
-      again: the same perturbed images asked once more, on draws of their own; `fooled` itself without noise, None where
-        nobody asked.
+      again: which images it fools on draws of their own, be it the same perturbed images asked once more or the attack
+        made anew; None without noise, and where nobody asked.
+      randomized: whether answers depend on draws of noise.
     """
 
     label: str
     fooled: np.ndarray
     again: np.ndarray | None = None
+    randomized: bool = False
 
     @property
     def share(self) -> Share:
         """How many it fooled."""
         return Share(self.label, int(self.fooled.sum()), len(self.fooled))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether an image that stands is known to stand, or how often it falls to chance."""
+        return not self.randomized or self.again is not None
 
 
 def unmeasured(check: str, reason: str = "") -> Finding:
@@ -175,8 +186,12 @@ def one_step(one: Trial, many: Trial) -> Finding:
 
 
 def eot(single: Trial, averaged: Trial) -> Finding:
-    """A gradient of one draw should not fool more images than the mean over many."""
-    return _decided("eot", (single.share, averaged.share), [outdone(averaged.fooled, single.fooled)])
+    """A gradient of one draw should not fool more images than the mean over many.
+
+    That the mean fools more is no failure, however much: the figures tell it, with the images that only the mean fools.
+    """
+    alone = Share(f"{averaged.label} alone", int((averaged.fooled & ~single.fooled).sum()), len(averaged.fooled))
+    return _decided("eot", (single.share, averaged.share, alone), [outdone(averaged.fooled, single.fooled)])
 
 
 def black_box(blind: Sequence[Trial], white: Trial, check: str = "black_box") -> Finding:
@@ -194,7 +209,7 @@ def black_box(blind: Sequence[Trial], white: Trial, check: str = "black_box") ->
             Share(f"{trial.label} alone", int((trial.fooled & ~white.fooled).sum()), len(white.fooled)),
         ]
         tests.append(outdone(white.fooled, trial.fooled))
-        if white.again is not None:
+        if white.is_settled:
             tests.append(_alone(trial.fooled, white, SPARED))
     return _decided(check, tuple(shares), tests)
 
@@ -262,14 +277,45 @@ def outdone(strong: np.ndarray, weak: np.ndarray) -> float:
 
 
 def _alone(blind: np.ndarray, white: Trial, allowed: float) -> float:
-    """The sign test on the images that `white` left standing: `blind` against `white` asked again.
+    """How likely `blind` has so many of the images that `white` left standing where the allowed share is all it has.
 
-    It is 1 unless `blind` leads by more than the allowed share of all images.
+    Without noise that is a binomial test. With it, an image that stood may fall by chance, to `blind` as to `white` asked
+    again: `excess` tests by how much more often it does so to `blind`.
     """
-    assert white.again is not None
     standing = ~white.fooled
+    if not white.randomized:
+        return _above(int((blind & standing).sum()), len(blind), allowed)
+    assert white.again is not None
     only, other = (int((a & ~b & standing).sum()) for a, b in ((blind, white.again), (white.again, blind)))
-    return _sign(only, other) if only - other > allowed * len(blind) else 1.0
+    return excess(only, other, len(blind), allowed)
+
+
+def excess(only: int, other: int, count: int, allowed: float) -> float:
+    """How likely one of two paired shares leads by this much where it truly leads by `allowed`.
+
+    Exact at any number of images: the chance of as large a lead, or larger, is the largest over the shares that the other
+    may truly have, up to a bound that it exceeds with a tenth of `LEVEL` (Berger and Boos 1994), which is added.
+
+    Args:
+      only: images of the first alone.
+      other: images of the second alone.
+      count: all images.
+      allowed: by how much the first's share may exceed the second's.
+    """
+    lead = only - other
+    if lead <= allowed * count:
+        return 1.0
+    spent = LEVEL / 10
+    # At most so large that both shares and what neither has make one.
+    highest = min(float(stats.beta.isf(spent, other + 1, count - other)), (1 - allowed) / 2)
+    least = np.arange(count + 1)
+    chances = []
+    for share in np.linspace(0.0, highest, _SHARES):
+        others = stats.binom.pmf(least, count, share)
+        # Of the images that are not the second's alone, as many more are the first's.
+        leads = stats.binom.sf(lead + least - 1, count - least, (share + allowed) / (1 - share))
+        chances.append(float(others @ leads))
+    return min(1.0, spent + max(chances))
 
 
 def _sign(for_it: int, against: int) -> float:
@@ -290,5 +336,9 @@ def _decided(check: str, shares: tuple[Share, ...], tests: Sequence[float], coun
     judged = min(share.count for share in shares) if count is None else count
     if judged < LEAST:
         return Finding(check, UNMEASURED, shares, reason=f"only {judged} images that the model gets right")
-    p = min(1.0, len(tests) * min(tests))
+    return judged_at(check, shares, min(1.0, len(tests) * min(tests)))
+
+
+def judged_at(check: str, shares: tuple[Share, ...], p: float) -> Finding:
+    """The finding of figures that are as bad with probability `p`, all that was tried told."""
     return Finding(check, FAIL if p <= LEVEL else PASS, shares, p)

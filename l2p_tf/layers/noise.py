@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -71,6 +73,19 @@ def set_noise(model: keras.Model, on: bool) -> None:
     """Switches all noise of a model. Nothing is traced again; off, the classifier is deterministic."""
     for layer in noise_layers(model):
         layer.active.assign(on)
+
+
+@contextlib.contextmanager
+def without_noise(model: keras.Model) -> Iterator[None]:
+    """All noise of a model is off meanwhile, and each layer's as it was afterwards."""
+    layers = noise_layers(model)
+    former = [layer.is_on for layer in layers]
+    set_noise(model, False)
+    try:
+        yield
+    finally:
+        for layer, on in zip(layers, former, strict=True):
+            layer.active.assign(on)
 
 
 def is_randomized(model: keras.Model) -> bool:
