@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from l2p_tf.reporting.reproduction import Reproduction
     from l2p_tf.training.run import TrainOptions
 
-CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
-FOLDER = CONFIGS / "experiments"
+_FOLDER = "experiments"
 _OWN = ("experiment", "scale", "dry_run")
 _REFUSED = (
     "name", "model", "defense", "sweep", "sweep_shard", "published", "backend", "transfer", "certify", "export", "runs",
@@ -92,9 +91,26 @@ class Plan:
         return [self.run_dir / "transfer" / f"{self.experiment.name}_{i}" for i in range(count)]
 
 
+def configs() -> pathlib.Path:
+    """The flag files and experiments: those where the command is run, or beside the stages.
+
+    Raises:
+      UserError: they are in neither place.
+    """
+    for base in (pathlib.Path.cwd(), pathlib.Path(__file__).resolve().parents[1]):
+        if (base / "configs" / _FOLDER).is_dir():
+            return base / "configs"
+    raise UserError(f"`--experiment` reads configs/{_FOLDER}, which is not here: run it from a copy of the project.")
+
+
+def folder() -> pathlib.Path:
+    """The definitions of the experiments."""
+    return configs() / _FOLDER
+
+
 def listed() -> str:
     """The experiments with their titles, for `--experiment=help`."""
-    found = [definition.load(FOLDER, name) for name in definition.names(FOLDER)]
+    found = [definition.load(folder(), name) for name in definition.names(folder())]
     width = max((len(one.name) for one in found), default=0)
     return "\n".join(f"{one.name:{width}}  {one.title}: {one.about}" for one in found)
 
@@ -143,9 +159,7 @@ def planned(name: str) -> Plan:
     """
     from l2p_tf.experiments.scales import SCALES
 
-    if not FOLDER.is_dir():
-        raise UserError(f"`--experiment` reads {str(FOLDER)!r}, which is not there: run it from a copy of the project.")
-    experiment = definition.load(FOLDER, name)
+    experiment = definition.load(folder(), name)
     scale = SCALES.parse(settings.FLAGS.scale)
     given = settings.given(_OWN)
     names = [flag.removeprefix("--").removeprefix("no").partition("=")[0] for flag in given]
@@ -179,7 +193,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) 
     """The runs of one flag file that an experiment has, with those they are made from."""
     from l2p_tf.training.run import TrainOptions
 
-    path = CONFIGS / f"{file}.flags"
+    path = configs() / f"{file}.flags"
     if not path.is_file():
         raise UserError(f"Experiment {experiment.name} should name flag files in configs/. Received: {file!r}")
     attacks = [f"--attacks={experiment.attacks}"] if experiment.attacks else []

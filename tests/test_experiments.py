@@ -19,12 +19,14 @@ from l2p_tf.training.run import TrainOptions
 from l2p_tf.types import UserError
 from stages import experiment, settings
 
-NAMES = definition.names(experiment.FOLDER)
+ROOT = pathlib.Path(__file__).parent.parent
+NAMES = definition.names(ROOT / "configs" / "experiments")
 DIGITS = scales.Digits()
 
 
 @pytest.fixture(autouse=True)
-def _flags():
+def _flags(monkeypatch):
+    monkeypatch.chdir(ROOT)
     with flagsaver.flagsaver():
         settings.FLAGS.unparse_flags()
         settings.FLAGS(["test"])
@@ -42,7 +44,7 @@ def test_there_is_one_for_every_table_and_figure():
     figures |= {f"study_figure{i}" for i in (1, 2, 3)} | {f"generator_figure{i}" for i in (3, 4, 5, 6)}
     assert set(NAMES) == tables | figures
     for name in NAMES:
-        found = definition.load(experiment.FOLDER, name)
+        found = definition.load(experiment.folder(), name)
         assert bool(found.prints) == (name in tables)
         assert found.prints in ("", name)
         assert found.claims or found.transfer
@@ -199,6 +201,16 @@ def test_a_figure_from_nothing_to_its_report(tmp_path):
     page = (folder / "report.html").read_text("utf-8")
     assert page.index("What the paper claims") < page.index("<svg") < page.index('id="settings"')
     assert [one["verdict"] != "not measured" for one in rows(folder / "claims.csv")] == [True, True]
+
+
+def test_away_from_the_project_it_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "experiments").mkdir(parents=True)
+    assert experiment.configs() == tmp_path / "configs"
+    monkeypatch.setattr(experiment, "__file__", str(tmp_path / "site" / "stages" / "experiment.py"))
+    (tmp_path / "configs" / "experiments").rmdir()
+    with pytest.raises(UserError, match="from a copy of the project"):
+        plan("study_table2")
 
 
 def test_flags_after_it_override(tmp_path):
