@@ -16,7 +16,7 @@ _NOTE = (
     "A field says by how many percentage points the run in the head of its column is ahead of that of its row; below it "
     "the 95% interval (Newcombe's method 10) and the p-value of McNemar's exact test, or, of means over repeats of a "
     "randomized model, of the exact sign-flip test, which is the same for single evaluations. p-values are corrected by "
-    f"Holm's method for the number of pairs under an attack; below {LEVEL:g} the run is called better. Intervals are "
+    f"Holm's method for the number of pairs under an attack; below {LEVEL:g}, where the interval leaves out 0 too, the run is called better. Intervals are "
     "for one pair by itself. All this is about these trained models; other trainings of the same methods may differ."
 )
 # Of more runs than these a matrix is not read any more; on a console, where lines are short, of these.
