@@ -92,7 +92,7 @@ def test_miniatures_follow_by_hand():
         validation_attack=ATTACKS.parse("pgd(steps=7, step_size=0.01)"), published="l2p_table1/a/b",
     )  # fmt: skip
     (small,) = scales.Digits(epochs=10, width=0.25, linf=6.0).trainings([options])
-    assert (small.model.depth, small.model.width) == (26, 0.5)
+    assert (small.model.depth, small.model.width) == (8, pytest.approx(0.5 * 3**0.5))
     assert (small.epochs, small.drops, small.defense.warmup_epochs) == (10, (4, 7), 1)
     assert small.defense.epsilon == pytest.approx(48 / 255)
     assert small.defense.step_size == pytest.approx(0.06)

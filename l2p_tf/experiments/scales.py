@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,9 +108,10 @@ class Digits(Scale):
         width: float = options.model.width  # type: ignore[attr-defined]
         model: dict[str, Any] = {"width": width if small else self._narrow(options) * width}
         if options.model.name == "resnet_v1":  # type: ignore[attr-defined]
-            # Of n blocks a stage, (n - 1) / 2: the depths 20, 32, 44 and 56 become 8, 14, 20 and 26.
+            # Deep networks take long to trace: one of n blocks a stage becomes one of a single block, and as much wider
+            # as it had more parameters than that of 20 layers.
             blocks = (options.model.depth - 2) // 6  # type: ignore[attr-defined]
-            model["depth"] = 6 * max(1, (blocks - 1) // 2) + 2
+            model |= {"depth": 8, "width": model["width"] * math.sqrt(max(1.0, blocks / 3))}
         changes: dict[str, Any] = {
             "model": options.model.replace(**model),
             "defense": self._defense(options.defense, share),
@@ -124,7 +126,7 @@ class Digits(Scale):
             "learning_rate": max(options.learning_rate, 3e-3) if options.optimizer == "adam" else 0.05,
             "ema": min(options.ema, 0.98),
             "early_stopping": min(options.early_stopping, epochs),
-            "validate_every": max(1, epochs // 5),
+            "validate_every": max(1, epochs // (5 if small else 2)),
             "published": "",
             "sweep": {key: self._swept(options, key, value) for key, value in options.sweep.items()},
         }
