@@ -117,7 +117,7 @@ flags.DEFINE_integer(
     "checks", 0, "Images on which the signs of gradient masking are looked for; 0: none.", lower_bound=0
 )
 common.define_number(
-    "checks_epsilon", None, "Linf radius of --checks; that of the run's own training, else 8/255, when not given.", 0, 1
+    "checks_epsilon", None, "Linf radius of --checks; that of the run's own training, else 8/255, when not given.", 0
 )
 flags.DEFINE_list("which", ["best"], "Models to attack: best by validation, last, or both; others take the first.")
 _known = _group("attack", _known)

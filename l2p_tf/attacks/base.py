@@ -17,6 +17,7 @@ from l2p_tf.attacks.case import SELECTION_DRAWS, AttackOutput, Case, State, choo
 from l2p_tf.attacks.goal import Goal, pick_targets
 from l2p_tf.attacks.search import Journal, Search
 from l2p_tf.loops import repeat
+from l2p_tf.radii import check_radii
 from l2p_tf.registry import Options, Registry, spec_of
 from l2p_tf.types import Norm, UserError
 
@@ -35,6 +36,10 @@ class Attack(Options, abc.ABC):
 
     MINIMAL: ClassVar[bool] = False
     BACKEND: ClassVar[str] = "l2p_tf"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_radii(self)
 
     @abc.abstractmethod
     def members(self) -> tuple[Member, ...]:
@@ -142,6 +147,7 @@ class Member(Attack):
 
     def check(self, model: keras.Model) -> None:
         """UserError where the attack cannot be run on the model."""
+        check_radii(self, model.input_shape[1:])
         classes = int(model.output_shape[-1])
         least = 1
         if getattr(self, "loss", "") == "dlr":
@@ -278,6 +284,7 @@ class Loop(Member):
         """
         if self.aims:
             raise UserError(f"A training attack should be untargeted. Received: {self.spec}")
+        check_radii(self, images.shape[1:])
         numbers = {name: tf.constant(value, tf.float32) for name, value in self.numbers().items()}
         first = tf.constant(0)
         goal = self.goal(model, images, labels)

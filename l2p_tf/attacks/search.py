@@ -15,6 +15,7 @@ from l2p_tf.attacks.case import SELECTION_DRAWS, AttackOutput, Case
 from l2p_tf.attacks.goal import Goal
 from l2p_tf.attacks.projection import sizes
 from l2p_tf.layers.noise import is_randomized, restore_seeds
+from l2p_tf.radii import check_radii
 from l2p_tf.types import Norm
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Search:
         self.members = attack.members()
         for member in self.members:
             member.check(model)
+            check_radii(member, self.images.shape[1:])  # Of a model for images of any size, only now known.
         count = len(self.images)
         self.targets = self.labels.copy()
         self.best, self.score = self.images.copy(), np.full(count, -np.inf)

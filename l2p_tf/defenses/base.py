@@ -10,6 +10,7 @@ import keras
 
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.radii import check_radii
 from l2p_tf.registry import Options, Registry, option
 from l2p_tf.training.trainer import RobustTrainer, TrainingAttack
 from l2p_tf.types import Norm, UserError
@@ -18,6 +19,10 @@ from l2p_tf.types import Norm, UserError
 @dataclasses.dataclass(frozen=True)
 class Defense(Options, abc.ABC):
     """How a classifier is made to withstand perturbations. Registered defences are named like `pgd(epsilon=8/255)`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_radii(self)
 
     def factory(self, seed: int) -> LayerFactory:
         """The layers the architecture is built from; plain ones unless the defence has its own.

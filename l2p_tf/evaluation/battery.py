@@ -24,6 +24,7 @@ from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.evaluation.slices import Arrays, Slices
 from l2p_tf.layers.noise import is_randomized, without_noise
 from l2p_tf.progress import bar
+from l2p_tf.radii import any_radius, check_linf
 from l2p_tf.types import UserError
 
 DEFAULT_EPSILON = 8 / 255
@@ -70,8 +71,10 @@ class CheckOptions:
             raise UserError(
                 f"`checks` should be 0 for none, or at least {masking.LEAST} images. Received: {self.count}"
             )
-        if self.epsilon is not None and not 0 < self.epsilon < 1:
-            raise UserError(f"`checks_epsilon` should be above 0 and below 1. Received: {self.epsilon:g}")
+        if self.epsilon is not None:
+            if self.epsilon <= 0 or self.epsilon == 1:
+                raise UserError(f"`checks_epsilon` should be above 0 and below 1. Received: {self.epsilon:g}")
+            check_linf("checks_epsilon", self.epsilon)
 
     def resolved(self, trained: artifacts.Artifact) -> CheckOptions:
         """With the training's epsilon and the draws its defence answers with, where none were given."""
@@ -144,6 +147,11 @@ def rounds(epsilon: float, draws: int) -> list[Round]:
       epsilon: l_inf radius, in pixels of [0, 1].
       draws: draws that gradients and scores are averaged over; 1 for a model without noise.
     """
+    with any_radius():
+        return _rounds(epsilon, draws)
+
+
+def _rounds(epsilon: float, draws: int) -> list[Round]:
     pgd = PGD(epsilon=epsilon, steps=_STEPS, draws=draws)
     # Looks at noise are dear: on a randomised model a search has fewer of them.
     restarts, queries, looks, points = (3, 500, 1, 100) if draws == 1 else (2, 200, 2, 10)

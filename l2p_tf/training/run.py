@@ -22,6 +22,7 @@ from l2p_tf.layers.noise import noise_layers
 from l2p_tf.models.base import Architecture, trainable_parameters
 from l2p_tf.models.saving import companion_path
 from l2p_tf.progress import bar
+from l2p_tf.radii import check_radii
 from l2p_tf.registry import spec_of
 from l2p_tf.training import callbacks as cb
 from l2p_tf.training.optimizers import MomentumSGD
@@ -194,6 +195,7 @@ def train(
 
 def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = False) -> RobustTrainer:
     """A compiled trainer with freshly seeded weights, optimizers built."""
+    check_radii(options.defense, data.info.image_shape)
     # Keras draws the seeds of initializers from Python's generator, which this sets.
     keras.utils.set_random_seed(options.seed)
     before = keras.config.dtype_policy()
