@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 import filelock
 
+from l2p_tf.environment import onednn
 from l2p_tf.types import UserError
 
 SCHEMA_VERSION = 1
@@ -288,6 +289,7 @@ def _finish(
         "outputs": {name: digest_file(file) for name, file in kept.items()},
         "notes": work.notes,
         "packages": package_versions(),
+        "onednn": onednn(),
         "python": platform.python_version(),
         "device": device,
         "seed": seed,

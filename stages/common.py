@@ -5,15 +5,19 @@ TensorFlow is not imported here, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from absl import app, flags, logging
 
+from l2p_tf.environment import check_backend
 from l2p_tf.registry import parse_number
 from l2p_tf.types import Interrupted, UserError
 
@@ -21,6 +25,12 @@ FLAGS = flags.FLAGS
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 # Flags defined by the functions below belong to the stage that calls them.
 flags.disclaim_key_flags()
+_SPELLINGS = {
+    "±": "+-", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "ε": "epsilon",  # noqa: RUF001
+    "‘": "'", "’": "'", "“": '"', "”": '"', "·": "-", "•": "-", "∞": "inf", "†": "+",  # noqa: RUF001
+}  # fmt: skip
+"""How signs are written on a console that lacks them; all others become escapes, such as \\u2713."""
+_python_warning = warnings.showwarning
 
 
 def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None:
@@ -30,6 +40,7 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
     the signal's number when interrupted. With L2P_TF_TRACEBACK=1 in the environment errors keep their traceback.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    prepare_console()
 
     def stop(number: int, frame: Any) -> None:
         del frame
@@ -40,6 +51,7 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
 
     def guarded(arguments: list[str]) -> int:
         try:
+            check_backend()
             main(arguments)
         except KeyboardInterrupt:
             return _fail("interrupted; run the same command to continue", 130)
@@ -52,6 +64,15 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
         return 0
 
     app.run(guarded, argv=argv, flags_parser=_parse)
+
+
+def prepare_console() -> None:
+    """Makes notes to the user single lines, and standard output and error write any text in any encoding."""
+    warnings.showwarning = _show_warning
+    codecs.register_error("spelled", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="spelled")
 
 
 def define_number(
@@ -109,6 +130,26 @@ def _describe(error: Exception) -> str:
         reason = "disk full" if error.errno == errno.ENOSPC else error.strerror
         return f"{reason}: {error.filename!r}" if error.filename else str(reason)
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    """Tells a note to the user in one line; warnings for programmers stay as Python shows them."""
+    if file is None and issubclass(category, UserWarning):
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    else:
+        _python_warning(message, category, filename, lineno, file, line)
+
+
+def _spelled(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is written of characters that the console's encoding lacks: nothing is lost, and nothing fails."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    escaped = (_SPELLINGS.get(c) or c.encode("ascii", "backslashreplace").decode("ascii") for c in text)
+    return "".join(escaped), error.end
 
 
 def _fail(message: str, status: int = 2) -> int:

@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Each may import what stands above it, and itself.
 LAYERS = [
     ["types"],
+    ["environment"],
     ["registry", "loops", "progress", "radii", "schema"],
     ["artifacts"],
     ["data"],

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pathlib
-import pkgutil
 import zipfile
 
 import keras
 
-import l2p_tf.layers
+import l2p_tf.layers  # noqa: F401 - reading needs every layer class registered
 from l2p_tf.types import UserError
 
 
@@ -59,9 +57,6 @@ def load_generator(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def _load(path: str | os.PathLike[str], wanted: str) -> keras.Model:
-    for module in pkgutil.iter_modules(l2p_tf.layers.__path__):
-        # Reading needs every layer class registered.
-        importlib.import_module(f"{l2p_tf.layers.__name__}.{module.name}")
     try:
         return keras.models.load_model(pathlib.Path(path), compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:

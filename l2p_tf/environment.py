@@ -1,0 +1,50 @@
+"""What must be settled before TensorFlow and Keras are loaded: the backend of Keras, and oneDNN."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+from l2p_tf.types import UserError
+
+_BACKEND, _ONEDNN = "KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS"
+
+
+def prepare() -> None:
+    """Chooses TensorFlow as the backend of Keras and switches oneDNN on, where the user has not said otherwise.
+
+    TensorFlow leaves oneDNN off on x86 CPUs without AVX-512 VNNI, where its convolutions then take twice as long.
+    """
+    if "keras" not in sys.modules:
+        # A keras.json in the home folder may name another.
+        os.environ[_BACKEND] = os.environ.get(_BACKEND) or "tensorflow"
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault(_ONEDNN, "1")
+    elif _ONEDNN not in os.environ and not onednn():
+        logging.getLogger("l2p_tf").warning(
+            "TensorFlow was loaded before l2p_tf, without oneDNN: set %s=1, or import l2p_tf first, for about twice the "
+            "speed on this CPU.",
+            _ONEDNN,
+        )
+
+
+def check_backend() -> None:
+    """UserError where Keras has, or would have, another backend than TensorFlow."""
+    keras: Any = sys.modules.get("keras")
+    backend = keras.backend.backend() if hasattr(keras, "backend") else os.environ.get(_BACKEND) or "tensorflow"
+    if backend != "tensorflow":
+        raise UserError(
+            f"`{_BACKEND}` should be tensorflow, which this package computes with; unset it or set it so before Keras is "
+            f"loaded. Received: {backend!r}"
+        )
+
+
+def onednn() -> bool | None:
+    """Whether TensorFlow computes with oneDNN; None where TensorFlow is not loaded."""
+    if "tensorflow" not in sys.modules:
+        return None
+    from tensorflow.python.util import _pywrap_util_port  # TensorFlow tells it nowhere else
+
+    return bool(_pywrap_util_port.IsMklEnabled())
