@@ -13,7 +13,8 @@ import tensorflow as tf
 from l2p_tf import artifacts
 from l2p_tf.artifacts import write_json
 from l2p_tf.inference import device, to_unit
-from l2p_tf.layers.noise import draws_per_example, is_randomized, reseed, seed_states
+from l2p_tf.layers import sampling
+from l2p_tf.layers.noise import SeedScope, draws_per_example, is_randomized, is_seed_state
 from l2p_tf.loops import repeat
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.progress import bar
@@ -25,11 +26,17 @@ SPREAD = "spread"
 TOGETHER = 128
 """Most images in one pass of a server that gets few images at a time."""
 
+ROUNDING = 1e-6
+"""How far from [0, 1] a pixel may lie, which is what dividing and resizing in float32 may bring about."""
+
 _DRAWS = 16
 
 
 class Served(tf.Module):
     """A classifier as signatures: probabilities averaged over draws, their spread, and the predicted class.
+
+    They refuse images of another shape and numbers that are not finite or not in [0, 1], with `InvalidArgumentError`.
+    No images give no answers. Requests may run at the same time: the noise of each follows from a seed of its own.
 
     Args:
       model: the classifier.
@@ -38,13 +45,14 @@ class Served(tf.Module):
 
     def __init__(self, model: keras.Model, draws: int) -> None:
         super().__init__(name="served")
-        self.model, self.draws = model, draws
-        # tf.Module tracks TensorFlow's variables, not Keras's.
-        self.tracked = [v.value for v in [*model.variables, *seed_states(model)]]
+        # Behind a function, since what is saved with the module are weights, and nothing of seeds. Besides, it tracks
+        # TensorFlow's variables, not Keras's.
+        self._model, self.draws = (lambda: model), draws
+        self.tracked = [v.value for v in model.variables if not is_seed_state(v)]
 
     def signatures(self) -> dict[str, Any]:
         """`serving_default` for float32 images in [0, 1], `serve_uint8` for 0..255; both (any, height, width, channels)."""
-        shape = (None, *self.model.input_shape[1:])
+        shape = (None, *self._model().input_shape[1:])
 
         def signature(body: Callable[..., Any], dtype: tf.DType) -> Any:
             spec = tf.TensorSpec(shape, dtype, name="images")
@@ -55,39 +63,54 @@ class Served(tf.Module):
         return {"serving_default": serve, "serve_uint8": signature(lambda images: serve(to_unit(images)), tf.uint8)}
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        model = self._model()
+        images = _checked(images)
         # Drawn by the server at each request: a seed stored in the file would tell the noise to whoever reads it.
         # The raw operation, because any other takes up the seeds that a training in this process has set.
         seed = tf.raw_ops.RandomUniformInt(
-            shape=[2], minval=tf.constant(0), maxval=tf.constant(2**31 - 1), seed=0, seed2=0
+            shape=[2], minval=tf.constant(0, tf.int64), maxval=tf.constant(2**62, tf.int64), seed=0, seed2=0
         )
-        reseed(self.model, seed)
-        classes = int(self.model.output_shape[-1])
-        zeros = tf.zeros([tf.shape(images)[0], classes])
+        count = tf.shape(images)[0]
+        zeros = tf.zeros([count, int(model.output_shape[-1])])
 
         def draws(i: tf.Tensor, mean: tf.Tensor, squares: tf.Tensor) -> tuple[tf.Tensor, ...]:
             # Welford's update for a few draws at a time: no difference of large sums.
             now = tf.minimum(together, self.draws - i)
-            probabilities = self._draws(images, now)
+            with SeedScope(sampling.derived_seed(seed + tf.cast(i, tf.int64))):
+                probabilities = _softmax_of_copies(model, images, now)
             n, new = tf.cast(i, tf.float32), tf.cast(now, tf.float32)
             own = tf.reduce_mean(probabilities, 0)
             step = own - mean
             squares += tf.reduce_sum(tf.square(probabilities - own), 0) + tf.square(step) * n * new / (n + new)
             return i + now, mean + step * new / (n + new), squares
 
-        together = 1
-        if draws_per_example(self.model):
+        together = tf.constant(1)
+        if draws_per_example(model):
             # Copies of an image get noise of their own, and a full batch is faster than many small ones.
-            together = tf.clip_by_value(TOGETHER // tf.maximum(tf.shape(images)[0], 1), 1, self.draws)
-        rounds = -(-self.draws // together)
+            together = tf.clip_by_value(TOGETHER // tf.maximum(count, 1), 1, self.draws)
+        rounds = tf.where(count > 0, -(-self.draws // together), 0)
         _, mean, squares = repeat(draws, (tf.constant(0), zeros, zeros), rounds)
         spread = tf.sqrt(tf.maximum(squares, 0.0) / max(self.draws - 1, 1))
         return {"probabilities": mean, "predictions": tf.argmax(mean, -1), SPREAD: spread}
 
-    def _draws(self, images: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """Softmax probabilities of some draws in one pass: (count, batch, classes)."""
-        copies = tf.broadcast_to(images[None], tf.concat([[count], tf.shape(images)], 0))
-        logits = self.model(tf.reshape(copies, [-1, *images.shape[1:]]), training=False)
-        return tf.nn.softmax(tf.reshape(logits, tf.concat([[count], tf.shape(images)[:1], logits.shape[1:]], 0)))
+
+def _checked(images: tf.Tensor) -> tf.Tensor:
+    """The images, where a request is as the signature says: neither TensorFlow nor its server compares shapes."""
+    # Without the shape known here, by which the graph's optimizer would take the check for always true.
+    hidden = tf.raw_ops.PlaceholderWithDefault(input=images, shape=None, name="images")
+    images = tf.ensure_shape(hidden, images.shape, name="images_shape")
+    within = tf.reduce_all((images >= -ROUNDING) & (images <= 1.0 + ROUNDING))
+    text = "`images` should be finite and in [0, 1]. Received numbers from and to:"
+    check = tf.debugging.Assert(within, [text, tf.reduce_min(images), tf.reduce_max(images)])
+    with tf.control_dependencies([check]):
+        return tf.identity(images)
+
+
+def _softmax_of_copies(model: keras.Model, images: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Softmax probabilities of some draws in one pass: (count, batch, classes)."""
+    copies = tf.broadcast_to(images[None], tf.concat([[count], tf.shape(images)], 0))
+    logits = model(tf.reshape(copies, [-1, *images.shape[1:]]), training=False)
+    return tf.nn.softmax(tf.reshape(logits, tf.concat([[count], tf.shape(images)[:1], logits.shape[1:]], 0)))
 
 
 def export(

@@ -2,18 +2,22 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from models_for_tests import linear
+from scipy import stats
+from tensorflow.core.protobuf import saved_model_pb2
 
 from l2p_tf import artifacts, inference
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.layers.noise import set_noise
 from l2p_tf.models import MODELS
 from l2p_tf.models.saving import save_classifier
-from l2p_tf.serving import export
+from l2p_tf.serving import Served, export
 from l2p_tf.types import UserError
 
 # Runs where neither this package nor Keras can be imported.
@@ -114,3 +118,102 @@ def test_without_noise_the_answers_are_the_classifiers(trained, tmp_path):
 def test_bad_options_are_named(trained, tmp_path):
     with pytest.raises(UserError, match="`draws` should be at least 1. Received: 0"):
         export(trained[0], tmp_path / "export", draws=0)
+
+
+def saved(model, folder, draws=1):
+    """The signatures of a model that was saved for serving and loaded again."""
+    served = Served(model, draws)
+    tf.saved_model.save(served, str(folder), signatures=served.signatures())
+    return tf.saved_model.load(str(folder)).signatures
+
+
+class AlwaysNoisy(keras.layers.GaussianNoise):
+    """Keras's noise, which it takes for something of training alone, at prediction too."""
+
+    def call(self, inputs, training=False):
+        del training
+        return super().call(inputs, training=True)
+
+
+def with_keras_noise():
+    keras.utils.set_random_seed(0)
+    layers = [AlwaysNoisy(0.5, seed=1), keras.layers.Flatten(), keras.layers.Dense(4)]
+    return keras.Sequential([keras.Input((3, 3, 1)), *layers])
+
+
+NOISY = {
+    "ours": lambda: linear(np.random.default_rng(0).normal(size=(3, 3, 1, 4)), noise=0.5),
+    "one draw a batch": lambda: linear(np.random.default_rng(0).normal(size=(3, 3, 1, 4)), noise=0.5, sharing="batch"),
+    "of Keras": with_keras_noise,
+}
+
+
+@pytest.mark.parametrize("kind", NOISY)
+def test_requests_at_the_same_time_share_no_noise(kind, tmp_path):
+    serve = saved(NOISY[kind](), tmp_path)["serving_default"]
+    image = tf.fill([1, 3, 3, 1], 0.5)
+
+    def ask(count, into):
+        for _ in range(count):
+            into.append(serve(images=image)["probabilities"].numpy()[0])
+
+    one_by_one, together = [], []
+    ask(2000, one_by_one)
+    threads = [threading.Thread(target=ask, args=(125, together)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({answer.tobytes() for answer in one_by_one}) == len({answer.tobytes() for answer in together}) == 2000
+    for former, latter in zip(np.transpose(one_by_one), np.transpose(together), strict=True):
+        # Means, spreads and whole distributions are the same; of a million runs of a test one may fail by chance.
+        assert stats.ttest_ind(former, latter).pvalue > 1e-6
+        assert stats.levene(former, latter).pvalue > 1e-6
+        assert stats.ks_2samp(former, latter).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("kind", NOISY)
+def test_draws_of_one_request_differ_and_nothing_of_seeds_is_saved(kind, tmp_path):
+    answer = saved(NOISY[kind](), tmp_path, draws=3)["serving_default"](images=tf.fill([2, 3, 3, 1], 0.5))
+    assert np.all(answer["spread"] > 0)
+    copies = np.ptp(answer["probabilities"], axis=0)
+    assert np.all(copies == 0) if kind == "one draw a batch" else np.all(copies > 0)
+    file = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    functions = {f.signature.name: f for f in file.meta_graphs[0].graph_def.library.function}
+    # What restores the weights when the model is loaded is all that writes.
+    writing = {name for name, f in functions.items() if any("Assign" in node.op for node in f.node_def)}
+    assert {name for name in writing if "restore" not in name} == set()
+    assert any(node.op == "StatelessRandomUniformFullIntV2" for f in functions.values() for node in f.node_def)
+    weights = tf.train.load_checkpoint(str(tmp_path / "variables" / "variables"))
+    # The states of seed generators would be of int64.
+    assert tf.int64 not in weights.get_variable_to_dtype_map().values()
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((8, 8, 1), 10)
+    return saved(model, tmp_path_factory.mktemp("refusing"))
+
+
+@pytest.mark.parametrize("name", ["serving_default", "serve_uint8"])
+def test_wrong_shapes_are_refused_and_no_images_give_no_answers(refusing, name):
+    dtype = tf.uint8 if name == "serve_uint8" else tf.float32
+    for shape in ([1, 64, 1, 1], [2, 4, 16, 1], [8, 8, 1], [1, 8, 8, 3], [64]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"images.* is not compatible with .*\[\?,8,8,1\]"):
+            refusing[name](images=tf.zeros(shape, dtype))
+    answer = refusing[name](images=tf.zeros([0, 8, 8, 1], dtype))
+    assert answer["probabilities"].shape == answer["spread"].shape == (0, 10)
+    assert answer["predictions"].shape == (0,)
+    assert [answer[key].dtype for key in sorted(answer)] == [tf.int64, tf.float32, tf.float32]
+
+
+@pytest.mark.parametrize("bad", [255.0, -0.01, np.nan, np.inf, -np.inf])
+def test_numbers_out_of_range_are_refused(refusing, bad):
+    images = np.full((3, 8, 8, 1), 0.5, np.float32)
+    images[1, 2, 3] = bad
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"`images` should be finite and in \[0, 1\]. Received"):
+        refusing["serving_default"](images=tf.constant(images))
+    # What rounding may bring about is not.
+    images[1, 2, 3] = np.nextafter(np.float32(1), np.float32(2))
+    assert refusing["serving_default"](images=tf.constant(images))["probabilities"].shape == (3, 10)

@@ -124,6 +124,39 @@ def reseed(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:
     return former
 
 
+class SeedScope(keras.StatelessScope):
+    """Within it every draw of a model follows from one seed, and no state is read or written: a pure function.
+
+    Each draw of any seed generator, Keras's own layers' included, gets the seed with the number of the draw added. It
+    acts where a graph is traced, so that calls of the graph which run at the same time have nothing in common.
+
+    Args:
+      seed: int64 (2,).
+    """
+
+    def __init__(self, seed: tf.Tensor) -> None:
+        super().__init__(initialize_variables=False)
+        self.seed, self.draws = seed, 0
+
+    def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
+        """The seed of a generator's next draw; None for what is no generator's."""
+        if not is_seed_state(variable):
+            return super().get_current_value(variable)
+        return self.seed + tf.constant([0, self.draws], tf.int64)
+
+    def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
+        """Takes the next seed where a generator moves on."""
+        if is_seed_state(update[0]):
+            self.draws += 1
+        else:
+            super().add_update(update)
+
+
+def is_seed_state(variable: keras.Variable) -> bool:
+    """Whether a variable is the state of a seed generator."""
+    return bool(variable.name == "seed_generator_state")
+
+
 def restore_seeds(model: keras.Model, former: list[tf.Tensor]) -> None:
     """Puts the states back that `reseed` returned."""
     for state, value in zip(seed_states(model), former, strict=True):

@@ -54,6 +54,13 @@ def standard_normal(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Ten
     return tf.reshape(numbers[:count], shape)
 
 
+def derived_seed(seed: tf.Tensor) -> tf.Tensor:
+    """A seed that has nothing in common with those of its neighbors: int64 (2,) of all values, from int64 (2,)."""
+    return tf.random.stateless_uniform(
+        [2], seed, minval=None, maxval=None, dtype=tf.int64, alg=tf.random.Algorithm.PHILOX
+    )
+
+
 def _words(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Random int32 of all 2**32 values. The algorithm is named so that every device and compiler draws the same."""
     return tf.random.stateless_uniform(
