@@ -108,9 +108,12 @@ def _mean(one_pass: Callable[[int], tuple[tf.Tensor, ...]], like: Any, draws: in
     return sums if draws == 1 else tuple(value / draws for value in sums)
 
 
-def _draws_together(model: keras.Model, batch: int, draws: int) -> int:
-    """The most draws that divide `draws` and fit one pass, where copies of an image get noise of their own."""
-    if not draws_per_example(model):
+def _draws_together(model: keras.Model, batch: int | None, draws: int) -> int:
+    """The most draws that divide `draws` and fit one pass, where copies of an image get noise of their own.
+
+    One where nobody knows how large a batch there will be.
+    """
+    if batch is None or not draws_per_example(model):
         return 1
     fitting = max(1, TILED_IMAGES // batch)
     return max(n for n in range(1, min(draws, fitting) + 1) if draws % n == 0)
