@@ -10,6 +10,7 @@ from l2p_tf.defenses import DEFENSES
 from l2p_tf.layers.leaky_relu import LeakyReLU
 from l2p_tf.models import MODELS
 from l2p_tf.models.base import trainable_parameters
+from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.types import UserError
 
@@ -254,3 +255,26 @@ def test_code_in_a_file_is_not_run(tmp_path):
     model.save(tmp_path / "m.keras")
     with pytest.raises(UserError, match="should be a classifier"):
         load_classifier(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("name", [*MODELS.names(), "generator"])
+def test_networks_do_not_follow_the_layout_of_keras_json(name):
+    def answers():
+        keras.utils.set_random_seed(0)
+        if name == "generator":
+            model = build_generator((7, 5, 2), 3, width=0.1)
+        else:
+            model = MODELS.parse(SHALLOW[name]).build((7, 5, 2), 3)
+        rng = np.random.default_rng(0)
+        given = [rng.random((2, *x.shape[1:]), dtype=np.float32) for x in model.inputs]
+        return model.count_params(), np.asarray(model(given if len(given) > 1 else given[0]))
+
+    usual = answers()
+    former = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        other = answers()
+    finally:
+        keras.config.set_image_data_format(former)
+    assert usual[0] == other[0]
+    np.testing.assert_array_equal(usual[1], other[1])

@@ -9,6 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+NHWC = "channels_last"
+"""The layout of images and feature maps. Keras's layers take it from keras.json unless they are told."""
+
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class ChannelNormalization(keras.layers.Layer):

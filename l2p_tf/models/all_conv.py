@@ -7,6 +7,7 @@ import dataclasses
 import keras
 
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.image import NHWC
 from l2p_tf.layers.leaky_relu import LeakyReLU
 from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.registry import option
@@ -31,7 +32,7 @@ class AllConv(Architecture):
     def logits(self, x: keras.KerasTensor, classes: int, factory: LayerFactory) -> keras.KerasTensor:
         """The mean over positions of one feature map per class: (batch, classes)."""
         maps = factory.conv(self.features(x, factory), classes, 3, "maps", normalize=False)
-        return keras.layers.GlobalAveragePooling2D(name="logits")(maps)
+        return keras.layers.GlobalAveragePooling2D(name="logits", data_format=NHWC)(maps)
 
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
         """Three blocks: (batch, height / 8, width / 8, 512 * width), sides rounded up."""
@@ -42,5 +43,5 @@ class AllConv(Architecture):
             x = factory.conv(x, second, 3, f"block{block}_conv2", normalize=False)
             x = factory.output(x, f"block{block}_output")
             x = LeakyReLU(SLOPE, name=f"block{block}_relu2")(x)
-            x = keras.layers.AveragePooling2D(2, padding="same", name=f"block{block}_pool")(x)
+            x = keras.layers.AveragePooling2D(2, padding="same", name=f"block{block}_pool", data_format=NHWC)(x)
         return x

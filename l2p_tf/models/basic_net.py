@@ -7,6 +7,7 @@ import dataclasses
 import keras
 
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.image import NHWC
 from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.registry import option
 
@@ -29,8 +30,8 @@ class BasicNet(Architecture):
         for i, filters in enumerate(channels, start=1):
             x = factory.output(factory.conv(x, filters, 5, f"conv{i}", normalize=False), f"conv{i}_output")
             x = keras.layers.ReLU(name=f"conv{i}_relu")(x)
-            x = keras.layers.MaxPooling2D(2, padding="same", name=f"pool{i}")(x)
-        x = keras.layers.Flatten(name="flat")(x)
+            x = keras.layers.MaxPooling2D(2, padding="same", name=f"pool{i}", data_format=NHWC)(x)
+        x = keras.layers.Flatten(name="flat", data_format=NHWC)(x)
         for i, units in enumerate((first, second), start=1):
             x = keras.layers.ReLU(name=f"dense{i}_relu")(factory.dense(x, units, f"dense{i}"))
         return x

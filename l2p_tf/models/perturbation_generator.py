@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import keras
 
+from l2p_tf.layers.image import NHWC
+
 
 def build_generator(image_shape: Sequence[int], classes: int, width: float = 1.0) -> keras.Model:
     """G(grad_x F_y, x, y): from the classifier's gradient, the image and the label to a perturbation in tanh space.
@@ -39,14 +41,16 @@ def build_generator(image_shape: Sequence[int], classes: int, width: float = 1.0
     x = keras.layers.Reshape((rows, columns, maps), name="maps")(x)
     point = keras.layers.Reshape((1, 1, classes), name="point")(labels)
     for n in (1, 2):
-        planes = keras.layers.UpSampling2D(x.shape[1:3], name=f"planes{n}")(point)
+        planes = keras.layers.UpSampling2D(x.shape[1:3], name=f"planes{n}", data_format=NHWC)(point)
         x = keras.layers.Concatenate(name=f"label{n + 1}")([x, planes])
-        x = keras.layers.Conv2DTranspose(maps, 3, 2, padding="same", name=f"up{n}", **hidden)(x)
+        x = keras.layers.Conv2DTranspose(maps, 3, 2, padding="same", name=f"up{n}", data_format=NHWC, **hidden)(x)
     rest = [(4 * rows - height), (4 * columns - breadth)]
-    x = keras.layers.Cropping2D([(n // 2, n - n // 2) for n in rest], name="crop")(x) if any(rest) else x
+    if any(rest):
+        x = keras.layers.Cropping2D([(n // 2, n - n // 2) for n in rest], name="crop", data_format=NHWC)(x)
     x = keras.layers.Concatenate(name="seen")([x, images, gradient])
     # A transposed convolution of stride 1 is a convolution whose kernel is turned.
-    x = keras.layers.Conv2D(maps, 3, padding="same", name="up3", **hidden)(x)
-    x = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-                            dtype="float32", name="perturbation")(x)  # fmt: skip
+    x = keras.layers.Conv2D(maps, 3, padding="same", name="up3", data_format=NHWC, **hidden)(x)
+    small = keras.initializers.RandomNormal(stddev=0.01)
+    x = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer=small, dtype="float32", name="perturbation",
+                            data_format=NHWC)(x)  # fmt: skip
     return keras.Model([gradient, images, labels], x, name="generator")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.image import NHWC
 
 Shortcut = Callable[[keras.KerasTensor, int, int, LayerFactory, str], keras.KerasTensor]
 
@@ -39,4 +40,4 @@ def residual_body(
             x = factory.conv(x, filters, 3, f"{name}_conv2")
             x = factory.output(keras.layers.Add(name=f"{name}_sum")([x, passed]), f"{name}_output")
             x = keras.layers.ReLU(name=f"{name}_relu2")(x)
-    return keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.layers.GlobalAveragePooling2D(name="pool", data_format=NHWC)(x)

@@ -7,6 +7,7 @@ import dataclasses
 import keras
 
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.image import NHWC
 from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.registry import option
 from l2p_tf.types import UserError
@@ -43,5 +44,5 @@ class VGG(Architecture):
                 if i == count:
                     x = factory.output(x, f"stage{stage}_output")
                 x = keras.layers.ReLU(name=f"stage{stage}_relu{i}")(x)
-            x = keras.layers.MaxPooling2D(2, padding="same", name=f"stage{stage}_pool")(x)
-        return keras.layers.GlobalAveragePooling2D(name="pool")(x)
+            x = keras.layers.MaxPooling2D(2, padding="same", name=f"stage{stage}_pool", data_format=NHWC)(x)
+        return keras.layers.GlobalAveragePooling2D(name="pool", data_format=NHWC)(x)

@@ -7,6 +7,7 @@ import dataclasses
 import keras
 
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.layers.image import NHWC
 from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.registry import option
 from l2p_tf.types import UserError
@@ -36,7 +37,7 @@ class WideResNet(Architecture):
                 strides = 2 if stage > 1 and block == 1 else 1
                 x = _block(x, filters, strides, factory, f"stage{stage}_block{block}")
         x = keras.layers.ReLU(name="relu")(factory.norm(x, "norm"))
-        return keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        return keras.layers.GlobalAveragePooling2D(name="pool", data_format=NHWC)(x)
 
 
 def _block(x: keras.KerasTensor, filters: int, strides: int, factory: LayerFactory, name: str) -> keras.KerasTensor:
