@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -22,8 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-import filelock
-
+from l2p_tf import files
 from l2p_tf.environment import onednn
 from l2p_tf.types import UserError
 
@@ -67,6 +67,12 @@ class Work:
         """Further facts for the manifest: anything JSON can hold."""
         self.scratch: list[str] = []
         """Files and folders that serve to continue the work: no outputs, and deleted once it is finished."""
+
+    def clear(self) -> None:
+        """Deletes what an earlier call left: for work that starts over where it cannot be continued."""
+        for file in self.path.iterdir():
+            if file.name != _REQUEST and not files.is_hidden(file.name):
+                files.delete(file)
 
 
 def read(path: str | os.PathLike[str], stage: str | None = None, verify: bool = True) -> Artifact:
@@ -133,45 +139,51 @@ def produce(
       overwrite: replace finished or unfinished work of other options instead of refusing.
 
     Raises:
-      UserError: the folder, or unfinished work for it, was made with other options and `overwrite` is False.
+      UserError: the folder, or unfinished work for it, was made with other options and `overwrite` is False; it cannot
+        be made, or replaced without deleting what is not its own; or another process is making it.
     """
-    path = pathlib.Path(path)
-    inputs = inputs or {}
+    path, inputs = pathlib.Path(path), inputs or {}
     request = json.loads(json.dumps({
         "stage": stage,
         "options": dict(options),
         "inputs": {role: artifact.fingerprint for role, artifact in inputs.items()},
     }))  # fmt: skip
+    for place in (path, partial_path(path)):
+        files.check_folder(place)  # Before the work, not after it.
+    path = path.resolve() if path.is_symlink() else path
+    # Before anything is written: a finished folder may be on a disk that only reads.
+    if _is_current(path, request, overwrite):
+        _clear_replaced(path)
+        yield None
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(str(path) + ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(f"{str(path)!r} is being made by another process.") from error
-    try:
-        if path.exists() and _is_current(path, request, overwrite):
+    partial = partial_path(path)
+    with files.locked(path):
+        if _is_current(path, request, overwrite):
+            yield None  # Another process has made it meanwhile.
+            return
+        _check_replaceable(path)
+        if _is_complete(partial, request):
+            _settle(partial, path)  # A call was stopped when all was done but this.
             yield None
             return
-        partial = partial_path(path)
         resumed = _open_partial(partial, request, overwrite)
         work = Work(partial, resumed)
         earlier = json.loads((partial / _REQUEST).read_text("utf-8")).get("seconds", 0.0)
         start = time.monotonic()
         try:
             yield work
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(partial)  # A full disk does not say which one it is.
             with contextlib.suppress(OSError):
-                if {file.name for file in partial.iterdir()} == {_REQUEST}:
-                    shutil.rmtree(partial)  # Nothing was done that could be continued.
+                if files.visible(partial) == {_REQUEST}:
+                    (partial / _REQUEST).unlink()  # Nothing was done that could be continued.
+                    partial.rmdir()
                 else:
                     write_json(partial / _REQUEST, {**request, "seconds": earlier + time.monotonic() - start})
             raise
         _finish(work, path, request, inputs, seed, device, earlier + time.monotonic() - start)
-    finally:
-        # Before it is released: whoever waits must not be given a lock that is about to vanish.
-        with contextlib.suppress(OSError):
-            os.unlink(str(path) + ".lock")
-        lock.release()
 
 
 def partial_path(path: pathlib.Path) -> pathlib.Path:
@@ -186,29 +198,17 @@ def digest_file(path: pathlib.Path) -> str:
 
 
 def atomic_write(path: pathlib.Path, write: bytes | str | Callable[[BinaryIO], Any]) -> None:
-    """Writes a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed.
+    """Writes a file whole or not at all, and to the disk before it is there.
 
     Args:
       path: the file.
       write: its bytes or text, or a function that writes to an open binary file.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if callable(write):
-                write(file)
-            else:
-                file.write(write.encode("utf-8") if isinstance(write, str) else write)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # So that the message says which file does not fit on the disk.
-        raise
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        if callable(write):
+            write(file)
+        else:
+            file.write(write.encode("utf-8") if isinstance(write, str) else write)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -217,11 +217,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool) -> bool:
+    """Whether the finished folder is what is asked for. False where there is none, or where it is to be replaced."""
     if not (path / MANIFEST).is_file():
-        if any(path.iterdir()):
+        if path.exists() and any(path.iterdir()):
             # Never replaced, whatever the flags: it may be anything.
             raise UserError(f"{str(path)!r} holds files but no {MANIFEST}: name a folder that is new or empty.")
-        path.rmdir()
         return False
     try:
         manifest = read(path, request["stage"]).manifest
@@ -238,9 +238,25 @@ def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool) ->
     return False
 
 
+def _check_replaceable(path: pathlib.Path) -> None:
+    """UserError where a finished folder that is to be replaced holds what is not its own, such as another artifact."""
+    if not (path / MANIFEST).is_file():
+        return
+    try:
+        own = {MANIFEST, *read(path, verify=False).manifest["outputs"]}
+    except UserError:
+        own = None  # Damaged: only what is certainly another's can be told.
+    for name, file in files.contents(path).items():
+        if name not in own if own is not None else file.name == MANIFEST and name != MANIFEST:
+            raise UserError(
+                f"{str(path)!r} would be replaced, but holds {name!r}, which is not of the stage that made it. "
+                "Move that away."
+            )
+
+
 def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: bool) -> bool:
     """Creates the partial folder, or checks that the one there is of the same request. True where it was there."""
-    names = {file.name for file in partial.iterdir()} if partial.exists() else set()
+    names = files.visible(partial) if partial.exists() else set()
     if names and _REQUEST not in names:
         # Never replaced, whatever the flags: it may be anything.
         raise UserError(f"{str(partial)!r} holds files that are not unfinished work of a stage. Move them away.")
@@ -250,8 +266,8 @@ def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: boo
         except ValueError:
             found = {}
         if all(found.get(key) == request[key] for key in request):
-            for file in partial.rglob(".*"):
-                file.unlink()  # What a kill left of an unfinished write.
+            for file in partial.rglob(f"{files.TEMPORARY}*"):
+                files.delete(file)  # What a kill left of an unfinished write.
             return True
         # A request alone, without work, is no loss.
         if not overwrite and names != {_REQUEST}:
@@ -261,8 +277,21 @@ def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: boo
             )
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
+    for file in partial.glob(f"{files.TEMPORARY}*"):
+        files.delete(file)
     write_json(partial / _REQUEST, request)
     return False
+
+
+def _is_complete(partial: pathlib.Path, request: dict[str, Any]) -> bool:
+    """Whether unfinished work of the same request lacks nothing but to be cleaned up and renamed."""
+    if not (partial / MANIFEST).is_file():
+        return False
+    try:
+        manifest = read(partial, request["stage"]).manifest
+    except UserError:
+        return False  # It is continued, and the manifest written anew.
+    return all(manifest[key] == request[key] for key in request)
 
 
 def _finish(
@@ -274,19 +303,17 @@ def _finish(
     device: str,
     seconds: float,
 ) -> None:
-    """Writes the manifest, renames the folder, and only then deletes what could continue the work."""
-    scratch = [_REQUEST, *work.scratch]
-    outputs = {f.relative_to(work.path).as_posix(): f for f in sorted(work.path.rglob("*")) if f.is_file()}
-    kept = {
-        name: file
-        for name, file in outputs.items()
-        if name != MANIFEST and name.split("/")[0] not in scratch and not file.name.startswith(".")
-    }
+    """Writes the manifest, and then puts the folder in its place."""
+    scratch = {MANIFEST, _REQUEST, *work.scratch}
+    outputs = {name: file for name, file in files.contents(work.path).items() if name.split("/")[0] not in scratch}
+    for folder in {file.parent for file in outputs.values()} | set(outputs.values()):
+        files.flush(folder)  # A manifest on the disk promises that what it names is there too.
     manifest = {
         "schema_version": SCHEMA_VERSION,
         **request,
-        "lineage": {role: {"path": str(a.path), "stage": a.stage} for role, a in inputs.items()},
-        "outputs": {name: digest_file(file) for name, file in kept.items()},
+        # The same from wherever it is read.
+        "lineage": {role: {"path": str(a.path.absolute()), "stage": a.stage} for role, a in inputs.items()},
+        "outputs": {name: digest_file(file) for name, file in outputs.items()},
         "notes": work.notes,
         "packages": package_versions(),
         "onednn": onednn(),
@@ -297,18 +324,30 @@ def _finish(
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     write_json(work.path / MANIFEST, manifest)
+    _settle(work.path, path)
+
+
+def _settle(partial: pathlib.Path, path: pathlib.Path) -> None:
+    """Deletes what served to continue the work, and gives the whole folder its name; may be stopped and repeated."""
+    kept = {MANIFEST, *read(partial, verify=False).manifest["outputs"]}
+    for name, file in files.contents(partial).items():
+        if name not in kept:
+            file.unlink(missing_ok=True)
+    for folder in sorted((f for f in partial.rglob("*") if f.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # Where it is empty.
     if path.exists():
         aside = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
         path.rename(aside / path.name)
-        work.path.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        work.path.rename(path)
-    for name in scratch:
-        if (path / name).is_dir():
-            shutil.rmtree(path / name, ignore_errors=True)
-        else:
-            (path / name).unlink(missing_ok=True)
+    partial.rename(path)
+    files.flush(path.parent)
+    _clear_replaced(path)
+
+
+def _clear_replaced(path: pathlib.Path) -> None:
+    """Deletes what `path` has replaced, perhaps in a call that was killed at it."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.old-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def package_versions() -> dict[str, str]:

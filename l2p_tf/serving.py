@@ -146,6 +146,7 @@ def export(
     inputs = {"train": trained}
     with artifacts.produce(output, "export", request, inputs, device=device(), overwrite=overwrite) as work:
         if work is not None:
+            work.clear()  # A SavedModel is not continued.
             model = load_classifier(trained.path / f"{which}.keras")
             _export(model, work.path, draws if is_randomized(model) else 1, list(class_names), trained)
     return artifacts.read(output, "export")

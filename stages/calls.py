@@ -118,9 +118,10 @@ def trained(name: str) -> Artifact:
 
 def trained_names() -> list[str]:
     """The runs in RUN_DIR whose training is finished."""
-    from l2p_tf import artifacts
+    from l2p_tf import artifacts, files
 
-    return sorted(path.parent.parent.name for path in settings.run_dir().glob(f"*/train/{artifacts.MANIFEST}"))
+    names = {path.parent.parent.name for path in settings.run_dir().glob(f"*/train/{artifacts.MANIFEST}")}
+    return sorted(name for name in names if not files.is_hidden(name))
 
 
 def check_generators(known: list[str]) -> None:

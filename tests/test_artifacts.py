@@ -1,10 +1,17 @@
+import contextlib
+import errno
 import json
 import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
 import time
 
 import pytest
 
-from l2p_tf import artifacts
+from l2p_tf import artifacts, files
 from l2p_tf.types import UserError
 
 
@@ -110,40 +117,181 @@ def test_a_partial_that_is_no_artifact_is_left_alone(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "x", "x.old"]
 
 
-@pytest.mark.parametrize("place", ["write_json", "rename"])
+def stateful(path, **kwargs):
+    """Makes an artifact with scratch; returns whether that was there already, or None where there is nothing to do."""
+    with artifacts.produce(path, "data", {"a": 1}, **kwargs) as work:
+        if work is None:
+            return None
+        work.scratch.append("state")
+        there = (work.path / "state").exists()
+        (work.path / "state").write_text("all there is")
+        (work.path / "out").write_text("done")
+        return there
+
+
 @pytest.mark.parametrize("replaces", [False, True])
-def test_stopped_while_finishing_the_work_is_still_there(tmp_path, monkeypatch, place, replaces):
+def test_a_manifest_that_cannot_be_written_leaves_the_work(tmp_path, monkeypatch, replaces):
     if replaces:
         make(tmp_path / "x", {"a": 0})
+    plain = artifacts.write_json
 
-    def work():
-        with artifacts.produce(tmp_path / "x", "data", {"a": 1}, overwrite=replaces) as work:
-            work.scratch.append("state")
-            resumed = (work.path / "state").exists()
-            (work.path / "state").write_text("all there is")
-            (work.path / "out").write_text("done")
-            return resumed
+    def full(path, value):
+        if path.name == artifacts.MANIFEST:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(path, value)
 
-    with monkeypatch.context() as patch:
-        plain = artifacts.write_json if place == "write_json" else artifacts.pathlib.Path.rename
-
-        def stop(path, *arguments):
-            if path.name in (artifacts.MANIFEST, "x.partial"):
-                raise OSError(28, "No space left on device")
-            return plain(path, *arguments)
-
-        patch.setattr(*((artifacts, place) if place == "write_json" else (artifacts.pathlib.Path, place)), stop)
-        with pytest.raises(OSError, match="No space"):
-            work()
-    assert work()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(artifacts, "write_json", full)
+        stateful(tmp_path / "x", overwrite=replaces)
+    assert stateful(tmp_path / "x", overwrite=replaces)
     assert set(artifacts.read(tmp_path / "x").manifest["outputs"]) == {"out"}
     assert {p.name for p in (tmp_path / "x").iterdir()} == {"out", artifacts.MANIFEST}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("after", range(8))
+def test_killed_while_finishing_the_next_call_only_tidies_up(tmp_path, monkeypatch, after, replaces):
+    """Killed before any of the calls that delete or rename: nothing is done again, lost, or left lying."""
+    if replaces:
+        make(tmp_path / "x", {"a": 0})
+    left = after
+
+    def counted(name):
+        plain = getattr(pathlib.Path, name)
+
+        def call(path, *arguments, **kwargs):
+            nonlocal left
+            if (path.parent / artifacts.MANIFEST).exists() or (path / artifacts.MANIFEST).exists():
+                left -= 1
+                if left < 0:
+                    raise Killed
+            return plain(path, *arguments, **kwargs)
+
+        return call
+
+    finished = False
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "rmdir", "rename"):
+            patch.setattr(pathlib.Path, name, counted(name))
+        with contextlib.suppress(Killed):
+            stateful(tmp_path / "x", overwrite=replaces)
+            finished = True
+    assert finished == (left >= 0)
+    assert stateful(tmp_path / "x", overwrite=replaces) is None
+    assert artifacts.read(tmp_path / "x").options == {"a": 1}
+    assert {p.name for p in (tmp_path / "x").iterdir()} == {"out", artifacts.MANIFEST}
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_was_replaced_is_removed_by_the_next_call(tmp_path):
+    make(tmp_path / "x")
+    (tmp_path / ".x.old-abc").mkdir()
+    (tmp_path / "x").rename(tmp_path / ".x.old-abc" / "x")
+    make(tmp_path / "x")
+    (tmp_path / ".x.old-def").mkdir()
+    assert make(tmp_path / "x") is None
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_kill_before_the_request_is_written_is_no_hindrance(tmp_path):
+    partial = tmp_path / "x.partial"
+    partial.mkdir()
+    (partial / f"{files.TEMPORARY}abcrequest.json").write_text("{")
+    assert set(make(tmp_path / "x").manifest["outputs"]) == {"sub/file.txt"}
+    assert {p.name for p in (tmp_path / "x").iterdir()} == {"sub", artifacts.MANIFEST}
+
+
+def test_hidden_folders_are_nobodys_work(tmp_path):
+    tool = tmp_path / "x.partial" / ".ipynb_checkpoints"
+    tool.mkdir(parents=True)
+    (tool / "note.txt").write_text("mine")
+    with pytest.raises(RuntimeError), artifacts.produce(tmp_path / "x", "data", {"a": 1}) as work:
+        (work.path / "good").write_text("1")
+        raise RuntimeError
+    assert set(make(tmp_path / "x").manifest["outputs"]) == {"good", "sub/file.txt"}
+    (tmp_path / "x" / "sub" / ".ipynb_checkpoints").mkdir()
+    assert make(tmp_path / "x") is None
+    assert make(tmp_path / "x", {"a": 2}, overwrite=True).options == {"a": 2}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_nothing_finished_is_deleted_with_what_it_lies_in(tmp_path, damaged):
+    make(tmp_path / "x")
+    make(tmp_path / "x" / "train")
+    if damaged:
+        (tmp_path / "x" / artifacts.MANIFEST).write_text("{")
+    with pytest.raises(UserError, match=r"would be replaced, but holds 'train/(manifest|sub)"):
+        make(tmp_path / "x", {"a": 2}, overwrite=True)
+    artifacts.read(tmp_path / "x" / "train")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
+@pytest.mark.parametrize("link", ["x", "x.partial", "."])
+def test_a_link_that_leads_nowhere_is_told_before_the_work(tmp_path, link):
+    place = tmp_path / "run"
+    if link != ".":
+        place.mkdir()
+    (place / link).symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"is a link to '.*gone', which is not there"):
+        make(place / "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_link_to_a_folder_elsewhere_is_filled_there(tmp_path):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "x").symlink_to(tmp_path / "large")
+    make(tmp_path / "x")
+    assert make(tmp_path / "x") is None
+    assert artifacts.read(tmp_path / "large", "data").options == {"a": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["large", "x"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="should be a folder; it is a file"):
+        make(tmp_path / "file" / "y")
+
+
+def test_a_finished_artifact_is_found_where_nothing_can_be_written(tmp_path, monkeypatch):
+    make(tmp_path / "x")
+
+    def refuse(*arguments, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for owner, name in ((os, "mkdir"), (os, "unlink"), (os, "rename"), (os, "replace"), (tempfile, "mkstemp")):
+        monkeypatch.setattr(owner, name, refuse)
+    monkeypatch.setattr(artifacts.files.filelock.FileLock, "acquire", refuse)
+    assert make(tmp_path / "x") is None
+    with pytest.raises(OSError, match="Read-only"):
+        make(tmp_path / "y")
+
+
+def test_a_full_disk_names_what_does_not_fit(tmp_path):
+    with pytest.raises(OSError, match="No space") as full, artifacts.produce(tmp_path / "x", "data", {}) as work:
+        (work.path / "big").write_text("1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert full.value.filename == str(tmp_path / "x.partial")
+
+
+def test_work_that_starts_over_leaves_nothing_of_its_former_self(tmp_path):
+    with pytest.raises(RuntimeError), artifacts.produce(tmp_path / "x", "export", {"a": 1}) as work:
+        (work.path / "variables_temp").mkdir()
+        (work.path / "variables_temp" / "part").write_text("half")
+        (work.path / "model.pb.tmp").write_text("half")
+        raise RuntimeError
+    with artifacts.produce(tmp_path / "x", "export", {"a": 1}) as work:
+        assert work.resumed
+        work.clear()
+        (work.path / "model.pb").write_text("whole")
+    assert set(artifacts.read(tmp_path / "x").manifest["outputs"]) == {"model.pb"}
+    assert {p.name for p in (tmp_path / "x").iterdir()} == {"model.pb", artifacts.MANIFEST}
 
 
 def test_what_a_kill_left_of_a_write_is_no_output(tmp_path):
     with pytest.raises(RuntimeError), artifacts.produce(tmp_path / "x", "data", {"a": 1}) as work:
         (work.path / "good").write_text("1")
-        (work.path / ".state.npz.abc").write_text("half")
+        (work.path / f"{files.TEMPORARY}abcstate.npz").write_text("half")
         raise RuntimeError
     make(tmp_path / "x")
     assert set(artifacts.read(tmp_path / "x").manifest["outputs"]) == {"good", "sub/file.txt"}
@@ -197,3 +345,45 @@ def test_one_process_at_a_time(tmp_path):
     release.set()
     other.join(20)
     assert make(tmp_path / "x") is None
+
+
+RACE = """
+import os, pathlib, sys, time
+from l2p_tf import artifacts
+from l2p_tf.types import UserError
+folder, end, owned = pathlib.Path(sys.argv[1]), time.monotonic() + 1.5, 0
+others = []
+for _ in range(5):
+    other = os.fork()
+    if not other:
+        others = []
+        break
+    others.append(other)
+while time.monotonic() < end:
+    try:
+        with artifacts.produce(folder / "x", "data", {}):
+            try:
+                (folder / "owner").mkdir()
+            except FileExistsError:
+                os.write(1, b"two owners\\n")
+            else:
+                time.sleep(0.0005)
+                (folder / "owner").rmdir()
+                owned += 1
+            raise RuntimeError
+    except (UserError, RuntimeError):
+        pass
+os.write(1, b"owned %d\\n" % owned)
+for other in others:
+    os.waitpid(other, 0)
+"""
+
+
+def test_six_processes_racing_never_hold_it_together(tmp_path):
+    done = subprocess.run([sys.executable, "-c", RACE, tmp_path], capture_output=True, text=True, check=False)
+    assert "two owners" not in done.stdout
+    assert not done.stderr
+    counts = [int(line.removeprefix("owned ")) for line in done.stdout.splitlines()]
+    assert len(counts) == 6
+    assert sum(counts) >= 20
+    assert not list(tmp_path.iterdir())

@@ -1,10 +1,10 @@
 """Data sets, the data artifact and the training pipeline."""
 
 import dataclasses
-import errno
 import json
 import os
 import pathlib
+import resource
 import shutil
 import struct
 import sys
@@ -214,13 +214,17 @@ def test_bad_data_are_named_and_leave_nothing(tmp_path, bad, message):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
-    with pytest.raises(OSError, match="No space"):
-        prepare(fake(noise(20), np.arange(20) % 3), tmp_path / "d")
+@pytest.mark.parametrize(("room", "file"), [(1_000, "train_images.npy"), (3_000, "samples.png")])
+def test_a_disk_without_room_names_the_file_and_nothing_is_left(tmp_path, room, file):
+    """The system itself refuses: no file may grow beyond `room` bytes."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, usual[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as full:
+            prepare(fake(noise(20), np.arange(20) % 3), tmp_path / "d")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert full.value.filename == str(tmp_path / "d.partial" / file)
     assert not any(tmp_path.iterdir())
 
 
@@ -232,6 +236,7 @@ def test_work_left_by_a_killed_process_is_taken_over(tmp_path):
     (tmp_path / "d.partial").mkdir()
     (tmp_path / "d.partial/request.json").write_text(json.dumps(request))
     (tmp_path / "d.partial/train_images.npy").write_bytes(b"half")
+    (tmp_path / "d.partial/of_another_version.npy").write_bytes(b"half")
     assert prepare(*options).fingerprint == whole.fingerprint
 
 

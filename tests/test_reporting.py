@@ -238,11 +238,16 @@ def test_a_damaged_result_is_refused_and_nothing_is_made(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
-def test_unfinished_work_is_left_out_and_named(tmp_path):
+def test_unfinished_work_is_left_out_and_named(tmp_path, monkeypatch):
     make_runs(tmp_path / "runs")
     shutil.move(tmp_path / "runs" / "attack_pgd", tmp_path / "runs" / "attack_pgd.partial")
-    result = report.make([tmp_path / "runs"], tmp_path / "report")
-    assert result.left_out == (tmp_path / "runs" / "attack_pgd.partial",)
+    # What a killed call or a tool left hidden is neither a result nor unfinished work.
+    shutil.copytree(tmp_path / "runs" / "attack_none", tmp_path / "runs" / ".attack_none.old-abc" / "attack_none")
+    shutil.copytree(tmp_path / "runs" / "attack_none", tmp_path / "runs" / ".ipynb_checkpoints" / "b.partial")
+    monkeypatch.chdir(tmp_path)
+    result = report.make(["runs", tmp_path / "runs"], tmp_path / "report")
+    assert [path.resolve() for path in result.left_out] == [tmp_path / "runs" / "attack_pgd.partial"]
+    assert {len(run.evaluations) for run in gather(find([tmp_path / "runs"]))} == {0, 1}
     assert [row.name for row in result.table.rows if not row.entries] == ["pgd"]
 
 

@@ -13,6 +13,7 @@ LAYERS = [
     ["types"],
     ["environment"],
     ["registry", "loops", "progress", "radii", "schema"],
+    ["files"],
     ["artifacts"],
     ["data"],
     ["layers"],

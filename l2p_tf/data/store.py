@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from l2p_tf import artifacts, progress
+from l2p_tf import artifacts, files, progress
 from l2p_tf.data.base import Array, Dataset, Source, Split, stratified
 from l2p_tf.data.contact_sheet import contact_sheet
 from l2p_tf.registry import spec_of
@@ -228,6 +228,7 @@ def prepare(
         if work is None:
             say(f"{str(path)!r} is up to date")
         else:
+            work.clear()
             try:
                 source = opened or dataset.open(data_dir, download)
                 limits = {"train": limit_train, "test": limit_test}
@@ -265,14 +266,14 @@ def _write(
         kept = stratified(split.labels, count, [seed, draw])
         _write_images(folder / f"{name}_images.npy", split, kept, source.image_shape, f"{dataset.short_name} {name}")
         labels[name] = split.labels[kept].astype(np.int32)
-        np.save(folder / f"{name}_labels.npy", labels[name], allow_pickle=False)
+        _save(folder / f"{name}_labels.npy", labels[name])
     held_out = round(validation_share * len(labels["train"]))
     if held_out >= len(labels["train"]):
         raise UserError(f"`validation_share` should leave a training image. Received: {validation_share}")
     validation = stratified(labels["train"], held_out, [seed, _VALIDATION])
     train = np.setdiff1d(np.arange(len(labels["train"])), validation)
-    np.save(folder / "train_index.npy", train, allow_pickle=False)
-    np.save(folder / "validation_index.npy", validation, allow_pickle=False)
+    _save(folder / "train_index.npy", train)
+    _save(folder / "validation_index.npy", validation)
     images = ImageView(np.load(folder / "train_images.npy", mmap_mode="r"), train)
     parts = {"train": labels["train"][train], "validation": labels["train"][validation], "test": labels["test"]}
     mean, std = _statistics(images)
@@ -297,6 +298,10 @@ def _write(
     artifacts.write_json(folder / INFO, dataclasses.asdict(info))
 
 
+def _save(file: pathlib.Path, array: Array) -> None:
+    artifacts.atomic_write(file, lambda out: np.save(out, array, allow_pickle=False))
+
+
 def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[int, int, int], what: str) -> None:
     """Writes the images at the positions `kept` (sorted) of a split as one `.npy` file.
 
@@ -304,7 +309,11 @@ def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[in
     """
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *shape)}
     read = written = 0
-    with file.open("wb") as out, progress.bar(f"Writing {what}", len(kept), "images") as advance:
+    with (
+        files.replacing(file) as temporary,
+        temporary.open("wb") as out,
+        progress.bar(f"Writing {what}", len(kept), "images") as advance,
+    ):
         np.lib.format.write_array_header_1_0(out, header)
         for batch in split.batches():
             if batch.dtype != np.uint8 or batch.shape[1:] != shape:

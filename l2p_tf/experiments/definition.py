@@ -119,7 +119,7 @@ class Experiment:
 
 def names(folder: pathlib.Path) -> list[str]:
     """The experiments in a folder."""
-    return sorted(path.stem for path in folder.glob(f"*{SUFFIX}"))
+    return sorted(path.stem for path in folder.glob(f"[!.]*{SUFFIX}"))
 
 
 def load(folder: pathlib.Path, name: str) -> Experiment:

@@ -9,17 +9,14 @@ import zipfile
 import keras
 
 import l2p_tf.layers  # noqa: F401 - reading needs every layer class registered
+from l2p_tf.files import replacing
 from l2p_tf.types import UserError
 
 
 def save_classifier(classifier: keras.Model, path: pathlib.Path) -> None:
-    """Writes a classifier as `.keras`, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.tmp.keras")
-    try:
+    """Writes a classifier as `.keras`, whole or not at all, and to the disk."""
+    with replacing(path) as temporary:
         classifier.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def companion_path(path: pathlib.Path, name: str) -> pathlib.Path:

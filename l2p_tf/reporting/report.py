@@ -96,6 +96,7 @@ def make(
     overwrite = overwrite or {**former, _WRITER: ""} == {**options, _WRITER: ""}
     with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
         if work is not None:
+            work.clear()
             write(work.path, runs, table, title, wanted, reproduction)
     path = pathlib.Path(output)
     return Report(

@@ -14,6 +14,7 @@ from l2p_tf.artifacts import Artifact
 from l2p_tf.certification.records import CertificateRecord, read_certificates
 from l2p_tf.evaluation.inspections import Inspection, read_inspection
 from l2p_tf.evaluation.records import CLEAN, Record, read_records
+from l2p_tf.files import is_hidden
 from l2p_tf.reporting.history import HISTORY, History, read_history
 from l2p_tf.reporting.text import backend_name, plain
 from l2p_tf.types import UserError
@@ -186,13 +187,15 @@ def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
 
 
 def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Folders of work in progress beside the artifacts: what a report leaves out."""
-    return [
-        path
+    """Folders of work in progress beside the artifacts, each once: what a report leaves out."""
+    found = {
+        path.resolve(): path
         for folder in folders
         for depth in range(1, _DEPTH + 1)
         for path in sorted(folder.glob("/".join(["*"] * depth) + ".partial"))
-    ]
+        if not any(map(is_hidden, path.relative_to(folder).parts))
+    }
+    return list(found.values())
 
 
 def gather(found: Sequence[Artifact]) -> list[Run]:
@@ -269,8 +272,8 @@ def _manifests(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
         return [folder]
     if not depth:
         return []
-    # A stage that was killed while it finished leaves a manifest in NAME.partial or NAME.old; neither is a result.
-    children = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.suffix not in (".partial", ".old")]
+    # A stage that was killed while it finished leaves a manifest in NAME.partial or .NAME.old-*; neither is a result.
+    children = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.suffix != ".partial" and not is_hidden(p.name)]
     return [path for child in children for path in _manifests(child, depth - 1)]
 
 

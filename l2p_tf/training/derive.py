@@ -72,6 +72,7 @@ def derive(
     how: dict[str, Any] = {"seed": seed, "device": inference.device(), "overwrite": overwrite}
     with artifacts.produce(output, "train", request, inputs, **how) as work:
         if work is not None:
+            work.clear()
             for file in (cb.BEST, cb.LAST):
                 save_classifier(defense.derive(load_classifier(source.path / file), seed), work.path / file)
             if (source.path / cb.HISTORY).is_file():

@@ -1,0 +1,101 @@
+"""Files and folders: written to the disk whole or not at all, locked, listed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import filelock
+
+from l2p_tf.types import UserError
+
+TEMPORARY = ".tmp-"
+"""How the name of a file that is being written begins."""
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary file beside `path` to write to; on leaving it is flushed to disk and takes the place of `path`.
+
+    An exception deletes it and leaves `path` as it was. What a kill leaves is cleared by the next call of `produce`.
+    """
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.name, dir=path.parent)
+    os.close(handle)
+    try:
+        yield pathlib.Path(name)
+        os.chmod(name, 0o644)
+        flush(pathlib.Path(name))
+        os.replace(name, path)
+        flush(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        if isinstance(error, OSError) and error.filename in (None, name):
+            error.filename = str(path)  # So that the message says which file does not fit on the disk.
+        raise
+
+
+def check_folder(path: pathlib.Path) -> None:
+    """UserError where there cannot be a folder at `path`: a link that leads nowhere, or a file, is there or above."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(f"{str(place)!r} is a link to {str(place.readlink())!r}, which is not there. Remove it.")
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{str(place)!r} should be a folder; it is a file.")
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Within it no other process makes `path`; UserError where one does."""
+    lock = filelock.FileLock(str(path) + ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(f"{str(path)!r} is being made by another process.") from error
+    try:
+        yield
+    finally:
+        # While it is held: whoever waits for this file sees that it is gone and takes a new one. This needs a filelock
+        # that looks, and that does not delete the file itself when it is released, which may be another's by then.
+        with contextlib.suppress(OSError):
+            os.unlink(str(path) + ".lock")
+        lock.release()
+
+
+def contents(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Every file below a folder by its name there, sorted; without hidden ones and those in hidden folders."""
+    found = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if not file.is_dir()}
+    return {name: file for name, file in found.items() if not any(map(is_hidden, name.split("/")))}
+
+
+def visible(folder: pathlib.Path) -> set[str]:
+    """The names in a folder, without hidden ones: those are nobody's work."""
+    return {file.name for file in folder.iterdir() if not is_hidden(file.name)}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file of that name is the system's or a tool's own, such as `.ipynb_checkpoints`."""
+    return name.startswith(".")
+
+
+def delete(path: pathlib.Path) -> None:
+    """Deletes a file or a folder with all that is in it; nothing where it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush(path: pathlib.Path) -> None:
+    """Makes the system write a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        # Some network file systems have nothing to flush of a folder, and say so by an error.
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(handle)
+    finally:
+        os.close(handle)
