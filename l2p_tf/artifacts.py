@@ -25,9 +25,9 @@ from typing import Any, BinaryIO
 
 from l2p_tf import files
 from l2p_tf.environment import onednn
+from l2p_tf.manifest import SCHEMA_VERSION, digest_json, read_manifest, read_request, sealed
 from l2p_tf.types import UserError
 
-SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _REQUEST = "request.json"
 _PACKAGES = ("l2p_tf", "tensorflow", "keras", "tensorflow-datasets", "tensorflow-probability", "cleverhans", "numpy")
@@ -54,7 +54,7 @@ class Artifact:
     def fingerprint(self) -> str:
         """Digest of the stage, its options, inputs and outputs; free of where and when it was made."""
         keys = ("stage", "options", "inputs", "outputs")
-        return _digest_json({key: self.manifest[key] for key in keys})
+        return digest_json({key: self.manifest[key] for key in keys})
 
 
 class Work:
@@ -93,21 +93,11 @@ def read(path: str | os.PathLike[str], stage: str | None = None, verify: bool = 
         raise UserError(
             f"{str(path)!r} should be the folder of a finished {stage or ''} stage; no {MANIFEST} is there."
         )
-    try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-        version, made_by, outputs = manifest["schema_version"], manifest["stage"], dict(manifest["outputs"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{str(path / MANIFEST)!r} is damaged: {error}. Delete the folder and make it again."
-        ) from error
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{str(path)!r} has schema version {version!r}; this version reads {SCHEMA_VERSION}.")
-    if stage is not None and made_by != stage:
-        raise UserError(f"{str(path)!r} should be made by the {stage} stage. It is made by: {made_by!r}")
-    for name, digest in outputs.items() if verify else ():
+    manifest = read_manifest(path / MANIFEST)
+    if stage is not None and manifest["stage"] != stage:
+        raise UserError(f"{str(path)!r} should be made by the {stage} stage. It is made by: {manifest['stage']!r}")
+    for name, digest in manifest["outputs"].items() if verify else ():
         file = path / name
-        if pathlib.PurePosixPath(name).is_absolute() or ".." in pathlib.PurePosixPath(name).parts:
-            raise UserError(f"{str(path / MANIFEST)!r} should name files in its folder. Received: {name!r}")
         if not file.is_file() or digest_file(file) != digest:
             raise UserError(f"{str(file)!r} is missing or damaged. Delete {str(path)!r} and make it again.")
     return Artifact(path, manifest)
@@ -167,9 +157,8 @@ def produce(
             _settle(partial, path)  # A call was stopped when all was done but this.
             yield None
             return
-        resumed = _open_partial(partial, request, overwrite)
-        work = Work(partial, resumed)
-        earlier = json.loads((partial / _REQUEST).read_text("utf-8")).get("seconds", 0.0)
+        earlier = _open_partial(partial, request, overwrite)
+        work = Work(partial, resumed=earlier is not None)
         start = time.monotonic()
         try:
             yield work
@@ -181,9 +170,9 @@ def produce(
                     (partial / _REQUEST).unlink()  # Nothing was done that could be continued.
                     partial.rmdir()
                 else:
-                    write_json(partial / _REQUEST, {**request, "seconds": earlier + time.monotonic() - start})
+                    _write_request(partial, request, (earlier or 0.0) + time.monotonic() - start)
             raise
-        _finish(work, path, request, inputs, seed, device, earlier + time.monotonic() - start)
+        _finish(work, path, request, inputs, seed, device, (earlier or 0.0) + time.monotonic() - start)
 
 
 def partial_path(path: pathlib.Path) -> pathlib.Path:
@@ -254,33 +243,46 @@ def _check_replaceable(path: pathlib.Path) -> None:
             )
 
 
-def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: bool) -> bool:
-    """Creates the partial folder, or checks that the one there is of the same request. True where it was there."""
+def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: bool) -> float | None:
+    """Creates the partial folder, or checks that the one there is of the same request.
+
+    Returns:
+      The seconds already spent on the work that was there; None where there was none.
+    """
     names = files.visible(partial) if partial.exists() else set()
     if names and _REQUEST not in names:
         # Never replaced, whatever the flags: it may be anything.
         raise UserError(f"{str(partial)!r} holds files that are not unfinished work of a stage. Move them away.")
     if names:
-        try:
-            found = json.loads((partial / _REQUEST).read_text("utf-8"))
-        except ValueError:
-            found = {}
-        if all(found.get(key) == request[key] for key in request):
+        found = read_request(partial / _REQUEST, request)
+        if found and found.digest == digest_json(request):
             for file in partial.rglob(f"{files.TEMPORARY}*"):
                 files.delete(file)  # What a kill left of an unfinished write.
-            return True
+            _write_request(partial, request, found.seconds)
+            return found.seconds
         # A request alone, without work, is no loss.
-        if not overwrite and names != {_REQUEST}:
-            raise UserError(
-                f"{str(partial)!r} holds unfinished work made with {_difference(found, request)}. "
-                "Pass --overwrite to drop it."
-            )
+        if names != {_REQUEST}:
+            if found is None:
+                # Never replaced, whatever the flags: it may be this very work.
+                raise UserError(
+                    f"{str(partial / _REQUEST)!r} is damaged, so what the unfinished work beside it was made with is not "
+                    f"known. Restore that file to continue the work, or move {str(partial)!r} away to begin anew."
+                )
+            if not overwrite:
+                raise UserError(
+                    f"{str(partial)!r} holds unfinished work made with "
+                    f"{_difference(dataclasses.asdict(found), request)}. Pass --overwrite to drop it."
+                )
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     for file in partial.glob(f"{files.TEMPORARY}*"):
         files.delete(file)
-    write_json(partial / _REQUEST, request)
-    return False
+    _write_request(partial, request, 0.0)
+    return None
+
+
+def _write_request(partial: pathlib.Path, request: dict[str, Any], seconds: float) -> None:
+    write_json(partial / _REQUEST, {**request, "digest": digest_json(request), "seconds": seconds})
 
 
 def _is_complete(partial: pathlib.Path, request: dict[str, Any]) -> bool:
@@ -323,7 +325,7 @@ def _finish(
         "seconds": round(seconds, 3),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    write_json(work.path / MANIFEST, manifest)
+    write_json(work.path / MANIFEST, sealed(manifest))
     _settle(work.path, path)
 
 
@@ -368,7 +370,3 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         return "other options: " + ", ".join(shown) + (" and more" if len(keys) > 4 else "")
     roles = [r for r in wanted["inputs"] if found.get("inputs", {}).get(r) != wanted["inputs"][r]]
     return f"other inputs: {', '.join(roles)}" if roles else f"another stage: {found.get('stage')!r}"
-
-
-def _digest_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import math
 import pathlib
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,10 +22,10 @@ Positive = Annotated[int, Meta(ge=1, le=2**53)]
 Size = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Inside = Annotated[str, Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
-"""A file within the folder at hand, relative to it, with `/` between its parts."""
 
 T = TypeVar("T")
+_MOST_BYTES = 2**30
+"""Of one array: more than a hundred million examples."""
 
 
 @contextlib.contextmanager
@@ -49,66 +51,84 @@ def read_json(file: pathlib.Path, kind: type[T], expected: str) -> T:
       UserError: the file is not there, or holds something else; the message names the file and the field.
     """
     with reading(file, expected):
-        return msgspec.json.decode(file.read_bytes(), type=kind)
+        return as_type(json.loads(file.read_bytes()), kind)
+
+
+def as_type(value: Any, kind: type[T]) -> T:
+    """A value of JSON as `kind`; ValueError names what does not fit. What no UTF-8 can hold becomes a question mark."""
+    return msgspec.json.decode(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), type=kind)
+
+
+def check_inside(name: str) -> None:
+    """ValueError where the name of a file, relative to a folder, leads out of it."""
+    path = pathlib.PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"it should name files in its folder. Received: {name!r}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What an array of numbers may hold.
+    """What an array may hold.
 
     Attributes:
-      kinds: its dtype's kinds, as numpy writes them: `b` bool, `i` and `u` integers, `f` floats.
-      low: least value.
-      high: largest value.
-      finite: whether NaN and infinities are refused.
+      kinds: its dtype's kinds, as numpy writes them: `b` bool, `i` and `u` integers, `f` floats, `U` text.
+      low: least of its numbers.
+      high: largest of its numbers; infinities are refused wherever they stand.
+      unknown: whether NaN may stand for a number that there was none of.
+      rank: its number of axes.
     """
 
     kinds: str
     low: float = -np.inf
     high: float = np.inf
-    finite: bool = True
+    unknown: bool = False
+    rank: int = 1
 
     def check(self, name: str, array: np.ndarray) -> None:
-        """ValueError where a value is outside; `name` is the array's."""
-        if self.finite and not np.isfinite(array).all():
-            raise ValueError(f"`{name}` should be finite")
-        if array.size and not (np.nanmin(array) >= self.low and np.nanmax(array) <= self.high):
-            raise ValueError(
-                f"`{name}` should be from {self.low:g} to {self.high:g}. "
-                f"Received: {np.nanmin(array):g} to {np.nanmax(array):g}"
-            )
+        """ValueError where a number is outside; `name` is the array's."""
+        if array.dtype.kind in "bU":
+            return
+        numbers = array[~np.isnan(array)] if self.unknown else array
+        if not (np.isfinite(numbers).all() and (numbers >= self.low).all() and (numbers <= self.high).all()):
+            raise ValueError(f"`{name}` should be of finite numbers from {self.low:g} to {self.high:g}")
 
 
-def read_columns(
-    file: pathlib.Path, columns: Mapping[str, Column], count: int, expected: str, optional: bool = False
+def read_arrays(
+    file: pathlib.Path, columns: Mapping[str, Column], expected: str, count: int | None = None, optional: bool = False
 ) -> dict[str, np.ndarray]:
-    """Reads arrays of one number for each of `count` examples from an `.npz`.
+    """Reads arrays from an `.npz`.
 
     Args:
       file: the file.
       columns: what to read, by name.
-      count: length of each array.
       expected: what the file should do, for the message.
+      count: length of each array; None for any.
       optional: leave out what is not there instead of refusing.
 
     Raises:
-      UserError: the file is not there, damaged, or an array is of another type or length, or has values outside.
+      UserError: the file is not there, damaged, or an array is of another type or shape, or holds other numbers.
     """
+    arrays = {}
     with reading(file, expected), zipfile.ZipFile(file) as archive:
         there = set(archive.namelist())
-        wanted = {name: column for name, column in columns.items() if not optional or f"{name}.npy" in there}
-        return {name: _read(archive, name, column, count) for name, column in wanted.items()}
+        for name, column in columns.items():
+            if not optional or f"{name}.npy" in there:
+                if f"{name}.npy" not in there:
+                    raise ValueError(f"`{name}` is not there")
+                arrays[name] = _read(archive, name, column, count)
+    return arrays
 
 
-def _read(archive: zipfile.ZipFile, name: str, column: Column, count: int) -> np.ndarray:
-    if f"{name}.npy" not in archive.namelist():
-        raise ValueError(f"`{name}` is not there")
+def _read(archive: zipfile.ZipFile, name: str, column: Column, count: int | None) -> np.ndarray:
     with archive.open(f"{name}.npy") as stream:
         # The header first: what it promises would be allocated.
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = read_header[np.lib.format.read_magic(stream)](stream)
-    if shape != (count,) or dtype.kind not in column.kinds:
-        raise ValueError(f"`{name}` should be ({count},) of kind {column.kinds!r}. Received: {shape} of {dtype}")
+    if dtype.kind not in column.kinds or len(shape) != column.rank or (count is not None and shape[0] != count):
+        wanted = f"({count},)" if count is not None else f"rank {column.rank}"
+        raise ValueError(f"`{name}` has shape {shape} and type {dtype}, not {wanted} and kind {column.kinds!r}")
+    if math.prod(shape) * dtype.itemsize > _MOST_BYTES:
+        raise ValueError(f"`{name}` has shape {shape} and type {dtype}, more than {_MOST_BYTES:,} bytes")
     with archive.open(f"{name}.npy") as stream:
         array = np.lib.format.read_array(stream, allow_pickle=False)
     column.check(name, array)

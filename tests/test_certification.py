@@ -18,7 +18,7 @@ from l2p_tf.certification import run as certification
 from l2p_tf.certification.base import CERTIFICATES, ESTIMATION, PREDICTION, Certified
 from l2p_tf.certification.counting import count_draws
 from l2p_tf.certification.pixeldp import PixelDP, largest_radius
-from l2p_tf.certification.records import ARRAYS, certified_accuracy, read_certificates, read_certified
+from l2p_tf.certification.records import COLUMNS, certified_accuracy, read_certificates, read_certified
 from l2p_tf.certification.run import CertificationOptions, certify_artifact, fitting
 from l2p_tf.certification.smoothing import Smoothing
 from l2p_tf.certification.wiring import stem
@@ -508,7 +508,7 @@ def test_an_interrupted_certification_goes_on_to_the_same_arrays(made, tmp_path,
     assert [dataclasses.replace(r, seconds=0) for r in again] == [dataclasses.replace(r, seconds=0) for r in whole]
     for record in whole:
         one, other = (read_certified(tmp_path / name, record) for name in ("whole", "cut"))
-        for name in ARRAYS:
+        for name in COLUMNS:
             np.testing.assert_array_equal(one[name], other[name])
     left = {p.relative_to(tmp_path / "cut").as_posix() for p in (tmp_path / "cut").rglob("*") if p.is_file()}
     assert left == {"manifest.json", "certificates.json", "arrays/00.npz", "arrays/01.npz"}
@@ -530,7 +530,7 @@ def test_records_say_what_the_arrays_hold(made, tmp_path):
         arrays = read_certified(tmp_path / "certify", record)
         kinds = {"index": np.int64, "label": np.int32, "prediction": np.int32}
         assert {name: array.dtype for name, array in arrays.items()} == {
-            name: np.dtype(kinds.get(name, np.float32)) for name in ARRAYS
+            name: np.dtype(kinds.get(name, np.float32)) for name in COLUMNS
         }
         np.testing.assert_array_equal(arrays["label"], data.split("test")[1][arrays["index"]])
         assert record.count == 70

@@ -17,6 +17,7 @@ from l2p_tf.evaluation.battery import CheckOptions, training_epsilon
 from l2p_tf.evaluation.inspections import read_inspection
 from l2p_tf.evaluation.masking import CHECKS, FAIL, UNMEASURED
 from l2p_tf.evaluation.records import read_records
+from l2p_tf.manifest import sealed
 from l2p_tf.models.saving import save_classifier
 from l2p_tf.types import UserError
 
@@ -175,7 +176,8 @@ def test_the_radius_of_a_derived_run_is_that_of_the_training_it_comes_from(tmp_p
     assert [training_epsilon(run) for run in (once, twice)] == [0.18, 0.18]
     # A radius that is given needs no source.
     manifest = tmp_path / "train" / "manifest.json"
-    manifest.write_text(manifest.read_text("utf-8").replace("0.18", "0.19"), "utf-8")
+    changed = json.loads(manifest.read_text("utf-8").replace("0.18", "0.19"))
+    artifacts.write_json(manifest, sealed(changed))
     with pytest.raises(UserError, match=r"`checks_epsilon` should be given.*Received: another training"):
         training_epsilon(twice)
     shutil.rmtree(tmp_path / "train")

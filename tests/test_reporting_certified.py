@@ -220,8 +220,8 @@ def test_without_certificates_nothing_is_said_or_drawn(tmp_path):
     ("values", "message"),
     [
         (None, "No such file"),
-        ({"label": np.zeros(8)}, "not a file"),
-        (arrays_of(RADIUS[:3], PREDICTION[:3], LABEL[:3]), "8 examples each"),
+        ({"label": np.zeros(8)}, "`index` is not there"),
+        (arrays_of(RADIUS[:3], PREDICTION[:3], LABEL[:3]), r"`index` has shape \(3,\) .*not \(8,\)"),
         (b"nothing", "should hold the per-example arrays of a certify stage"),
     ],
 )

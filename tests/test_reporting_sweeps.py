@@ -25,6 +25,7 @@ from test_reporting_attacks import lines_of, make_stage, of_correct, printed, ru
 from test_reporting_certified import texts_in
 
 from l2p_tf import artifacts
+from l2p_tf.manifest import sealed
 from l2p_tf.reporting import (
     epsilons,
     families,
@@ -828,7 +829,8 @@ def make_derived(root, data, name, source):
     folder = root / f"train_{name}"
     manifest = json.loads((folder / artifacts.MANIFEST).read_text("utf-8"))
     manifest["inputs"]["source"] = source
-    artifacts.write_json(folder / artifacts.MANIFEST, manifest)
+    manifest["lineage"]["source"] = {"path": "elsewhere", "stage": "train"}
+    artifacts.write_json(folder / artifacts.MANIFEST, sealed(manifest))
     make_stage_of(root, name, train.fingerprint, artifacts.read(folder).fingerprint)
     return artifacts.read(folder)
 
@@ -836,7 +838,7 @@ def make_derived(root, data, name, source):
 def make_stage_of(root, name, old, new):
     """Makes the attacks those of the training with its other fingerprint."""
     file = root / f"attack_{name}" / artifacts.MANIFEST
-    file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+    artifacts.write_json(file, sealed(json.loads(file.read_text("utf-8").replace(old, new))))
 
 
 def test_examples_of_a_network_with_the_same_weights_are_not_black_box(tmp_path):

@@ -12,6 +12,7 @@ from test_reporting import make_data, make_train
 from l2p_tf import artifacts
 from l2p_tf.evaluation.records import Record, write_records
 from l2p_tf.experiments.definition import Claim, Experiment, Measure, Member
+from l2p_tf.manifest import sealed
 from l2p_tf.reporting import claims, published, report
 from l2p_tf.reporting.reproduction import Reproduction, section
 from l2p_tf.reporting.runs import find, gather
@@ -346,7 +347,7 @@ def test_results_name_files_of_their_own_folder_alone(judged, tmp_path):
         manifest = judged / "a" / "attack_best" / "manifest.json"
         written = json.loads(manifest.read_text("utf-8"))
         written["outputs"] = {"results.json": artifacts.digest_file(results), path: artifacts.digest_file(outside)}
-        manifest.write_text(json.dumps(written))
+        manifest.write_text(json.dumps(sealed(written)))
         with pytest.raises(UserError, match="should name files in"):
             report.make([judged], tmp_path / "report")
 

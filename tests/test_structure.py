@@ -13,7 +13,7 @@ LAYERS = [
     ["types"],
     ["environment"],
     ["registry", "loops", "progress", "radii", "schema"],
-    ["files"],
+    ["files", "manifest"],
     ["artifacts"],
     ["data"],
     ["layers"],

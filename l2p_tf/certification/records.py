@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
-import zipfile
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from l2p_tf.artifacts import write_json
-from l2p_tf.types import UserError
+from l2p_tf.evaluation.records import MOST_CLASSES
+from l2p_tf.schema import Column, Count, Positive, Share, Size, check_inside, read_arrays, read_json
 
 RESULTS = "certificates.json"
-ARRAYS = ("index", "label", "prediction", "radius", "lower", "upper")
+COLUMNS = {
+    "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1), "prediction": Column("iu", -1, MOST_CLASSES - 1),
+    "radius": Column("f", 0), "lower": Column("f"), "upper": Column("f"),
+}  # fmt: skip
+"""What the per-example arrays hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +48,20 @@ class CertificateRecord:
     split: str
     certificate: str
     label: str
-    sigma: float
-    draws: int
-    confidence: float
+    sigma: Size
+    draws: Positive
+    confidence: Share
     seed: int
-    count: int
-    correct: int
-    abstained: int
-    seconds: float
+    count: Positive
+    correct: Count
+    abstained: Count
+    seconds: Size
     arrays: str
+
+    def __post_init__(self) -> None:
+        check_inside(self.arrays)
+        if self.correct + self.abstained > self.count:
+            raise ValueError(f"`correct` and `abstained` should together be at most `count`, {self.count}")
 
 
 def certified_accuracy(label: Any, prediction: Any, radius: Any, at: float) -> float:
@@ -68,6 +76,11 @@ def certified_accuracy(label: Any, prediction: Any, radius: Any, at: float) -> f
     return float(np.mean((np.asarray(prediction) == np.asarray(label)) & (np.asarray(radius) >= at)))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Results:
+    certificates: list[CertificateRecord]
+
+
 def write_certificates(folder: pathlib.Path, records: Iterable[CertificateRecord]) -> None:
     """Writes `certificates.json` into `folder`."""
     write_json(folder / RESULTS, {"certificates": [dataclasses.asdict(record) for record in records]})
@@ -75,21 +88,10 @@ def write_certificates(folder: pathlib.Path, records: Iterable[CertificateRecord
 
 def read_certificates(folder: pathlib.Path) -> list[CertificateRecord]:
     """Reads `certificates.json` of `folder`; UserError where it is not one."""
-    file = folder / RESULTS
-    try:
-        return [CertificateRecord(**fields) for fields in json.loads(file.read_text("utf-8"))["certificates"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(file)!r} should hold the results of a certify stage: {error}") from error
+    return read_json(folder / RESULTS, _Results, "hold the results of a certify stage").certificates
 
 
 def read_certified(folder: pathlib.Path, record: CertificateRecord) -> dict[str, np.ndarray]:
     """The per-example arrays of a record in `folder`, by name; UserError where they are not there."""
-    path = folder / record.arrays
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{str(path)!r} should hold the per-example arrays of a certify stage: {error}") from error
-    if any(array.shape != (record.count,) for array in arrays.values()):
-        raise UserError(f"{str(path)!r} should hold arrays of {record.count} examples each.")
-    return arrays
+    expected = "hold the per-example arrays of a certify stage"
+    return read_arrays(folder / record.arrays, COLUMNS, expected, record.count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -17,6 +16,7 @@ from l2p_tf import artifacts, files, progress
 from l2p_tf.data.base import Array, Dataset, Source, Split, stratified
 from l2p_tf.data.contact_sheet import contact_sheet
 from l2p_tf.registry import spec_of
+from l2p_tf.schema import Count, Positive, read_json, reading
 from l2p_tf.types import UserError
 
 INFO = "info.json"
@@ -50,28 +50,30 @@ class DataInfo:
     name: str
     title: str
     spec: str
-    image_shape: tuple[int, int, int]
-    num_classes: int
+    image_shape: tuple[Positive, Positive, Positive]
+    num_classes: Positive
     class_names: tuple[str, ...]
-    counts: dict[str, int]
-    class_counts: dict[str, list[int]]
+    counts: dict[str, Count]
+    class_counts: dict[str, list[Count]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    crop_padding: int
+    crop_padding: Count
     flip: bool
     source: str
     note: str
 
+    def __post_init__(self) -> None:
+        if len(self.class_names) != self.num_classes:
+            raise ValueError(f"`class_names` should name {self.num_classes} classes")
+        if len(self.mean) != self.image_shape[2] or len(self.std) != self.image_shape[2]:
+            raise ValueError(f"`mean` and `std` should have {self.image_shape[2]} numbers each")
+        if not set(SPLITS) <= set(self.counts):
+            raise ValueError(f"`counts` should tell of {', '.join(SPLITS)}")
+
     @classmethod
     def read(cls, file: pathlib.Path) -> DataInfo:
         """Reads `info.json`; UserError where it is not one."""
-        try:
-            values = json.loads(file.read_text("utf-8"))
-            for key in ("image_shape", "class_names", "mean", "std"):
-                values[key] = tuple(values[key])
-            return cls(**values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{str(file)!r} should describe a data artifact: {error}") from error
+        return read_json(file, cls, "describe a data artifact")
 
     def summary(self) -> str:
         """Counts, shape and statistics, in two lines."""
@@ -124,6 +126,22 @@ class ImageData:
         images = {name: self._load(f"{name}_images", mmap=True) for name in ("train", "test")}
         self._splits = {name: (ImageView(images["train"], index), train[index]) for name, index in parts.items()}
         self._splits["test"] = (ImageView(images["test"], np.arange(len(test))), test)
+        with reading(artifact.path, "hold images as its info.json describes them"):
+            self._check(images, {"train": train, "test": test}, parts)
+
+    def _check(self, images: dict[str, Array], labels: dict[str, Array], parts: dict[str, Array]) -> None:
+        info = self.info
+        for name, kept in labels.items():
+            if images[name].dtype != np.uint8 or images[name].shape != (len(kept), *info.image_shape):
+                raise ValueError(f"{name}_images.npy has {images[name].dtype} of shape {images[name].shape}")
+            if kept.dtype != np.int32 or not ((kept >= 0) & (kept < info.num_classes)).all():
+                raise ValueError(f"{name}_labels.npy should be int32, from 0 to {info.num_classes - 1}")
+        for name, index in parts.items():
+            if index.dtype != np.int64 or not ((index >= 0) & (index < len(labels["train"]))).all():
+                raise ValueError(f"{name}_index.npy should be int64, from 0 to {len(labels['train']) - 1}")
+        counts = {name: len(index) for name, index in (*parts.items(), ("test", labels["test"]))}
+        if info.counts != counts:
+            raise ValueError(f"{INFO} counts {info.counts}, the files {counts}")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ImageData:
@@ -166,10 +184,10 @@ class ImageData:
 
     def _load(self, name: str, mmap: bool = False) -> Array:
         file = self.artifact.path / f"{name}.npy"
-        try:
-            return np.load(file, mmap_mode="r" if mmap else None, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{str(file)!r} is missing or damaged: {error}") from error
+        with reading(file, "be an array of the data stage, but is missing or damaged"):
+            # Mapped first: a header that promises more than the file holds is refused before memory is taken.
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            return array if mmap else np.array(array)
 
 
 def prepare(

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
-from typing import Any
+from typing import Literal
 
 from l2p_tf.artifacts import write_json
-from l2p_tf.evaluation.masking import CHECKS, VERDICTS, Finding, Share
-from l2p_tf.types import UserError
+from l2p_tf.evaluation.masking import Finding
+from l2p_tf.schema import Count, Positive, Size, read_json
 
 CHECKED = "checks.json"
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "bool": (bool,), "float": (float, int), "float | None": (float, int, type(None)),
-}  # fmt: skip
-"""What JSON may hold of a field, by its annotation; of all others tuples are made."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +36,22 @@ class Inspection:
     model: str
     dataset: str
     split: str
-    norm: str
-    epsilon: float
+    norm: Literal["linf", "l2"]
+    epsilon: Size
     randomized: bool
-    draws: int
-    prediction_draws: int
+    draws: Positive
+    prediction_draws: Positive
     seed: int
-    count: int
-    correct: int
-    seconds: float
+    count: Count
+    correct: Count
+    seconds: Size
     findings: tuple[Finding, ...]
+
+    def __post_init__(self) -> None:
+        if self.correct > self.count:
+            raise ValueError(f"`correct` should be from 0 to {self.count}. Received: {self.correct}")
+        if len({finding.check for finding in self.findings}) < len(self.findings):
+            raise ValueError("a check is there twice")
 
 
 def write_inspection(folder: pathlib.Path, found: Inspection) -> None:
@@ -60,42 +61,4 @@ def write_inspection(folder: pathlib.Path, found: Inspection) -> None:
 
 def read_inspection(folder: pathlib.Path) -> Inspection:
     """Reads `checks.json` of `folder`; UserError where it is not one."""
-    file = folder / CHECKED
-    try:
-        fields = json.loads(file.read_text("utf-8"))
-        found = Inspection(**{**fields, "findings": tuple(map(_finding, fields["findings"]))})
-        _check_types(found)
-        if not 0 <= found.correct <= found.count:
-            raise ValueError(f"`correct` should be from 0 to {found.count}. Received: {found.correct}")
-        if [finding.check for finding in found.findings] != [*dict.fromkeys(f.check for f in found.findings)]:
-            raise ValueError("a check is there twice")
-        return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(file)!r} should hold the results of a checks stage: {error}") from error
-
-
-def _share(fields: dict[str, Any]) -> Share:
-    share = Share(**fields)
-    _check_types(share)
-    if not 0 <= share.hits <= share.count:
-        raise ValueError(f"`hits` should be from 0 to {share.count}. Received: {share.hits}")
-    return share
-
-
-def _check_types(record: Inspection | Finding | Share) -> None:
-    """ValueError where a field is not of its type."""
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        # The very types: to Python a bool is a number.
-        if type(value) not in _TYPES.get(str(field.type), (tuple,)):
-            raise ValueError(f"`{field.name}` should be of type {field.type}. Received: {value!r}")
-
-
-def _finding(fields: dict[str, Any]) -> Finding:
-    found = Finding(**{**fields, "shares": tuple(map(_share, fields["shares"]))})
-    _check_types(found)
-    if found.p is not None and not 0 <= found.p <= 1:
-        raise ValueError(f"`p` should be from 0 to 1. Received: {found.p}")
-    if found.check not in CHECKS or found.verdict not in VERDICTS:
-        raise ValueError(f"no such check or verdict: {found.check!r}, {found.verdict!r}")
-    return found
+    return read_json(folder / CHECKED, Inspection, "hold the results of a checks stage")

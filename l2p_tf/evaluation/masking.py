@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from l2p_tf import schema
 from l2p_tf.evaluation.records import wilson_interval
 
 LEVEL = 0.01
@@ -114,8 +115,12 @@ class Share:
     """
 
     label: str
-    hits: int
-    count: int
+    hits: schema.Count
+    count: schema.Count
+
+    def __post_init__(self) -> None:
+        if self.hits > self.count:
+            raise ValueError(f"`hits` should be from 0 to {self.count}. Received: {self.hits}")
 
     @property
     def value(self) -> float:
@@ -143,8 +148,12 @@ class Finding:
     check: str
     verdict: str
     shares: tuple[Share, ...] = ()
-    p: float | None = None
+    p: schema.Share | None = None
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.check not in CHECKS or self.verdict not in VERDICTS:
+            raise ValueError(f"no such check or verdict: {self.check!r}, {self.verdict!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
 import statistics
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from scipy import stats
 
 from l2p_tf.artifacts import write_json
-from l2p_tf.types import UserError
+from l2p_tf.schema import Column, Count, Positive, Size, check_inside, read_json
 
 RESULTS = "results.json"
 GALLERY = "gallery.npz"
 CLEAN = "clean"
+MOST_CLASSES = 10_000
+"""No classifier has more: what says so is damaged."""
+_NUMBER, _SHARE, _SIZE = Column("iu", 0, 2**31 - 1), Column("f", 0, 1), Column("f", 0)
+COLUMNS = {
+    "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1), "prediction": Column("iu", 0, MOST_CLASSES - 1),
+    "correct": Column("b"), "probability": Column("f", 0, 1, unknown=True), "success": _SHARE, "l0": _SIZE, "l2": _SIZE, "linf": _SIZE,
+    "gradients": _NUMBER, "forwards": _NUMBER,
+}  # fmt: skip
+"""What the per-example arrays hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,24 +69,29 @@ class Record:
     split: str
     attack: str
     label: str
-    norm: str | None
-    epsilon: float | None
-    steps: int
-    restarts: int
-    draws: int
-    prediction_draws: int
+    norm: Literal["linf", "l2", "l0"] | None
+    epsilon: Size | None
+    steps: Count
+    restarts: Count
+    draws: Positive
+    prediction_draws: Positive
     backend: str
     source: str | None
-    repeat: int
+    repeat: Count
     seed: int
     randomized: bool
-    count: int
-    correct: int
-    reached: int
-    gradients: float
-    forwards: float
-    seconds: float
+    count: Positive
+    correct: Count
+    reached: Count
+    gradients: Size
+    forwards: Size
+    seconds: Size
     arrays: str
+
+    def __post_init__(self) -> None:
+        check_inside(self.arrays)
+        if not max(self.correct, self.reached) <= self.count:
+            raise ValueError(f"`correct` and `reached` should be at most `count`, {self.count}")
 
     @property
     def accuracy(self) -> float:
@@ -141,6 +154,11 @@ def summarize(records: Iterable[Record]) -> list[Summary]:
     return summaries
 
 
+@dataclasses.dataclass(frozen=True)
+class _Results:
+    records: list[Record]
+
+
 def write_records(folder: pathlib.Path, records: Iterable[Record]) -> None:
     """Writes `results.json` into `folder`."""
     write_json(folder / RESULTS, {"records": [dataclasses.asdict(record) for record in records]})
@@ -148,8 +166,4 @@ def write_records(folder: pathlib.Path, records: Iterable[Record]) -> None:
 
 def read_records(folder: pathlib.Path) -> list[Record]:
     """Reads `results.json` of `folder`; UserError where it is not one."""
-    file = folder / RESULTS
-    try:
-        return [Record(**fields) for fields in json.loads(file.read_text("utf-8"))["records"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(file)!r} should hold the results of an attack stage: {error}") from error
+    return read_json(folder / RESULTS, _Results, "hold the results of an attack stage").records

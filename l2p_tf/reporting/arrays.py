@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
-import zipfile
-
 import numpy as np
 
-from l2p_tf.evaluation.records import Record
+from l2p_tf.evaluation.records import COLUMNS, Record
 from l2p_tf.reporting.runs import Evaluation
-from l2p_tf.types import UserError
+from l2p_tf.schema import read_arrays as read_file
 
 
 def read_arrays(evaluation: Evaluation, record: Record, *names: str) -> dict[str, np.ndarray]:
@@ -26,11 +23,7 @@ def read_arrays(evaluation: Evaluation, record: Record, *names: str) -> dict[str
     Raises:
       UserError: the file is not there, or does not hold them.
     """
-    arrays = read_those_there(evaluation, record, *names)
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise UserError(f"{_expected(evaluation, record)}: `{missing[0]}` is not there")
-    return arrays
+    return _read(evaluation, record, names, optional=False)
 
 
 def read_those_there(evaluation: Evaluation, record: Record, *names: str) -> dict[str, np.ndarray]:
@@ -47,26 +40,13 @@ def read_those_there(evaluation: Evaluation, record: Record, *names: str) -> dic
     Raises:
       UserError: the file is not there, or not one of arrays.
     """
-    expected = _expected(evaluation, record)
-    try:
-        with np.load(_path(evaluation, record), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names if name in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{expected}: {error}") from error
-    for name, array in arrays.items():
-        if array.shape != (record.count,):
-            raise UserError(f"{expected}, {record.count} each: `{name}` has shape {array.shape}")
-    return arrays
+    return _read(evaluation, record, names, optional=True)
 
 
-def _path(evaluation: Evaluation, record: Record) -> pathlib.Path:
+def _read(evaluation: Evaluation, record: Record, names: tuple[str, ...], optional: bool) -> dict[str, np.ndarray]:
     if evaluation.artifact is None:
         raise ValueError("`evaluation` should have an artifact: bare records have no arrays.")
-    inside = pathlib.PurePosixPath(record.arrays)
-    if inside.is_absolute() or ".." in inside.parts:
-        raise UserError(f"Results of {evaluation.artifact.path} should name files in it. Received: {record.arrays!r}")
-    return evaluation.artifact.path / record.arrays
-
-
-def _expected(evaluation: Evaluation, record: Record) -> str:
-    return f"{str(_path(evaluation, record))!r} should hold the per-example arrays of an attack stage"
+    file = evaluation.artifact.path / record.arrays
+    columns = {name: COLUMNS[name] for name in names}
+    expected = "hold the per-example arrays of an attack stage"
+    return read_file(file, columns, expected, record.count, optional)

@@ -6,22 +6,24 @@ import base64
 import dataclasses
 import io
 import math
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from l2p_tf.evaluation.records import CLEAN, GALLERY, Record
+from l2p_tf.evaluation.records import CLEAN, GALLERY, MOST_CLASSES, Record
 from l2p_tf.reporting.runs import Evaluation, Run
 from l2p_tf.reporting.text import plain, strength
+from l2p_tf.schema import Column, read_arrays
 from l2p_tf.types import UserError
 
 # Longest side of an image on the page. Larger ones would cost megabytes and be shown no larger.
 _SIDE = 96
-_KEYS = {
-    "clean": 4, "label": 1, "clean_prediction": 1, "clean_confidence": 1, "attacks": 1, "adversarial": 5,
-    "prediction": 2, "confidence": 2,
+_COLUMNS = {
+    "clean": Column("f", 0, 1, rank=4), "label": Column("iu", 0, MOST_CLASSES - 1),
+    "clean_prediction": Column("iu", 0, MOST_CLASSES - 1), "clean_confidence": Column("f", 0, 1, unknown=True),
+    "attacks": Column("U"), "adversarial": Column("f", 0, 1, rank=5),
+    "prediction": Column("iu", 0, MOST_CLASSES - 1, rank=2), "confidence": Column("f", 0, 1, unknown=True, rank=2),
 }  # fmt: skip
 
 
@@ -124,19 +126,16 @@ def scale_of(difference: np.ndarray) -> float:
 
 
 def _read(evaluation: Evaluation) -> dict[str, np.ndarray]:
-    path = evaluation.artifact.path / GALLERY if evaluation.artifact else None
-    expected = f"{str(path)!r} should hold the gallery of an attack stage"
-    try:
-        with np.load(str(path), allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _KEYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{expected}: {error}") from error
+    assert evaluation.artifact is not None
+    path = evaluation.artifact.path / GALLERY
+    expected = "hold the gallery of an attack stage"
+    arrays = read_arrays(path, _COLUMNS, expected)
     shapes = {key: array.shape for key, array in arrays.items()}
-    attacks, count = shapes["attacks"][:1], shapes["clean"][:1]
-    for key, rank in _KEYS.items():
-        wanted = attacks + count if rank in (2, 5) else attacks if key == "attacks" else count
-        if len(shapes[key]) != rank or shapes[key][: len(wanted)] != wanted:
-            raise UserError(f"{expected}: `{key}` has shape {shapes[key]}")
+    images, attacks = shapes["clean"], shapes["attacks"]
+    for key, column in _COLUMNS.items():
+        wanted = attacks if key == "attacks" else (*(attacks if column.rank in (2, 5) else ()), *images)
+        if shapes[key] != wanted[: column.rank] or images[-1] not in (1, 3) or 0 in images[1:]:
+            raise UserError(f"{str(path)!r} should {expected}: `{key}` has shape {shapes[key]}")
     return arrays
 
 

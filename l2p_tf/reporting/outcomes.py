@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from l2p_tf.evaluation.records import CLEAN, Record
+from l2p_tf.evaluation.records import CLEAN, MOST_CLASSES, Record
 from l2p_tf.reporting.arrays import read_those_there
 from l2p_tf.reporting.gallery import class_name
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.subjects import Measured, Subject, by_place, subjects
 from l2p_tf.reporting.text import attack_names, minimal
+from l2p_tf.types import UserError
 
 _NEEDED = ("index", "label", "correct", "prediction")
 Key = tuple[str, str]
@@ -76,7 +77,7 @@ def outcomes(runs: Sequence[Run]) -> list[Outcomes]:
         firsts: dict[Key, Record] = {}
         kept: list[tuple[Subject, dict[Key, Outcome]]] = []
         for subject in mine:
-            by_attack = {one.key: outcome for one in subject.measured if (outcome := _outcome(one))}
+            by_attack = {one.key: outcome for one in subject.measured if (outcome := _outcome(subject.run, one))}
             if by_attack:
                 kept.append((subject, by_attack))
                 for key, outcome in by_attack.items():
@@ -98,7 +99,7 @@ def missing(runs: Sequence[Run], found: Sequence[Outcomes]) -> list[str]:
     return [name for key, name in judged.items() if key not in there]
 
 
-def _outcome(one: Measured) -> Outcome | None:
+def _outcome(run: Run, one: Measured) -> Outcome | None:
     """None for attacks of smallest norm, which leave nothing right, and where the arrays were not kept."""
     artifact, first = one.evaluation.artifact, one.first
     outputs = artifact.manifest.get("outputs", {}) if artifact else {}
@@ -107,6 +108,10 @@ def _outcome(one: Measured) -> Outcome | None:
     arrays = [read_those_there(one.evaluation, record, *_NEEDED, "probability") for record in one.summary.records]
     if any(name not in part for part in arrays for name in _NEEDED) or not len(arrays[0]["label"]):
         return None
+    known = run.info.get("name") == first.dataset
+    classes = run.info.get("num_classes", MOST_CLASSES) if known else MOST_CLASSES
+    if max(int(part[name].max()) for part in arrays for name in ("label", "prediction")) >= classes:
+        raise UserError(f"The arrays of {run.name!r} should hold labels below {classes}, as its data has them.")
     return Outcome(
         one,
         arrays[0]["index"],

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from l2p_tf import artifacts
+from msgspec import Meta
+
+from l2p_tf import artifacts, schema
 from l2p_tf.artifacts import Artifact
+from l2p_tf.certification.records import RESULTS as CERTIFICATES
 from l2p_tf.certification.records import CertificateRecord, read_certificates
-from l2p_tf.evaluation.inspections import Inspection, read_inspection
-from l2p_tf.evaluation.records import CLEAN, Record, read_records
+from l2p_tf.evaluation.inspections import CHECKED, Inspection, read_inspection
+from l2p_tf.evaluation.records import CLEAN, MOST_CLASSES, RESULTS, Record, read_records
 from l2p_tf.files import is_hidden
 from l2p_tf.reporting.history import HISTORY, History, read_history
 from l2p_tf.reporting.text import backend_name, plain
@@ -22,6 +25,12 @@ from l2p_tf.types import UserError
 STAGES = ("data", "train", "attack", "checks", "transfer", "certify", "export")
 """The stages a report is made of, in the order in which they are run."""
 
+_INFO = "info.json"
+_OUTPUTS = {
+    "data": _INFO, "train": "best.keras", "checks": CHECKED, "attack or transfer": RESULTS, "certify": CERTIFICATES,
+    "export": "serving.json",
+}  # fmt: skip
+"""A file that a stage of the kind leaves, by which its folder is known without its manifest."""
 _DEPTH = 2
 _TRAIN, _TRANSFER, _CERTIFY, _CHECKS, _EXPORT = "train", "transfer", "certify", "checks", "export"
 
@@ -172,6 +181,13 @@ def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"`runs` should name folders that exist. Received: {str(folder)!r}")
+        for path, stage in _headless(folder, _DEPTH):
+            warnings.warn(
+                f"{str(path)!r} is left out: it looks like a finished {stage} stage, but its {artifacts.MANIFEST} is "
+                "missing. Restore that file, or move the folder away and make it again.",
+                UserWarning,
+                stacklevel=2,
+            )
         here = [_open(path) for path in _manifests(folder, _DEPTH)]
         wanted = [artifact for artifact in here if artifact.stage in STAGES]
         if all(artifact.stage == _EXPORT for artifact in wanted):
@@ -245,7 +261,7 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
         inputs = [train] if train else [part.artifact for part in judged[key]]
         source = next((data[digest] for a in inputs if a and (digest := _input(a, "data")) in data), None)
         history = read_history(train.path / HISTORY) if train else None
-        info = _read_info(source.path / "info.json") if source else {}
+        info = _read_info(source.path / _INFO) if source else {}
         found_on = tuple(evaluations[key]), tuple(certifications[key]), tuple(checked[key])
         runs.append(Run(names[key], key, train, source, *found_on, history, info, tuple(exports[key])))
     return runs
@@ -270,11 +286,24 @@ def _transferred(artifact: Artifact) -> list[Evaluation]:
 def _manifests(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
     if (folder / artifacts.MANIFEST).is_file():
         return [folder]
-    if not depth:
+    return [path for child in _children(folder, depth) for path in _manifests(child, depth - 1)]
+
+
+def _headless(folder: pathlib.Path, depth: int) -> list[tuple[pathlib.Path, str]]:
+    """Folders with the outputs of a stage, but no manifest, and the kind of the stage."""
+    if (folder / artifacts.MANIFEST).is_file():
         return []
+    stage = next((stage for stage, name in _OUTPUTS.items() if (folder / name).is_file()), None)
+    if stage:
+        return [(folder, stage)]
+    return [found for child in _children(folder, depth) for found in _headless(child, depth - 1)]
+
+
+def _children(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
+    """The folders within one where results may be; none at depth 0."""
     # A stage that was killed while it finished leaves a manifest in NAME.partial or .NAME.old-*; neither is a result.
-    children = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.suffix != ".partial" and not is_hidden(p.name)]
-    return [path for child in children for path in _manifests(child, depth - 1)]
+    inside = sorted(folder.iterdir()) if depth else []
+    return [path for path in inside if path.is_dir() and path.suffix != ".partial" and not is_hidden(path.name)]
 
 
 def _open(path: pathlib.Path) -> Artifact:
@@ -282,11 +311,21 @@ def _open(path: pathlib.Path) -> Artifact:
     return artifacts.read(path, artifact.stage) if artifact.stage in STAGES else artifact
 
 
+@dataclasses.dataclass(frozen=True)
+class _Info:
+    """Those facts of a data stage that a report uses; it shows the others as they are."""
+
+    name: str = ""
+    title: str = ""
+    num_classes: Annotated[int, Meta(ge=1, le=MOST_CLASSES)] = 1
+    class_names: list[str] = dataclasses.field(default_factory=list)
+    counts: dict[str, schema.Count] = dataclasses.field(default_factory=dict)
+
+
 def _read_info(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{str(file)!r} should hold the facts of a data stage: {error}") from error
+    expected = "hold the facts of a data stage"
+    schema.read_json(file, _Info, expected)
+    return schema.read_json(file, dict[str, Any], expected)
 
 
 def _input(artifact: Artifact, role: str) -> str:

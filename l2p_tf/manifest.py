@@ -1,0 +1,134 @@
+"""What a manifest and a request hold, and the digests by which a change in them is noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from l2p_tf import schema
+from l2p_tf.types import UserError
+
+SCHEMA_VERSION = 2
+_UNSEALED = 1
+"""The version whose manifests had no digest of their own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """Those options that later stages use as what they are; of the others they only show what is there."""
+
+    name: str = ""
+    which: str = ""
+    model: str | None = None
+    defense: str | None = None
+    source: str | None = None
+    defense_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Notes:
+    """Those notes that later stages use."""
+
+    parameters: schema.Count = 0
+    noise_parameters: schema.Count = 0
+    epochs: schema.Count = 0
+    best_epoch: schema.Count | None = None
+    best_validation: schema.Share | None = None
+    seconds_per_epoch: schema.Size = 0.0
+    images_per_second: schema.Size = 0.0
+    randomized: bool = False
+    prediction_draws: schema.Positive = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    path: str
+    stage: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Manifest:
+    """What a manifest holds; `digest` is that of everything else in it."""
+
+    stage: str
+    options: _Options
+    inputs: dict[str, schema.Digest]
+    lineage: dict[str, _Origin]
+    outputs: dict[str, schema.Digest]
+    notes: _Notes
+    packages: dict[str, str]
+    python: str
+    device: str
+    seed: int | None
+    seconds: schema.Size
+    finished: str
+
+    def __post_init__(self) -> None:
+        if set(self.lineage) != set(self.inputs):
+            raise ValueError("`lineage` should say where each of the `inputs` is from")
+        for name in self.outputs:
+            schema.check_inside(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What unfinished work is for; `digest` is that of stage, options and inputs."""
+
+    stage: str
+    options: dict[str, Any]
+    inputs: dict[str, str]
+    digest: str = ""
+    seconds: schema.Size = 0.0
+
+
+def read_manifest(file: pathlib.Path) -> dict[str, Any]:
+    """The content of a manifest, without its own digest; UserError where it is damaged or of another version."""
+    with schema.reading(file, "be whole, but is damaged; delete the folder and make it again"):
+        manifest = dict(json.loads(file.read_bytes()))
+        version, digest = manifest["schema_version"], manifest.pop("digest", None)
+    if isinstance(version, int) and version not in (_UNSEALED, SCHEMA_VERSION):
+        raise UserError(f"{str(file.parent)!r} has schema version {version}; this version reads {SCHEMA_VERSION}.")
+    with schema.reading(file, "be whole, but is damaged; delete the folder and make it again"):
+        schema.as_type(manifest, _Manifest)
+        # Types may hold where a value has changed.
+        if digest != digest_json(manifest) and (version != _UNSEALED or digest is not None):
+            raise ValueError("its content is not that of its digest")
+    return manifest
+
+
+def read_request(file: pathlib.Path, wanted: Mapping[str, Any]) -> Request | None:
+    """The request of unfinished work, which is compared with another.
+
+    Args:
+      file: where it is.
+      wanted: stage, options and inputs of the other.
+
+    Returns:
+      The request, also where the file is damaged, but still tells that it is the one wanted; None where it does not.
+    """
+    raw, digest = file.read_bytes(), digest_json(wanted)
+    try:
+        found = json.loads(raw)
+        seconds = schema.as_type(found, Request).seconds
+    except (ValueError, RecursionError):
+        found, seconds = {}, 0.0
+    own = {key: found.get(key) for key in wanted}
+    if digest.encode() in raw or own == wanted:
+        return Request(**wanted, digest=digest, seconds=seconds)
+    return Request(**own, digest=found["digest"], seconds=seconds) if found.get("digest") == digest_json(own) else None
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest as it is written: with the digest of everything else in it."""
+    # As it is read: with lists for tuples.
+    plain = json.loads(json.dumps({key: value for key, value in manifest.items() if key != "digest"}))
+    return {**plain, "digest": digest_json(plain)}
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a value as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
