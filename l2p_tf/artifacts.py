@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from l2p_tf import files
-from l2p_tf.environment import onednn
+from l2p_tf.environment import onednn, user_path
 from l2p_tf.manifest import SCHEMA_VERSION, digest_json, read_manifest, read_request, sealed
 from l2p_tf.types import UserError
 
@@ -86,7 +86,7 @@ def read(path: str | os.PathLike[str], stage: str | None = None, verify: bool = 
     Raises:
       UserError: there is none, it is unfinished, of another stage or schema, or a file is missing or damaged.
     """
-    path = pathlib.Path(path)
+    path = user_path(path)
     if not (path / MANIFEST).is_file():
         if not path.exists() and partial_path(path).exists():
             raise UserError(f"{str(path)!r} is not finished: run the command that makes it again to continue it.")
@@ -132,7 +132,7 @@ def produce(
       UserError: the folder, or unfinished work for it, was made with other options and `overwrite` is False; it cannot
         be made, or replaced without deleting what is not its own; or another process is making it.
     """
-    path, inputs = pathlib.Path(path), inputs or {}
+    path, inputs = user_path(path), inputs or {}
     request = json.loads(json.dumps({
         "stage": stage,
         "options": dict(options),

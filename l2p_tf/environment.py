@@ -1,9 +1,10 @@
-"""What must be settled before TensorFlow and Keras are loaded: the backend of Keras, and oneDNN."""
+"""What the surroundings say: the backend of Keras and oneDNN, settled before both are loaded, and the home folder."""
 
 from __future__ import annotations
 
 import logging
 import os
+import pathlib
 import sys
 from typing import Any
 
@@ -48,3 +49,15 @@ def onednn() -> bool | None:
     from tensorflow.python.util import _pywrap_util_port  # TensorFlow tells it nowhere else
 
     return bool(_pywrap_util_port.IsMklEnabled())
+
+
+def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path as the user gave it, with `~` and `~NAME` at its beginning replaced by the home folder.
+
+    Raises:
+      UserError: there is no such home.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"A path that begins with `~` should name a home folder. Received: {str(path)!r}") from error

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from l2p_tf import artifacts
 from l2p_tf.artifacts import write_json
+from l2p_tf.environment import user_path
 from l2p_tf.inference import device, to_unit
 from l2p_tf.layers import sampling
 from l2p_tf.layers.noise import SeedScope, draws_per_example, is_randomized, is_seed_state
@@ -134,9 +135,10 @@ def export(
       overwrite: replace what was made with other options.
 
     Raises:
-      UserError: no such model, or `draws` is below 1.
+      UserError: no such model, `draws` is below 1, or TensorFlow could not load what lies in such a folder.
       OSError: the disk is full.
     """
+    check_folder(output)
     if draws is not None and draws < 1:
         raise UserError(f"`draws` should be at least 1. Received: {draws}")
     if draws is None:
@@ -150,6 +152,16 @@ def export(
             model = load_classifier(trained.path / f"{which}.keras")
             _export(model, work.path, draws if is_randomized(model) else 1, list(class_names), trained)
     return artifacts.read(output, "export")
+
+
+def check_folder(output: str | os.PathLike[str]) -> None:
+    """UserError where TensorFlow cannot load a SavedModel from a folder, as it takes its name for a pattern."""
+    path = user_path(output).absolute().as_posix()
+    if "\\" in path or ("[" in path and "]" in path):
+        raise UserError(
+            f"An export should lie in a folder without brackets and backslashes in its path, from which TensorFlow cannot "
+            f"load. Received: {path!r}"
+        )
 
 
 def _export(

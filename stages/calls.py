@@ -283,6 +283,13 @@ def transfer_into(
     return records
 
 
+def check_export() -> None:
+    """UserError where an export in RUN_DIR could not be loaded."""
+    from l2p_tf.serving import check_folder
+
+    check_folder(settings.run_dir())
+
+
 def export(name: str, run: Artifact, images: ImageData) -> None:
     """Exports one run, or finds it done."""
     from l2p_tf.serving import SAVED_MODEL

@@ -44,6 +44,8 @@ def main(_: list[str]) -> None:
     # Bad flags are told before the first training, not after it.
     for name, options in own.items():
         calls.check_source(options, [*calls.trained_names(), *list(own)[: list(own).index(name)]])
+    if wanted:
+        calls.check_export()
     settings.check_attacks()
     calls.check_generators([*calls.trained_names(), *own])
     settings.certification_options()

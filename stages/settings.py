@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from absl.testing import flagsaver
 
+from l2p_tf.environment import user_path
 from l2p_tf.types import UserError
 from stages import common
 
@@ -147,7 +148,7 @@ _known = _group("experiment", _known)
 
 def run_dir() -> pathlib.Path:
     """--run_dir."""
-    return pathlib.Path(common.require("run_dir"))
+    return user_path(common.require("run_dir"))
 
 
 def jit_compile() -> bool | None:

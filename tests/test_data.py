@@ -1,6 +1,7 @@
 """Data sets, the data artifact and the training pipeline."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -410,8 +411,9 @@ def test_half_of_the_images_are_mirrored():
 
 
 def write_tfds(
-    root, name="cifar10", version="3.0.2", shape=(32, 32, 3), classes=10, encoding="png", train=None, label="label"
-):
+    root, name="cifar10", version="3.0.2", shape=(32, 32, 3), classes=10, encoding="png", train=None, label="label",
+    named=True, first=0,
+):  # fmt: skip
     """Prepares a data set as TFDS does: 40 training images in two files, 20 test images."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -422,7 +424,7 @@ def write_tfds(
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=shape, encoding_format=encoding),
-            label: tfds.features.ClassLabel(num_classes=classes),
+            label: tfds.features.ClassLabel(num_classes=classes) if named else tfds.features.Scalar(np.int64),
         }
     )
     train = noise(40, shape) if train is None else train
@@ -434,7 +436,7 @@ def write_tfds(
             file = folder / f"{name}-{split}.tfrecord-{number:05d}-of-{len(shards):05d}"
             with tf.io.TFRecordWriter(str(file)) as writer:
                 for image in images:
-                    example = features.encode_example({"image": image, label: position % classes})
+                    example = features.encode_example({"image": image, label: first + position % classes})
                     writer.write(features.serialize_example(example))
                     position += 1
         template = tfds.core.ShardedFileTemplate(
@@ -553,10 +555,66 @@ def test_tfds_download_without_network_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"`data_dir` should hold .* the download failed: run once with a network"
     ) as caught:
-        prepare(DATASETS.parse("cifar10"), tmp_path / "out", data_dir=str(tmp_path / "none"))
+        prepare(DATASETS.parse("cifar10"), tmp_path / "out", data_dir=str(tmp_path))
     assert "\n" not in str(caught.value)
     assert "Name or service not known" in str(caught.value)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no network"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_tfds_a_failed_download_leaves_what_was_there_and_no_more(tmp_path, monkeypatch, error):
+    import tensorflow_datasets as tfds
+
+    root = tmp_path / "home" / "tensorflow_datasets"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(root))
+
+    def broken(*_, **__):
+        (root / "cifar10" / "3.0.2.incomplete.AB").mkdir(parents=True)
+        (root / "downloads").mkdir(exist_ok=True)
+        (root / "downloads" / "archive.tmp.1").write_text("half")
+        raise error
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", broken)
+    kind = type(error) if not isinstance(error, ConnectionError) else UserError
+    (tmp_path / "home").mkdir()
+    with pytest.raises(kind):
+        prepare(DATASETS.parse("cifar10"), tmp_path / "out")
+    assert [p.name for p in tmp_path.rglob("*")] == ["home"]
+    (root / "downloads").mkdir(parents=True)
+    (root / "downloads" / "archive.zip").write_text("whole")
+    (root / "cifar10" / "2.0.0").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(kind):
+        prepare(DATASETS.parse("cifar10"), tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_tfds_a_misspelled_folder_is_refused_and_not_made(tmp_path):
+    with pytest.raises(UserError, match=r"`data_dir` should be a folder that exists; .* Received: '.*/tpyo'"):
+        prepare(DATASETS.parse("cifar10"), tmp_path / "out", data_dir=str(tmp_path / "tpyo"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_tfds_in_the_home_folder_and_in_one_with_brackets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = tmp_path / "sets [1]*?"
+    write_tfds(root, "marks", "1.0.0", (4, 4, 1), 3)
+    prepare(DATASETS.parse("tfds(dataset=marks)"), "~/out [2]", data_dir="~/sets [1]*?", download=False)
+    data = ImageData.open("~/out [2]")
+    assert data.artifact.path == tmp_path / "out [2]"
+    np.testing.assert_array_equal(data.split("test")[0][:], noise(20, (4, 4, 1), seed=1))
+    with pytest.raises(UserError, match=r"`~` should name a home folder. Received: '~nobody-here/x'"):
+        ImageData.open("~nobody-here/x")
+
+
+@pytest.mark.parametrize("first", [0, 1, -3])
+def test_tfds_labels_without_names_are_classes_named_by_their_numbers(tmp_path, first):
+    write_tfds(tmp_path, "marks", "1.0.0", (4, 4, 1), 4, named=False, first=first)
+    read_tfds(tmp_path, "tfds(dataset=marks)")
+    info = ImageData.open(tmp_path / "out").info
+    assert info.class_names == tuple(str(first + i) for i in range(4))
+    np.testing.assert_array_equal(np.load(tmp_path / "out/train_labels.npy"), np.arange(40) % 4)
+    np.testing.assert_array_equal(np.load(tmp_path / "out/test_labels.npy"), np.arange(20) % 4)
 
 
 def test_tfds_download_is_used_when_it_comes(tmp_path, monkeypatch):

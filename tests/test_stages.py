@@ -142,6 +142,14 @@ def test_missing_inputs_are_named(tmp_path):
     assert "`--export` should name runs of none" in error("pipeline", *SMALL, run, "--defense=none", "--export=x")
 
 
+def test_an_export_that_tensorflow_could_not_load_is_refused_before_the_work(tmp_path):
+    for folder in ("sweep [1]", "back\\slash"):
+        run = f"--run_dir={tmp_path / folder}"
+        line = error("pipeline", *SMALL, run, "--defense=none", "--export=all")
+        assert "without brackets and backslashes" in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_teaches():
     shown = stage("attack", "--attacks=help").stdout
     assert "pgd: Projected gradient descent" in shown

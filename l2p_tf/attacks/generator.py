@@ -15,6 +15,7 @@ from l2p_tf.attacks.base import ATTACKS, Loop
 from l2p_tf.attacks.case import Case, State
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.attacks.tanh_space import gradient_image, pushed
+from l2p_tf.environment import user_path
 from l2p_tf.models.saving import companion_path, load_generator
 from l2p_tf.registry import option
 from l2p_tf.types import Norm, UserError
@@ -52,7 +53,7 @@ class GeneratorAttack(Loop):
     @property
     def folder(self) -> pathlib.Path:
         """Where its training is: `run` itself, or the folder `train` in it."""
-        folder = pathlib.Path(self.run)
+        folder = user_path(self.run)
         return folder / "train" if (folder / "train").is_dir() else folder
 
     def inputs(self) -> dict[str, artifacts.Artifact]:

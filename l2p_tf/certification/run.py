@@ -16,6 +16,7 @@ from l2p_tf import artifacts, inference
 from l2p_tf.certification.base import ABSTAINED, Certificate
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certificates, write_certificates
 from l2p_tf.data.store import ImageData
+from l2p_tf.environment import user_path
 from l2p_tf.evaluation.evaluate import PARTS, check_data
 from l2p_tf.evaluation.slices import Arrays, Folder
 from l2p_tf.models.saving import load_classifier
@@ -97,7 +98,7 @@ def certify_artifact(
             work.scratch.append(PARTS)
             model = load_classifier(trained.path / f"{which}.keras")
             certify(model, data, options, work.path, str(trained.options["name"]))
-    return read_certificates(pathlib.Path(output))
+    return read_certificates(user_path(output))
 
 
 def certify(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from l2p_tf import artifacts, files, progress
 from l2p_tf.data.base import Array, Dataset, Source, Split, stratified
 from l2p_tf.data.contact_sheet import contact_sheet
+from l2p_tf.environment import user_path
 from l2p_tf.registry import spec_of
 from l2p_tf.schema import Count, Positive, read_json, reading
 from l2p_tf.types import UserError
@@ -226,7 +227,7 @@ def prepare(
         raise UserError(f"`seed` should be at least 0. Received: {seed}")
     _check_limit("limit_train", limit_train)
     _check_limit("limit_test", limit_test)
-    path = pathlib.Path(output)
+    path = user_path(output)
     source_name = dataset.identity(data_dir) or _recorded_source(path)
     opened = None
     if source_name is None:

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 from absl import logging
 
 from l2p_tf.data.base import DATASETS, Array, Dataset, Source, Split
+from l2p_tf.environment import user_path
 from l2p_tf.registry import option
 from l2p_tf.types import UserError
 
@@ -124,19 +126,26 @@ def open_source(
     except Exception as error:  # TFDS raises whatever its parsers raise
         raise UserError(_damaged(folder, error)) from error
     image, label = features.get("image"), features.get("label")
-    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+    if not isinstance(image, tfds.features.Image) or label is None:
         raise UserError(f"{str(folder)!r} should have the features image and label. It has: {', '.join(features)}")
+    if not isinstance(label, tfds.features.ClassLabel) and not _is_integer(label):
+        raise UserError(f"{str(folder)!r} should have one whole number a label. It has: {label}")
     if image.shape[-1] not in (1, 3) or image.np_dtype != np.uint8:
         raise UserError(
             f"{str(folder)!r} should hold uint8 images with 1 or 3 channels. "
             f"It holds: {np.dtype(image.np_dtype).name} images of shape {image.shape}"
         )
-    if expected and (tuple(image.shape), label.num_classes) != expected:
+    reader = _Reader(builder, folder, image_size)
+    train, test = map(reader.split, splits)
+    if isinstance(label, tfds.features.ClassLabel):
+        class_names = tuple(label.names)
+    else:
+        class_names, train, test = _named_by_number(train, test)
+    if expected and (tuple(image.shape), len(class_names)) != expected:
         raise UserError(
             f"{str(folder)!r} should hold images of shape {expected[0]} in {expected[1]} classes. "
-            f"It holds: shape {tuple(image.shape)}, {label.num_classes} classes"
+            f"It holds: shape {tuple(image.shape)}, {len(class_names)} classes"
         )
-    reader = _Reader(builder, folder, image_size)
     first = next(reader.images(splits[0], 1))
     encoding = image.encoding_format
     differs = official_encoding is not None and encoding and encoding != official_encoding
@@ -145,10 +154,22 @@ def open_source(
         title=f"{title} ({encoding.upper()})" if differs else title,
         note=f"{described}: {' '.join(summary.split())}",
         image_shape=(int(first.shape[1]), int(first.shape[2]), int(first.shape[3])),
-        class_names=tuple(label.names),
-        train=reader.split(splits[0]),
-        test=reader.split(splits[1]),
+        class_names=class_names,
+        train=train,
+        test=test,
     )
+
+
+def _is_integer(label: Any) -> bool:
+    """Whether a feature of TFDS is a single whole number."""
+    return getattr(label, "shape", None) == () and np.issubdtype(getattr(label, "np_dtype", object), np.integer)
+
+
+def _named_by_number(train: Split, test: Split) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes of a set that gives them as numbers without names: every number that occurs is a class of that name."""
+    numbers = np.unique(np.concatenate([train.labels, test.labels]))
+    train, test = (Split(np.searchsorted(numbers, split.labels), split.batches) for split in (train, test))
+    return tuple(map(str, numbers)), train, test
 
 
 class _Reader:
@@ -245,6 +266,11 @@ def _download(name: str, data_dir: str, download: bool) -> pathlib.Path:
     )
     if not download:
         raise UserError(f"{wanted}, where there is none, and downloads are off.")
+    if data_dir and not root.is_dir():
+        # It is more often misspelled than new.
+        raise UserError(
+            f"`data_dir` should be a folder that exists; make it first to download there. Received: {str(root)!r}"
+        )
     tfds = _import_tfds()
     try:
         builder = tfds.builder(name, data_dir=str(root))
@@ -255,7 +281,7 @@ def _download(name: str, data_dir: str, download: bool) -> pathlib.Path:
     except Exception as error:  # a wrong version or configuration; TFDS raises many types for them
         raise UserError(f"`dataset` should be a data set of TFDS. Received: {name!r} ({_line(error)})") from error
     try:
-        with _quiet_log(), _few_retries():
+        with _quiet_log(), _few_retries(), _nothing_left(root, _base(name)):
             builder.download_and_prepare()
     except ImportError as error:
         raise UserError(f"Preparing {name!r} needs a Python package that is not installed. ({_line(error)})") from error
@@ -269,6 +295,29 @@ def _download(name: str, data_dir: str, download: bool) -> pathlib.Path:
     if folder is None:
         raise UserError(f"{wanted}, where there is none after the download.")
     return folder
+
+
+@contextlib.contextmanager
+def _nothing_left(root: pathlib.Path, base: str) -> Iterator[None]:
+    """Removes what a failed download has put into the folder of TFDS, down to the folder itself where that is new."""
+    places = (root / base, root / "downloads", root)
+
+    def entries() -> set[pathlib.Path]:
+        return {path for place in places if place.is_dir() for path in place.iterdir()}
+
+    before, there = entries(), root.exists()
+    try:
+        yield
+    except BaseException:
+        for path in entries() - before:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if not there:
+            with contextlib.suppress(OSError):
+                root.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -297,7 +346,7 @@ def _quiet_log() -> Iterator[None]:
 
 def _data_root(data_dir: str) -> pathlib.Path:
     """The folder of TFDS; where none is given, the one TFDS itself would use."""
-    return pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return user_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def _base(name: str) -> str:

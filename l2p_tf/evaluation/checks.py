@@ -12,6 +12,7 @@ import numpy as np
 
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
+from l2p_tf.environment import user_path
 from l2p_tf.evaluation.battery import Battery, CheckOptions, Round
 from l2p_tf.evaluation.evaluate import OWN, PARTS, check_data, save_arrays
 from l2p_tf.evaluation.inspections import Inspection, read_inspection, write_inspection
@@ -58,7 +59,7 @@ def check_artifact(
             work.scratch.append(PARTS)
             model = load_classifier(trained.path / f"{which}.keras")
             inspect(model, data, options, work.path, str(trained.options["name"]))
-    return read_inspection(pathlib.Path(output))
+    return read_inspection(user_path(output))
 
 
 def inspect(

@@ -15,6 +15,7 @@ from l2p_tf import artifacts, inference
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
 from l2p_tf.data.store import ImageData
+from l2p_tf.environment import user_path
 from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
 from l2p_tf.evaluation.slices import Arrays, Slices
 from l2p_tf.layers.noise import is_randomized
@@ -197,7 +198,7 @@ def attack_artifact(
             work.scratch.append(PARTS)
             model = load_classifier(trained.path / f"{which}.keras")
             evaluate(model, data, options, work.path, str(trained.options["name"]))
-    return read_records(pathlib.Path(output))
+    return read_records(user_path(output))
 
 
 def _clean_facts() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
+from l2p_tf.environment import user_path
 from l2p_tf.evaluation.evaluate import PARTS, EvaluationOptions, check_data, save_arrays
 from l2p_tf.evaluation.records import Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
@@ -74,7 +75,7 @@ def transfer_artifact(
             work.scratch.append(PARTS)
             models = {name: load_classifier(run.path / f"{which}.keras") for name, run in trained.items()}
             write_records(work.path, _transfer(options, sources, models, data, work.path, trained, which))
-    return read_records(pathlib.Path(output))
+    return read_records(user_path(output))
 
 
 def _transfer(

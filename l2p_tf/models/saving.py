@@ -9,6 +9,7 @@ import zipfile
 import keras
 
 import l2p_tf.layers  # noqa: F401 - reading needs every layer class registered
+from l2p_tf.environment import user_path
 from l2p_tf.files import replacing
 from l2p_tf.types import UserError
 
@@ -55,6 +56,6 @@ def load_generator(path: str | os.PathLike[str]) -> keras.Model:
 
 def _load(path: str | os.PathLike[str], wanted: str) -> keras.Model:
     try:
-        return keras.models.load_model(pathlib.Path(path), compile=False, safe_mode=True)
+        return keras.models.load_model(user_path(path), compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{wanted}: {(str(error).strip().splitlines() or [repr(error)])[0]}") from error

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Sequence
 
 from l2p_tf import artifacts
+from l2p_tf.environment import user_path
 from l2p_tf.progress import bar
 from l2p_tf.reporting import card, claims, page, words
 from l2p_tf.reporting import reproduction as reproductions
@@ -74,10 +75,11 @@ def make(
       UserError: a folder holds no results or damaged ones, `match` or `match_tolerance` are no shares, or `output` is
         another report and `overwrite` is False.
     """
-    paths = [pathlib.Path(folder) for folder in folders]
+    paths = [user_path(folder) for folder in folders]
     if not paths:
         raise UserError("`runs` should name at least one folder with finished stages. Received: none")
-    former = _former(pathlib.Path(output))
+    output = user_path(output)
+    former = _former(output)
     title = plain(title) if title.strip() else str(former.get("title") or TITLE)
     wanted = Match(tuple(match), match_tolerance)
     found = find(paths)
@@ -98,10 +100,8 @@ def make(
         if work is not None:
             work.clear()
             write(work.path, runs, table, title, wanted, reproduction)
-    path = pathlib.Path(output)
-    return Report(
-        path, table, work is not None, tuple(unfinished(paths)), tuple(path / c.link for c in card.cards(runs))
-    )
+    cards_made = tuple(output / one.link for one in card.cards(runs))
+    return Report(output, table, work is not None, tuple(unfinished(paths)), cards_made)
 
 
 @functools.cache

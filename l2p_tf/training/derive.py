@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.defenses.base import DerivedDefense
+from l2p_tf.environment import user_path
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.registry import spec_of
@@ -51,7 +51,7 @@ def derive(
     Raises:
       UserError: the source is the run itself or was trained on other data, or the folder was made with other options.
     """
-    if pathlib.Path(output).resolve() == source.path.resolve():
+    if user_path(output).resolve() == source.path.resolve():
         raise UserError(f"`run` should be another run than the one that is made. Received: {str(source.path)!r}")
     if source.manifest["inputs"].get("data") != data.artifact.fingerprint:
         raise UserError(
