@@ -16,6 +16,8 @@ import itertools
 import math
 import operator
 import pkgutil
+import re
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from l2p_tf.types import UserError
 
 _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
            ast.Pow: operator.pow}  # fmt: skip
+_NESTED = (ast.expr, ast.keyword)
 
 
 def option(
@@ -70,6 +73,46 @@ class Options:
 
 T = TypeVar("T", bound=Options)
 
+_LONGEST, _DEEPEST, _MOST = 4000, 32, 1000
+"""Characters of a spec or number, nesting of what it says, and things that a list of specs may give."""
+_LARGEST = 2**31 - 1
+"""Of the whole numbers among the options: they become int32."""
+_ALIASES = {
+    "epsilon": ("eps", "radius"),
+    "step_size": ("alpha", "eps_step", "eps_iter", "step", "stepsize", "rel_stepsize", "abs_stepsize"),
+    "steps": (
+        "max_iter",
+        "n_iter",
+        "nb_iter",
+        "num_iter",
+        "num_steps",
+        "n_steps",
+        "iterations",
+        "num_iterations",
+        "iters",
+    ),
+    "queries": ("n_queries", "max_queries", "num_queries", "max_iter", "iterations", "steps"),
+    "generations": ("max_iter", "iterations", "steps"),
+    "draws": ("nb_samples", "eot_iter", "eot_samples", "num_samples", "n_samples", "samples", "eot"),
+    "restarts": ("n_restarts", "num_restarts", "nb_restarts", "num_random_init"),
+    "random_start": ("rand_init", "random_init", "rand_start"),
+    "kappa": ("confidence",),
+    "norm": ("ord", "p", "lp"),
+    "target": ("targeted", "y_target", "target_class"),
+    "learning_rate": ("lr",),
+    "binary_search_steps": ("nb_binary_search", "n_binary_search"),
+    "initial_const": ("c", "initial_c", "initial_constant"),
+    "candidates": ("nb_candidate", "num_classes", "nb_grads"),
+    "loss": ("loss_fn", "loss_type"),
+    "decay": ("mu", "momentum"),
+    "std": ("sigma", "noise"),
+    "sigma": ("std", "noise", "scale"),
+    "adversarial_weight": ("beta", "lam", "trades_beta"),
+    "depth": ("num_layers", "layers"),
+    "width": ("widen_factor", "width_factor", "widening"),
+}
+"""What other libraries and papers call the options here."""
+
 
 class Registry(Generic[T]):
     """The things of one kind, found by importing every public module of `package` the first time one is asked for."""
@@ -114,6 +157,9 @@ class Registry(Generic[T]):
         name, values = parse_spec(spec, self.kind)
         hints = typing.get_type_hints(self.get(name))
         lists = [k for k, v in values.items() if isinstance(v, list) and typing.get_origin(hints.get(k)) is not tuple]
+        count = math.prod(len(values[key]) for key in lists)
+        if count > _MOST:
+            raise UserError(f"{self.kind} {spec!r} should give at most {_MOST} of them. Its lists give {count}.")
         return [
             self._make(name, {**values, **dict(zip(lists, chosen, strict=True))})
             for chosen in itertools.product(*(values[key] for key in lists))
@@ -124,8 +170,8 @@ class Registry(Generic[T]):
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                meant = _meant(key, known)
+                hint = f" Did you mean {meant!r}?" if meant else ""
                 accepted = ", ".join(known) or "none"
                 raise UserError(f"{self.kind} {name!r} has no option {key!r}.{hint} Its options: {accepted}.")
         return cls(**values)
@@ -135,18 +181,37 @@ class Registry(Generic[T]):
         specs = [part.strip() for part in text.split(";") if part.strip()]
         if not specs:
             raise UserError(f"No {self.kind} given: {text!r}. Known: {', '.join(self.names())}.")
-        return [thing for spec in specs for thing in self._each(spec)]
+        things: list[T] = []
+        for spec in specs:
+            things += self._each(spec)
+            if len(things) > _MOST:
+                raise UserError(f"{text!r} should give at most {_MOST} of kind {self.kind}.")
+        return things
 
-    def help(self) -> str:
-        """Every name with its options, their defaults and meaning, as text."""
-        lines: list[str] = []
-        for name in self.names():
-            cls = self._classes[name]
-            lines.append(f"{name}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
-            for field in dataclasses.fields(cls):
-                choices = field.metadata.get("choices")
-                accepted = f" ({', '.join(choices)})" if choices else ""
-                lines.append(f"    {field.name}={shown(field.default)}{accepted}  {field.metadata.get('help', '')}")
+    def help(self, text: str = "help") -> str | None:
+        """What `help` or `help(NAME)` asks for; None where `text` is neither.
+
+        Args:
+          text: `help` for every name with its options, their defaults and meaning; `help(pgd)` for one, told in full.
+
+        Raises:
+          UserError: there is no such name.
+        """
+        asked = re.fullmatch(r"\s*help\s*(?:\((.*)\)\s*)?", text, re.DOTALL)
+        if not asked:
+            return None
+        if not (asked.group(1) or "").strip():
+            return "\n".join(self._explained(name, in_full=False) for name in self.names())
+        return self._explained(asked.group(1).strip(), in_full=True)
+
+    def _explained(self, name: str, in_full: bool) -> str:
+        cls = self.get(name)
+        text = inspect.getdoc(cls) or ""
+        lines = [f"{name}: {text if in_full else text.partition(chr(10))[0]}", *([""] if in_full else [])]
+        for field in dataclasses.fields(cls):
+            choices, bounds = field.metadata.get("choices"), _bounds(field.metadata) if in_full else ""
+            accepted = f" ({', '.join(choices)})" if choices else f" ({bounds})" if bounds else ""
+            lines.append(f"    {field.name}={shown(field.default)}{accepted}  {field.metadata.get('help', '')}")
         return "\n".join(lines)
 
     def _scan(self) -> None:
@@ -177,10 +242,7 @@ def parse_spec(spec: str, kind: str = "spec") -> tuple[str, dict[str, Any]]:
       UserError: the text is not of that form.
     """
     form = f"{kind} {spec!r} should be of the form name or name(option=value, ...)."
-    try:
-        node = ast.parse(spec.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise UserError(form) from error
+    node = _parsed(spec, form)
     if isinstance(node, ast.Name):
         return node.id, {}
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
@@ -193,18 +255,34 @@ def parse_spec(spec: str, kind: str = "spec") -> tuple[str, dict[str, Any]]:
 def parse_number(text: str) -> float:
     """A number written plainly or as arithmetic: `0.03`, `8/255`, `1e-4`."""
     message = f"{text!r} should be a number such as 0.03 or 8/255."
-    try:
-        value = _value(ast.parse(text.strip(), mode="eval").body, message)
-    except (SyntaxError, ValueError) as error:
-        raise UserError(message) from error
+    value = _value(_parsed(text, message), message)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(message)
     return float(value)
 
 
+def _parsed(text: str, message: str) -> ast.expr:
+    """The syntax of a text of bounded length and depth; nothing in it is executed."""
+    if len(text) > _LONGEST:
+        raise UserError(f"{message} It should have at most {_LONGEST:,} characters. Received: {len(text):,}")
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(message) from error
+    level, depth = [node], 0
+    while level:
+        level, depth = (
+            [child for one in level for child in ast.iter_child_nodes(one) if isinstance(child, _NESTED)],
+            depth + 1,
+        )
+        if depth > _DEEPEST:
+            raise UserError(f"{message} It is nested more than {_DEEPEST} deep.")
+    return node
+
+
 def _value(node: ast.expr, message: str) -> Any:
     if isinstance(node, ast.Constant):
-        if isinstance(node.value, float) and not math.isfinite(node.value):
+        if isinstance(node.value, int | float) and not _is_finite(node.value):
             raise UserError(message)
         return node.value
     if isinstance(node, ast.Name):
@@ -221,10 +299,17 @@ def _value(node: ast.expr, message: str) -> Any:
         if isinstance(node.op, ast.Pow) and abs(right) > 64:
             raise UserError(message)
         try:
-            return _BINARY[type(node.op)](left, right)
+            result = _BINARY[type(node.op)](left, right)
         except ArithmeticError as error:
             raise UserError(message) from error
+        if isinstance(result, int | float) and _is_finite(result):
+            return result
     raise UserError(message)
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a number, be it whole, is a float that is finite."""
+    return abs(value) <= sys.float_info.max
 
 
 def _number(node: ast.expr, message: str) -> Any:
@@ -248,7 +333,7 @@ def _coerce(owner: str, name: str, value: Any, hint: Any) -> Any:
                 f"{owner}: `{name}` should be one of {', '.join(m.value for m in kind)}. Received: {value!r}"
             )
         elif kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-            if math.isfinite(value) and (kind is float or value == int(value)):
+            if _is_finite(value) and (kind is float or value == int(value)):
                 return kind(value)
         elif typing.get_origin(kind) is tuple and isinstance(value, tuple | list | int | float | str):
             items = value if isinstance(value, tuple | list) else (value,)
@@ -270,8 +355,22 @@ def _check(owner: str, name: str, value: Any, metadata: Any) -> None:
             raise UserError(f"{owner}: `{name}` should be at least {low}. Received: {value!r}")
         if above is not None and not item > above:
             raise UserError(f"{owner}: `{name}` should be above {above}. Received: {value!r}")
-        if high is not None and not item <= high:
-            raise UserError(f"{owner}: `{name}` should be at most {high}. Received: {value!r}")
+        limit = _LARGEST if high is None and isinstance(item, int) else high
+        if limit is not None and not item <= limit:
+            raise UserError(f"{owner}: `{name}` should be at most {limit}. Received: {value!r}")
+
+
+def _bounds(metadata: Any) -> str:
+    """What a number may be, in a few words; empty where it has no bounds."""
+    words = (("low", "at least"), ("above", "above"), ("high", "at most"))
+    return ", ".join(f"{word} {metadata[key]:g}" for key, word in words if metadata.get(key) is not None)
+
+
+def _meant(key: str, known: list[str]) -> str | None:
+    """The option that an unknown one stands for: what others call so, or one spelled alike; None for none."""
+    plain = key.strip("_").lower()
+    aliased = [name for name in known if plain in _ALIASES.get(name, ())]
+    return next(iter([*aliased, *difflib.get_close_matches(plain, known, n=1)]), None)
 
 
 def shown(value: Any) -> str:

@@ -1,34 +1,30 @@
-"""What `help` as the value of a flag prints: every name there is, with its options."""
+"""What `help` as the value of a flag prints: every name there is, with its options, or all about one."""
 
 from __future__ import annotations
+
+import importlib
 
 from stages import common
 from stages.settings import FLAGS
 
+_REGISTRIES = {
+    "dataset": ("l2p_tf.data", "DATASETS"),
+    "model": ("l2p_tf.models", "MODELS"),
+    "defense": ("l2p_tf.defenses", "DEFENSES"),
+    "attacks": ("l2p_tf.attacks", "ATTACKS"),
+    "certify": ("l2p_tf.certification.base", "CERTIFICATES"),
+}
+"""Where what a flag names is registered."""
+
 
 def asked_for_help() -> bool:
-    """Prints the names behind every flag whose value is `help`; True where there was one."""
+    """Prints what is behind every flag whose value is `help`, or `help(NAME)` for one name; True where there was one."""
     texts = []
-    if FLAGS.dataset == "help":
-        from l2p_tf.data import DATASETS
-
-        texts.append(DATASETS.help())
-    if FLAGS.model == "help":
-        from l2p_tf.models import MODELS
-
-        texts.append(MODELS.help())
-    if FLAGS.defense == "help":
-        from l2p_tf.defenses import DEFENSES
-
-        texts.append(DEFENSES.help())
-    if FLAGS.attacks == "help":
-        from l2p_tf.attacks import ATTACKS
-
-        texts.append(ATTACKS.help())
-    if FLAGS.certify == "help":
-        from l2p_tf.certification.base import CERTIFICATES
-
-        texts.append(CERTIFICATES.help())
+    for flag, (module, name) in _REGISTRIES.items():
+        value = str(FLAGS[flag].value or "").strip()
+        if value.startswith("help"):  # Before it is imported, which takes seconds.
+            text = getattr(importlib.import_module(module), name).help(value)
+            texts += [text] if text is not None else []
     if FLAGS.published == "help":
         from l2p_tf.reporting import published
 

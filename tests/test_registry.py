@@ -1,4 +1,5 @@
 import dataclasses
+import time
 
 import pytest
 from hypothesis import given
@@ -102,3 +103,85 @@ def test_registering_twice_is_an_error():
         X(size=(1, 0))
     with pytest.raises(ValueError, match="registered twice"):
         registry.register("x")(X)
+
+
+@pytest.mark.parametrize(
+    ("registry", "spec", "meant"),
+    [
+        (ATTACKS, "pgd(eps=0.1)", "epsilon"), (ATTACKS, "pgd(eps_step=0.1)", "step_size"),
+        (ATTACKS, "pgd(alpha=0.1)", "step_size"), (ATTACKS, "pgd(max_iter=10)", "steps"),
+        (ATTACKS, "bim(nb_iter=10)", "steps"), (ATTACKS, "apgd(num_steps=10)", "steps"),
+        (ATTACKS, "cw(iterations=10)", "steps"), (ATTACKS, "square(max_iter=10)", "queries"),
+        (ATTACKS, "square(n_queries=10)", "queries"), (ATTACKS, "few_pixel(iterations=10)", "generations"),
+        (ATTACKS, "pgd(nb_samples=10)", "draws"), (ATTACKS, "apgd(eot_iter=10)", "draws"),
+        (ATTACKS, "cw(confidence=1)", "kappa"), (ATTACKS, "pgd(ord=2)", "norm"),
+        (ATTACKS, "apgd(n_restarts=2)", "restarts"), (ATTACKS, "pgd(num_random_init=2)", "restarts"),
+        (DEFENSES, "pgd(eps=0.1)", "epsilon"), (DEFENSES, "trades(alpha=0.1)", "step_size"),
+        (DEFENSES, "trades(beta=6)", "adversarial_weight"), (DEFENSES, "noise_at_prediction(sigma=1)", "std"),
+        (MODELS, "wide_resnet(widen_factor=10)", "width"), (ATTACKS, "pgd(stepz=1)", "steps"),
+    ],
+)  # fmt: skip
+def test_names_of_other_libraries_lead_to_the_options_here(registry, spec, meant):
+    with pytest.raises(UserError, match=rf"has no option .*\. Did you mean '{meant}'\?"):
+        registry.parse(spec)
+
+
+def test_help_explains_all_or_one():
+    text = ATTACKS.help("help(pgd)")
+    assert text.startswith("pgd: Projected gradient descent")
+    assert "    steps=20 (at least 1)  gradient steps" in text
+    assert "\nbim" not in text
+    assert "`alternating` trains each player" in DEFENSES.help(" help( generator ) ")
+    assert ATTACKS.help("help") == ATTACKS.help() == ATTACKS.help("help()")
+    assert ATTACKS.help("helper") is None
+    with pytest.raises(UserError, match="Unknown attack 'pdg'. Did you mean 'pgd'"):
+        ATTACKS.help("help(pdg)")
+
+
+HOSTILE = {
+    "pgd(epsilon=(10**12)**64)": "should be of the form",
+    "pgd(epsilon=" + "-" * 10_000 + "1)": "at most 4,000 characters",
+    "pgd(epsilon=" + "-" * 3000 + "1)": "should be of the form",
+    "pgd(epsilon=" + "1+" * 10_000 + "1)": "at most 4,000 characters",
+    "pgd(epsilon=" + "1+" * 1500 + "1)": "nested more than 32 deep",
+    "pgd(epsilon=" + "(" * 500 + "1" + ")" * 500 + ")": "should be of the form",
+    "pgd(steps=" + "9" * 3900 + ")": "should be of the form",
+    "pgd(steps=2147483648)": "at most 2147483647",
+    "pgd(epsilon=(-8)**0.5)": "should be of the form",
+    "pgd(x" * 1000: "at most 4,000 characters",
+    "worst_case(attacks=(" * 40 + "pgd" + "))" * 40: "nested more than 32 deep",
+    "pgd(steps=['a'" + ",1" * 1100 + "])": "at most 1000 of them. Its lists give 1101",
+    "pgd(steps={0}, restarts={0}, draws={0}, epsilon={0})".format([*range(1, 31)]): "Its lists give 810000",
+    "a" * 3999: "Unknown attack",
+}
+
+
+@pytest.mark.parametrize("spec", HOSTILE, ids=lambda spec: spec[:24])
+def test_specs_of_any_length_and_depth_are_told_at_once(spec):
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=HOSTILE[spec]) as told:
+        ATTACKS.parse_list(spec)
+    assert len(str(told.value)) <= 720
+    assert time.monotonic() - begun < 1
+
+
+def test_a_list_of_many_specs_is_bounded():
+    with pytest.raises(UserError, match="at most 1000 of kind attack"):
+        ATTACKS.parse_list("fgsm;" * 5000)
+    assert len(ATTACKS.parse_list("fgsm;" * 1000)) == 1000
+
+
+def test_nested_worst_cases_cost_no_more_than_their_depth():
+    begun = time.monotonic()
+    attack = ATTACKS.parse("worst_case(attacks=(" * 10 + "fgsm, pgd" + "))" * 10)
+    assert [member.label for member in attack.members()] == ["FGSM", "PGD-20"]
+    assert time.monotonic() - begun < 1
+
+
+@given(st.text(max_size=40) | st.text("()[]{},=+-*/0123456789.e 'abpgd_", max_size=60))
+def test_any_text_is_a_thing_or_refused_in_one_line(text):
+    for parse in (ATTACKS.parse, ATTACKS.parse_list, parse_number, parse_spec):
+        try:
+            parse(text)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1  # noqa: PT017

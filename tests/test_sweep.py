@@ -70,6 +70,11 @@ def test_values_may_be_words_and_keep_their_kind():
         (["none.epsilon=1"], "Received: 'epsilon' of 'none'"),
         (["epsilon=0.1", "pgd.epsilon=0.2"], "each option once. Received twice: 'epsilon'"),
         (["epsilon=-1"], "`epsilon` should be at least 0"),
+        (["epsilon=2"], "did you mean 2/255"),
+        (
+            [f"seed={','.join(map(str, range(101)))}", f"epochs={','.join(map(str, range(2, 102)))}"],
+            "at most 10,000 runs",
+        ),
         (["epochs=2.5"], "`epochs` of the sweep should be of the kind of 3"),
         (["ema=2"], "`ema` should be from 0 to 1"),
         (["ema=1"], "`ema` should be below 1"),
@@ -114,7 +119,7 @@ def test_shares_make_up_the_family():
     assert [len(part) for part in shares] == [3, 2, 2]
     assert sorted(f.seed for part in shares for f in part) == list(range(7))
     assert share(found, "") == found
-    for bad in ("0/3", "4/3", "2", "a/b"):
+    for bad in ("1/" + "9" * 5000, "0/3", "4/3", "2", "a/b"):
         with pytest.raises(UserError, match="should be written K/N"):
             share(found, bad)
 

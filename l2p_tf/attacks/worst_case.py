@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from l2p_tf.attacks.base import ATTACKS, Attack, Member
@@ -43,18 +44,24 @@ class WorstCase(Cascade):
 
     def members(self) -> tuple[Member, ...]:
         """The attacks, with the common budget."""
-        found: list[Member] = []
-        for spec in self.attacks:
-            for name in {"epsilon", "norm"} & set(parse_spec(spec, "attack")[1]):
-                raise UserError(f"worst_case: `{name}` should be given once, to worst_case itself. Received: {spec!r}")
-            attack = ATTACKS.parse(spec)
-            known = {f.name for f in dataclasses.fields(attack)}
-            if not {"epsilon", "norm"} <= known or attack.strict:
-                raise UserError(
-                    "worst_case: `attacks` should be untargeted ones with an epsilon and a norm, such as pgd, apgd, fab or "
-                    f"square. Received: {spec!r}"
-                )
-            found += attack.replace(epsilon=self.epsilon, norm=self.norm).members()
-        if not found:
-            raise UserError("worst_case: `attacks` should name at least one attack. Received: none")
-        return tuple(found)
+        return _members(self)
+
+
+@functools.lru_cache(maxsize=256)
+def _members(cascade: WorstCase) -> tuple[Member, ...]:
+    """Found once: of nested ones each level would ask several times for all below it."""
+    found: list[Member] = []
+    for spec in cascade.attacks:
+        for name in {"epsilon", "norm"} & set(parse_spec(spec, "attack")[1]):
+            raise UserError(f"worst_case: `{name}` should be given once, to worst_case itcascade. Received: {spec!r}")
+        attack = ATTACKS.parse(spec)
+        known = {f.name for f in dataclasses.fields(attack)}
+        if not {"epsilon", "norm"} <= known or attack.strict:
+            raise UserError(
+                "worst_case: `attacks` should be untargeted ones with an epsilon and a norm, such as pgd, apgd, fab or "
+                f"square. Received: {spec!r}"
+            )
+        found += attack.replace(epsilon=cascade.epsilon, norm=cascade.norm).members()
+    if not found:
+        raise UserError("worst_case: `attacks` should name at least one attack. Received: none")
+    return tuple(found)

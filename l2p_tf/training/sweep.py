@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +16,9 @@ from l2p_tf.training.run import TrainOptions
 from l2p_tf.types import UserError
 
 Value = float | str
+
+_MOST = 10_000
+"""Runs of one family."""
 
 _TRAINING = (
     "epochs", "batch_size", "optimizer", "learning_rate", "drop_factor", "momentum", "weight_decay", "augment", "ema",
@@ -62,7 +67,7 @@ def points(base: Sequence[TrainOptions], axes: Sequence[Axis]) -> list[TrainOpti
     Raises:
       UserError: no training has an axis's option, two axes have the same one, or a value is not accepted.
     """
-    found = []
+    found: list[TrainOptions] = []
     for axis in axes:
         if not any(_owner(options, axis) for options in base):
             raise UserError(
@@ -74,11 +79,12 @@ def points(base: Sequence[TrainOptions], axes: Sequence[Axis]) -> list[TrainOpti
         doubled = {axis.option for axis in own if sum(axis.option == other.option for other in own) > 1}
         if doubled:
             raise UserError(f"`sweep` should name each option once. Received twice: {sorted(doubled)[0]!r}")
+        if len(found) + math.prod(len(axis.values) for axis in own) > _MOST:
+            raise UserError(f"`sweep` should give at most {_MOST:,} runs; it gives more.")
         for values in itertools.product(*(axis.values for axis in own)):
             found.append(_point(options, dict(zip(own, values, strict=True))))
-    names = [options.name for options in found]
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in collections.Counter(options.name for options in found).items():
+        if times > 1:
             raise UserError(f"`sweep` should give every run a name of its own. Received twice: {name!r}")
     return found
 
@@ -87,7 +93,7 @@ def share(family: Sequence[TrainOptions], text: str) -> list[TrainOptions]:
     """The part of a family that `2/8` names: every eighth point, from the second on; all where the text is empty."""
     if not text:
         return list(family)
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip())
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
     number, of = (int(part) for part in found.groups()) if found else (0, 0)
     if not 1 <= number <= of:
         raise UserError(f"`sweep_shard` should be written K/N, with K from 1 to N. Received: {text!r}")
