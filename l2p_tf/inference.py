@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import stats
 
+from l2p_tf.classifier import as_classifier, is_answer
 from l2p_tf.layers.noise import draws_per_example, is_randomized, reseed, restore_seeds
 from l2p_tf.loops import repeat
 from l2p_tf.types import UserError
+
+_TELLING, _LEVEL = 50, 0.01
+"""Fewer images than these tell nothing; the level at which more of them would be better than chance."""
+
+_ROUNDING = 1e-6
+"""How far a pixel may lie outside [0, 1]: arithmetic on float32 images leaves it by a last bit or two."""
 
 
 def program(
@@ -20,7 +29,7 @@ def program(
 ) -> Callable[[Any, Any], Any]:
     """The compiled `body`, made once per model and key and kept with the model.
 
-    It is traced once for all batch sizes, or under XLA once for each. On a model made under a distribution strategy every replica runs `body` on its share of the batch.
+    It is traced once for all batch sizes of one image shape, or under XLA once for each. On a model made under a distribution strategy every replica runs `body` on its share of the batch.
 
     Args:
       model: the classifier that `body` runs.
@@ -49,24 +58,25 @@ class Program:
         self.compiled: dict[Any, Any] = {}
 
     def __call__(self, sharded: Any, shared: Any) -> Any:
-        """Runs it; traces it the first time, and under XLA, which knows fixed shapes only, once for each batch size."""
+        """Runs it; traces it for every new shape but that of the batch axis, which only XLA has to know."""
         size = tf.nest.flatten(sharded)[0].shape[0] if self.jit_compile else None
-        if size not in self.compiled:
+        key = (size, *(tuple(tensor.shape[1:]) for tensor in tf.nest.flatten(sharded)))
+        if key not in self.compiled:
             batched = tf.nest.map_structure(lambda t: tf.TensorSpec([size, *t.shape[1:]], t.dtype), sharded)
             as_is = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), shared)
             # A partial, because TensorFlow counts the traces of one piece of code together, whatever model they are
             # for, and would warn of retracing that there is not.
-            self.compiled[size] = tf.function(
+            self.compiled[key] = tf.function(
                 functools.partial(self.body),
                 input_signature=[batched, as_is],
                 jit_compile=self.jit_compile,
                 autograph=False,
             )
-        return self.compiled[size](sharded, shared)
+        return self.compiled[key](sharded, shared)
 
     @property
     def traces(self) -> int:
-        """How often it was traced, at most, for one batch size."""
+        """How often it was traced, at most, for one shape."""
         return max((run.experimental_get_tracing_count() for run in self.compiled.values()), default=0)
 
 
@@ -141,28 +151,36 @@ def to_unit(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
 
 
-def checked_images(model: keras.Model, images: Any) -> np.ndarray:
-    """`images` as float32 (count, height, width, channels) in [0, 1], checked against the model.
+def prepared(model: Any, images: Any) -> tuple[keras.Model, np.ndarray]:
+    """The model as a classifier (`as_classifier`), and `checked_images` of it.
+
+    Raises:
+      UserError: the model cannot be used, or the images are none for it.
+    """
+    images = checked_images(images)
+    return as_classifier(model, images), images
+
+
+def checked_images(images: Any) -> np.ndarray:
+    """`images` as float32 (count, height, width, channels) in [0, 1].
 
     Raises:
       UserError: wrong shape, dtype, no images, or values outside [0, 1].
     """
     array = np.asarray(images)
-    wanted = tuple(model.input_shape[1:])
-    if (
-        array.ndim != 4
-        or len(array) == 0
-        or any(w not in (None, n) for w, n in zip(wanted, array.shape[1:], strict=True))
-    ):
-        raise UserError(f"`images` should be of shape (count, {', '.join(map(str, wanted))}). Received: {array.shape}")
+    if array.ndim != 4 or array.size == 0:
+        raise UserError(
+            f"`images` should be of shape (count, height, width, channels), at least one. Received: {array.shape}"
+        )
     if array.dtype == np.uint8:
         return array.astype(np.float32) / np.float32(255)
     if array.dtype.kind != "f":
         raise UserError(f"`images` should be uint8, or floats in [0, 1]. Received: {array.dtype}")
     low, high = float(np.min(array)), float(np.max(array))
-    if not (low >= 0.0 and high <= 1.0):
+    if not (low >= -_ROUNDING and high <= 1.0 + _ROUNDING):
         raise UserError(f"`images` should lie in [0, 1]. Received: values from {low:.4g} to {high:.4g}")
-    return array.astype(np.float32, copy=False)
+    array = array.astype(np.float32, copy=False)
+    return np.clip(array, 0.0, 1.0) if low < 0.0 or high > 1.0 else array
 
 
 def checked_labels(model: keras.Model, labels: Any, count: int) -> np.ndarray:
@@ -201,9 +219,9 @@ def poll(
 
     Returns:
       Softmax probabilities averaged over all passes, and the share of answers that were each class; both float32
-      (count, classes).
+      (count, classes). An answer that is not finite is no class, and its probabilities are 0.
     """
-    images = checked_images(model, images)
+    model, images = prepared(model, images)
     if not is_randomized(model):
         draws = averaged = 1
     # One answer is split over copies of the image, several are dealt out to them.
@@ -220,8 +238,14 @@ def poll(
     probabilities, votes = (np.concatenate(part) for part in zip(*parts, strict=True))
     probabilities, votes = (part.reshape(count, copies, -1).mean(1) for part in (probabilities, votes))
     if alone and copies > 1:
-        votes = np.eye(votes.shape[-1], dtype=np.float32)[probabilities.argmax(-1)]
+        whole = probabilities.sum(-1, keepdims=True) > 0
+        votes = np.eye(votes.shape[-1], dtype=np.float32)[probabilities.argmax(-1)] * whole
     return probabilities, votes
+
+
+def decided(votes: np.ndarray) -> np.ndarray:
+    """The class most answers were: int32 (count,), from votes (count, classes); -1 where no answer was finite."""
+    return np.where(votes.sum(-1) > 0, votes.argmax(-1), -1).astype(np.int32)
 
 
 def _copies(model: keras.Model, count: int, passes: int, batch_size: int) -> int:
@@ -237,17 +261,39 @@ def _poll(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> t
     former = seed_noise(model, seed)
     none = tf.zeros([tf.shape(x)[0], classes])
 
-    def draw(so_far: tf.Tensor) -> tf.Tensor:
-        return so_far + tf.nn.softmax(model(x, training=False))
+    def draw(so_far: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        del last
+        logits = model(x, training=False)
+        return so_far + finite_softmax(logits), logits
 
     def answer(total: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean = repeat(lambda so_far: (draw(so_far),), (none,), averaged)[0] / tf.cast(averaged, tf.float32)
-        return total + mean, votes + tf.one_hot(tf.argmax(mean, -1), classes)
+        mean, logits = repeat(draw, (none, none), averaged)
+        mean /= tf.cast(averaged, tf.float32)
+        # Of one pass the largest logit decides: a softmax may have rounded two of them to the same number.
+        classes_told = tf.argmax(tf.where(averaged == 1, logits, mean), -1)
+        vote = tf.one_hot(classes_told, classes) * tf.sign(tf.reduce_sum(mean, -1, keepdims=True))
+        return total + mean, votes + vote
 
     total, votes = repeat(answer, (none, none), draws)
     restore_seeds(model, former)
     count = tf.cast(draws, tf.float32)
     return total / count, votes / count
+
+
+def finite_softmax(logits: tf.Tensor) -> tf.Tensor:
+    """Softmax (batch, classes) of logits; 0 for an answer that is no number."""
+    return tf.where(is_answer(logits)[:, None], tf.nn.softmax(logits), tf.zeros_like(logits))
+
+
+def warn_at_chance(right: int, count: int, classes: int) -> None:
+    """Warns where a classifier is right on no more of so many images than guessing would be (1% level)."""
+    if count >= _TELLING and stats.binom.sf(right - 1, count, 1.0 / classes) > _LEVEL:
+        warnings.warn(
+            "The classifier's clean accuracy is no better than chance. Usual reasons: it was trained on another range "
+            "of pixels than [0, 1] or with another normalization, or its classes are in another order than the labels.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def predict(model: keras.Model, images: np.ndarray, seed: int = 0, **how: Any) -> np.ndarray:

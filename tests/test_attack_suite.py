@@ -179,7 +179,7 @@ def test_squares_shrink_as_the_paper_says_and_keep_to_corners():
     np.testing.assert_allclose(far.l2, 0.1, rtol=1e-4)
     gain = -np.tensordot(far.adversarial - images, w, 3) / (0.1 * np.linalg.norm(w))
     assert gain.min() > 0.5
-    assert set(output.forwards) == {400}
+    assert set(output.forwards) == {1 + 400}
     assert not output.gradients.any()
 
 
@@ -187,7 +187,7 @@ def test_spsa_climbs_a_linear_model():
     model, images, w, *_ = halfspace(margin=50.0)
     output = ATTACKS.parse("spsa(epsilon=0.05, steps=20, samples=64)")(model, images, np.zeros(12, int))
     assert np.mean(np.sign(output.adversarial - images) == -np.sign(w)) > 0.9
-    assert set(output.forwards) == {20 * 129}
+    assert set(output.forwards) == {1 + 20 * 129}
 
 
 @pytest.mark.parametrize("name", ["bim", "mim"])
@@ -380,10 +380,11 @@ def test_the_worst_case_is_the_union_and_pays_only_for_the_standing():
     assert np.all(worst.success >= np.max([output.success for output in alone[:2]], axis=0))
     by_first = alone[0].success == 1
     assert set(worst.gradients[by_first]) == {1}
-    assert not (worst.forwards[by_first] > 1).any()
+    # One look at the images as they are comes first.
+    assert set(worst.forwards[by_first]) == {2}
     standing = worst.success == 0
     assert set(worst.gradients[standing]) == {6}
-    assert set(worst.forwards[standing]) == {36}
+    assert set(worst.forwards[standing]) == {37}
     with pytest.raises(UserError, match="`epsilon` should be given once"):
         ATTACKS.parse("worst_case(attacks=(pgd(epsilon=0.1),))")
     with pytest.raises(UserError, match="should be untargeted ones with an epsilon"):
@@ -429,6 +430,7 @@ def test_presets_are_the_papers_settings(spec, options):
     assert ATTACKS.parse(attack.spec) == attack
 
 
+@pytest.mark.filterwarnings("ignore:The classifier's clean accuracy is no better than chance")
 @pytest.mark.parametrize("spec", ["autoattack(version=rand, steps=5, draws=2)", "worst_case(attacks=(pgd(steps=2, restarts=5), square(queries=10)))", "apgd(restarts=4, steps=3)"])  # fmt: skip
 def test_in_a_cascade_too_a_lucky_draw_does_not_count(spec):
     weights = np.zeros((2, 2, 1, 3), np.float32)
@@ -457,9 +459,10 @@ def test_batches_cover_everything_once_with_little_padding(count, batch_size, re
 
 
 def test_survivors_are_packed_together(monkeypatch):
-    # Half of the images fall at the first look.
-    model, images, *_ = halfspace(count=64, margin=30.0)
-    labels = np.arange(64) % 2
+    # Half of the images lie so near the boundary that they fall in the first steps, the others out of reach.
+    model, images, _, _, _, f = halfspace(count=64, margin=0.01)
+    images[1::2], images[::2] = images[f.argmin()].copy(), images[f.argmax()].copy()
+    near, labels = np.arange(64) % 2, np.zeros(64, int)
     sizes = []
     plain = search.Search._chunk
 
@@ -469,10 +472,10 @@ def test_survivors_are_packed_together(monkeypatch):
 
     monkeypatch.setattr(search.Search, "_chunk", chunk)
     output = ATTACKS.parse("pgd(epsilon=0.01, steps=20)")(model, images, labels, batch_size=16)
-    np.testing.assert_array_equal(output.success, labels)
+    np.testing.assert_array_equal(output.success, near)
     assert sizes == [(0, 16, 16)] * 4 + [(10, 16, 16)] * 2
-    assert set(output.gradients[labels == 1]) == {1}
-    assert set(output.gradients[labels == 0]) == {20}
+    assert output.gradients[near == 1].max() < 10
+    assert set(output.gradients[near == 0]) == {20}
 
 
 class Memory(dict):
@@ -525,10 +528,11 @@ def test_randomised_models_stop_nothing_early_and_look_before_they_choose():
     images, labels = images_and_labels(8)
     once = ATTACKS.parse("pgd(steps=5)")(model, images, labels)
     assert set(once.gradients) == {5}
-    assert set(once.forwards) == {5}
+    # The images as they are are looked at first, and what was found where they are misclassified now and then.
+    assert set(once.forwards) <= {5 + search.SELECTION_DRAWS, 5 + 2 * search.SELECTION_DRAWS}
     several = ATTACKS.parse("pgd(steps=5, restarts=2, draws=2)")(model, images, labels)
     assert several.gradients.max() == 20
-    assert several.forwards.max() == 20 + 2 * search.SELECTION_DRAWS
+    assert several.forwards.max() == 20 + 3 * search.SELECTION_DRAWS
 
 
 @pytest.mark.parametrize(
@@ -552,6 +556,7 @@ def test_lucky_draws_do_not_pass_for_small_perturbations(spec):
     assert (found.l2[found.success > 0.5] > 0.2).all()
 
 
+@pytest.mark.filterwarnings("ignore:The classifier's clean accuracy is no better than chance")
 def test_memory_stays_flat(tmp_path):
     import psutil
 

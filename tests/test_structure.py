@@ -17,6 +17,7 @@ LAYERS = [
     ["artifacts"],
     ["data"],
     ["layers"],
+    ["classifier"],
     ["models"],
     ["inference"],
     ["attacks"],

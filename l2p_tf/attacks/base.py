@@ -45,6 +45,13 @@ class Attack(Options, abc.ABC):
     def members(self) -> tuple[Member, ...]:
         """The attacks that are run in turn, each on what the earlier ones left standing; most have but one."""
 
+    def fitting(self, model: keras.Model) -> tuple[Member, ...]:
+        """The members, as they can be run on the model; UserError where one cannot."""
+        members = self.members()
+        for member in members:
+            member.check(model)
+        return members
+
     @property
     def strict(self) -> bool:
         """Whether the attack is targeted: only its target counts as success."""
@@ -163,6 +170,11 @@ class Member(Attack):
         """Whether the loss pulls towards one class, which only targeted attacks insist on."""
         return self.strict or bool(getattr(self, "target_classes", 0))
 
+    @property
+    def is_single_step(self) -> bool:
+        """Whether it takes at most one step of a fixed budget: for every image then, also those misclassified as they are."""
+        return False
+
     def starts(self, classes: int) -> int:
         """How many starts there are to choose from, on a classifier of so many classes."""
         towards = min(int(getattr(self, "target_classes", 0)), classes - 1)
@@ -204,6 +216,11 @@ class Loop(Member):
     def chunk(self) -> int:
         """How many steps lie between two looks at who still stands: all chunks are about alike."""
         return math.ceil(self.iterations / max(1, round(self.iterations / self.CHUNK)))
+
+    @property
+    def is_single_step(self) -> bool:
+        """So it is where there are no more iterations."""
+        return self.iterations <= 1 and not self.MINIMAL
 
     @abc.abstractmethod
     def begin(self, case: Case) -> State:

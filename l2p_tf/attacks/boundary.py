@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from l2p_tf.attacks.case import Case, choose
 from l2p_tf.attacks.goal import Goal, logit
-from l2p_tf.attacks.gradient import loss_gradient
+from l2p_tf.attacks.gradient import finite_part, loss_gradient
 from l2p_tf.attacks.projection import l2_norm
+from l2p_tf.classifier import is_answer
 from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
 
@@ -46,17 +47,19 @@ def nearest(
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
         logits = model(x, training=False)
-    others, kinds = classes(logits), int(logits.shape[-1])
+        numbers = tf.where(is_answer(logits)[:, None], logits, tf.zeros_like(logits))
+    others, kinds = classes(numbers), int(logits.shape[-1])
     one = tf.cast(case.goal.reached(logits), tf.float32)
     share = one if draws == 1 else case.look(x, "margin", draws)[1]
 
     def compare(k: tf.Tensor, best: tf.Tensor, difference: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, ...]:
         other = tf.gather(others, k, axis=1)
         if draws == 1:
-            its = logit(logits, other) - logit(logits, labels)
+            its = logit(numbers, other) - logit(numbers, labels)
             slope = tape.gradient(logits, x, tf.one_hot(other, kinds) - tf.one_hot(labels, kinds))
         else:
             slope, its, _ = loss_gradient(model, x, Goal(labels, other), draws, "difference", most=case.most)
+        slope = finite_part(slope)
         distance = tf.abs(its) / (dual(slope, norm) + _TINY)
         closer = distance < best
         return (

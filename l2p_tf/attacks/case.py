@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf.attacks.goal import Goal
-from l2p_tf.attacks.gradient import loss_gradient, mean_loss
+from l2p_tf.attacks.gradient import finite_part, loss_gradient, mean_loss
 
 State = dict[str, tf.Tensor]
 
@@ -91,8 +91,9 @@ class Case:
     def climb(
         self, x: tf.Tensor, loss: str, draws: int, cap: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """`loss_gradient` at `x`; without noise all draws are the same, and one will do."""
-        return loss_gradient(self.model, x, self.goal, self.draws(draws), loss, cap, self.most)
+        """`loss_gradient` at `x`, its `finite_part`; without noise all draws are the same, and one will do."""
+        gradient, *others = loss_gradient(self.model, x, self.goal, self.draws(draws), loss, cap, self.most)
+        return finite_part(gradient), *others
 
     def look(self, x: tf.Tensor, loss: str, draws: int) -> tuple[tf.Tensor, tf.Tensor]:
         """`mean_loss` at `x`."""

@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.classifier import is_answer
+
 LOSSES = ("ce", "margin", "dlr")
 """Names of the losses: cross-entropy, the margin of Carlini and Wagner, the difference of logits ratio."""
 
@@ -14,6 +16,8 @@ TARGETS = ("none", "random", "runner_up", "least_likely", "next")
 """Classes a targeted attack may aim at; `none` is an untargeted attack."""
 
 _TINY = 1e-12
+_NO_NUMBER = 1e6
+"""What the loss of an answer that is no number counts as."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +45,9 @@ class Goal:
         return Goal(tf.tile(self.labels, [times]), targets, self.strict, reference)
 
     def reached(self, logits: tf.Tensor) -> tf.Tensor:
-        """Whether each of the logits (batch, classes) is a success: bool (batch,)."""
-        classes = tf.argmax(logits, -1, tf.int32)
-        return classes == self.targets if self.strict else classes != self.labels
+        """Whether each of the logits (batch, classes) is a success: bool (batch,). No number is never the right class."""
+        classes, finite = tf.argmax(logits, -1, tf.int32), is_answer(logits)
+        return (classes == self.targets) & finite if self.strict else (classes != self.labels) | ~finite
 
     def loss(self, kind: str, logits: tf.Tensor) -> tf.Tensor:
         """The loss an attack ascends, per example: float32 (batch,).
@@ -52,8 +56,15 @@ class Goal:
         label's (Carlini and Wagner 2017); with a target, its logit minus the largest other. `dlr`: the margin over the
         difference between the largest and the third largest logit (Croce and Hein 2020, Equations 6 and 7), which
         unlike the others does not change when all logits are scaled. `difference`: the target's logit minus the label's.
-        `divergence`: the Kullback-Leibler divergence of the answer from that of the reference.
+        `divergence`: the Kullback-Leibler divergence of the answer from that of the reference. Where the answer is no
+        number the loss is a constant: high where that is what the attack wants, and low for a targeted attack.
         """
+        finite = is_answer(logits)
+        # What is not chosen must be finite too: a gradient of 0 times infinity is no number.
+        loss = self._loss(kind, tf.where(finite[:, None], logits, tf.zeros_like(logits)))
+        return tf.where(finite, loss, -_NO_NUMBER if self.strict else _NO_NUMBER)
+
+    def _loss(self, kind: str, logits: tf.Tensor) -> tf.Tensor:
         if kind == "ce":
             if self.targets is None:
                 return tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, logits)

@@ -91,6 +91,11 @@ def _over_draws(together: int, losses: tf.Tensor, reached: tf.Tensor) -> tuple[t
     return tuple(tf.reduce_sum(tf.reshape(v, [together, -1]), 0) for v in values)
 
 
+def finite_part(gradient: tf.Tensor) -> tf.Tensor:
+    """A gradient to follow: 0 where it is no number, so that one image's cannot spoil its batch's, nor one pixel's."""
+    return tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+
+
 def _zeros(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     none = tf.zeros(tf.shape(images)[:1])
     return none, none

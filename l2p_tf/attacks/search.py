@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from l2p_tf.attacks.base import Attack, Loop, Member
 
 _WORTH_PACKING = 0.75
+_WRONG, _NEAR = 1e-2, 1e-4
+"""What counts beside the share of draws that reach the goal: that the image is misclassified, and how likely it is."""
+
 _SAVE_SECONDS = 10.0
 _WORTH_SAVING_SECONDS = 2.0
 
@@ -39,9 +42,10 @@ class Journal(Protocol):
 class Search:
     """One call of an attack: its data, and what has been found so far.
 
-    An example has fallen once the goal was reached on every draw it was looked at; in a cascade, and where the budget
-    is fixed, it then leaves. What is kept of an example is what reached the goal on the largest share of draws, and
-    among equals made it likeliest; an attack of smallest norm keeps the smallest that succeeds.
+    The first candidate is the image as it is, which lies in every ball: under no attack is a classifier right more often
+    than without one. An example has fallen once the goal was reached on every draw it was looked at; in a cascade, and
+    where the budget is fixed, it then leaves. What is kept of an example is what reached the goal on the largest share
+    of draws, and among equals made it likeliest; an attack of smallest norm keeps the smallest that succeeds.
     """
 
     def __init__(
@@ -49,24 +53,22 @@ class Search:
         jit_compile: bool | None, progress: Callable[[float, int], Any] | None, journal: Journal | None,
         averaged: int,
     ) -> None:  # fmt: skip
-        self.attack, self.model, self.seed = attack, model, seed
-        self.images = inference.checked_images(model, images)
-        self.labels = inference.checked_labels(model, labels, len(self.images))
+        self.attack, self.seed = attack, seed
+        self.model, self.images = inference.prepared(model, images)
+        self.labels = inference.checked_labels(self.model, labels, len(self.images))
         self.batch_size, self.jit_compile, self.progress, self.journal = batch_size, jit_compile, progress, journal
-        self.certain, self.averaged = not is_randomized(model), averaged
-        self.classes = int(model.output_shape[-1])
-        self.members = attack.members()
+        self.certain, self.averaged = not is_randomized(self.model), averaged
+        self.classes = int(self.model.output_shape[-1])
+        self.members = attack.fitting(self.model)
         for member in self.members:
-            member.check(model)
             check_radii(member, self.images.shape[1:])  # Of a model for images of any size, only now known.
         count = len(self.images)
         self.targets = self.labels.copy()
-        self.best, self.score = self.images.copy(), np.full(count, -np.inf)
+        self.best, self.score = self.images.copy(), np.zeros(count)
         self.norm, self.fallen = np.full(count, np.inf), np.zeros(count, bool)
-        self.votes = np.full((count, self.classes), -1.0, np.float32)
+        self.votes = np.zeros((count, self.classes), np.float32)
         self.likely = np.zeros(count, np.float32)
         self.gradients, self.forwards = np.zeros((2, count), np.int32)
-        self._others: np.ndarray | None = None
         weights = [member.work for member in self.members]
         self._todo = float(sum(w * m.starts(self.classes) for w, m in zip(weights, self.members, strict=True)))
         self._done = 0.0
@@ -75,41 +77,66 @@ class Search:
         """Every start of every member."""
         # An attack of smallest norm with no limit to it goes on with what has fallen.
         stay = self.attack.MINIMAL and getattr(self.attack, "epsilon", None) is None
-        if self.attack.MINIMAL and self.certain and not self.attack.strict:
-            self._spare_the_fallen()
+        others = self._look_at_clean()
         last = (len(self.members) - 1, self.members[-1].starts(self.classes) - 1)
         for number, member in enumerate(self.members):
             for start in range(member.starts(self.classes)):
                 rows = np.flatnonzero(self.norm > 0 if stay else ~self.fallen)
+                if member.is_single_step and number == start == 0:
+                    rows = np.arange(len(self.images))
                 if len(rows):
                     if member.aims:
-                        self.targets[rows] = self._aim(member, start, rows)
-                    only = last == (0, 0) and not self.certain and not member.MINIMAL
-                    self._keep(member, rows, member.attempt(self, number, start, rows), start, only)
+                        self.targets[rows] = self._aim(member, start, others)[rows]
+                    found = member.attempt(self, number, start, rows)
+                    if last == (0, 0) and not self.certain and not member.MINIMAL:
+                        # Nothing to compare but images that may be misclassified as they are: the draws of scoring decide.
+                        sound = self.score[rows] <= 0.0
+                        self.best[rows[sound]] = found[sound]
+                        rows, found = rows[~sound], found[~sound]
+                    if len(rows):
+                        self._compare(member, rows, found, start)
                 self._done += member.work
                 self._tell(int((~self.fallen).sum()))
 
-    def _spare_the_fallen(self) -> None:
-        """What is misclassified as it is needs no perturbation: no other is smaller."""
-        likely, votes = self._poll(self.images, 1, 0, 3)
-        self.likely = likely[np.arange(len(votes)), self.labels]
-        self.forwards += 1
-        wrong = np.flatnonzero(votes[np.arange(len(votes)), self.labels] < 0.5)
-        self.votes[wrong], self.norm[wrong], self.score[wrong], self.fallen[wrong] = votes[wrong], 0.0, np.inf, True
+    def _look_at_clean(self) -> np.ndarray:
+        """Makes the images as they are the first candidates; returns the other classes, the likeliest first."""
+        looks = 1 if self.certain else -(-SELECTION_DRAWS // self.averaged)
+        likely, self.votes = self._poll(self.images, looks, 0, 3)
+        self.forwards += looks * (1 if self.certain else self.averaged)
+        every, ranked = np.arange(len(self.images)), likely.copy()
+        right = int((self.votes[every, self.labels] > 0.5).sum())
+        inference.warn_at_chance(right, len(every), self.classes)
+        ranked[every, self.labels] = -1.0
+        others = np.argsort(-ranked, axis=-1, kind="stable")[:, :-1]
+        if self.attack.strict:
+            self.targets = self._aim(self.members[0], 0, others)
+        share, wrong = self._shares(every, self.votes)
+        self.likely = likely[every, self.labels]
+        # What an attack finds is taken where it is as good: less than nothing for the likelihood.
+        self.score = share + _WRONG * wrong - _NEAR
+        if self.certain:
+            self.fallen = share >= 1.0
+            self.norm[self.fallen] = 0.0
+        return others
+
+    def _shares(self, rows: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the answers to what was found for some images, the share that reach the goal, and that are wrong."""
+        every = np.arange(len(rows))
+        wrong = 1.0 - votes[every, self.labels[rows]]
+        return votes[every, self.targets[rows]] if self.attack.strict else wrong, wrong
 
     def scored(self, draws: int) -> AttackOutput:
         """What was found, on so many fresh answers."""
         # Without noise what was seen when it was kept is what would be seen again.
-        rows = np.flatnonzero(self.votes[:, 0] < 0) if self.certain else np.arange(len(self.images))
-        if len(rows):
-            likely, self.votes[rows] = self._poll(self.best[rows], draws, 0, 2)
-            self.likely[rows] = likely[np.arange(len(rows)), self.labels[rows]]
+        if not self.certain:
+            likely, self.votes = self._poll(self.best, draws, 0, 2)
+            self.likely = likely[np.arange(len(likely)), self.labels]
         rows, votes = np.arange(len(self.images)), self.votes
         wrong = 1.0 - votes[rows, self.labels]
         success = votes[rows, self.targets] if self.attack.strict else wrong
         return AttackOutput(
             adversarial=self.best,
-            prediction=votes.argmax(-1).astype(np.int32),
+            prediction=inference.decided(votes),
             success=success.astype(np.float32),
             wrong=wrong.astype(np.float32),
             probability=self.likely,
@@ -125,6 +152,8 @@ class Search:
         """
         key = f"{number:02d}-{start:03d}"
         saved = None if self.journal is None else self.journal.load(key)
+        if saved is not None and not np.array_equal(saved["rows"], rows):
+            saved = None  # Noise that cannot be seeded made others fall.
         if saved is None:
             state = self._begin(attack, number, start, rows)
             packed, i, reached = np.arange(len(rows)), 0, 0
@@ -139,7 +168,7 @@ class Search:
                     continue
                 self._chunk(attack, (number, start, i, batch), rows, state, packed[index], real, i, last)
                 if time.monotonic() - begun > _SAVE_SECONDS:
-                    self._save(key, state, packed, i, batch + 1)
+                    self._save(key, rows, state, packed, i, batch + 1)
                     begun = time.monotonic()
             i, reached = last, 0
             live = packed[~state["done"][packed]]
@@ -150,15 +179,17 @@ class Search:
             self._tell(len(live) if falls else int((~self.fallen).sum()), share * attack.work)
         if saved is None and time.monotonic() - begun > _WORTH_SAVING_SECONDS:
             answer = {name: state[name] for name in ("adversarial", "gradients", "forwards")}
-            self._save(key, answer, packed[:0], attack.iterations, 0)
+            self._save(key, rows, answer, packed[:0], attack.iterations, 0)
         self.gradients[rows] += state["gradients"]
         self.forwards[rows] += state["forwards"]
         return state["adversarial"]
 
-    def _save(self, key: str, state: dict[str, np.ndarray], packed: np.ndarray, i: int, batch: int) -> None:
+    def _save(
+        self, key: str, rows: np.ndarray, state: dict[str, np.ndarray], packed: np.ndarray, i: int, batch: int
+    ) -> None:
         if self.journal is not None:
             arrays = {f"state_{name}": value for name, value in state.items()}
-            self.journal.save(key, {"packed": packed, "position": np.array([i, batch]), **arrays})
+            self.journal.save(key, {"rows": rows, "packed": packed, "position": np.array([i, batch]), **arrays})
 
     def _begin(self, attack: Loop, number: int, start: int, rows: np.ndarray) -> dict[str, np.ndarray]:
         run = self._program("begin", attack, self.batch_size)
@@ -196,31 +227,21 @@ class Search:
     def _replicas(self) -> int:
         return inference.replicas(self.model)
 
-    def _aim(self, member: Member, start: int, rows: np.ndarray) -> np.ndarray:
+    def _aim(self, member: Member, start: int, others: np.ndarray) -> np.ndarray:
         """Targets, by what the model answers on the images as they are."""
-        if self._others is None:
-            looks = 1 if self.certain else -(-SELECTION_DRAWS // self.averaged)
-            likely = self._poll(self.images, looks, 0, 3)[0]
-            likely[np.arange(len(likely)), self.labels] = -1.0
-            self._others = np.argsort(-likely, axis=-1, kind="stable")[:, :-1]
-        aimed = member.aim(start, self._others, self.labels, int(inference.seed_pair(self.seed, 0, 4)[0]))
-        return aimed[rows]
+        return member.aim(start, others, self.labels, int(inference.seed_pair(self.seed, 0, 4)[0]))
 
-    def _keep(self, member: Member, rows: np.ndarray, found: np.ndarray, start: int, only: bool) -> None:
-        """Compares what one start found with what there is."""
-        if only:
-            # Nothing to compare; the draws of scoring alone decide.
-            self.best[rows] = found
-            return
+    def _compare(self, member: Member, rows: np.ndarray, found: np.ndarray, start: int) -> None:
+        """Keeps what one start found where it is better than what there is, by draws of its own."""
         wanted = max(SELECTION_DRAWS, int(getattr(member, "draws", 1)))
         looks = 1 if self.certain else -(-wanted // self.averaged)
         likely, votes = self._poll(found, looks, start, 1)
         if not self.certain:
             self.forwards[rows] += looks * self.averaged
+        share, wrong = self._shares(rows, votes)
         every, labels, targets = np.arange(len(rows)), self.labels[rows], self.targets[rows]
-        share = votes[every, targets] if self.attack.strict else 1.0 - votes[every, labels]
         near = likely[every, targets] if self.attack.strict else 1.0 - likely[every, labels]
-        score = share + 1e-3 * near
+        score = share + _WRONG * wrong + _NEAR * near
         if member.MINIMAL:
             size = sizes(found - self.images[rows])["linf" if getattr(member, "norm", Norm.L2) is Norm.LINF else "l2"]
             epsilon = getattr(member, "epsilon", None)

@@ -128,10 +128,10 @@ class Square(Loop):
         height, width, channels = case.images.shape[1:]
         top, left = self._corner(case, side, (i, 2))
         window, other = self._window(case, side, (i, 2)), self._window(case, side, (i, 3))
-        table = np.zeros((len(sizes), height, width), np.float32)
+        table = np.zeros((2, len(sizes), height, width), np.float32)
         for number, size in enumerate(sizes):
-            table[number, :size, :size] = bump(int(size))
-        shape = tf.gather(tf.constant(np.stack([table, table.transpose(0, 2, 1)])), level, axis=1)
+            table[:, number, :size, :size] = bump(int(size)), bump(int(size)).T
+        shape = tf.gather(tf.constant(table), level, axis=1)
         turned = below(2, [case.batch], case.fold(i, 4))
         rows = (tf.range(height)[None, :] - top[:, 0, 0]) % height
         columns = (tf.range(width)[None, :] - left[:, 0, 0]) % width

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from l2p_tf.attacks.goal import logit
+from l2p_tf.attacks.gradient import finite_part
 from l2p_tf.attacks.projection import steepest
 from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
@@ -47,6 +48,7 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
 
     none = tf.zeros_like(images)
     (total,) = look(none) if draws == 1 else repeat(look, (none,), draws)
+    total = finite_part(total)
     return tf.stop_gradient(steepest(total, Norm.L2) if scale == "unit" else total / draws)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from typing import Any
+
+import keras
 
 from l2p_tf.attacks.base import ATTACKS, Attack, Member
 from l2p_tf.registry import option, parse_spec
@@ -17,6 +20,24 @@ class Cascade(Attack):
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
     norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+
+    def fitting(self, model: keras.Model) -> tuple[Member, ...]:
+        """The members; where there are too few classes for the loss of one (`dlr`), it ascends the margin instead."""
+        found = []
+        for member in self.members():
+            try:
+                member.check(model)
+            except UserError:
+                warnings.warn(
+                    f"{self.label}: {member.label} needs more classes than {model.output_shape[-1]}; it ascends the "
+                    "margin instead.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                member = member.replace(loss="margin")
+                member.check(model)
+            found.append(member)
+        return tuple(found)
 
     def facts(self) -> dict[str, Any]:
         """Steps, restarts and draws are those of the strongest member."""

@@ -122,8 +122,8 @@ class Certificate(Options, abc.ABC):
         Raises:
           UserError: the certificate does not fit the model, or the images do not.
         """
+        model, images = inference.prepared(model, images)
         self.check(model)
-        images = inference.checked_images(model, images)
         todo, done = len(images) * (self.selection_draws + self.draws), 0
 
         def advance(draws: int) -> None:

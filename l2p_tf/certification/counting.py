@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from l2p_tf import inference
 from l2p_tf.attacks.randomness import standard_normal
+from l2p_tf.classifier import is_answer
 from l2p_tf.layers.noise import restore_seeds
 from l2p_tf.loops import repeat
 
@@ -25,7 +26,7 @@ class Counts:
     """The answers to all draws, summed.
 
     Attributes:
-      votes: int64 (count, classes), draws that answered each class; they sum to `draws`.
+      votes: int64 (count, classes), draws that answered each class; they sum to `draws`, less answers that were no number.
       softmax: float64 (count, classes), sums of the softmax probabilities.
       draws: how many there were.
     """
@@ -101,8 +102,8 @@ def _count(
         if noisy:
             seen += sigma * standard_normal(shape, tf.random.fold_in(seed, i, alg=tf.random.Algorithm.PHILOX))
         logits = tf.cast(model(seen, training=False), tf.float64)
-        votes += tf.one_hot(tf.argmax(logits, -1), classes, dtype=tf.float64)
-        return i + 1, votes, softmax + tf.nn.softmax(logits)
+        votes += tf.one_hot(tf.where(is_answer(logits), tf.argmax(logits, -1), -1), classes, dtype=tf.float64)
+        return i + 1, votes, softmax + inference.finite_softmax(logits)
 
     none = tf.zeros([shape[0], classes], tf.float64)
     _, votes, softmax = repeat(look, (tf.constant(0), none, none), passes)

@@ -15,6 +15,7 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.certification.base import ABSTAINED, Certificate
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certificates, write_certificates
+from l2p_tf.classifier import PROBED_IMAGES
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.evaluate import PARTS, check_data
@@ -116,10 +117,10 @@ def certify(
     Returns:
       The records, in the order of the certificates.
     """
+    index, images, labels = data.sample(options.split, options.limit, options.seed)
+    model = inference.prepared(model, images[:PROBED_IMAGES])[0]
     for certificate in options.certificates:
         certificate.check(model)
-    index, images, labels = data.sample(options.split, options.limit, options.seed)
-    inference.checked_images(model, images[:1])
     inference.checked_labels(model, labels, len(labels))
     (folder / "arrays").mkdir(exist_ok=True)
     (folder / PARTS).mkdir(exist_ok=True)

@@ -105,8 +105,8 @@ class Smoothing(Certificate):
           UserError: as `certify`, or `draws` or `alpha` lies outside its range.
         """
         asked = self.replace(draws=self.draws if draws is None else draws, alpha=self.alpha if alpha is None else alpha)
+        model, images = inference.prepared(model, images)
         asked.check(model)
-        images = inference.checked_images(model, images)
         counts = asked.count(
             model, images, asked.draws, seed, PREDICTION, batch_size=batch_size, jit_compile=jit_compile
         )

@@ -190,10 +190,11 @@ class Battery:
         name: str = "model",
     ) -> None:  # fmt: skip
         assert options.epsilon is not None
-        self.model, self.options, self.epsilon = model, options, options.epsilon
+        self.options, self.epsilon = options, options.epsilon
         self.parts, self.name = folder / PARTS, name
-        self.images, self.labels = inference.checked_images(model, images), labels.astype(np.int32)
-        self.randomized = is_randomized(model)
+        self.model, self.images = inference.prepared(model, images)
+        self.labels = labels.astype(np.int32)
+        self.randomized = is_randomized(self.model)
         self.draws = _DRAWS if self.randomized else 1
         self.averaged = (options.prediction_draws or 1) if self.randomized else 1
         self.done: list[tuple[Round | None, np.ndarray, Arrays]] = []
@@ -247,9 +248,9 @@ class Battery:
     def _answers(self, images: np.ndarray, labels: np.ndarray, draws: int) -> Arrays:
         """What the model answers on draws of their own: the arrays of `PER_EXAMPLE` that tell it."""
         seed = int(inference.seed_pair(self.options.seed, draws)[0])
-        how = {"batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile}
-        answers = inference.predict(self.model, images, seed, averaged=self.averaged, **how)
-        prediction = answers.argmax(-1).astype(np.int32)
+        how: dict[str, Any] = {"batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile}
+        answers, votes = inference.poll(self.model, images, seed, averaged=self.averaged, **how)
+        prediction = inference.decided(votes)
         wrong = (prediction != labels).astype(np.float32)
         probability = answers[np.arange(len(labels)), labels]
         return {"prediction": prediction, "probability": probability, "success": wrong, "wrong": wrong}

@@ -14,6 +14,7 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
+from l2p_tf.classifier import PROBED_IMAGES
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
@@ -103,11 +104,10 @@ def evaluate(
       The records: clean first, then the attacks in order, each with its repeats.
     """
     index, images, labels = data.sample(options.split, options.limit, options.seed)
-    inference.checked_images(model, images[:1])
+    model = inference.prepared(model, images[:PROBED_IMAGES])[0]
     inference.checked_labels(model, labels, len(labels))
     for wanted in options.attacks:
-        for member in wanted.members():
-            member.check(model)
+        wanted.fitting(model)
     randomized = is_randomized(model)
     options = options if randomized else dataclasses.replace(options, repeats=1, prediction_draws=1)
     repeats, averaged = options.repeats, options.prediction_draws or 1
@@ -124,6 +124,8 @@ def evaluate(
                 values, pictures = job.run(number, repeat, advance)
                 arrays = f"arrays/{number:02d}-{repeat:02d}.npz"
                 correct = save_arrays(folder / arrays, index, labels, values)
+                if attack is None:
+                    inference.warn_at_chance(correct, len(labels), int(model.output_shape[-1]))
                 records.append(Record(
                     model=name, dataset=data.info.name, split=options.split,
                     attack=attack.spec if attack else CLEAN, label=label,
@@ -210,9 +212,10 @@ def _write_gallery(
     found: Sequence[tuple[str, np.ndarray]], seed: int, averaged: int,
 ) -> None:  # fmt: skip
     """Clean and adversarial images of one example per class, with predictions and confidences on fresh draws."""
-    views = [inference.checked_images(model, clean), *(pictures for label, pictures in found[1:])]
-    probabilities = [inference.predict(model, view, seed + 1, averaged=averaged) for view in views]
-    classes = np.stack([p.argmax(-1).astype(np.int32) for p in probabilities])
+    views = [inference.checked_images(clean), *(pictures for label, pictures in found[1:])]
+    answers = [inference.poll(model, view, seed + 1, averaged=averaged) for view in views]
+    probabilities = [p for p, _ in answers]
+    classes = np.stack([inference.decided(votes) for _, votes in answers])
     confidences = np.stack([p.max(-1).astype(np.float32) for p in probabilities])
     empty = np.zeros((0, *views[0].shape), np.float32)
     _save(path, {

@@ -46,6 +46,7 @@ def slopes(
       `zero`, `tiny` and `infinite`: bool
       (count,).
     """
+    model, images = inference.prepared(model, images)
     draws = draws if is_randomized(model) else 1
     most = batch_size // inference.replicas(model)
 
@@ -79,6 +80,7 @@ def margins(
     It tells images apart where float32 rounds the cross-entropy to 0. As many images with the same seed meet the same
     noise. Arguments as of `slopes`.
     """
+    model, images = inference.prepared(model, images)
     draws = draws if is_randomized(model) else 1
     most = batch_size // inference.replicas(model)
 
@@ -96,7 +98,7 @@ def _in_batches(
     run: Callable[[Tensors, Tensors], Tensors], model: keras.Model, arrays: Mapping[str, np.ndarray], shared: Tensors,
     seed: int, batch_size: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    images = inference.checked_images(model, arrays["images"])
+    images = arrays["images"]
     checked = {"images": images, "labels": inference.checked_labels(model, arrays["labels"], len(images))}
     parts = []
     for number, (index, real) in enumerate(inference.batches(len(images), batch_size, inference.replicas(model))):

@@ -122,7 +122,7 @@ class Slices:
 
     def _slice(self, rows: np.ndarray, repeat: int, start: int, progress: Any, journal: Folder) -> Arrays:
         seed = int(inference.seed_pair(self.seed, repeat, start)[0])
-        images, labels = inference.checked_images(self.model, self.images[rows]), self.labels[rows]
+        images, labels = inference.checked_images(self.images[rows]), self.labels[rows]
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
         earlier = journal.load("clock")
         begun = time.monotonic() - (float(earlier["seconds"]) if earlier else 0.0)
@@ -149,8 +149,8 @@ class Slices:
 
 def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
     """Images as they are, scored like an attack's, on one answer; arguments as of `inference.poll`."""
-    probabilities = inference.predict(model, images, seed, **how)
-    prediction = probabilities.argmax(-1).astype(np.int32)
+    probabilities, votes = inference.poll(model, images, seed, **how)
+    prediction = inference.decided(votes)
     wrong = (prediction != labels).astype(np.float32)
     return AttackOutput(
         adversarial=images,

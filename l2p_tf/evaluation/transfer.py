@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from l2p_tf import artifacts, inference
+from l2p_tf.classifier import PROBED_IMAGES
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.evaluate import PARTS, EvaluationOptions, check_data, save_arrays
@@ -85,6 +86,7 @@ def _transfer(
     index, images, labels = data.sample(options.split, options.limit, options.seed)
     (folder / "arrays").mkdir(exist_ok=True)
     (folder / PARTS).mkdir(exist_ok=True)
+    models = {name: inference.prepared(model, images[:PROBED_IMAGES])[0] for name, model in models.items()}
     random = any(is_randomized(model) for model in models.values())
     repeats = options.repeats if random else 1
     averaged = {name: options.resolved(run).prediction_draws for name, run in trained.items()}
@@ -102,8 +104,8 @@ def _transfer(
                         seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
                         how: dict[str, Any] = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
                         how["averaged"] = averaged[target] if is_randomized(model) else 1
-                        answers = inference.predict(model, adversarial, seed, **how)
-                        shown = answers.argmax(-1).astype(np.int32)
+                        answers, votes = inference.poll(model, adversarial, seed, **how)
+                        shown = inference.decided(votes)
                         wrong = (shown != labels).astype(np.float32)
                         arrays = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
                         likely = answers[np.arange(len(labels)), labels].astype(np.float32)

@@ -14,6 +14,8 @@ PER_BATCH = "batch"
 GRANULARITIES = ("element", "channel", "layer")
 """What may share one parameter of the noise."""
 
+_OTHER_NOISE = "_l2p_other_noise"
+
 
 def shared_shape(shape: tuple[int | None, ...], granularity: str) -> tuple[int | None, ...]:
     """The shape of a parameter that broadcasts to `shape`, whose last axis are the channels."""
@@ -89,18 +91,32 @@ def without_noise(model: keras.Model) -> Iterator[None]:
 
 
 def is_randomized(model: keras.Model) -> bool:
-    """Whether any noise of the model is switched on."""
-    return any(layer.is_on for layer in noise_layers(model))
+    """Whether the model answers one image differently: its noise is switched on, or it has noise of another kind."""
+    return has_other_noise(model) or any(layer.is_on for layer in noise_layers(model))
 
 
 def draws_per_example(model: keras.Model) -> bool:
-    """Whether copies of one image in a batch get independent noise (True also where there is no noise at all)."""
-    return all(layer.draws_per == PER_EXAMPLE for layer in noise_layers(model))
+    """Whether copies of one image in a batch get independent noise (True also where there is no noise at all).
+
+    Of noise that is not in layers of this package nothing is known, so one draw a pass is taken for granted.
+    """
+    return not has_other_noise(model) and all(layer.draws_per == PER_EXAMPLE for layer in noise_layers(model))
+
+
+def has_other_noise(model: keras.Model) -> bool:
+    """Whether the model was seen to answer differently although all its `NoiseLayer`s were off."""
+    return bool(vars(model).get(_OTHER_NOISE, False))
+
+
+def mark_randomized(model: keras.Model) -> None:
+    """Takes note that the model has noise of another kind, such as dropout that is always on."""
+    vars(model)[_OTHER_NOISE] = True
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:
-    """The states of the model's seed generators: int64 variables of shape (2,)."""
-    return [layer.seed_generator.state for layer in noise_layers(model)]
+    """The states of the model's seed generators, Keras's own layers' included: int64 variables of shape (2,)."""
+    layers = model._flatten_layers(include_self=True)
+    return [generator.state for layer in layers for generator in layer._seed_generators]
 
 
 def reseed(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:

@@ -1,0 +1,375 @@
+"""The gate: what models of other kinds are taken for, and what is mended or refused."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from models_for_tests import linear
+
+from l2p_tf import inference
+from l2p_tf.attacks import ATTACKS
+from l2p_tf.classifier import AdaptedClassifier, as_classifier
+from l2p_tf.layers.noise import draws_per_example, is_randomized
+from l2p_tf.layers.perturbation_injection import PerturbationInjection
+from l2p_tf.types import UserError
+
+SHAPE = (4, 4, 1)
+layers = keras.layers
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).random((24, *SHAPE), dtype=np.float32)
+
+
+def weights(classes=3, seed=1, scale=10.0):
+    w = np.random.default_rng(seed).normal(size=(16, classes)).astype(np.float32) * scale
+    return [w, -w.sum(0) / 2]
+
+
+def plain():
+    return linear(weights()[0].reshape(*SHAPE, 3), bias=weights()[1])
+
+
+def finished(make, input_dtype="float32"):
+    """A functional model on 4x4 images; `make` gets the flat images and gives the outputs."""
+    x = keras.Input(SHAPE, dtype=input_dtype)
+    model = keras.Model(x, make(layers.Flatten()(x)))
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.Dense):
+            layer.set_weights(weights(layer.units))
+    return model
+
+
+def sequential(*last):
+    model = keras.Sequential([keras.Input(SHAPE), layers.Flatten(), *last])
+    model.layers[1].set_weights(weights())
+    return model
+
+
+class Subclassed(keras.Model):
+    def __init__(self, activation=None, name=None):
+        super().__init__(name=name)
+        self.flat, self.dense = layers.Flatten(), layers.Dense(3, activation=activation)
+
+    def call(self, inputs, training=False):
+        assert not training
+        return self.dense(self.flat(inputs))
+
+
+def subclassed(activation=None):
+    model = Subclassed(activation)
+    model(np.zeros((1, *SHAPE)))
+    model.dense.set_weights(weights())
+    return model
+
+
+SOFTMAXES = {
+    "activation": lambda: finished(layers.Dense(3, activation="softmax")),
+    "layer": lambda: finished(lambda x: layers.Softmax()(layers.Dense(3)(x))),
+    "activation layer": lambda: finished(lambda x: layers.Activation("softmax")(layers.Dense(3)(x))),
+    "operation": lambda: finished(lambda x: keras.ops.softmax(layers.Dense(3)(x))),
+    "cast": lambda: finished(
+        lambda x: layers.Activation("linear", dtype="float32")(layers.Dense(3, activation="softmax")(x))
+    ),
+    "sequential": lambda: sequential(layers.Dense(3, activation="softmax")),
+    "nested": lambda: finished(keras.Sequential([layers.Dense(3), layers.Softmax()])),
+}
+
+
+@pytest.mark.parametrize("kind", SOFTMAXES)
+def test_a_softmax_at_the_end_is_taken_off(kind, images):
+    model = SOFTMAXES[kind]()
+    before = np.asarray(model(images))
+    with pytest.warns(UserWarning, match="ends in a softmax, which was taken off"):
+        logits = as_classifier(model, images)
+    np.testing.assert_allclose(logits(images), plain()(images), rtol=1e-5, atol=1e-4)
+    # The model itself answers as before, its weights are shared, and it is not asked a second time.
+    np.testing.assert_array_equal(model(images), before)
+    assert as_classifier(model, images) is logits
+    assert as_classifier(logits, images) is logits
+    for variable in model.trainable_variables:
+        variable.assign(tf.zeros(variable.shape))
+    np.testing.assert_array_equal(logits(images), np.zeros((24, 3)))
+
+
+SPECS = ("cw(steps=40, binary_search_steps=3, epsilon=0.3)", "deepfool(epsilon=0.3)", "apgd(loss=dlr, epsilon=0.05)")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("kind", ["activation", "subclassed"])
+@pytest.mark.filterwarnings("ignore:The model .* (ends in a softmax|answers probabilities)")
+def test_with_a_softmax_a_network_falls_as_easily(spec, kind, images):
+    soft = subclassed("softmax") if kind == "subclassed" else SOFTMAXES[kind]()
+    model = plain()
+    labels = inference.predict(model, images).argmax(-1)
+    expected, found = (ATTACKS.parse(spec)(m, images, labels, seed=1) for m in (model, soft))
+    assert expected.success.mean() > 0
+    # Where a logarithm has to do, probabilities that were rounded to 0 or 1 have no gradient.
+    assert np.mean(expected.success == found.success) >= (1.0 if kind == "activation" else 0.8)
+    np.testing.assert_allclose(inference.predict(soft, images), soft(images), atol=1e-5)
+
+
+def test_a_sigmoid_at_the_end_is_refused(images):
+    with pytest.raises(UserError, match="It ends in a sigmoid"):
+        as_classifier(finished(layers.Dense(3, activation="sigmoid")), images)
+
+
+def test_logits_that_sum_to_one_by_chance_are_logits(images):
+    model = linear(np.zeros((*SHAPE, 4)), bias=[0.25] * 4)
+    assert as_classifier(model, images) is model
+
+
+def test_a_classifier_is_taken_as_it_is_and_its_seeds_are_left_alone(images):
+    model = linear(np.ones((*SHAPE, 3)), noise=0.1)
+    state = np.array(model.get_layer("noise").seed_generator.state)
+    assert as_classifier(model, images) is model
+    np.testing.assert_array_equal(model.get_layer("noise").seed_generator.state, state)
+    assert is_randomized(model)
+    assert draws_per_example(model)
+
+
+@keras.saving.register_keras_serializable("tests")
+class TensorFlowNoise(layers.Layer):
+    """Noise of the user's own, which no seed generator of Keras's makes."""
+
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x), stddev=0.5)
+
+
+class AlwaysDropout(layers.Dropout):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=True)
+
+
+class AlwaysNoise(layers.GaussianNoise):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=True)
+
+
+NOISES = {"own": TensorFlowNoise, "dropout": lambda: AlwaysDropout(0.5), "gaussian": lambda: AlwaysNoise(0.3)}
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_noise_of_any_kind_makes_a_model_randomised(kind, images):
+    # Both classes are as likely on average, so an attack of no budget succeeds on half of all fresh draws.
+    model = finished(lambda x: layers.Dense(3)(NOISES[kind]()(x)))
+    labels = inference.predict(model, images, draws=30).argmax(-1)
+    classifier = as_classifier(model, images)
+    assert is_randomized(classifier)
+    assert not draws_per_example(classifier)
+    error = np.mean([np.asarray(model(images)).argmax(-1) != labels for _ in range(200)])
+    for spec in ("pgd(epsilon=0, steps=4, restarts=4)", "deepfool(epsilon=0, steps=2)", "noise(epsilon=0, restarts=6)"):
+        output = ATTACKS.parse(spec)(model, images, labels, seed=1, score_draws=200)
+        assert abs(output.success.mean() - error) < 0.05, spec
+    if kind != "own":
+        # Keras's own layers are seeded too.
+        first, again = (ATTACKS.parse("pgd(steps=2)")(model, images, labels, seed=5) for _ in range(2))
+        np.testing.assert_array_equal(first.adversarial, again.adversarial)
+
+
+def test_of_both_kinds_of_noise_the_less_independent_counts(images):
+    def both(x):
+        return layers.Dense(3)(TensorFlowNoise()(PerturbationInjection(initial=0.1, minimum=0.0)(x)))
+
+    classifier = as_classifier(finished(both), images)
+    assert is_randomized(classifier)
+    assert not draws_per_example(classifier)
+
+
+def test_a_subclassed_model_works_once_it_is_built(images):
+    model = subclassed()
+    labels = np.asarray(model(images)).argmax(-1)
+    found, expected = (ATTACKS.parse("pgd(steps=3)")(m, images, labels, seed=2) for m in (model, plain()))
+    np.testing.assert_allclose(found.adversarial, expected.adversarial, atol=1e-6)
+    with pytest.raises(UserError, match="has no weights yet: call it on a batch of images"):
+        as_classifier(Subclassed(name="raw"), images)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64", "float16"])
+def test_answers_of_any_precision_become_float32_logits(policy, images):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = finished(layers.Dense(3))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    labels = np.asarray(model(images)).argmax(-1)
+    classifier = as_classifier(model, images)
+    assert isinstance(classifier, AdaptedClassifier)
+    assert classifier(images).dtype == tf.float32
+    for spec in (
+        "pgd(epsilon=0.05, steps=3)",
+        "deepfool(epsilon=0.3)",
+        "cw(steps=5, epsilon=0.3)",
+        "square(queries=5)",
+    ):
+        output = ATTACKS.parse(spec)(model, images, labels)
+        assert np.isfinite(output.adversarial).all()
+    assert ATTACKS.parse("pgd(epsilon=0.05, steps=3)")(model, images, labels).success.mean() > 0.3
+
+
+def test_a_model_for_images_of_any_size_is_compiled_for_each():
+    x = keras.Input((None, None, 1))
+    model = keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, padding="same")(x))))
+    for shape, jit in itertools.product([(8, 8, 1), (6, 10, 1), (8, 8, 1)], (False, True)):
+        images = np.random.default_rng(0).random((5, *shape), dtype=np.float32)
+        labels = inference.predict(model, images, jit_compile=jit).argmax(-1)
+        output = ATTACKS.parse("pgd(epsilon=0.1, steps=2)")(model, images, labels, jit_compile=jit)
+        assert output.adversarial.shape == images.shape
+    assert max(run.traces for run in vars(model)["_l2p_programs"].values()) == 1
+
+
+def fixed_batch():
+    x = keras.Input(batch_shape=(7, *SHAPE))
+    return keras.Model(x, layers.Dense(3)(keras.ops.reshape(x, (7, 16))))
+
+
+def two_inputs():
+    x, y = keras.Input(SHAPE), keras.Input((2,), name="side")
+    return keras.Model([x, y], layers.Dense(3)(layers.Concatenate()([layers.Flatten()(x), y])))
+
+
+def flat():
+    x = keras.Input((16,))
+    return keras.Model(x, layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lambda images: images, r"should be a keras.Model. Received: function"),
+        (lambda: finished(layers.Dense(3), "uint8"), r"should take float images in \[0, 1\].* It takes: uint8"),
+        (two_inputs, r"should take images alone; .* Received: 2 inputs \(.*side\)"),
+        (flat, r"put a Reshape or Flatten layer before it. It takes: \(16,\)"),
+        (fixed_batch, r"cannot answer images of shape \(8, 4, 4, 1\)"),
+        (lambda: finished(lambda x: [layers.Dense(3)(x), layers.Dense(2)(x)]), "should have one output.* 2 outputs"),
+        (
+            lambda: finished(lambda x: {"logits": layers.Dense(3)(x), "side": layers.Dense(2)(x)}),
+            "should have one output.*It has: logits, side",
+        ),
+        (lambda: finished(lambda x: layers.Reshape((3, 1))(layers.Dense(3)(x))), r"answers: \(8, 3, 1\)"),
+        (lambda: finished(layers.Dense(1)), r"at least 2 classes. For 8 images it answers: \(8, 1\)"),
+        (lambda: linear(np.zeros((5, 4, 1, 3))), r"of shape \(count, 5, 4, 1\). Received: \(24, 4, 4, 1\)"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_line(make, message, images):
+    for ask in (
+        lambda model: ATTACKS.parse("fgsm")(model, images, np.zeros(24, int)),
+        lambda model: inference.predict(model, images),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            ask(make())
+        assert "\n" not in str(error.value)
+
+
+def test_one_output_in_a_list_or_a_dictionary_is_taken(images):
+    for wrap in (lambda y: [y], lambda y: {"logits": y}):
+        model = finished(lambda x, wrap=wrap: wrap(layers.Dense(3)(x)))
+        np.testing.assert_allclose(as_classifier(model, images)(images), plain()(images), rtol=1e-5, atol=1e-4)
+
+
+class Scaled(layers.Layer):
+    """Each image over its standard deviation: 0 / 0 where it is of one color."""
+
+    def call(self, x):
+        mean, variance = tf.nn.moments(x, 1, keepdims=True)
+        return (x - mean) / tf.sqrt(variance)
+
+
+QUICK = (
+    "fgsm", "pgd(steps=3)", "apgd(steps=3)", "mim(steps=3)", "cw(steps=5)", "deepfool", "fab(steps=3)", "spsa(steps=2)",
+    "square(queries=5)", "few_pixel(population=8, generations=2)", "zoo(steps=3)", "noise", "autoattack(steps=3, queries=5, target_classes=1)",
+    "worst_case(attacks=(pgd(steps=2), square(queries=4)))",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", QUICK)
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.filterwarnings("ignore:.*ascends the margin instead")
+def test_an_answer_that_is_no_number_is_wrong_and_leaves_the_others_alone(spec, label, images):
+    x = keras.Input(SHAPE)
+    dense = layers.Dense(3)
+    model = keras.Model(x, dense(Scaled()(layers.Flatten()(x))))
+    dense.set_weights(weights(scale=1.0))
+    images[3] = 0.5
+    labels = inference.predict(model, images).argmax(-1)
+    labels[3] = label
+    output = ATTACKS.parse(spec)(model, images, labels, seed=1)
+    others = np.arange(24) != 3
+    assert output.wrong[3] == output.success[3] == 1
+    if spec != "noise":
+        assert output.prediction[3] == -1
+        assert output.probability[3] == 0
+    assert np.isfinite(output.adversarial).all()
+    assert (output.prediction[others] >= 0).all()
+    alone = ATTACKS.parse(spec)(model, images[others], labels[others], seed=1)
+    # Of other places in the batch other random numbers come; without them nothing differs.
+    assert abs(output.success[others].mean() - alone.success.mean()) < 0.2
+    probabilities, votes = inference.poll(model, images, draws=3)
+    assert not votes[3].any()
+    assert not probabilities[3].any()
+    np.testing.assert_array_equal(inference.decided(votes)[others], probabilities[others].argmax(-1))
+
+
+def test_the_largest_logit_decides_where_a_softmax_rounds():
+    model = linear(np.zeros((*SHAPE, 3)), bias=[0.0, 200.0, 200.00002])
+    assert inference.poll(model, np.zeros((2, *SHAPE), np.float32))[1].argmax(-1).tolist() == [2, 2]
+
+
+class Spikes(layers.Layer):
+    """Class 1 near some points, class 0 elsewhere: what is wrong there becomes right by any step away."""
+
+    def __init__(self, points):
+        super().__init__()
+        self.points = tf.constant(points)
+
+    def call(self, x):
+        near = tf.reduce_min(tf.reduce_max(tf.abs(x[:, None] - self.points), -1), -1)
+        return tf.stack([0.0 * near, 1.0 - 40.0 * near, 0.0 * near - 1.0, 0.0 * near - 2.0], -1)
+
+
+@pytest.mark.parametrize("noise", [None, 0.001])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "fgsm(epsilon=0.1)", "pgd(epsilon=0.1)", "pgd(epsilon=0.1, restarts=3)", "apgd(epsilon=0.1, steps=10)",
+        "mim(epsilon=0.1)", "square(epsilon=0.1, queries=50)", "spsa(epsilon=0.1, steps=5)", "noise(epsilon=0.1)",
+        "pgd(epsilon=0.1, target=next)", "worst_case(epsilon=0.1, attacks=(pgd, square(queries=50)))",
+        "autoattack(epsilon=0.1, steps=5, queries=20)", "autoattack(epsilon=0.1, version=rand, steps=5, draws=1)",
+        "few_pixel(population=20, generations=3)",
+    ],
+)  # fmt: skip
+def test_no_attack_makes_a_classifier_more_accurate(spec, noise, images):
+    x = keras.Input(SHAPE)
+    flat = layers.Flatten()(x)
+    if noise is not None:
+        flat = PerturbationInjection(initial=noise, minimum=0.0, seed=3)(flat)
+    model = keras.Model(x, Spikes(images[:12].reshape(12, -1))(flat))
+    output = ATTACKS.parse(spec)(model, images, np.zeros(24, int), seed=1)
+    assert (output.wrong[:12] > 0.5).all()
+
+
+def test_uint8_and_pixels_a_last_bit_outside_are_taken():
+    whole = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
+    np.testing.assert_array_equal(inference.checked_images(whole), whole.astype(np.float32) / np.float32(255))
+    edge = np.full((1, *SHAPE), np.nextafter(np.float32(1), np.float32(2)))
+    assert inference.checked_images(edge).max() == 1.0
+    assert inference.checked_images(-1e-7 * edge).min() == 0.0
+    for bad in (1.00001, -1e-5, np.nan, np.inf):
+        with pytest.raises(UserError, match=r"should lie in \[0, 1\]"):
+            inference.checked_images(np.full((1, *SHAPE), bad, np.float32))
+
+
+def test_accuracy_no_better_than_chance_is_told():
+    # A network that wants 0..255: on [0, 1] it sees nearly black images, whatever they show.
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((100, *SHAPE), dtype=np.float32), rng.integers(0, 3, 100)
+    inner = linear(weights()[0].reshape(*SHAPE, 3) / 255, bias=weights()[1] + [0, 1000.0, 0])
+    with pytest.warns(UserWarning, match="no better than chance. Usual reasons: it was trained on another range"):
+        ATTACKS.parse("fgsm")(inner, images, labels)
+    model = plain()
+    ATTACKS.parse("fgsm")(model, images, inference.predict(model, images).argmax(-1))
