@@ -143,7 +143,7 @@ def test_a_share_of_batches_is_natural():
     images, labels = images_and_labels(6, SHAPE, CLASSES)
     trainer = made("pgd(natural_share=0.25, epsilon=0.1, steps=1)", rate=0.0)
     step(trainer, images, labels, times=200)
-    natural, attacked = (float(trainer.means[f"{kind}_loss"].count) for kind in ("clean", "adversarial"))
+    natural, attacked = (float(trainer.means[f"{kind}_loss"].count) / len(images) for kind in ("clean", "adversarial"))
     assert natural + attacked == 200
     low, high = binom.interval(0.9999, 200, 0.25)
     assert low <= natural <= high

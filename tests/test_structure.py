@@ -21,7 +21,7 @@ LAYERS = [
     ["models"],
     ["inference"],
     ["attacks"],
-    ["training.optimizers", "training.schedules", "training.trainer"],
+    ["training.optimizers", "training.schedules", "training.inputs", "training.losses", "training.trainer"],
     ["defenses"],
     ["training"],
     ["evaluation"],

@@ -33,11 +33,16 @@ class AdvBNN(PGDDefense):
     kl_epochs: int = option(0, "epochs over which the KL's weight rises from 0, linearly; 0 for none", low=0)
     prediction_draws: int = option(50, "draws of the weights that one answer averages", low=1)
 
+    @property
+    def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
+        """Those of its noise."""
+        return (BayesianWeights,)
+
     def factory(self, seed: int) -> LayerFactory:
         """Layers with a Gaussian for every weight."""
         return _Factory(self, seed)
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The trainer with the KL in its loss."""
         return AdvBNNTrainer(classifier, self, seed, examples)
 
@@ -87,7 +92,7 @@ class AdvBNNTrainer(RobustTrainer):
         super().__init__(classifier, options.attack, seed=seed, **options.mixture())
         self.settings, self.examples = options, examples
         self.kl_scale = self.add_weight(name="kl_scale", shape=(), initializer="zeros", trainable=False)
-        self.means["kl"] = keras.metrics.Mean(name="kl")
+        self.add_means("kl")
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """The weight of the KL."""

@@ -11,7 +11,7 @@ import keras
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.radii import check_radii
-from l2p_tf.registry import Options, Registry, option
+from l2p_tf.registry import Options, Registry, option, spec_of
 from l2p_tf.training.trainer import RobustTrainer, TrainingAttack
 from l2p_tf.types import Norm, UserError
 
@@ -32,15 +32,35 @@ class Defense(Options, abc.ABC):
         """
         return LayerFactory(seed)
 
-    @abc.abstractmethod
+    @property
+    def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
+        """Kinds of layers that its factory makes and its training needs: a classifier has one of each at least."""
+        return ()
+
     def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The trainer, not yet compiled, of a classifier made with this defence's factory.
 
         Args:
-          classifier: the network.
+          classifier: the network: any Keras model from images in [0, 1] to logits, if the defence has no `own_layers`.
           seed: of the trainer's own randomness.
           examples: number of training images.
+
+        Raises:
+          UserError: the classifier lacks the defence's own layers.
         """
+        layers = list(classifier._flatten_layers(include_self=False))
+        missing = [kind.__name__ for kind in self.own_layers if not any(isinstance(layer, kind) for layer in layers)]
+        if missing:
+            raise UserError(
+                f"The classifier {classifier.name!r} has no layer of {' and '.join(missing)}, which this defense needs. "
+                f"Build one that has: MODELS.parse('resnet_v1').build(image_shape, classes, "
+                f"DEFENSES.parse({spec_of(self)!r}).factory(seed))"
+            )
+        return self.make_trainer(classifier, seed, examples)
+
+    @abc.abstractmethod
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+        """The trainer; arguments as of `trainer`, which has checked them."""
 
     @property
     def trains_on_attacks(self) -> bool:
@@ -81,7 +101,7 @@ class AdversarialDefense(Defense):
         if self.natural_share == 1:
             raise UserError(f"{type(self).__name__}: `natural_share` should be below 1; `none` attacks nothing.")
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The shared trainer with this defence's attack and weights."""
         del examples
         return RobustTrainer(classifier, self.attack, seed=seed, **self.mixture())
@@ -122,7 +142,7 @@ class DerivedDefense(Defense):
     def derive(self, classifier: keras.Model, seed: int) -> keras.Model:
         """The defended classifier, made from a trained one."""
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """There is none; UserError."""
         raise UserError(f"{type(self).__name__} is made from a trained run, not trained: `run` should name one.")
 

@@ -11,7 +11,8 @@ from l2p_tf.attacks.tanh_space import GRADIENTS, MARGIN, gradient_image, pushed
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.registry import option
-from l2p_tf.training.trainer import RobustTrainer, watch
+from l2p_tf.training.losses import batch_mean, cross_entropy, watch
+from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
 
 
@@ -53,7 +54,7 @@ class GeneratorTraining(AdversarialDefense):
         if self.update == "joint" and (self.generator_steps > 1 or self.one_batch):
             raise UserError("generator: `generator_steps` and `one_batch` need update=alternating.")
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The trainer of both players."""
         del examples
         return GeneratorTrainer(classifier, self, seed)
@@ -73,9 +74,8 @@ class GeneratorTrainer(RobustTrainer):
         self.settings = options
         self.classes = int(classifier.output_shape[-1])
         self.generator = build_generator(classifier.input_shape[1:], self.classes, options.generator_width)
-        self.generator_optimizer = keras.optimizers.Adam(epsilon=1e-8, name="generator_adam")
-        for name in ("generator_objective", "perturbation_l2"):
-            self.means[name] = keras.metrics.Mean(name=name)
+        self.generator_optimizer = keras.optimizers.Adam(options.generator_rate, epsilon=1e-8, name="generator_adam")
+        self.add_means("generator_objective", "perturbation_l2")
 
     @property
     def attacks(self) -> bool:
@@ -102,33 +102,35 @@ class GeneratorTrainer(RobustTrainer):
         super().build_optimizers()
         self.generator_optimizer.build(self.generator.trainable_variables)
 
-    def attacked_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+    def attacked_step(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
         """One step of both players."""
+        gradient = self.gradient_of(images, labels)
         if self.settings.update == "joint":
-            self._step_jointly(images, labels)
-        else:
-            super().attacked_step(images, labels)
+            self._step_jointly(images, labels, gradient, sample_weight)
+            return
+        for _ in range(self.settings.generator_steps):
+            self.generator_step(images, labels, gradient, sample_weight)
+        adversarial = tf.stop_gradient(self._made(images, labels, gradient)[0])
+        self.update(images, adversarial, labels, sample_weight)
 
     def perturbed(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The generator's steps on the batch, then the images it makes."""
-        gradient = self.gradient_of(images, labels)
-        for _ in range(self.settings.generator_steps):
-            self.generator_step(images, labels, gradient)
-        return tf.stop_gradient(self._made(images, labels, gradient)[0])
+        """The images that the generator makes as it is."""
+        return tf.stop_gradient(self._made(images, labels, self.gradient_of(images, labels))[0])
 
     def gradient_of(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """What the generator is shown of the classifier."""
         return gradient_image(self.classifier, images, labels, self.settings.gradient)
 
-    def generator_step(self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor) -> None:
+    def generator_step(
+        self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> None:
         """The generator goes up its objective; nothing of the classifier moves."""
         variables = self.generator.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, variables)
             adversarial, size = self._made(images, labels, gradient)
             logits = self.classifier(adversarial, training=False)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-            objective = loss - self.settings.c_l * size
+            objective = batch_mean(cross_entropy(labels, logits), sample_weight) - self.settings.c_l * size
             descended = -objective
         self.generator_optimizer.apply(tape.gradient(descended, watched), variables)
         self._record_game(objective, images, adversarial)
@@ -140,8 +142,9 @@ class GeneratorTrainer(RobustTrainer):
         penalised = adversarial - images if self.settings.penalty == "pixels" else push
         return adversarial, tf.reduce_mean(tf.reduce_sum(tf.square(penalised), [1, 2, 3]))
 
-    def _step_jointly(self, images: tf.Tensor, labels: tf.Tensor) -> None:
-        gradient = self.gradient_of(images, labels)
+    def _step_jointly(
+        self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> None:
         of_generator, w = self.generator.trainable_variables, self.weights_w
         with tf.GradientTape(watch_accessed_variables=False) as making:
             watched_generator = watch(making, of_generator)
@@ -149,17 +152,17 @@ class GeneratorTrainer(RobustTrainer):
         with tf.GradientTape(watch_accessed_variables=False) as judging:
             watched_w = watch(judging, w)
             judging.watch(adversarial)
-            attacked = self.passed_loss(adversarial, labels, "adversarial", True)
-            loss = self.adversarial_weight * attacked
-            if self.clean_weight:
-                loss += self.clean_weight * self.passed_loss(images, labels, "clean", True)
-        *w_gradients, slope = judging.gradient(loss, [*watched_w, adversarial])
+            logits = self.answers(images, adversarial)
+            loss = self.compute_loss(images, labels, logits, sample_weight)
+            total = loss + self.penalty()
+        *w_gradients, slope = judging.gradient(total, [*watched_w, adversarial])
         # The loss holds the adversarial loss times its weight, the penalty nothing of it.
         up = -slope / self.adversarial_weight
         ascent = making.gradient([adversarial, size], watched_generator, [up, tf.constant(self.settings.c_l)])
         self.generator_optimizer.apply(ascent, of_generator)
         self.optimizer.apply(w_gradients, w)
-        self.means["loss"].update_state(loss)
+        self.record(loss, labels, logits, sample_weight)
+        attacked = batch_mean(cross_entropy(labels, logits["adversarial"][0]), sample_weight)
         self._record_game(attacked - self.settings.c_l * size, images, adversarial)
 
     def _record_game(self, objective: tf.Tensor, images: tf.Tensor, adversarial: tf.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,9 +15,10 @@ from l2p_tf.layers.noise import GRANULARITIES
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.layers.sampling import SAMPLERS
 from l2p_tf.registry import option
+from l2p_tf.training.losses import watch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import harmonic_tau
-from l2p_tf.training.trainer import RobustTrainer, watch
+from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
 
 
@@ -51,6 +53,11 @@ class Learn2Perturb(PGDDefense):
         if self.update == "joint" and (self.weight_iterations > 1 or self.theta_iterations > 1):
             raise UserError("learn2perturb: `weight_iterations` and `theta_iterations` need update=sequential.")
 
+    @property
+    def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
+        """Those of its noise."""
+        return (PerturbationInjection,)
+
     def factory(self, seed: int) -> LayerFactory:
         """Plain layers, and a perturbation-injection module at the output of the stem and of every block."""
 
@@ -67,7 +74,7 @@ class Learn2Perturb(PGDDefense):
 
         return InjectingFactory(seed, self.points, module)
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The trainer with both phases."""
         del examples
         return Learn2PerturbTrainer(classifier, self, seed)
@@ -106,7 +113,6 @@ class Learn2PerturbTrainer(RobustTrainer):
         """Creates the slots of both."""
         super().build_optimizers()
         self.theta_optimizer.build(self.noise_parameters)
-        self.theta_optimizer.learning_rate.assign(self.optimizer.learning_rate)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Noise, theta phase and tau."""
@@ -117,41 +123,50 @@ class Learn2PerturbTrainer(RobustTrainer):
         self.regularizer_weight.assign(self.settings.gamma / tau if noisy else 0.0)
         return {**facts, "tau": tau}
 
-    def update(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> None:
+    def update(
+        self,
+        images: tf.Tensor,
+        adversarial: tf.Tensor | None,
+        labels: tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
+    ) -> None:
         """Both phases on one batch."""
+        batch = images, adversarial, labels, sample_weight
         if self.settings.update == "joint" and not self.settings.regularizer_only:
-            self._update_jointly(images, adversarial, labels)
+            self._update_jointly(*batch)
             return
         for _ in range(self.settings.weight_iterations):
-            self.update_w(images, adversarial, labels)
-        tf.cond(self.theta_on.value, lambda: self._theta_phase(images, adversarial, labels), lambda: tf.constant(0))
+            self.update_w(*batch)
+        tf.cond(self.theta_on.value, lambda: self._theta_phase(*batch), lambda: tf.constant(0))
 
     def regularizer(self) -> tf.Tensor:
         """Gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
         roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.noise_parameters]
         return -self.regularizer_weight.value * tf.add_n(roots)
 
-    def _update_jointly(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> None:
+    def _update_jointly(self, *batch: Any) -> None:
         w, theta = self.weights_w, self.noise_parameters
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, [*w, *theta])
-            loss = self.mixed_loss(images, adversarial, labels) + self.regularizer()
+            loss = self.batch_loss(*batch) + self.penalty() + self.regularizer()
         gradients = tape.gradient(loss, watched)
         self.optimizer.apply(gradients[: len(w)], w)
         theta_gradients = gradients[len(w) :]
         tf.cond(self.theta_on.value, lambda: self._apply_theta(theta_gradients), lambda: tf.constant(0))
 
-    def _theta_phase(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> tf.Tensor:
+    def _theta_phase(self, *batch: Any) -> tf.Tensor:
         """Steps of theta with everything of W fixed, batch norm's moving averages included."""
         for _ in range(self.settings.theta_iterations):
             with tf.GradientTape(watch_accessed_variables=False) as tape, frozen_statistics():
                 watched = watch(tape, self.noise_parameters)
                 loss = self.regularizer()
                 if not self.settings.regularizer_only:
-                    loss += self.mixed_loss(images, adversarial, labels, record=False)
+                    loss += self.batch_loss(*batch, record=False)
             self._apply_theta(tape.gradient(loss, watched))
         return tf.constant(0)
 
     def _apply_theta(self, gradients: list[tf.Tensor]) -> tf.Tensor:
+        # Whoever sets the rate of W's optimizer, a schedule or a callback of Keras, sets theta's.
+        self.theta_optimizer.learning_rate.assign(self.optimizer.learning_rate)
         self.theta_optimizer.apply(gradients, self.noise_parameters)
         return tf.constant(0)

@@ -52,7 +52,7 @@ class MixedTraining(AdversarialDefense):
         two = square, square.replace(epsilon=self.l2_epsilon, step_size=self.l2_step_size, norm=Norm.L2)
         return WorseOf(two) if self.strategy == "max" else BothOf(two)
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The shared trainer, or one that takes two adversarial images for each label."""
         del examples
         kind = TwofoldTrainer if self.strategy == "both" else RobustTrainer
@@ -137,12 +137,13 @@ class WorseOf:
 class TwofoldTrainer(RobustTrainer):
     """Trains on two adversarial images for each label, averaged."""
 
-    def attacked_loss(
-        self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
-    ) -> tf.Tensor:
+    def answers(
+        self, images: tf.Tensor, adversarial: tf.Tensor | None, training: bool = True
+    ) -> dict[str, list[tf.Tensor]]:
         """Each half passed by itself, so that each has its own batch statistics."""
-        halves = [self.passed_loss(half, labels, "adversarial", record) for half in tf.split(adversarial, 2)]
-        loss = self.adversarial_weight * 0.5 * (halves[0] + halves[1])
-        return (
-            loss + self.clean_weight * self.passed_loss(images, labels, "clean", record) if self.clean_weight else loss
-        )
+        if adversarial is None:
+            return super().answers(images, None, training)
+        first, second = tf.split(adversarial, 2)
+        found = super().answers(images, first, training)
+        found["adversarial"].append(self.classifier(second, training=training))
+        return found

@@ -15,7 +15,7 @@ from l2p_tf.training.trainer import RobustTrainer
 class NoDefense(Defense):
     """Natural training on clean images, the papers' "no defense"."""
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The shared trainer without an attack."""
         del examples
         return RobustTrainer(classifier, seed=seed)

@@ -40,6 +40,11 @@ class PixelDP(PGDDefense):
         """Standard deviation of the noise: the Gaussian mechanism's for a sensitivity of 1 (section II.B)."""
         return self.construction_bound * math.sqrt(2.0 * math.log(1.25 / self.dp_delta)) / self.dp_epsilon
 
+    @property
+    def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
+        """Those of its noise."""
+        return (BoundedConv, FixedNoise)
+
     def factory(self, seed: int) -> LayerFactory:
         """Plain layers but for the image and the first convolution."""
         return _Factory(self, seed)

@@ -10,7 +10,7 @@ import keras
 from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.factory import InjectingFactory, LayerFactory
 from l2p_tf.layers.noise import GRANULARITIES
-from l2p_tf.layers.parametric_noise import ALPHA, ParametricConv, ParametricDense, ParametricNoise
+from l2p_tf.layers.parametric_noise import ALPHA, ParametricConv, ParametricDense, ParametricNoise, ParametricWeights
 from l2p_tf.registry import option
 
 _WEIGHTS = ("weights", "both")
@@ -41,6 +41,12 @@ class PNI(PGDDefense):
     alpha_initial: float = option(ALPHA, "alpha at the start")
     noise_sharing: str = option("example", "of noise on activations: drawn per example, or one map a batch",
                                 choices=("example", "batch"))  # fmt: skip
+
+    @property
+    def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
+        """Those of its noise."""
+        weights = (ParametricWeights,) if self.noise in _WEIGHTS else ()
+        return (*weights, ParametricNoise) if _POINTS[self.noise] else weights
 
     def factory(self, seed: int) -> LayerFactory:
         """Layers with noise on their weights, noise layers, or both."""

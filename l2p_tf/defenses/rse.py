@@ -27,11 +27,16 @@ class RSE(Defense):
     noise_sharing: str = option("example", "noise drawn per example, or one map a batch", choices=("example", "batch"))
     prediction_draws: int = option(10, "draws of the noise that one answer averages", low=1)
 
+    @property
+    def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
+        """Those of its noise."""
+        return (FixedNoise,)
+
     def factory(self, seed: int) -> LayerFactory:
         """Plain layers, with noise before every convolution."""
         return _Factory(self, seed)
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The shared trainer without an attack."""
         del examples
         return RobustTrainer(classifier, seed=seed)

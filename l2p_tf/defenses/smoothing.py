@@ -27,6 +27,11 @@ class Smoothing(PGDDefense):
     sigma: float = option(0.25, "standard deviation of the noise, in pixels of [0, 1]", above=0)
     prediction_draws: int = option(10, "draws of the noise that one answer averages", low=1)
 
+    @property
+    def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
+        """Those of its noise."""
+        return (FixedNoise,)
+
     def factory(self, seed: int) -> LayerFactory:
         """Plain layers, with noise on the pixels."""
         return _Factory(self, seed)

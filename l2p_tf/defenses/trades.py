@@ -14,6 +14,7 @@ from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.randomness import standard_normal
 from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.registry import option
+from l2p_tf.training.losses import batch_mean, cross_entropy
 from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
 
@@ -49,7 +50,7 @@ class Trades(PGDDefense):
         keys = ("epsilon", "step_size", "steps", "norm", "start_std")
         return Divergence(**{key: getattr(self, key) for key in keys})
 
-    def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
+    def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The trainer with the divergence in its loss."""
         del examples
         return TradesTrainer(classifier, self.attack, seed=seed, **self.mixture())
@@ -78,15 +79,23 @@ class TradesTrainer(RobustTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.means["divergence"] = keras.metrics.Mean(name="divergence")
+        self.add_means("divergence")
 
-    def attacked_loss(
-        self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> tf.Tensor:
         """Of the two halves, each passed by itself, so that each has its own batch statistics."""
-        clean, attacked = self.classifier(images, training=True), self.classifier(adversarial, training=True)
-        apart = tf.reduce_mean(divergence(clean, attacked))
-        if record:
-            self.cross_entropy(attacked, labels, "adversarial", record)
-            self.means["divergence"].update_state(apart)
-        return self.clean_weight * self.cross_entropy(clean, labels, "clean", record) + self.adversarial_weight * apart
+        if "adversarial" not in y_pred:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        clean = batch_mean(cross_entropy(y, y_pred["clean"][0]), sample_weight)
+        return self.clean_weight * clean + self.adversarial_weight * self._apart(y_pred, sample_weight)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The divergence too."""
+        if "adversarial" in y_pred:
+            self.means["divergence"].update_state(self._apart(y_pred, sample_weight), tf.shape(y)[0])
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    @staticmethod
+    def _apart(y_pred: dict[str, list[tf.Tensor]], sample_weight: tf.Tensor | None) -> tf.Tensor:
+        return batch_mean(divergence(y_pred["clean"][0], y_pred["adversarial"][0]), sample_weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import keras
@@ -11,8 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf.attacks.randomness import uniform
-from l2p_tf.inference import to_unit
+from l2p_tf.inference import resolve_jit, to_unit
 from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
+from l2p_tf.training.inputs import Accepted, CheckedModel
+from l2p_tf.training.losses import Mean, batch_mean, cross_entropy, unpacked, watch
 from l2p_tf.types import UserError
 
 
@@ -23,13 +25,17 @@ class TrainingAttack(Protocol):
         """Adversarial images within a graph, through which no gradient flows; arguments as of `Loop.perturb`."""
 
 
-class RobustTrainer(keras.Model):
+class RobustTrainer(CheckedModel):
     """Trains `classifier` on alpha * clean loss + beta * adversarial loss (supplement of Learn2Perturb, Equation 3).
 
-    Use it like any Keras model: `compile(optimizer)`, then `fit(batches)`, batches being (images, labels) with uint8
-    images, or floats in [0, 1]. What changes over epochs lives in variables that `begin_epoch` sets, so one trace
-    serves the whole run. A defence subclasses it and overrides `update` (its step), `attacked_loss` (what it makes of the
-    two halves of a batch), `penalty` or `begin_epoch`.
+    Use it like any Keras model: `compile(optimizer)`, then `fit`, `evaluate`, `train_on_batch` and the like, on uint8
+    images or floats in [0, 1] and integer labels, with weights of samples or classes if need be. Evaluation attacks as
+    training does. What changes over epochs lives in variables that `begin_epoch` sets, so one trace serves the whole
+    run. A defence subclasses it and overrides `update` (its step), `answers` and `compute_loss` (what it makes of the two
+    halves of a batch), `penalty` or `begin_epoch`.
+
+    Weights enter as Keras defines it: a loss is the sum of weight times loss over the number of images, an accuracy the
+    weighted mean.
 
     Args:
       classifier: the network; its noise, if any, is on from `noise_epoch` on.
@@ -77,11 +83,22 @@ class RobustTrainer(keras.Model):
         self.adversarial_on = self.add_weight(
             name="adversarial_on", shape=(), dtype="bool", initializer="zeros", trainable=False
         )
-        names = ["loss", "clean_loss", "adversarial_loss", "clean_accuracy", "adversarial_accuracy"]
-        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+        self.means: dict[str, Mean] = {}
+        self.add_means("loss")
+        for kind in ("clean", "adversarial") if self.attacks else ("clean",):
+            self.add_means(f"{kind}_loss", f"{kind}_accuracy")
         self.decay = 0.0
         self.averages: list[keras.Variable] = []
         self.built = True
+
+    def add_means(self, *names: str) -> None:
+        """Keeps running means of these names, which show in logs and history."""
+        self.means = {**self.means, **{name: Mean(name=name) for name in names}}
+
+    @property
+    def accepted(self) -> Accepted:
+        """Images and labels that the classifier takes."""
+        return Accepted(tuple(self.classifier.input_shape[1:]), int(self.classifier.output_shape[-1]))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -119,13 +136,39 @@ class RobustTrainer(keras.Model):
         for optimizer in self.optimizers:
             optimizer.learning_rate.assign(rate)
 
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: bool | str = "auto", **more: Any
+    ) -> None:
+        """Takes the optimizer of the classifier's weights; the loss and what is measured are the defence's.
+
+        Args:
+          optimizer: a Keras optimizer, or its name.
+          loss: None.
+          jit_compile: compile steps with XLA; `auto` does so where there is a GPU.
+          **more: further arguments of Keras's `compile`, but none of losses and metrics.
+
+        Raises:
+          UserError: a loss or a metric.
+        """
+        for name, value in {"loss": loss, **more}.items():
+            if value is not None and name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+                raise UserError(f"`{name}` should be None: the defense has its own. Received: {value!r}")
+        jit = resolve_jit(None if jit_compile == "auto" else bool(jit_compile))
+        # Gradients are taken of the loss itself, of which a scaled one would be a multiple.
+        super().compile(optimizer=optimizer, jit_compile=jit, auto_scale_loss=False, **more)
+        self.build_optimizers()
+        self.begin_epoch(0)
+
     def build_optimizers(self) -> None:
-        """Creates the optimizers' slots, so that a state can be restored before the first step."""
+        """Creates the optimizers' slots, so that a state can be restored before the first step; `compile` calls it."""
         self.optimizer.exclude_from_weight_decay(var_list=self.noise_parameters)
         self.optimizer.build(self.weights_w)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Sets the variables that depend on the epoch; returns what the history should show of them."""
+        """Sets the variables that depend on the epoch; returns what the history should show of them.
+
+        `compile` does so for the first epoch, and `fit` when an epoch begins.
+        """
         self.adversarial_on.assign(self.attacks and epoch >= self.adversarial_epoch)
         noisy = epoch >= self.noise_epoch
         set_noise(self.classifier, noisy)
@@ -138,7 +181,7 @@ class RobustTrainer(keras.Model):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The classifier's logits."""
-        return self.classifier(inputs, training=training)
+        return self.classifier(to_unit(inputs), training=training)
 
     def keep_averages(self, decay: float) -> None:
         """Follows the classifier's weights by an exponential moving average: average += (1 - decay) * (weight - average).
@@ -171,28 +214,41 @@ class RobustTrainer(keras.Model):
         """Networks trained beside the classifier, by name; they are saved with it."""
         return {}
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Attacks the batch once, then updates; returns the running means."""
-        images, labels = data
-        images = to_unit(images)
-        labels = tf.cast(labels, tf.int32)
+        images, labels, sample_weight = unpacked(data)
 
         def attacked() -> tf.Tensor:
-            self.attacked_step(images, labels)
+            self.attacked_step(images, labels, sample_weight)
             return tf.constant(0)
 
         def natural() -> tf.Tensor:
-            self.update(images, None, labels)
+            self.update(images, None, labels, sample_weight)
             return tf.constant(0)
 
         self._when_attacked(attacked, natural)
         for average, variable in zip(self.averages, self._followed() if self.averages else (), strict=True):
             average.assign_add((1.0 - self.decay) * (tf.convert_to_tensor(variable) - tf.convert_to_tensor(average)))
+        # What no batch of this training can tell is left out.
+        clean = not self.attacks or self.clean_weight or self.adversarial_epoch or self.natural_share
+        means = self.get_metrics_result()
+        return {name: mean for name, mean in means.items() if clean or not name.startswith("clean_")}
+
+    def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        """The running means of a batch that nothing is trained on: clean, and attacked where training attacks by now."""
+        images, labels, sample_weight = unpacked(data)
+
+        def judged(attacked: bool) -> tf.Tensor:
+            adversarial = self.perturbed(images, labels) if attacked else None
+            self.batch_loss(images, adversarial, labels, sample_weight, training=False)
+            return tf.constant(0)
+
+        self._when_attacked(lambda: judged(True), lambda: judged(False), always=True)
         return self.get_metrics_result()
 
-    def attacked_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+    def attacked_step(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
         """One step on a batch that is attacked."""
-        self.update(images, self.perturbed(images, labels), labels)
+        self.update(images, self.perturbed(images, labels), labels, sample_weight)
 
     def perturbed(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """The batch under attack."""
@@ -201,13 +257,16 @@ class RobustTrainer(keras.Model):
             labels = tf.argmax(self.classifier(images, training=False), -1, tf.int32)
         return self.attack.perturb(self.classifier, images, labels, self.attack_seed.next())
 
-    def _when_attacked(self, yes: Callable[[], Any], no: Callable[[], Any]) -> None:
-        """`yes()` for a batch that is attacked, else `no()`; no condition where all batches of a training are alike."""
+    def _when_attacked(self, yes: Callable[[], Any], no: Callable[[], Any], always: bool = False) -> None:
+        """`yes()` for a batch that is attacked, else `no()`; no condition where all batches of a training are alike.
+
+        With `always`, no batch is spared by chance.
+        """
         if not self.attacks:
             no()
             return
         conditions = [self.adversarial_on.value] if self.adversarial_epoch else []
-        if self.natural_share:
+        if self.natural_share and not always:
             conditions.append(uniform([], self.attack_seed.next()) >= self.natural_share)
         if conditions:
             tf.cond(tf.reduce_all(tf.stack(conditions)), yes, no)
@@ -218,79 +277,114 @@ class RobustTrainer(keras.Model):
         """What an average of the weights follows: all numbers of the classifier that training moves."""
         return [v for v in self.classifier.weights if v.dtype in ("float32", "bfloat16")]
 
-    def update(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> None:
-        """One step of W on one batch; arguments as of `mixed_loss`."""
-        self.update_w(images, adversarial, labels)
+    def update(
+        self,
+        images: tf.Tensor,
+        adversarial: tf.Tensor | None,
+        labels: tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
+    ) -> None:
+        """One step of W on one batch; arguments as of `batch_loss`."""
+        self.update_w(images, adversarial, labels, sample_weight)
 
-    def update_w(self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor) -> None:
+    def update_w(
+        self,
+        images: tf.Tensor,
+        adversarial: tf.Tensor | None,
+        labels: tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
+    ) -> None:
         """W goes down the loss, on its own tape."""
         variables = self.weights_w
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, variables)
-            loss = self.mixed_loss(images, adversarial, labels)
-            extra = self.penalty()
-            loss = loss if extra is None else loss + extra
+            loss = self.batch_loss(images, adversarial, labels, sample_weight) + self.penalty()
         self.optimizer.apply(tape.gradient(loss, watched), variables)
 
-    def penalty(self) -> tf.Tensor | None:
-        """What a defence adds to the loss that does not depend on the batch: a scalar; None for nothing."""
-        return None
+    def penalty(self) -> tf.Tensor | float:
+        """What is added to the loss that does not depend on the batch: here the regularizers of the classifier's weights."""
+        return sum(v.regularizer(v) for v in self.classifier.trainable_variables if v.regularizer is not None)
 
-    def mixed_loss(
-        self, images: tf.Tensor, adversarial: tf.Tensor | None, labels: tf.Tensor, record: bool = True
+    def batch_loss(
+        self,
+        images: tf.Tensor,
+        adversarial: tf.Tensor | None,
+        labels: tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
+        record: bool = True,
+        training: bool = True,
     ) -> tf.Tensor:
-        """The loss of a batch, batch norm in training mode: a scalar.
+        """The loss of a batch: a scalar.
 
         Args:
           images: float32 clean images.
           adversarial: the same under attack; None for a batch that is not attacked, whose clean loss alone counts.
-          labels: int32.
+          labels: int32 (batch,).
+          sample_weight: float32 (batch,); None for equal ones.
           record: add losses and accuracies to the running means.
+          training: batch norm goes by the batch, and no pass is made that the loss does not need.
         """
-        if adversarial is None:
-            loss = self.passed_loss(images, labels, "clean", record)
-        else:
-            loss = self.attacked_loss(images, adversarial, labels, record)
+        logits = self.answers(images, adversarial, training)
+        loss = self.compute_loss(images, labels, logits, sample_weight, training)
         if record:
-            self.means["loss"].update_state(loss)
+            self.record(loss, labels, logits, sample_weight)
         return loss
 
-    def attacked_loss(
-        self, images: tf.Tensor, adversarial: tf.Tensor, labels: tf.Tensor, record: bool = True
-    ) -> tf.Tensor:
-        """Weighs alpha * clean + beta * adversarial cross-entropy, each the mean over the batch."""
-        if not self.clean_weight:
-            return self.adversarial_weight * self.passed_loss(adversarial, labels, "adversarial", record)
-        if self.one_batch:
-            logits = self.classifier(tf.concat([images, adversarial], 0), training=True)
+    def record(
+        self, loss: tf.Tensor, labels: tf.Tensor, logits: dict[str, list[tf.Tensor]], sample_weight: tf.Tensor | None
+    ) -> None:
+        """Adds a batch to the running means; arguments as `compute_loss` has and gives them."""
+        self.means["loss"].update_state(loss, tf.shape(labels)[0])
+        self.compute_metrics(None, labels, logits, sample_weight)
+
+    def answers(
+        self, images: tf.Tensor, adversarial: tf.Tensor | None, training: bool = True
+    ) -> dict[str, list[tf.Tensor]]:
+        """The logits of the passes that a batch needs: `clean`, and `adversarial` where it is attacked."""
+        if adversarial is not None and self.one_batch and self.clean_weight:
+            logits = self.classifier(tf.concat([images, adversarial], 0), training=training)
             clean, attacked = tf.split(logits, 2)
-            return self.clean_weight * self.cross_entropy(
-                clean, labels, "clean", record
-            ) + self.adversarial_weight * self.cross_entropy(attacked, labels, "adversarial", record)
-        return self.clean_weight * self.passed_loss(
-            images, labels, "clean", record
-        ) + self.adversarial_weight * self.passed_loss(adversarial, labels, "adversarial", record)
+            return {"clean": [clean], "adversarial": [attacked]}
+        found = {}
+        if adversarial is None or self.clean_weight or not training:
+            found["clean"] = [self.classifier(images, training=training)]
+        if adversarial is not None:
+            found["adversarial"] = [self.classifier(adversarial, training=training)]
+        return found
 
-    def passed_loss(self, images: tf.Tensor, labels: tf.Tensor, kind: str, record: bool) -> tf.Tensor:
-        """`cross_entropy` of the classifier's answer to some images, batch norm in training mode."""
-        return self.cross_entropy(self.classifier(images, training=True), labels, kind, record)
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> tf.Tensor:
+        """Alpha * clean + beta * adversarial cross-entropy, each the mean over the batch; of a clean batch, the clean one.
 
-    def cross_entropy(self, logits: tf.Tensor, labels: tf.Tensor, kind: str, record: bool) -> tf.Tensor:
-        """Mean cross-entropy of a batch, which it records, with the accuracy, as those of `clean` or `adversarial`."""
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-        if record:
-            self.means[f"{kind}_loss"].update_state(loss)
-            hits = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32)
-            self.means[f"{kind}_accuracy"].update_state(hits)
-        return loss
+        Args:
+          x: the images.
+          y: int32 labels (batch,).
+          y_pred: the logits, as `answers` gives them.
+          sample_weight: float32 (batch,); None for equal ones.
+          training: whether something is trained on it.
+        """
+        del x, training
+        weights = {"clean": self.clean_weight, "adversarial": self.adversarial_weight}
+        if "adversarial" not in y_pred:
+            weights = {"clean": 1.0}
+        return tf.add_n([
+            weight / len(y_pred[kind]) * batch_mean(cross_entropy(y, logits), sample_weight)
+            for kind, weight in weights.items()
+            if weight
+            for logits in y_pred[kind]
+        ])  # fmt: skip
 
-
-def watch(tape: tf.GradientTape, variables: Sequence[keras.Variable]) -> list[tf.Variable]:
-    """Makes the tape watch these variables; returns them as TensorFlow's."""
-    values = [variable.value for variable in variables]
-    for value in values:
-        tape.watch(value)
-    return values
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Adds losses and accuracies to the running means; arguments as of `compute_loss`."""
+        del x
+        for kind, passes in y_pred.items():
+            for logits in passes:
+                loss = batch_mean(cross_entropy(y, logits), sample_weight)
+                self.means[f"{kind}_loss"].update_state(loss, tf.shape(y)[0])
+                hits = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float32)
+                self.means[f"{kind}_accuracy"].update_state(hits, sample_weight)
+        return self.get_metrics_result()
 
 
 def noise_statistics(classifier: keras.Model) -> dict[str, float]:

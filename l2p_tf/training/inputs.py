@@ -1,0 +1,248 @@
+"""What a trainer is given, checked: images in [0, 1] or bytes, whole labels of known classes, weights that are finite."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.types import UserError
+
+_ROUNDING = 1e-6
+"""How far from [0, 1] a pixel may lie, which is what arithmetic in float32 may bring about."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """The batches that a classifier can be trained on.
+
+    Attributes:
+      image_shape: height, width and channels; None where any will do.
+      classes: labels are from 0 to below it.
+    """
+
+    image_shape: tuple[int | None, ...]
+    classes: int
+
+    def check(self, images: Any, labels: Any = None, sample_weight: Any = None, *, labeled: bool = True) -> None:
+        """UserError unless these arrays are accepted; without `labeled`, images alone are."""
+        images = np.asarray(images)
+        self._check_images(images)
+        if not labeled:
+            return
+        if labels is None:
+            raise UserError("Labels should be given beside the images. Received: images alone")
+        self._check_labels(np.asarray(labels), len(images))
+        if sample_weight is not None:
+            weights = np.asarray(sample_weight)
+            if weights.shape != (len(images),) or weights.dtype.kind not in "iuf":
+                raise UserError(
+                    f"`sample_weight` should be numbers of shape ({len(images)},). "
+                    f"Received: {weights.dtype} {weights.shape}"
+                )
+            if not np.all((weights >= 0) & (weights < np.inf)):
+                bad = weights[~((weights >= 0) & (weights < np.inf))][0]
+                raise UserError(f"`sample_weight` should be finite and at least 0. Received: {bad:.4g}")
+
+    def checked(self, x: Any, y: Any = None, sample_weight: Any = None, *, labeled: bool = True) -> Any:
+        """`x` as Keras takes it: arrays, which are checked here, or batches, which are checked when they come.
+
+        Raises:
+          UserError: arrays that are not accepted.
+        """
+        if isinstance(x, tf.data.Dataset):
+            parts = keras.utils.unpack_x_y_sample_weight(x.element_spec)
+            if all(part is None or part.shape.rank is not None for part in parts):
+                # Shapes and dtypes at once, before a step is traced with them.
+                empty = (p and np.zeros([n or 1 for n in p.shape], p.dtype.as_numpy_dtype) for p in parts)
+                self.check(*empty, labeled=labeled)
+            return x.map(lambda *batch: self._asserted(batch, labeled))
+        if isinstance(x, keras.utils.PyDataset):
+            return _CheckedDataset(x, self, labeled)
+        if inspect.isgenerator(x):
+            return (self._passed(batch, labeled) for batch in x)
+        self.check(x, y, sample_weight, labeled=labeled)
+        return x
+
+    def _check_images(self, images: np.ndarray) -> None:
+        fits = images.ndim == 4 and all(
+            wanted in (None, n) for wanted, n in zip(self.image_shape, images.shape[1:], strict=True)
+        )
+        if not fits or not len(images):
+            shape = ", ".join("any" if n is None else str(n) for n in self.image_shape)
+            raise UserError(f"Images should be of shape (count, {shape}), at least one. Received: {images.shape}")
+        if images.dtype == np.uint8:
+            return
+        if images.dtype.kind != "f":
+            raise UserError(f"Images should be uint8, or floats in [0, 1]. Received: {images.dtype}")
+        low, high = float(np.min(images)), float(np.max(images))
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+            hint = "; divide them by 255, or pass them as uint8" if 1 < high <= 255 and low >= 0 else ""
+            raise UserError(
+                f"Images should be finite and in [0, 1], where epsilon is meant{hint}. "
+                f"Received: numbers from {low:.4g} to {high:.4g}"
+            )
+
+    def _check_labels(self, labels: np.ndarray, count: int) -> None:
+        if labels.dtype.kind not in "iu" or labels.shape != (count,):
+            parts = labels[labels % 1 != 0] if labels.dtype.kind == "f" else ()
+            some = f", such as {parts[0]:.4g}" if len(parts) else ""
+            raise UserError(
+                f"Labels should be integers of shape ({count},), one for each image. "
+                f"Received: {labels.dtype} {labels.shape}{some}"
+            )
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.classes:
+            raise UserError(f"Labels should be from 0 to {self.classes - 1}. Received: {low if low < 0 else high}")
+
+    def _passed(self, batch: Any, labeled: bool) -> Any:
+        self.check(*keras.utils.unpack_x_y_sample_weight(batch), labeled=labeled)
+        return batch
+
+    def _asserted(self, batch: tuple[tf.Tensor, ...], labeled: bool) -> Any:
+        """A batch of a data set, behind the check of it."""
+
+        def check(*arrays: np.ndarray) -> np.bool_:
+            self.check(*arrays, labeled=labeled)
+            return np.bool_(True)
+
+        with tf.control_dependencies([tf.numpy_function(check, batch, tf.bool)]):
+            passed = tuple(map(tf.identity, batch))
+        return passed if len(passed) > 1 else passed[0]
+
+
+class _CheckedDataset(keras.utils.PyDataset):
+    """The batches of another, checked."""
+
+    def __init__(self, batches: keras.utils.PyDataset, accepted: Accepted, labeled: bool) -> None:
+        super().__init__(batches.workers, batches.use_multiprocessing, batches.max_queue_size)
+        self.batches, self.accepted, self.labeled = batches, accepted, labeled
+
+    @property
+    def num_batches(self) -> Any:
+        return self.batches.num_batches
+
+    def __getitem__(self, index: int) -> Any:
+        return self.accepted._passed(self.batches[index], self.labeled)
+
+    def on_epoch_begin(self) -> None:
+        self.batches.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self.batches.on_epoch_end()
+
+
+class _BeginEpoch(keras.callbacks.Callback):
+    """Has the model set what depends on the epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.begin_epoch(epoch)
+
+
+class CheckedModel(keras.Model):
+    """A Keras model whose `fit`, `evaluate` and the like refuse wrong data, and that is told when an epoch begins."""
+
+    @property
+    def accepted(self) -> Accepted:
+        """What it can be given."""
+        raise NotImplementedError
+
+    def begin_epoch(self, epoch: int) -> Any:
+        """Sets what depends on the epoch; `fit` calls it."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        **more: Any,
+    ) -> Any:
+        """As Keras's; UserError where images, labels or weights are wrong."""
+        if isinstance(validation_data, tuple | list):
+            self.accepted.check(*validation_data)
+        elif validation_data is not None:
+            validation_data = self.accepted.checked(validation_data)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(_BeginEpoch())
+        else:
+            given = callbacks if isinstance(callbacks, tuple | list) else [callbacks] if callbacks else []
+            callbacks = [_BeginEpoch(), *given]
+        with _in_one_line():
+            return super().fit(
+                self.accepted.checked(x, y, sample_weight),
+                y,
+                batch_size,
+                epochs,
+                verbose,
+                callbacks,
+                validation_split,
+                validation_data,
+                shuffle,
+                class_weight,
+                sample_weight,
+                **more,
+            )
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        **more: Any,
+    ) -> Any:
+        """As Keras's; UserError as `fit`."""
+        # Within `fit` the data are those that it has checked.
+        within_fit = more.get("_use_cached_eval_dataset")
+        with _in_one_line():
+            x = x if within_fit else self.accepted.checked(x, y, sample_weight)
+            return super().evaluate(x, y, batch_size, verbose, sample_weight, **more)
+
+    def predict(self, x: Any, *how: Any, **more: Any) -> Any:
+        """As Keras's: logits; UserError as `fit`."""
+        with _in_one_line():
+            return super().predict(self.accepted.checked(x, labeled=False), *how, **more)
+
+    def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *how: Any, **more: Any) -> Any:
+        """As Keras's; UserError as `fit`."""
+        self.accepted.check(x, y, sample_weight)
+        return super().train_on_batch(x, y, sample_weight, *how, **more)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *how: Any, **more: Any) -> Any:
+        """As Keras's; UserError as `fit`."""
+        self.accepted.check(x, y, sample_weight)
+        return super().test_on_batch(x, y, sample_weight, *how, **more)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """As Keras's: logits; UserError as `fit`."""
+        self.accepted.check(x, labeled=False)
+        return super().predict_on_batch(x)
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    """A UserError that TensorFlow met in a data set comes out as what it was."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(r"UserError: (.+)", error.message)
+        if found is None:
+            raise
+        raise UserError(found[1]) from error
