@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,14 @@ from l2p_tf.types import UserError
 
 TEMPORARY = ".tmp-"
 """How the name of a file that is being written begins."""
+
+RESERVED = (
+    "all", "data", "transfer", "report", "reports", "train", "attack", "checks", "certify", "export",
+)  # fmt: skip
+"""Names that no run may have: those of the folders beside and in the runs, and the word for every run."""
+
+_OWN_SUFFIXES = (".partial", ".old", ".lock")
+_LONGEST = 200
 
 
 @contextlib.contextmanager
@@ -37,6 +46,21 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         if isinstance(error, OSError) and error.filename in (None, name):
             error.filename = str(path)  # So that the message says which file does not fit on the disk.
         raise
+
+
+def check_name(name: str, argument: str = "name") -> None:
+    """UserError where a run cannot have a name, which becomes its folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or len(name) > _LONGEST:
+        raise UserError(
+            f"`{argument}` should be letters, digits, `-`, `_` and `.`, at most {_LONGEST}, no `.` or `-` at the "
+            f"beginning. Received: {name[:_LONGEST]!r}"
+        )
+    # Some file systems do not tell capitals apart.
+    if name.lower() in RESERVED or name.lower().endswith(_OWN_SUFFIXES):
+        raise UserError(
+            f"`{argument}` should not be {', '.join(RESERVED)}, or end in {', '.join(_OWN_SUFFIXES)}: these are folders "
+            f"of the stages. Received: {name!r}"
+        )
 
 
 def check_folder(path: pathlib.Path) -> None:

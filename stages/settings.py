@@ -16,6 +16,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from l2p_tf.environment import user_path
+from l2p_tf.files import check_name
 from l2p_tf.types import UserError
 from stages import common
 
@@ -379,8 +380,7 @@ def transfer_sources(known: list[str]) -> list[str]:
 
 def _checked_name() -> str:
     """--name, which becomes a folder."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", FLAGS.name):
-        raise UserError(f"`--name` should be letters, digits, `-`, `_` and `.`. Received: {FLAGS.name!r}")
+    check_name(FLAGS.name, "--name")
     return str(FLAGS.name)
 
 

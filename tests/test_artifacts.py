@@ -10,6 +10,8 @@ import tempfile
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from l2p_tf import artifacts, files
 from l2p_tf.types import UserError
@@ -345,6 +347,28 @@ def test_one_process_at_a_time(tmp_path):
     release.set()
     other.join(20)
     assert make(tmp_path / "x") is None
+
+
+@given(
+    st.one_of(
+        st.sampled_from(files.RESERVED).flatmap(lambda name: st.sampled_from([name, name.upper(), name.title()])),
+        st.builds(str.__add__, st.text("ab.1", max_size=3), st.sampled_from([".partial", ".old", ".lock", ".LOCK"])),
+        st.builds(
+            str.__add__, st.sampled_from([".", "-", "../", "a/", "a\\", "a\n", "a b", "\0", "\u00e9"]), st.text("ab")
+        ),
+        st.just(""),
+        st.just("a" * 300),
+    )
+)
+def test_names_that_would_be_folders_of_the_stages_are_refused(name):
+    with pytest.raises(UserError, match="--name. should"):
+        files.check_name(name, "--name")
+
+
+@given(st.from_regex(r"[a-z0-9_]+(-epsilon_[0-9]\.[0-9]+)?", fullmatch=True).filter(lambda n: n not in files.RESERVED))
+def test_other_names_are_accepted(name):
+    files.check_name(name[-100:].lstrip("-."))
+    files.check_name(f"{name[:50]}_data")
 
 
 RACE = """

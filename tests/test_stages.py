@@ -119,6 +119,8 @@ def test_unknown_names_list_what_there_is(tmp_path):
         (["--seed=5000000000"], "seed"),
         (["--drops=1.5"], "`--drops` should be whole numbers"),
         (["--name=../x"], "`--name` should be letters"),
+        (["--name=Report"], "`--name` should not be all, data, transfer, report"),
+        (["--name=x.partial"], "or end in .partial, .old, .lock"),
         (["--defense=pgd(epsilon=1e999)"], "1e999"),
         (["--validation_share=0"], "`validation_share` should be above 0"),
     ],

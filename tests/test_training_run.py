@@ -158,6 +158,11 @@ def test_a_state_restores_every_defense(digits, tmp_path, defense, optimizer):
     assert sum(np.any(a != b) for a, b in zip(before, after, strict=True)) > 5
 
 
+def test_a_run_cannot_be_named_like_a_folder_of_the_stages():
+    with pytest.raises(UserError, match=r"`name` should not be .*Received: 'report'"):
+        options(name="report")
+
+
 def test_optimizers():
     assert options().decay == 1e-4
     assert options(optimizer="adam").decay == 0.0

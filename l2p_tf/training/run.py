@@ -18,6 +18,7 @@ from l2p_tf.attacks.base import Attack
 from l2p_tf.data.pipeline import TrainBatches
 from l2p_tf.data.store import ImageData
 from l2p_tf.defenses.base import Defense
+from l2p_tf.files import check_name
 from l2p_tf.layers.noise import noise_layers
 from l2p_tf.models.base import Architecture, trainable_parameters
 from l2p_tf.models.saving import companion_path
@@ -52,7 +53,7 @@ class TrainOptions:
     """What decides a training.
 
     Attributes:
-      name: of the run, for reports.
+      name: of the run, for reports and for its folder.
       model: the architecture.
       defense: the defence.
       validation_attack: measures robust validation accuracy.
@@ -106,6 +107,7 @@ class TrainOptions:
     sweep: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         for name, choices in (("optimizer", ("sgd", "adam")), ("precision", ("float32", "mixed_bfloat16"))):
             if getattr(self, name) not in choices:
                 raise UserError(f"`{name}` should be {' or '.join(choices)}. Received: {getattr(self, name)!r}")
