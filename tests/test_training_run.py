@@ -220,7 +220,7 @@ def test_a_damaged_state_or_one_of_another_model_is_refused(digits, tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole[:2000] + b"\xff" * 64 + whole[2064:]):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"is damaged.*--overwrite"):
+        with pytest.raises(state.DamagedError, match="is damaged"):
             state.load_state(path, trainer)
 
 

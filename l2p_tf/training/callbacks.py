@@ -18,11 +18,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.artifacts import atomic_write
+from l2p_tf.artifacts import atomic_write, digest_file
 from l2p_tf.attacks.base import Attack
 from l2p_tf.inference import predict
 from l2p_tf.models.saving import companion_path, save_classifier
-from l2p_tf.training.state import STATE, Progress, save_state
+from l2p_tf.training.state import STATE, Progress, keep_best_state, save_state
 from l2p_tf.training.trainer import RobustTrainer, noise_statistics
 from l2p_tf.types import Interrupted, UserError
 
@@ -170,7 +170,7 @@ class BestModel(keras.callbacks.Callback):
             return
         if self.progress.best is None or value >= self.progress.best:
             self.progress.best, self.progress.best_epoch = value, epoch
-            save_models(self.model, best_path(self.folder, epoch))
+            save_best(self.model, self.folder, self.progress)
 
 
 class EarlyStopping(keras.callbacks.Callback):
@@ -253,6 +253,8 @@ class KeepState(keras.callbacks.Callback):
         self.progress.epoch, self.progress.step, self.progress.seconds = epoch + 1, 0, 0.0
         self.first_step = 0
         self._save()
+        if self.progress.best_epoch == epoch:
+            keep_best_state(self.path.parent)
         for older in self.path.parent.glob(best_path(self.path.parent, "*").name):
             if not older.name.startswith(f"{best_path(self.path.parent, self.progress.best_epoch).stem}."):
                 older.unlink()
@@ -298,6 +300,12 @@ def save_models(trainer: RobustTrainer, path: pathlib.Path) -> list[pathlib.Path
         paths.append(companion_path(path, name))
         save_classifier(network, paths[-1])
     return paths
+
+
+def save_best(trainer: RobustTrainer, folder: pathlib.Path, progress: Progress) -> None:
+    """Saves the model as that of `progress.best_epoch`, and notes the files' digests."""
+    paths = save_models(trainer, best_path(folder, progress.best_epoch))
+    progress.best_files = {path.name: digest_file(path) for path in paths}
 
 
 def best_path(folder: pathlib.Path, epoch: int | str | None) -> pathlib.Path:

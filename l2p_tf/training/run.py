@@ -27,8 +27,9 @@ from l2p_tf.radii import check_radii
 from l2p_tf.registry import spec_of
 from l2p_tf.training import callbacks as cb
 from l2p_tf.training.optimizers import MomentumSGD
+from l2p_tf.training.resume import best_files, check_best, resume
 from l2p_tf.training.schedules import check_drops, learning_rate
-from l2p_tf.training.state import STATE, Progress, load_state
+from l2p_tf.training.state import BEST_STATE, STATE, Progress
 from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
 
@@ -243,12 +244,10 @@ def _train(
     for attack in (options.validation_attack, options.rho_attack):
         for member in attack.members() if attack else ():
             member.check(trainer.classifier)
-    work.scratch.append(STATE)
-    progress, means = Progress(), None
-    if (work.path / STATE).exists():
-        progress = load_state(work.path / STATE, trainer)
-        if progress.step:
-            means = [keras.ops.convert_to_numpy(variable) for variable in cb.metric_variables(trainer)]
+    work.scratch += [STATE, BEST_STATE]
+    progress, means = resume(work, trainer), None
+    if progress.step:
+        means = [keras.ops.convert_to_numpy(variable) for variable in cb.metric_variables(trainer)]
     schedule = cb.Schedule(progress, lambda epoch: _rate(options, epoch), means)
     state = cb.KeepState(work.path, progress, batches.steps_per_epoch, checkpoint_minutes)
     _, images, labels = data.sample("validation", options.validation_limit or None, options.seed)
@@ -283,12 +282,13 @@ def _train(
         finally:
             history.writer.close()
     cb.save_models(trainer, work.path / cb.LAST)
+    check_best(work.path, trainer, progress)
     best_of_all = cb.best_path(work.path, progress.best_epoch)
     for suffix in ("", *trainer.companions):
         kept, name = (companion_path(p, suffix) if suffix else p for p in (best_of_all, work.path / cb.BEST))
         # Copied, not moved: killed here, the same command must find it again.
         shutil.copyfile(kept, name)
-        work.scratch.append(kept.name)
+    work.scratch += [file.name for file in best_files(work.path)]
     work.notes.update(_notes(options, trainer, progress, batches.steps_per_epoch))
 
 

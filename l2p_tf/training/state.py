@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
-import zipfile
-import zlib
+import shutil
 from typing import Any
 
 import keras
 import numpy as np
 
 from l2p_tf.artifacts import atomic_write
+from l2p_tf.files import flush
 from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
 
 STATE = "state.npz"
+BEST_STATE = "state-best.npz"
+"""The state after the epoch of the best model so far, from which that model can be had again."""
 _META = "meta"
+
+
+class DamagedError(UserError):
+    """A state that cannot be read."""
 
 
 @dataclasses.dataclass
@@ -31,6 +38,7 @@ class Progress:
       history: one row per finished epoch.
       best: validation accuracy of the best model so far; None before the first.
       best_epoch: its epoch.
+      best_files: the files it was saved to, with their digests.
       seconds: time spent on the epoch in progress, before the last stop.
     """
 
@@ -39,6 +47,7 @@ class Progress:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     best: float | None = None
     best_epoch: int | None = None
+    best_files: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -62,27 +71,24 @@ def save_state(path: pathlib.Path, trainer: RobustTrainer, progress: Progress) -
     atomic_write(path, lambda file: np.savez(file, **arrays))
 
 
+def keep_best_state(folder: pathlib.Path) -> None:
+    """Keeps the state that was saved last as that of the best model."""
+    (folder / BEST_STATE).unlink(missing_ok=True)
+    try:
+        os.link(folder / STATE, folder / BEST_STATE)  # The next state replaces the name, not the file.
+    except OSError:
+        shutil.copyfile(folder / STATE, folder / BEST_STATE)  # A file system without links.
+    flush(folder)
+
+
 def load_state(path: pathlib.Path, trainer: RobustTrainer) -> Progress:
     """Restores a state into a trainer of the same model, defence and optimizers.
 
     Raises:
-      UserError: the file is damaged, or of another model.
+      DamagedError: the file cannot be read; nothing is restored.
+      UserError: it is of another model.
     """
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {name: file[name] for name in file.files}
-        progress = Progress(**json.loads(arrays.pop(_META).tobytes()))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise UserError(f"{str(path)!r} is damaged: {error}. Pass --overwrite to train from the start.") from error
+    progress, arrays = _read(path)
     variables = state_variables(trainer)
     for name in [*variables, *arrays]:
         wanted = tuple(variables[name].shape) if name in variables else None
@@ -95,3 +101,24 @@ def load_state(path: pathlib.Path, trainer: RobustTrainer) -> Progress:
     for name, variable in variables.items():
         variable.assign(arrays[name])
     return progress
+
+
+def read_progress(path: pathlib.Path) -> Progress:
+    """What a state says of itself, after all of it was read.
+
+    Raises:
+      DamagedError: the file is not there or cannot be read.
+    """
+    return _read(path)[0]
+
+
+def _read(path: pathlib.Path) -> tuple[Progress, dict[str, np.ndarray]]:
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays: dict[str, Any] = {name: file[name] for name in file.files}
+        return Progress(**json.loads(arrays.pop(_META).tobytes())), arrays
+    except FileNotFoundError as error:
+        raise DamagedError(f"{str(path)!r} is missing.") from error
+    # What reads zip files raises anything on damage.
+    except Exception as error:
+        raise DamagedError(f"{str(path)!r} is damaged: {error}.") from error
