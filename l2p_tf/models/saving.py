@@ -6,12 +6,18 @@ import os
 import pathlib
 import zipfile
 
+import h5py
 import keras
+import numpy as np
 
 import l2p_tf.layers  # noqa: F401 - reading needs every layer class registered
 from l2p_tf.environment import user_path
 from l2p_tf.files import replacing
 from l2p_tf.types import UserError
+
+_WEIGHTS = "model.weights.h5"
+_EXPANSION, _ALWAYS = 20, 2**20
+"""How many times its size a file may unpack to, besides a megabyte that any may."""
 
 
 def save_classifier(classifier: keras.Model, path: pathlib.Path) -> None:
@@ -55,7 +61,33 @@ def load_generator(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def _load(path: str | os.PathLike[str], wanted: str) -> keras.Model:
+    file = pathlib.Path(user_path(path))
     try:
-        return keras.models.load_model(user_path(path), compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        _check_size(file)
+        model = keras.models.load_model(file, compile=False, safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"it holds a {type(model).__name__}, not a model")
+        for variable in model.variables:
+            value = keras.ops.convert_to_numpy(variable)
+            if value.dtype.kind not in "biu" and not np.isfinite(value.astype(np.float32)).all():
+                raise ValueError(f"the weights of {variable.path!r} should be finite")
+    # On damage zip, HDF5 and Keras raise nearly anything: RuntimeError, RecursionError, zlib.error, MemoryError ...
+    except Exception as error:
         raise UserError(f"{wanted}: {(str(error).strip().splitlines() or [repr(error)])[0]}") from error
+    return model
+
+
+def _check_size(file: pathlib.Path) -> None:
+    """ValueError where a file would unpack to far more than it is: Keras compresses nothing, and weights hardly shrink."""
+    most = _EXPANSION * file.stat().st_size + _ALWAYS
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > most:
+            raise ValueError(f"it would unpack to {unpacked:,} bytes, more than {_EXPANSION} times its size")
+        if _WEIGHTS not in archive.namelist():
+            raise ValueError(f"{_WEIGHTS} is not in it")
+        sizes: list[int] = []
+        with archive.open(_WEIGHTS) as stream, h5py.File(stream) as weights:
+            weights.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+        if sum(sizes) > most:
+            raise ValueError(f"its weights would take {sum(sizes):,} bytes, more than {_EXPANSION} times its size")
