@@ -321,6 +321,34 @@ def test_networks_of_keras_are_trained_by_defenses_without_layers_of_their_own(s
     assert all(np.any(a != np.array(b)) for a, b in zip(before, model.trainable_variables, strict=True))
 
 
+def test_a_softmax_is_taken_off_and_what_cannot_be_trained_is_told():
+    images, labels = images_and_labels(6, SHAPE, CLASSES)
+    logits = linear(WEIGHTS)
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, keras.layers.Softmax()(logits(inputs)))
+    with pytest.warns(UserWarning, match="ends in a softmax, which was taken off"):
+        trainer = trainer_of("pgd(steps=2, clean_weight=0.5)", model)
+    before = np.array(logits.layers[-1].kernel)
+    found = trainer.evaluate(images, labels, verbose=0, return_dict=True)
+    assert found["clean_loss"] == pytest.approx(cross_entropy(logits, images, labels).mean(), rel=1e-5)
+    trainer.fit(images, labels, verbose=0)
+    assert np.any(before != np.array(logits.layers[-1].kernel))
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = logits
+
+        def call(self, images):
+            return self.inner(images)
+
+    model = Subclassed()
+    model(images)
+    with pytest.raises(UserError, match=r"'subclassed.*' should be a functional or Sequential model"):
+        trainer_of("none", model)
+    trainer_of("none", keras.Model(inputs, model(inputs))).fit(images, labels, verbose=0)
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_layers_that_a_defense_needs_are_asked_for(name):
     for spec in [name, *(f"pni(noise={kind})" for kind in ("activations", "both", "input") if name == "pni")]:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from l2p_tf.attacks.pgd import PGD
+from l2p_tf.classifier import as_classifier
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import Options, Registry, option, spec_of
@@ -41,13 +42,20 @@ class Defense(Options, abc.ABC):
         """The trainer, not yet compiled, of a classifier made with this defence's factory.
 
         Args:
-          classifier: the network: any Keras model from images in [0, 1] to logits, if the defence has no `own_layers`.
+          classifier: the network; if the defence has no `own_layers`, any functional or Sequential model from images in
+            [0, 1] to logits. A softmax at its end is taken off, with a note, and the weights are shared.
           seed: of the trainer's own randomness.
           examples: number of training images.
 
         Raises:
-          UserError: the classifier lacks the defence's own layers.
+          UserError: the classifier lacks the defence's own layers, or cannot be trained.
         """
+        classifier = as_classifier(classifier)
+        if not getattr(classifier, "outputs", None):
+            raise UserError(
+                f"The classifier {classifier.name!r} should be a functional or Sequential model, which tells shapes and "
+                "classes: make one by keras.Model(images, model(images)), with images = keras.Input(image_shape)."
+            )
         layers = list(classifier._flatten_layers(include_self=False))
         missing = [kind.__name__ for kind in self.own_layers if not any(isinstance(layer, kind) for layer in layers)]
         if missing:
