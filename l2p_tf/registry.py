@@ -61,10 +61,15 @@ class Options:
 
     def options(self) -> dict[str, Any]:
         """All options with their values, as JSON can hold them."""
+        thing = self.recorded()
         return {
-            f.name: (str(v) if isinstance(v := getattr(self, f.name), enum.Enum) else v)
-            for f in dataclasses.fields(self)
+            f.name: (str(v) if isinstance(v := getattr(thing, f.name), enum.Enum) else v)
+            for f in dataclasses.fields(thing)
         }
+
+    def recorded(self) -> typing.Self:
+        """As records name it: the same from whatever folder and in whatever place it is used."""
+        return self
 
     def replace(self, **changes: Any) -> typing.Self:
         """The same thing with some options changed."""
@@ -226,6 +231,7 @@ class Registry(Generic[T]):
 
 def spec_of(thing: Options) -> str:
     """The canonical spec of a thing: its name and every option that is not at its default."""
+    thing = thing.recorded()
     changed = [
         f"{f.name}={shown(getattr(thing, f.name))}"
         for f in dataclasses.fields(thing)

@@ -131,7 +131,7 @@ def check_generators(known: list[str]) -> None:
         if run is None:
             continue
         folder = pathlib.Path(run)
-        if not run or (folder.parent == settings.run_dir() and folder.name not in known):
+        if not run or (folder.parent.resolve() == settings.run_dir().resolve() and folder.name not in known):
             wanted = ", ".join(known) or "none there is"
             raise UserError(f"`run` of the attack {attack.spec} should be a run of {wanted}. Received: {run!r}")
 

@@ -367,6 +367,17 @@ def test_the_attack_is_the_generators_perturbation():
     assert role.startswith("generator:")
 
 
+def test_the_folder_given_in_any_way_is_one_generator(monkeypatch):
+    folder = generator_run((6, 6, 1), 4)
+    monkeypatch.chdir(folder.parent)
+    ways = [str(folder), folder.name, f"../{folder.parent.name}/{folder.name}", f"{folder}/train"]
+    attacks = [quick("generator").replace(run=way) for way in ways]
+    assert {attack.spec for attack in attacks} == {f"generator(run={folder.name})"}
+    assert {attack.options()["run"] for attack in attacks} == {folder.name}
+    assert len({role for attack in attacks for role in attack.inputs()}) == 1
+    assert [attack.folder.resolve() for attack in attacks] == [folder / "train"] * len(ways)
+
+
 def test_on_a_randomised_model_the_gradient_is_averaged_over_draws():
     images, labels = images_and_labels(4, (3, 3, 1), 4)
     model, y = linear(WEIGHTS, noise=0.5), tf.constant(labels, tf.int32)

@@ -44,7 +44,7 @@ class GeneratorAttack(Loop):
     @property
     def label(self) -> str:
         """Such as `Generator of pgd` or `Generator of pgd l2 0.5 EOT-10`."""
-        parts = [f"Generator of {self.folder.parent.name if self.folder.name == 'train' else self.folder.name}"]
+        parts = [f"Generator of {self.recorded().run}"]
         parts += [self.which] if self.which != "best" else []
         parts += [] if self.epsilon is None else [f"l2 {self.epsilon:.4g}"]
         parts += [f"EOT-{self.draws}"] if self.draws > 1 else []
@@ -56,9 +56,15 @@ class GeneratorAttack(Loop):
         folder = user_path(self.run)
         return folder / "train" if (folder / "train").is_dir() else folder
 
+    def recorded(self) -> GeneratorAttack:
+        """With the name of the run instead of its folder: which training it was is said by the fingerprint."""
+        folder = self.folder.absolute()
+        return self.replace(run=(folder.parent if folder.name == "train" else folder).name) if self.run else self
+
     def inputs(self) -> dict[str, artifacts.Artifact]:
         """The training it comes from."""
-        return {f"{NAME}:{self.folder}": self._trained()}
+        trained = self._trained()
+        return {f"{NAME}:{self.recorded().run} {trained.fingerprint[:8]}": trained}
 
     @property
     def graph_key(self) -> tuple[Any, ...]:
