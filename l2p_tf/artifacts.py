@@ -113,6 +113,7 @@ def produce(
     seed: int | None = None,
     device: str = "cpu",
     overwrite: bool = False,
+    extends: Artifact | None = None,
 ) -> Iterator[Work | None]:
     """Makes the artifact `path`, or yields None where it is already there and up to date.
 
@@ -127,6 +128,7 @@ def produce(
       seed: the seed, for the manifest (also put it into `options` where it decides the outputs).
       device: a word on the device, for the manifest.
       overwrite: replace finished or unfinished work of other options instead of refusing.
+      extends: what is finished at `path` and will be part of the new artifact, which therefore takes its place.
 
     Raises:
       UserError: the folder, or unfinished work for it, was made with other options and `overwrite` is False; it cannot
@@ -142,14 +144,14 @@ def produce(
         files.check_folder(place)  # Before the work, not after it.
     path = path.resolve() if path.is_symlink() else path
     # Before anything is written: a finished folder may be on a disk that only reads.
-    if _is_current(path, request, overwrite):
+    if _is_current(path, request, overwrite, extends):
         _clear_replaced(path)
         yield None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     with files.locked(path):
-        if _is_current(path, request, overwrite):
+        if _is_current(path, request, overwrite, extends):
             yield None  # Another process has made it meanwhile.
             return
         _check_replaceable(path)
@@ -205,7 +207,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool) -> bool:
+def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool, extends: Artifact | None) -> bool:
     """Whether the finished folder is what is asked for. False where there is none, or where it is to be replaced."""
     if not (path / MANIFEST).is_file():
         if path.exists() and any(path.iterdir()):
@@ -220,7 +222,7 @@ def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool) ->
         return False
     if all(manifest[key] == request[key] for key in request):
         return True
-    if not overwrite:
+    if not overwrite and (extends is None or Artifact(path, manifest).fingerprint != extends.fingerprint):
         raise UserError(
             f"{str(path)!r} was made with {_difference(manifest, request)}. Pass --overwrite to replace it."
         )

@@ -12,6 +12,9 @@ Reads RUN_DIR/NAME/train and RUN_DIR/data (or --data); makes RUN_DIR/NAME/attack
 RUN_DIR/transfer. With --checks the signs of gradient masking are looked for after the attacks, in RUN_DIR/NAME/checks.
 With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A randomised model is
 evaluated --repeats times. Continues where an earlier run of the same command stopped.
+
+Attacks given later, with otherwise the same options, join those that are done, whose records stay as they are; a list
+without some of those done takes nothing away. With --overwrite the folder is made anew, with just the attacks given.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ def main(_argv: list[str]) -> None:
     if settings.certification_options():
         if settings.transfer_sources([]):
             raise UserError("`--certify` and `--transfer` should be given to commands of their own.")
-        name = settings.run_name()
+        name = calls.run_name()
         records = calls.certify(name, calls.trained(name), calls.made_data())
         calls.show_certificates(calls.certified_folder(name), records)
         return
@@ -41,7 +44,7 @@ def main(_argv: list[str]) -> None:
         calls.transfer(sources, {name: calls.trained(name) for name in names}, calls.made_data())
         calls.show_tables([settings.run_dir() / "transfer"], list(names))
     else:
-        name = settings.run_name()
+        name = calls.run_name()
         run, images = calls.trained(name), calls.made_data()
         calls.attack(name, run, images)
         calls.check(name, run, images)

@@ -116,6 +116,17 @@ def trained(name: str) -> Artifact:
     return artifacts.read(settings.run_dir() / name / "train", "train")
 
 
+def run_name() -> str:
+    """The run that a stage after training works on: --name, that of --defense, or the only one in RUN_DIR."""
+    if FLAGS.name:
+        return settings.checked_name()
+    known = list(settings.runs()) if FLAGS.defense else trained_names()
+    if len(known) == 1:
+        return known[0]
+    where = "of those the flags describe" if FLAGS.defense else f"in {str(settings.run_dir())!r}"
+    raise UserError(f"`--name` should be the run that is meant, {where}: {', '.join(known) or 'there is none'}.")
+
+
 def trained_names() -> list[str]:
     """The runs in RUN_DIR whose training is finished."""
     from l2p_tf import artifacts, files
@@ -177,11 +188,16 @@ def attack_into(
     *, overwrite: bool,
 ) -> list[Record]:  # fmt: skip
     """Attacks one model of a run as the options say, or finds it done; returns its records."""
+    from l2p_tf import artifacts
     from l2p_tf.evaluation.evaluate import attack_artifact
+    from l2p_tf.reporting.text import plural
 
-    found = output.exists()
+    finished = output.exists() and not overwrite
+    before = artifacts.read(output, "attack", verify=False).options["attacks"] if finished else []
     records = attack_artifact(options, run, images, output, which=which, overwrite=overwrite)
-    common.say(f"{name}: attacked{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
+    joined = len(artifacts.read(output, verify=False).options["attacks"]) - len(before)
+    state = "" if not finished else f" ({plural(joined, 'attack')} joined {len(before)})" if joined else " (up to date)"
+    common.say(f"{name}: attacked{state}; in {str(output)!r}")
     return records
 
 

@@ -103,7 +103,9 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string("sweep_shard", "", "The share of the runs to do here: 2/8 is every eighth, from the second on.")
 _known = _group("sweep", _known)
 
-flags.DEFINE_string("attacks", "fgsm; pgd(steps=20)", "Attacks to run, separated by `;`. `help` lists all.")
+flags.DEFINE_string(
+    "attacks", "fgsm; pgd(steps=20)", "Attacks to run, separated by `;`; those done already stay. `help` lists all."
+)
 flags.DEFINE_enum("split", "test", ["test", "validation"], "Images to attack.")
 flags.DEFINE_integer("limit", None, "Most images to attack, every class alike; all when not given.", lower_bound=1)
 flags.DEFINE_integer("repeats", 3, "Evaluations of a randomised model.", lower_bound=1)
@@ -187,7 +189,7 @@ def start() -> None:
 
 def runs() -> dict[str, TrainOptions]:
     """The trainings that the flags describe, by name: one per defence of --defense, or the points of a --sweep."""
-    return _family(_checked_name() if FLAGS.name else "")
+    return _family(checked_name() if FLAGS.name else "")
 
 
 def shard(named: dict[str, TrainOptions]) -> dict[str, TrainOptions]:
@@ -199,7 +201,7 @@ def shard(named: dict[str, TrainOptions]) -> dict[str, TrainOptions]:
 
 def one_run() -> TrainOptions:
     """The training of a stage that works on one run; --name picks one of a sweep."""
-    name = _checked_name() if FLAGS.sweep and FLAGS.name else ""
+    name = checked_name() if FLAGS.sweep and FLAGS.name else ""
     named = _family("") if name else runs()
     if name:
         if name not in named:
@@ -211,11 +213,6 @@ def one_run() -> TrainOptions:
             + ("`--name` picks one." if FLAGS.sweep else "`--defense` should name one defence here.")
         )
     return next(iter(named.values()))
-
-
-def run_name() -> str:
-    """The name of the run that a stage after training works on: --name, or that of its defence."""
-    return _checked_name() if FLAGS.name else one_run().name
 
 
 def _family(name: str) -> dict[str, TrainOptions]:
@@ -378,7 +375,7 @@ def transfer_sources(known: list[str]) -> list[str]:
     return list(dict.fromkeys(name for part in wanted for name in (known if part == "all" else [part])))
 
 
-def _checked_name() -> str:
+def checked_name() -> str:
     """--name, which becomes a folder."""
     check_name(FLAGS.name, "--name")
     return str(FLAGS.name)

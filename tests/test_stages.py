@@ -86,6 +86,13 @@ def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
     done = stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20", "--overwrite")
     assert "PGD-1" in done.stdout
     assert "Pass --overwrite to replace it" in error("attack", *common, "--attacks=fgsm")
+    done = stage("attack", *common, "--attacks=fgsm", "--limit=20")
+    assert "none: attacked (1 attack joined 1)" in done.stdout
+    assert "PGD-1" in done.stdout
+    assert "none: attacked (up to date)" in stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20").stdout
+    line = error("attack", f"--run_dir={folder}", "--attacks=fgsm")
+    assert "`--name` should be the run that is meant" in line
+    assert "learn2perturb, noise_at_prediction, none, smoothing" in line
     stage("report", f"--runs={folder}", f"--run_dir={tmp_path}")
     assert (tmp_path / "report" / "report.html").is_file()
 

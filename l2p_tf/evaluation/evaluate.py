@@ -17,6 +17,7 @@ from l2p_tf.attacks.base import Attack
 from l2p_tf.classifier import PROBED_IMAGES
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
+from l2p_tf.evaluation.join import ADDED, joining, merge
 from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
 from l2p_tf.evaluation.slices import Arrays, Slices
 from l2p_tf.layers.noise import is_randomized
@@ -170,16 +171,18 @@ def attack_artifact(
 ) -> list[Record]:
     """Attacks a trained model, or continues, or finds it done.
 
+    Attacks that a finished stage of otherwise the same options lacks join those it has, which stay as they are.
+
     Args:
       options: what to do.
       trained: the artifact of a training.
       data: where the examples come from.
       output: the folder to make.
       which: `best` or `last`.
-      overwrite: replace what was made with other options.
+      overwrite: replace what was made with other options or other attacks.
 
     Returns:
-      The records.
+      The records of all attacks that are done.
 
     Raises:
       UserError: the data are not those the model was trained on, or the folder was made with other options.
@@ -187,19 +190,31 @@ def attack_artifact(
     check_data(trained, data)
     options = options.resolved(trained)
     request = {**options.request(), "which": which}
+    inputs = {"train": trained, "data": data.artifact, **options.inputs()}
+    joined = None if overwrite else joining(output, request, inputs)
+    if joined and not joined.missing:
+        return read_records(joined.finished.path)
+    if joined:
+        request, inputs = joined.request, joined.inputs
+        options = dataclasses.replace(options, attacks=tuple(options.attacks[i] for i in joined.missing))
     with artifacts.produce(
         output,
         "attack",
         request,
-        {"train": trained, "data": data.artifact, **options.inputs()},
+        inputs,
         seed=options.seed,
         device=inference.device(),
         overwrite=overwrite,
+        extends=joined.finished if joined else None,
     ) as work:
         if work is not None:
-            work.scratch.append(PARTS)
+            work.scratch += [PARTS, ADDED]
+            folder = work.path / ADDED if joined else work.path
+            folder.mkdir(exist_ok=True)
             model = load_classifier(trained.path / f"{which}.keras")
-            evaluate(model, data, options, work.path, str(trained.options["name"]))
+            evaluate(model, data, options, folder, str(trained.options["name"]))
+            if joined:
+                merge(joined.finished, folder, work.path)
     return read_records(user_path(output))
 
 

@@ -1,0 +1,119 @@
+"""Attacks that join a finished attack stage: what it has is kept, and only what it lacks is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from l2p_tf import artifacts
+from l2p_tf.artifacts import Artifact
+from l2p_tf.environment import user_path
+from l2p_tf.evaluation.records import CLEAN, GALLERY, read_records, write_records
+from l2p_tf.types import UserError
+
+ADDED = "added"
+"""Where what joins is made, in the unfinished work."""
+_BY_ATTACK = ("attacks", "attacks_options", "backends")
+_GALLERY_BY_ATTACK = ("attacks", "adversarial", "prediction", "confidence")
+
+
+@dataclasses.dataclass(frozen=True)
+class Joining:
+    """A finished attack stage and what it lacks.
+
+    Attributes:
+      finished: the stage.
+      missing: positions, among the attacks that are wanted, of those it lacks.
+      request: its options with those attacks behind its own.
+      inputs: its inputs and those of the attacks, by role.
+    """
+
+    finished: Artifact
+    missing: tuple[int, ...]
+    request: dict[str, Any]
+    inputs: dict[str, Artifact]
+
+
+def joining(
+    output: str | os.PathLike[str], request: Mapping[str, Any], inputs: Mapping[str, Artifact]
+) -> Joining | None:
+    """How attacks can join what is finished.
+
+    Args:
+      output: the folder of the stage.
+      request: the options that are wanted.
+      inputs: what they are made from, by role.
+
+    Returns:
+      None where nothing is finished, it is just what is wanted, or more than its attacks differs.
+
+    Raises:
+      UserError: what is finished is damaged, or another of its inputs has changed or is gone.
+    """
+    path = user_path(output)
+    if not (path / artifacts.MANIFEST).is_file():
+        return None
+    finished = artifacts.read(path, "attack")
+    request = json.loads(json.dumps(request))
+    known, wanted = _attacks(finished.options), _attacks(request)
+    recorded = finished.manifest["inputs"]
+    same = all(recorded.get(role, one.fingerprint) == one.fingerprint for role, one in inputs.items())
+    if known == wanted or not same or _shared(finished.options) != _shared(request):
+        return None
+    missing = tuple(i for i, attack in enumerate(wanted) if attack not in known)
+    columns = zip(*known, *(wanted[i] for i in missing), strict=True)
+    joined = {**finished.options, **dict(zip(_BY_ATTACK, map(list, columns), strict=True))}
+    others = {role: _input(finished, role) for role in recorded if role not in inputs}
+    return Joining(finished, missing, joined, {**others, **inputs})
+
+
+def merge(finished: Artifact, added: pathlib.Path, folder: pathlib.Path) -> None:
+    """Puts the records, arrays and pictures of a finished stage and those of further attacks into one folder.
+
+    Args:
+      finished: the stage.
+      added: the evaluation of the further attacks, on the same images; its clean records are those of the stage.
+      folder: where to.
+    """
+    for name in finished.manifest["outputs"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(finished.path / name, folder / name)
+    records = read_records(finished.path)
+    last = max(int(pathlib.PurePosixPath(record.arrays).stem.split("-")[0]) for record in records)
+    for record in read_records(added):
+        if record.attack != CLEAN:
+            number, repeat = pathlib.PurePosixPath(record.arrays).stem.split("-")
+            arrays = f"arrays/{last + int(number):02d}-{repeat}.npz"
+            shutil.copyfile(added / record.arrays, folder / arrays)
+            records.append(dataclasses.replace(record, arrays=arrays))
+    with np.load(finished.path / GALLERY) as old, np.load(added / GALLERY) as new:
+        pictures = {key: old[key] for key in old.files}
+        pictures |= {key: np.concatenate([old[key], new[key]]) for key in _GALLERY_BY_ATTACK}
+    artifacts.atomic_write(folder / GALLERY, lambda file: np.savez_compressed(file, **pictures))
+    write_records(folder, records)
+
+
+def _attacks(options: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    return list(zip(*(options[key] for key in _BY_ATTACK), strict=True))
+
+
+def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in _BY_ATTACK}
+
+
+def _input(finished: Artifact, role: str) -> Artifact:
+    """What one of the attacks that are done was made from."""
+    found = artifacts.read(finished.manifest["lineage"][role]["path"], verify=False)
+    if found.fingerprint != finished.manifest["inputs"][role]:
+        raise UserError(
+            f"{str(found.path)!r} has changed since the attacks in {str(finished.path)!r} were made from it. "
+            "Pass --overwrite to make them anew."
+        )
+    return found
