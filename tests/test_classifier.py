@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types
 
 import keras
 import numpy as np
@@ -13,6 +14,8 @@ from models_for_tests import linear
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.classifier import AdaptedClassifier, as_classifier
+from l2p_tf.evaluation.evaluate import EvaluationOptions, evaluate
+from l2p_tf.evaluation.records import read_records
 from l2p_tf.layers.noise import draws_per_example, is_randomized
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.types import UserError
@@ -373,3 +376,21 @@ def test_accuracy_no_better_than_chance_is_told():
         ATTACKS.parse("fgsm")(inner, images, labels)
     model = plain()
     ATTACKS.parse("fgsm")(model, images, inference.predict(model, images).argmax(-1))
+
+
+def test_an_evaluation_counts_answers_that_are_no_numbers(tmp_path, images):
+    x = keras.Input(SHAPE)
+    dense = layers.Dense(3)
+    model = keras.Model(x, dense(Scaled()(layers.Flatten()(x))))
+    dense.set_weights(weights(scale=1.0))
+    images[:2] = 0.5
+    labels = inference.predict(model, images).argmax(-1)
+    data = types.SimpleNamespace(
+        sample=lambda *_: (np.arange(24), images, labels), info=types.SimpleNamespace(name="made")
+    )
+    options = EvaluationOptions((ATTACKS.parse("pgd(steps=2)"),))
+    clean, attacked = evaluate(model, data, options, tmp_path, "mine")
+    assert (clean.invalid, clean.correct, clean.count) == (2, 22, 24)
+    assert attacked.invalid == 2
+    assert attacked.correct <= 22
+    assert read_records(tmp_path) == [clean, attacked]

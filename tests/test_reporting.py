@@ -96,7 +96,7 @@ def make_records(name, correct=CORRECT["pgd"], attacks=ATTACKS, count=360, rando
             "model": name, "dataset": "digits", "split": "test", "attack": spec, "label": label, "norm": norm,
             "epsilon": epsilon, "steps": steps, "restarts": 1, "draws": draws,
             "prediction_draws": 1, "backend": "l2p_tf", "source": None, "repeat": repeat,
-            "seed": repeat, "randomized": randomized, "count": count, "correct": right + 2 * repeat, "reached": count - right - 2 * repeat,
+            "seed": repeat, "randomized": randomized, "count": count, "correct": right + 2 * repeat, "reached": count - right - 2 * repeat, "invalid": 0,
             "gradients": 1.0, "forwards": 1.0, "seconds": 0.5, "arrays": "arrays/0.npz", **fields,
         })
         for (spec, label, norm, epsilon, steps, draws), right in zip(attacks, correct, strict=True)

@@ -184,6 +184,13 @@ def test_targeted_attacks_say_how_often_they_hit():
     assert "targeted" not in printed(table_of(records[:2]))
 
 
+def test_answers_that_are_no_numbers_are_warned_of():
+    clean, pgd = make_records("a", (300, 90), (CLEAN_ATTACK, PGD))
+    warnings = comparison(from_records([clean, dataclasses.replace(pgd, invalid=7)])).warnings
+    assert warnings[0].startswith("a answered 7 of 360 images (PGD-20) with numbers that are not finite")
+    assert comparison(from_records([clean, pgd])).warnings == warnings[1:]
+
+
 def test_targeted_attacks_on_randomized_models_are_averaged():
     records = [dataclasses.replace(r, reached=36 + r.repeat) for r in make_records("a", (100,), (PGD,), repeats=2)]
     (hit,) = [note for note in comparison(from_records(records)).notes if "targeted" in note]

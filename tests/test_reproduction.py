@@ -46,7 +46,7 @@ def make_run(root, data, name, given, norms=None, which="best", **options):
                 norm = None if attack == "clean" else "l2" if attack == CW else "linf"
                 records.append(Record(
                     name, "cifar10", "test", attack, attack, norm, 0.03 if norm == "linf" else None, 1, 1, 1, 1, "l2p_tf",
-                    None, repeat, 0, len(repeats) > 1, count, right, count - right, 1.0, 1.0, 0.1, file,
+                    None, repeat, 0, len(repeats) > 1, count, right, count - right, 0, 1.0, 1.0, 0.1, file,
                 ))  # fmt: skip
                 sizes = np.asarray(norms if norms is not None else np.ones(count), np.float32)
                 np.savez(work.path / file, index=np.arange(count), correct=correct, success=(~correct).astype(np.float32),

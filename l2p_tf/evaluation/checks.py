@@ -14,7 +14,7 @@ from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.battery import Battery, CheckOptions, Round
-from l2p_tf.evaluation.evaluate import OWN, PARTS, check_data, save_arrays
+from l2p_tf.evaluation.evaluate import OWN, PARTS, check_data, measured
 from l2p_tf.evaluation.inspections import Inspection, read_inspection, write_inspection
 from l2p_tf.evaluation.records import CLEAN, Record, write_records
 from l2p_tf.evaluation.slices import Arrays
@@ -96,13 +96,10 @@ def _record(
     one: Round | None, rows: np.ndarray, values: Arrays,
 ) -> Record:  # fmt: skip
     """Writes the arrays of one attack; its record."""
-    arrays = f"arrays/{number:02d}.npz"
-    correct = save_arrays(folder / arrays, index[rows], battery.labels[rows], values)
+    figures = measured(folder, f"arrays/{number:02d}.npz", index[rows], battery.labels[rows], values)
     attack = one.attack if one else None
     nothing: dict[str, Any] = {"norm": None, "epsilon": None, "steps": 0, "restarts": 0, "draws": 1}
     return Record(
         attack=attack.spec if attack else CLEAN, label=one.label if one else CLEAN,
-        **(attack.facts() if attack else nothing), backend=OWN, source=None, repeat=0, count=len(rows), correct=correct,
-        reached=len(rows) - correct, gradients=float(values["gradients"].mean()),
-        forwards=float(values["forwards"].mean()), seconds=float(values["seconds"].sum()), arrays=arrays, **where,
+        **(attack.facts() if attack else nothing), backend=OWN, source=None, repeat=0, **figures, **where,
     )  # fmt: skip

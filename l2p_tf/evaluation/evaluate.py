@@ -123,18 +123,15 @@ def evaluate(
         with bar(f"{name}: {label}", len(images) * repeats, "images") as advance:
             for repeat in range(repeats):
                 values, pictures = job.run(number, repeat, advance)
-                arrays = f"arrays/{number:02d}-{repeat:02d}.npz"
-                correct = save_arrays(folder / arrays, index, labels, values)
-                if attack is None:
-                    inference.warn_at_chance(correct, len(labels), int(model.output_shape[-1]))
+                figures = measured(folder, f"arrays/{number:02d}-{repeat:02d}.npz", index, labels, values)
                 records.append(Record(
                     model=name, dataset=data.info.name, split=options.split,
                     attack=attack.spec if attack else CLEAN, label=label,
                     **(attack.facts() if attack else _clean_facts()), prediction_draws=averaged, backend=backend, source=None,
-                    repeat=repeat, seed=options.seed, randomized=randomized, count=len(labels), correct=correct,
-                    reached=int((values["success"] >= 0.5).sum()), gradients=float(values["gradients"].mean()),
-                    forwards=float(values["forwards"].mean()), seconds=float(values["seconds"].sum()), arrays=arrays,
+                    repeat=repeat, seed=options.seed, randomized=randomized, **figures,
                 ))  # fmt: skip
+                if attack is None:
+                    inference.warn_at_chance(figures["correct"], len(labels), int(model.output_shape[-1]))
                 if repeat == 0:
                     gallery.append((label, pictures))
     _write_gallery(folder / GALLERY, model, images[shown], labels[shown], gallery, options.seed, averaged)
@@ -142,12 +139,16 @@ def evaluate(
     return records
 
 
-def save_arrays(path: pathlib.Path, index: np.ndarray, labels: np.ndarray, values: Arrays) -> int:
-    """Writes the per-example arrays of one record; returns how many examples are classified correctly."""
+def measured(folder: pathlib.Path, file: str, index: np.ndarray, labels: np.ndarray, values: Arrays) -> dict[str, Any]:
+    """Writes the per-example arrays of one record as `file` in `folder`; returns the fields that sum them up."""
     correct = values["wrong"] < 0.5
     keys = ("prediction", "probability", "success", "l0", "l2", "linf", "gradients", "forwards")
-    _save(path, {"index": index, "label": labels, "correct": correct, **{key: values[key] for key in keys}})
-    return int(correct.sum())
+    _save(folder / file, {"index": index, "label": labels, "correct": correct, **{key: values[key] for key in keys}})
+    return {
+        "count": len(labels), "correct": int(correct.sum()), "reached": int((values["success"] >= 0.5).sum()),
+        "invalid": int((values["prediction"] < 0).sum()), "gradients": float(values["gradients"].mean()),
+        "forwards": float(values["forwards"].mean()), "seconds": float(values["seconds"].sum()), "arrays": file,
+    }  # fmt: skip
 
 
 def check_data(trained: artifacts.Artifact, data: ImageData) -> None:

@@ -24,7 +24,7 @@ MOST_CLASSES = 10_000
 """No classifier has more: what says so is damaged."""
 _NUMBER, _SHARE, _SIZE = Column("iu", 0, 2**31 - 1), Column("f", 0, 1), Column("f", 0)
 COLUMNS = {
-    "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1), "prediction": Column("iu", 0, MOST_CLASSES - 1),
+    "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1), "prediction": Column("iu", -1, MOST_CLASSES - 1),
     "correct": Column("b"), "probability": Column("f", 0, 1, unknown=True), "success": _SHARE, "l0": _SIZE, "l2": _SIZE, "linf": _SIZE,
     "gradients": _NUMBER, "forwards": _NUMBER,
 }  # fmt: skip
@@ -56,11 +56,12 @@ class Record:
       count: number of examples.
       correct: how many of them were classified correctly (on fresh draws).
       reached: on how many the attack's goal was reached: those not correct, unless the attack is targeted.
+      invalid: on how many the classifier's answer was not finite (NaN); none of them is correct.
       gradients: backward passes used per example, on average.
       forwards: forward passes used per example, on average.
       seconds: time it took.
-      arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32, `label`
-        int32, `index` int64 (position in the split), `probability` (of the label), `success`, `l0`, `l2`, `linf`
+      arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32 (-1 for an
+        answer that was not finite), `label` int32, `index` int64 (position in the split), `probability` (of the label), `success`, `l0`, `l2`, `linf`
         float32, `gradients`, `forwards` int32, each of shape (count,).
     """
 
@@ -83,6 +84,7 @@ class Record:
     count: Positive
     correct: Count
     reached: Count
+    invalid: Count
     gradients: Size
     forwards: Size
     seconds: Size
@@ -90,8 +92,8 @@ class Record:
 
     def __post_init__(self) -> None:
         check_inside(self.arrays)
-        if not max(self.correct, self.reached) <= self.count:
-            raise ValueError(f"`correct` and `reached` should be at most `count`, {self.count}")
+        if not max(self.correct + self.invalid, self.reached) <= self.count:
+            raise ValueError(f"`correct` with `invalid`, and `reached`, should be at most `count`, {self.count}")
 
     @property
     def accuracy(self) -> float:

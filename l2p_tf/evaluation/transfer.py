@@ -14,7 +14,7 @@ from l2p_tf import artifacts, inference
 from l2p_tf.classifier import PROBED_IMAGES
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.evaluate import PARTS, EvaluationOptions, check_data, save_arrays
+from l2p_tf.evaluation.evaluate import PARTS, EvaluationOptions, check_data, measured
 from l2p_tf.evaluation.records import Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
@@ -107,16 +107,13 @@ def _transfer(
                         answers, votes = inference.poll(model, adversarial, seed, **how)
                         shown = inference.decided(votes)
                         wrong = (shown != labels).astype(np.float32)
-                        arrays = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
                         likely = answers[np.arange(len(labels)), labels].astype(np.float32)
                         seen = {**values, "prediction": shown, "probability": likely, "success": wrong, "wrong": wrong}
-                        correct = save_arrays(folder / arrays, index, labels, seen)
+                        file = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
                         records.append(Record(
                             model=target, dataset=data.info.name, split=options.split, attack=attack.spec,
                             label=attack.label, **attack.facts(), prediction_draws=how["averaged"], backend=attack.BACKEND, source=source, repeat=repeat,
-                            seed=options.seed, randomized=is_randomized(model), count=len(labels), correct=correct,
-                            reached=len(labels) - correct, gradients=float(values["gradients"].mean()),
-                            forwards=float(values["forwards"].mean()), seconds=float(values["seconds"].sum()),
-                            arrays=arrays,
+                            seed=options.seed, randomized=is_randomized(model),
+                            **measured(folder, file, index, labels, seen),
                         ))  # fmt: skip
     return records

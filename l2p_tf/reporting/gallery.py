@@ -19,11 +19,14 @@ from l2p_tf.types import UserError
 
 # Longest side of an image on the page. Larger ones would cost megabytes and be shown no larger.
 _SIDE = 96
+NO_CLASS = "no number"
+"""What stands for the class of an answer that was not finite."""
+
 _COLUMNS = {
     "clean": Column("f", 0, 1, rank=4), "label": Column("iu", 0, MOST_CLASSES - 1),
-    "clean_prediction": Column("iu", 0, MOST_CLASSES - 1), "clean_confidence": Column("f", 0, 1, unknown=True),
+    "clean_prediction": Column("iu", -1, MOST_CLASSES - 1), "clean_confidence": Column("f", 0, 1, unknown=True),
     "attacks": Column("U"), "adversarial": Column("f", 0, 1, rank=5),
-    "prediction": Column("iu", 0, MOST_CLASSES - 1, rank=2), "confidence": Column("f", 0, 1, unknown=True, rank=2),
+    "prediction": Column("iu", -1, MOST_CLASSES - 1, rank=2), "confidence": Column("f", 0, 1, unknown=True, rank=2),
 }  # fmt: skip
 
 
@@ -192,7 +195,9 @@ def _example(run: Run, arrays: dict[str, np.ndarray], difference: np.ndarray, fa
 
 
 def class_name(run: Run, number: int) -> str:
-    """What the data of a run calls a class, or else its number."""
+    """What the data of a run calls a class, or else its number; -1 is an answer that was not finite."""
+    if number < 0:
+        return NO_CLASS
     names = run.info.get("class_names")
     known = isinstance(names, list) and 0 <= number < len(names)
     return plain(names[number], 40) if known else f"class {number}"  # type: ignore[index]

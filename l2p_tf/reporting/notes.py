@@ -31,6 +31,20 @@ def without_eot(rows: Sequence[Row]) -> list[str]:
     return found
 
 
+def invalid(rows: Sequence[Row]) -> list[str]:
+    """A warning for answers of a classifier that were not finite."""
+    found = []
+    for row in rows:
+        told = [r for entry in row.entries.values() for r in entry.summary.records if r.invalid]
+        if told:
+            worst = max(told, key=lambda record: record.invalid)
+            found.append(
+                f"{row.name} answered {worst.invalid:,} of {worst.count:,} images ({plain(worst.label)}) with numbers that "
+                "are not finite (NaN). They count as misclassified: look for a division by zero or an overflow."
+            )
+    return found
+
+
 def _averaging(norms: Collection[str | None]) -> str:
     """An attack that averages over draws, in the norm of those that were run."""
     if "linf" in norms or not {"l2", "l0"} & set(norms):

@@ -174,7 +174,7 @@ def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
     ordered = sorted(columns, key=lambda key: key[0] != CLEAN)
     tested, judged = paired.compared(runs), checks.judged(runs)
     said += [*notes.averaged(runs), *notes.targeted(rows), *notes.of_published(rows), *tested.notes]
-    warnings = [*notes.without_eot(rows), *strength.warnings(rows)]
+    warnings = [*notes.invalid(rows), *notes.without_eot(rows), *strength.warnings(rows)]
     warnings += checks.warnings(judged)
     shown = _columns({key: columns[key] for key in ordered})
     beside = (epsilons.section, certified.section, power.section, norms.section, transfer.section, backends.section)

@@ -130,7 +130,7 @@ function drill(block) {
   const field = ([prediction, right, probability], i) => {
     const name = { "data-label": data.runs[i] };
     if (prediction === undefined) return element("td", { class: "words", ...name }, "\u2013");
-    const text = `${right ? "\u2713" : "\u2717"} ${data.classes[prediction]}`;
+    const text = `${right ? "\u2713" : "\u2717"} ${data.classes[prediction] ?? "no number"}`;
     const cell = element("td", { class: `words ${right ? "tone-good" : "tone-bad"}`, ...name }, text);
     if (probability >= 0) cell.append(element("span", { class: "sub" }, `${probability}%`));
     return cell;
