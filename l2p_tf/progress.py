@@ -6,10 +6,25 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich import console, progress
+from rich import console, progress, table, text
 
 _LOG_SECONDS = 60.0
 """Where the output is no terminal but a log, the bar is printed as a line this often."""
+
+_WIDE = 120
+
+
+class _Cut(progress.TextColumn):
+    """Text that is cut where the line is too long, so that the figures beside it stay whole."""
+
+    def __init__(self, text_format: str) -> None:
+        super().__init__(text_format, table_column=table.Column(no_wrap=False))
+
+    def render(self, task: progress.Task) -> text.Text:
+        """The text, which may be cut but not go on in another line."""
+        shown = super().render(task)
+        shown.no_wrap, shown.overflow = True, "ellipsis"
+        return shown
 
 
 @contextlib.contextmanager
@@ -25,26 +40,26 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> Iterator[Call
     Yields:
       `advance(n, **facts)`: moves the bar by `n`; the facts are shown behind it, such as `loss=0.31`.
     """
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(elapsed_when_finished=False),
-        progress.TextColumn("{task.fields[facts]}"),
-    )
     screen = console.Console(stderr=True)
+    columns = (
+        _Cut("{task.description}"),
+        progress.BarColumn(bar_width=40 if screen.width >= _WIDE else 8),
+        progress.TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+        progress.TimeElapsedColumn(table_column=table.Column(no_wrap=True)),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(elapsed_when_finished=False, table_column=table.Column(no_wrap=True)),
+        _Cut("{task.fields[facts]}"),
+    )
     told = time.monotonic()
     with progress.Progress(*columns, console=screen, refresh_per_second=4, speed_estimate_period=120) as shown:
         task = shown.add_task(description, total=total, completed=done, facts="")
 
         def advance(n: int = 1, **facts: float | str) -> None:
-            text = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in facts.items())
+            told_facts = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in facts.items())
             nonlocal told
             shown.update(task, advance=n)
-            if text:
-                shown.update(task, facts=text)
+            if told_facts:
+                shown.update(task, facts=told_facts)
             if not screen.is_terminal and time.monotonic() - told > _LOG_SECONDS:
                 told = time.monotonic()
                 screen.print(shown)

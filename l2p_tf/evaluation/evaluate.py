@@ -116,13 +116,16 @@ def evaluate(
     (folder / "arrays").mkdir(exist_ok=True)
     (folder / PARTS).mkdir(exist_ok=True)
     records, gallery = [], []
+    right: dict[int, np.ndarray] = {}
     for number, attack in enumerate([None, *options.attacks]):
         job = options.slices(model, attack, images, labels, shown, folder / PARTS)
         label = attack.label if attack else CLEAN
         backend = attack.BACKEND if attack else OWN
         with bar(f"{name}: {label}", len(images) * repeats, "images") as advance:
             for repeat in range(repeats):
-                values, pictures = job.run(number, repeat, advance)
+                values, pictures = job.run(number, repeat, advance, right.get(repeat))
+                if attack is None:
+                    right[repeat] = values["wrong"] < 0.5
                 figures = measured(folder, f"arrays/{number:02d}-{repeat:02d}.npz", index, labels, values)
                 records.append(Record(
                     model=name, dataset=data.info.name, split=options.split,

@@ -82,13 +82,16 @@ class Slices:
     jit_compile: bool | None
     prediction_draws: int = 1
 
-    def run(self, number: int, repeat: int, advance: Callable[..., None]) -> tuple[Arrays, np.ndarray]:
+    def run(
+        self, number: int, repeat: int, advance: Callable[..., None], right: np.ndarray | None = None
+    ) -> tuple[Arrays, np.ndarray]:
         """Attacks all images, or finds them done.
 
         Args:
           number: of the attack, for the names of what is kept.
           repeat: of the evaluation; decides the draws.
           advance: moves a bar by a number of images, and shows the robust accuracy so far.
+          right: bool (count,), which images are classified correctly as they are; None where that is not known.
 
         Returns:
           Arrays of `PER_EXAMPLE`, and the adversarial images of `shown`.
@@ -101,10 +104,12 @@ class Slices:
             key = f"{number:02d}-{repeat:02d}-{start:07d}"
             part = journal.load(key)
             moved = 0.0
+            # An attack only finds out in time what is misclassified already.
+            most = len(rows) if right is None else int(right[rows].sum())
 
-            def progress(share: float, left: int, rows: np.ndarray = rows) -> None:
+            def progress(share: float, left: int, rows: np.ndarray = rows, most: int = most) -> None:
                 nonlocal moved
-                now = share * len(rows)
+                now, left = share * len(rows), min(left, most)
                 advance(max(0.0, now - moved), accuracy=f"{100 * (standing + left) / (done + len(rows)):.1f}%")  # noqa: B023
                 moved = max(moved, now)
 
