@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from l2p_tf.attacks.base import ATTACKS, Attack, Member
+from l2p_tf.radii import check_radii
 from l2p_tf.registry import option, parse_spec
 from l2p_tf.types import Norm, UserError
 
@@ -23,6 +24,7 @@ class Cascade(Attack):
 
     def fitting(self, model: keras.Model) -> tuple[Member, ...]:
         """The members; where there are too few classes for the loss of one (`dlr`), it ascends the margin instead."""
+        check_radii(self, model.input_shape[1:])
         found = []
         for member in self.members():
             try:
