@@ -201,7 +201,24 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path):
     trains = [make_train(tmp_path, data, "pgd", folder=f"t{seed}", learning_rate=seed) for seed in (1, 2)]
     for i, train in enumerate(trains):
         make_attack(tmp_path, train, data, make_records("pgd"), folder=f"a{i}")
-    assert set(runs_by_name(tmp_path)) == {f"pgd [{train.fingerprint[:6]}]" for train in trains}
+    assert set(runs_by_name(tmp_path)) == {"pgd [t1]", "pgd [t2]"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "told"),
+    [
+        (["/a/one/pgd/train", "/a/two/pgd/train"], ["one", "two"]),
+        (["/a/one/x/pgd/train", "/b/one/y/pgd/train", "/b/one/z/pgd/train"], ["a/one/x", "b/one/y", "b/one/z"]),
+        (["/a/pgd/train", "/a/b/pgd/train"], []),
+        (["/a/a/a/train", "/a/a/train"], []),
+        (["/a/transfer", "/a/transfer"], []),
+        (["/a/train", None], []),
+    ],
+)
+def test_folders_are_told_by_what_sets_them_apart(paths, told):
+    from l2p_tf.reporting import runs
+
+    assert runs._apart([path and pathlib.Path(path) for path in paths]) == told
 
 
 def test_an_artifact_found_twice_counts_once(digits):

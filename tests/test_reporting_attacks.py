@@ -349,11 +349,11 @@ def test_trainings_without_attacks_of_their_own_are_listed(tmp_path):
 def test_sources_are_named_as_the_report_names_their_runs(tmp_path):
     data = make_data(tmp_path)
     first = make_train(tmp_path, data, "a", folder="one", seed=1)
-    second = make_train(tmp_path, data, "a", folder="two", seed=2)
+    make_train(tmp_path, data, "a", folder="two", seed=2)
     make_transfer(tmp_path, [first], data, transferred({("a", "a"): 20}))
-    assert {run.name for run in runs_of(tmp_path)} == {f"a [{t.fingerprint[:6]}]" for t in (first, second)}
+    assert {run.name for run in runs_of(tmp_path)} == {"a [one]", "a [two]"}
     (sheet,) = transfer.section(runs_of(tmp_path)).sheets
-    assert sheet.rows[0][0].text == sheet.heads[1].label == f"a [{first.fingerprint[:6]}]"
+    assert sheet.rows[0][0].text == sheet.heads[1].label == "a [one]"
     assert sheet.rows[0][1].marked
 
 

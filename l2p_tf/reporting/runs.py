@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import pathlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -254,7 +255,9 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
         raise UserError("`runs` should name folders with a finished train or attack stage. Only data was found.")
     judged: dict[str, list[Judged]]
     judged = {key: [*evaluations[key], *certifications[key], *checked[key]] for key in keys}
-    names = _names({key: _name(trains.get(key), judged[key]) for key in keys})
+    places = {key: trains.get(key) or judged[key][0].artifact for key in keys}
+    folders = {key: place.path if place else None for key, place in places.items()}
+    names = _names({key: _name(trains.get(key), judged[key]) for key in keys}, folders)
     runs = []
     for key in keys:
         train = trains.get(key)
@@ -341,7 +344,22 @@ def _name(train: Artifact | None, judged: Sequence[Judged]) -> str:
     return plain(name or (train.path.name if train else ""))
 
 
-def _names(names: Mapping[str, str]) -> dict[str, str]:
-    """Names that differ: where two runs share one, each gets the beginning of its fingerprint."""
-    times = collections.Counter(names.values())
-    return {key: name if times[name] == 1 else f"{name} [{key[:6]}]" for key, name in names.items()}
+def _names(names: Mapping[str, str], folders: Mapping[str, pathlib.Path | None]) -> dict[str, str]:
+    """Names that differ: where runs share one, each gets what sets its folder apart, or else a part of its fingerprint."""
+    named = dict(names)
+    for name, count in collections.Counter(names.values()).items():
+        if count > 1:
+            keys = [key for key in names if names[key] == name]
+            told = _apart([folders[key] for key in keys]) or [key[:6] for key in keys]
+            named |= {key: f"{name} [{one}]" for key, one in zip(keys, told, strict=True)}
+    return named
+
+
+def _apart(folders: Sequence[pathlib.Path | None]) -> list[str]:
+    """The parts of paths between what all have in common at both ends; nothing where those do not differ."""
+    paths = [folder.absolute().parts if folder else () for folder in folders]
+    first = len(os.path.commonprefix(paths))
+    rest = [path[first:] for path in paths]
+    last = len(os.path.commonprefix([path[::-1] for path in rest]))
+    told = ["/".join(path[: len(path) - last]) for path in rest]
+    return [plain(one) for one in told] if all(told) and len(set(told)) == len(told) else []
