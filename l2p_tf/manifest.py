@@ -13,8 +13,6 @@ from l2p_tf import schema
 from l2p_tf.types import UserError
 
 SCHEMA_VERSION = 2
-_UNSEALED = 1
-"""The version whose manifests had no digest of their own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +88,12 @@ def read_manifest(file: pathlib.Path) -> dict[str, Any]:
     with schema.reading(file, "be whole, but is damaged; delete the folder and make it again"):
         manifest = dict(json.loads(file.read_bytes()))
         version, digest = manifest["schema_version"], manifest.pop("digest", None)
-    if isinstance(version, int) and version not in (_UNSEALED, SCHEMA_VERSION):
+    if isinstance(version, int) and version != SCHEMA_VERSION:
         raise UserError(f"{str(file.parent)!r} has schema version {version}; this version reads {SCHEMA_VERSION}.")
     with schema.reading(file, "be whole, but is damaged; delete the folder and make it again"):
         schema.as_type(manifest, _Manifest)
         # Types may hold where a value has changed.
-        if digest != digest_json(manifest) and (version != _UNSEALED or digest is not None):
+        if digest != digest_json(manifest):
             raise ValueError("its content is not that of its digest")
     return manifest
 

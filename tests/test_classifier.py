@@ -18,6 +18,7 @@ from l2p_tf.evaluation.evaluate import EvaluationOptions, evaluate
 from l2p_tf.evaluation.records import read_records
 from l2p_tf.layers.noise import draws_per_example, is_randomized
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
+from l2p_tf.models.saving import load_classifier
 from l2p_tf.types import UserError
 
 SHAPE = (4, 4, 1)
@@ -394,3 +395,11 @@ def test_an_evaluation_counts_answers_that_are_no_numbers(tmp_path, images):
     assert attacked.invalid == 2
     assert attacked.correct <= 22
     assert read_records(tmp_path) == [clean, attacked]
+
+
+def test_a_saved_classifier_is_opened_without_its_softmax(tmp_path, images):
+    model = SOFTMAXES["activation"]()
+    model.save(tmp_path / "soft.keras")
+    with pytest.warns(UserWarning, match="ends in a softmax"):
+        logits = load_classifier(tmp_path / "soft.keras")
+    np.testing.assert_allclose(logits(images), plain()(images), rtol=1e-5, atol=1e-4)

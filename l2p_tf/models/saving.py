@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 import l2p_tf.layers  # noqa: F401 - reading needs every layer class registered
+from l2p_tf.classifier import as_classifier
 from l2p_tf.environment import user_path
 from l2p_tf.files import replacing
 from l2p_tf.types import UserError
@@ -32,7 +33,7 @@ def companion_path(path: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def load_classifier(path: str | os.PathLike[str]) -> keras.Model:
-    """Opens a saved classifier. Nothing in the file is executed.
+    """Opens a saved classifier, without the softmax it may end in. Nothing in the file is executed.
 
     Raises:
       UserError: it is missing, damaged, holds code, or does not map images to logits.
@@ -43,7 +44,7 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model:
         raise UserError(
             f"{wanted}, from images (NHWC) to logits. Received: {model.input_shape} to {model.output_shape}"
         )
-    return model
+    return as_classifier(model)
 
 
 def load_generator(path: str | os.PathLike[str]) -> keras.Model:
