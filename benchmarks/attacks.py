@@ -22,11 +22,14 @@ import sys
 import time
 from collections.abc import Callable
 
+import l2p_tf  # noqa: F401 - before TensorFlow, for which it switches oneDNN on
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from machine import described
 from train_step import FORWARD, product_rate
 
 from l2p_tf.attacks import ATTACKS
@@ -327,7 +330,7 @@ def main() -> None:
         parser.error("--model and --data belong together")
     if peers is None:
         print(MISSING)
-    print(f"{os.cpu_count()} cores, medians of {arguments.rounds} rounds")
+    print(f"{described()}, medians of {arguments.rounds} rounds")
     for name in names:
         SECTIONS[name](arguments)
 

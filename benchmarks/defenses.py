@@ -19,6 +19,7 @@ from collections.abc import Callable
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
+from machine import described
 from train_step import BATCH, product_rate, tensorflow_step
 
 from l2p_tf.defenses import DEFENSES
@@ -73,7 +74,7 @@ def main() -> None:
     images = rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 10, BATCH, np.int32)
     rate = product_rate()
-    print(f"{arguments.model}, batch {BATCH}, {os.cpu_count()} cores, medians of {arguments.rounds} rounds")
+    print(f"{arguments.model}, batch {BATCH}, {described()}, medians of {arguments.rounds} rounds")
     print(f"float32 product of 4096x4096 matrices: {statistics.median(rate() for _ in range(5)):.0f} GFLOP/s")
     steps = {name: tensorflow_step(spec, arguments.model, images, labels) for name, spec in variants.items()}
     training = turns(steps, arguments.rounds)

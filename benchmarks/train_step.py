@@ -16,10 +16,13 @@ import statistics
 import time
 from collections.abc import Callable
 
+import l2p_tf  # noqa: F401 - before TensorFlow, for which it switches oneDNN on
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+from machine import described
 
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.inference import resolve_jit
@@ -102,7 +105,7 @@ def main() -> None:
             times[name].append(time.perf_counter() - start)
     gflops = statistics.median(rates)
     speeds = {name: BATCH / statistics.median(seconds) for name, seconds in times.items()}
-    print(f"{arguments.model}, batch {BATCH}, {os.cpu_count()} cores, medians of {arguments.rounds} rounds")
+    print(f"{arguments.model}, batch {BATCH}, {described()}, medians of {arguments.rounds} rounds")
     print(f"float32 product of 4096x4096 matrices: {gflops:.0f} GFLOP/s")
     for name, speed in speeds.items():
         share = f"{speed * PASSES[kinds[name]] * FORWARD / 1e9 / gflops:6.1%}" if "depth=20)" in arguments.model else ""

@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 from defenses import turns
+from machine import described
 from train_step import BATCH, product_rate, tensorflow_step
 
 TEN = "steps=10, random_start=True"
@@ -47,7 +48,7 @@ def main() -> None:
     images = rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 10, BATCH, np.int32)
     rate = product_rate()
-    print(f"{arguments.model}, batch {BATCH}, {os.cpu_count()} cores, medians of {arguments.rounds} rounds")
+    print(f"{arguments.model}, batch {BATCH}, {described()}, medians of {arguments.rounds} rounds")
     print(
         f"float32 product of 4096x4096 matrices: {statistics.median(rate() for _ in range(5)):.0f} GFLOP/s", flush=True
     )

@@ -55,8 +55,10 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
     """A path as the user gave it, with `~` and `~NAME` at its beginning replaced by the home folder.
 
     Raises:
-      UserError: there is no such home.
+      UserError: there is no such home, or it holds a null byte, which no path can.
     """
+    if "\0" in str(path):
+        raise UserError(f"A path should hold no null byte. Received: {str(path)!r}")
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:

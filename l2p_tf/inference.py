@@ -20,6 +20,8 @@ from l2p_tf.types import UserError
 _TELLING, _LEVEL = 50, 0.01
 """Fewer images than these tell nothing; the level at which more of them would be better than chance."""
 
+AT_CHANCE = "clean accuracy is no better than chance"
+
 _ROUNDING = 1e-6
 """How far a pixel may lie outside [0, 1]: arithmetic on float32 images leaves it by a last bit or two."""
 
@@ -285,11 +287,11 @@ def finite_softmax(logits: tf.Tensor) -> tf.Tensor:
     return tf.where(is_answer(logits)[:, None], tf.nn.softmax(logits), tf.zeros_like(logits))
 
 
-def warn_at_chance(right: int, count: int, classes: int) -> None:
+def warn_at_chance(right: int, count: int, classes: int, name: str = "The classifier") -> None:
     """Warns where a classifier is right on no more of so many images than guessing would be (1% level)."""
     if count >= _TELLING and stats.binom.sf(right - 1, count, 1.0 / classes) > _LEVEL:
         warnings.warn(
-            "The classifier's clean accuracy is no better than chance. Usual reasons: it was trained on another range "
+            f"{name}'s {AT_CHANCE}. Usual reasons: it was trained on another range "
             "of pixels than [0, 1] or with another normalization, or its classes are in another order than the labels.",
             UserWarning,
             stacklevel=2,

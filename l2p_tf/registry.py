@@ -149,7 +149,7 @@ class Registry(Generic[T]):
         """The dataclass called `name`; UserError lists the names where there is none."""
         self._scan()
         if name not in self._classes:
-            near = difflib.get_close_matches(name, self._classes, n=1)
+            near = difflib.get_close_matches(name.strip("'\"").lower(), self._classes, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"Unknown {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}.")
         return self._classes[name]
@@ -249,6 +249,8 @@ def parse_spec(spec: str, kind: str = "spec") -> tuple[str, dict[str, Any]]:
     """
     form = f"{kind} {spec!r} should be of the form name or name(option=value, ...)."
     node = _parsed(spec, form)
+    if isinstance(node, ast.Tuple):
+        raise UserError(f"{form} Several are separated by `;`.")
     if isinstance(node, ast.Name):
         return node.id, {}
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:

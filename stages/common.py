@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import codecs
 import errno
+import importlib
 import io
 import os
+import re
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -30,7 +33,9 @@ _SPELLINGS = {
     "‘": "'", "’": "'", "“": '"', "”": '"', "·": "-", "•": "-", "∞": "inf", "†": "+",  # noqa: RUF001
 }  # fmt: skip
 """How signs are written on a console that lacks them; all others become escapes, such as \\u2713."""
+_NOTE = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 _python_warning = warnings.showwarning
+_told: set[str] = set()
 
 
 def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None:
@@ -73,6 +78,23 @@ def prepare_console() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="spelled")
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow without the notes on this machine that it writes below its own log level."""
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            written.seek(0)
+            os.write(2, b"".join(line for line in written if not _NOTE.match(line)))
 
 
 def define_number(
@@ -136,9 +158,12 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int,
     file: TextIO | None = None, line: str | None = None,
 ) -> None:  # fmt: skip
-    """Tells a note to the user in one line; warnings for programmers stay as Python shows them."""
+    """Tells a note to the user in one line, once; warnings for programmers stay as Python shows them."""
     if file is None and issubclass(category, UserWarning):
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+        note = f"warning: {' '.join(str(message).split())}"
+        if note not in _told:
+            print(note, file=sys.stderr, flush=True)
+        _told.add(note)
     else:
         _python_warning(message, category, filename, lineno, file, line)
 

@@ -17,6 +17,7 @@ settings.show_flags("name", "defense", "data", "which")
 def main(_argv: list[str]) -> None:
     if helps.asked_for_help():
         return
+    settings.start()
     name = calls.run_name()
     run = calls.trained(name)
     calls.export(name, run, calls.made_data())

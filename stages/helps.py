@@ -11,7 +11,7 @@ _REGISTRIES = {
     "dataset": ("l2p_tf.data", "DATASETS"),
     "model": ("l2p_tf.models", "MODELS"),
     "defense": ("l2p_tf.defenses", "DEFENSES"),
-    "attacks": ("l2p_tf.attacks", "ATTACKS"),
+    **dict.fromkeys(("attacks", "validation_attack", "rho_attack"), ("l2p_tf.attacks", "ATTACKS")),
     "certify": ("l2p_tf.certification.base", "CERTIFICATES"),
 }
 """Where what a flag names is registered."""
@@ -23,6 +23,8 @@ def asked_for_help() -> bool:
     for flag, (module, name) in _REGISTRIES.items():
         value = str(FLAGS[flag].value or "").strip()
         if value.startswith("help"):  # Before it is imported, which takes seconds.
+            if flag != "dataset":
+                common.load_tensorflow()
             text = getattr(importlib.import_module(module), name).help(value)
             texts += [text] if text is not None else []
     if FLAGS.published == "help":

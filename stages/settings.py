@@ -180,7 +180,8 @@ def flags_of(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def start() -> None:
-    """Settings that must come before TensorFlow's first operation."""
+    """Loads TensorFlow, with the settings that must come before its first operation."""
+    common.load_tensorflow()
     if FLAGS.deterministic:
         from l2p_tf.training.run import make_deterministic
 

@@ -385,7 +385,7 @@ def test_the_worst_case_is_the_union_and_pays_only_for_the_standing():
     standing = worst.success == 0
     assert set(worst.gradients[standing]) == {6}
     assert set(worst.forwards[standing]) == {37}
-    with pytest.raises(UserError, match="`epsilon` should be given once"):
+    with pytest.raises(UserError, match=r"`epsilon` should be given once, to worst_case itself\. Received"):
         ATTACKS.parse("worst_case(attacks=(pgd(epsilon=0.1),))")
     with pytest.raises(UserError, match="should be untargeted ones with an epsilon"):
         ATTACKS.parse("worst_case(attacks=(few_pixel, pgd))")

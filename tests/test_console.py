@@ -1,6 +1,7 @@
 """What the stages print, on any console."""
 
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -46,6 +47,30 @@ def test_notes_are_one_line_and_warnings_for_programmers_are_left_alone(capsys):
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert capsys.readouterr().err == "warning: epsilon is large: did you mean 8/255?\n"
     assert [str(other.message) for other in others] == ["old"]
+
+
+def test_a_note_is_told_once_however_often_it_is_given(capsys, monkeypatch):
+    monkeypatch.setattr(common, "_told", set())
+    for text in ("none's accuracy", "none's accuracy", "pgd's accuracy"):
+        with warnings.catch_warnings():  # After which Python would show all of them again.
+            warnings.simplefilter("always")
+            warnings.warn(text, UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: none's accuracy\nwarning: pgd's accuracy\n"
+
+
+def test_tensorflow_is_loaded_without_its_notes_and_with_its_errors(monkeypatch, capfd):
+    def load(name):
+        os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
+        os.write(2, b"I0000 00:00:1795626091.673227   17372 port.cc:153] oneDNN custom operations are on.\n")
+        os.write(2, b"E0000 00:00:1795626091.673227   17372 cuda.cc:1] no such device\n")
+        raise ImportError(name)
+
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setattr(common.importlib, "import_module", load)
+    with pytest.raises(ImportError):
+        common.load_tensorflow()
+    os.write(2, b"as before\n")
+    assert capfd.readouterr().err == "E0000 00:00:1795626091.673227   17372 cuda.cc:1] no such device\nas before\n"
 
 
 def test_standard_streams_never_fail(monkeypatch):

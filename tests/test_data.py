@@ -208,6 +208,7 @@ def test_prepare_names_a_bad_option(tmp_path, options, value):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
+        (lambda: fake(noise(20), np.zeros(20, int), num_classes=1), "should have at least two classes. Received: 1"),
         (lambda: fake(noise(20), np.arange(20) % 4), "labels should be from 0 to 2. Received: 0 to 3"),
         (lambda: fake(noise(20), np.arange(20) % 3 - 1), "Received: -1 to 1"),
         (lambda: fake(noise(0), np.arange(0)), "Received: none"),

@@ -1,6 +1,8 @@
 """What the surroundings say: the backend of Keras, oneDNN, the console's encoding."""
 
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -36,6 +38,24 @@ def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(UserError, match=r"`KERAS_BACKEND` should be tensorflow, .* Received: 'torch'"):
         environment.check_backend()
+
+
+def test_paths_begin_at_home_and_can_be_none_the_system_has_not(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(environment.user_path("~/runs")) == "/home/me/runs"
+    for path in ("runs\0", "~nobody-of-this-name/runs"):
+        with pytest.raises(UserError, match="A path .*should"):
+            environment.user_path(path)
+
+
+def test_a_benchmark_says_what_it_ran_on(monkeypatch):
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parent.parent / "benchmarks")
+    import machine
+
+    monkeypatch.setattr(machine, "onednn", lambda: True)
+    assert re.fullmatch(rf".+, {os.cpu_count()} cores, oneDNN on", machine.described())
+    monkeypatch.setattr(machine, "onednn", lambda: False)
+    assert machine.described().endswith("oneDNN off")
 
 
 @pytest.mark.parametrize(("loaded", "on", "lines"), [(True, False, 1), (True, True, 0), (False, None, 0)])

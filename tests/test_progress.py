@@ -1,5 +1,6 @@
 """What a bar shows, and the accuracy beside it."""
 
+import dataclasses
 import io
 import re
 
@@ -8,8 +9,7 @@ import pytest
 from models_for_tests import images_and_labels, smooth
 
 from l2p_tf import progress
-from l2p_tf.attacks import ATTACKS
-from l2p_tf.evaluation.slices import Slices
+from l2p_tf.evaluation.slices import Slices, clean
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
@@ -29,12 +29,29 @@ def test_the_time_left_is_whole_on_one_line(monkeypatch, width, length):
     assert len(last) <= width
 
 
-def test_the_accuracy_starts_with_what_is_right_as_it_is(tmp_path):
+@pytest.mark.parametrize(
+    ("right", "expected"),
+    [
+        # Of the first six images five are right as they are, of the others none; an attack of the second four finds out
+        # only in the end.
+        (np.arange(12) < 5, ["83.3%", "83.3%", "66.7%", "33.3%", "33.3%", "33.3%"]),
+        (None, ["100.0%", "100.0%", "66.7%", "83.3%", "83.3%", "33.3%"]),
+    ],
+)
+def test_the_accuracy_counts_what_is_misclassified_already(tmp_path, right, expected):
     images, labels = images_and_labels(12)
-    right = np.arange(12) < 5
+    wrong = ~(np.arange(12) < 4)
+    starts = iter((0, 6))
+
+    def slow(model, images, labels, seed, *, progress, **_):
+        for share in (0.0, 0.5):
+            progress(share, len(images))
+        output = clean(model, images, labels, seed)
+        start = next(starts)
+        return dataclasses.replace(output, wrong=wrong[start : start + 6].astype(np.float32))
+
     shown = []
-    pgd = ATTACKS.parse("pgd(epsilon=0, steps=3)")
     pixels = np.round(images * 255).astype(np.uint8)
-    job = Slices(smooth(), pgd, pixels, labels.astype(np.int32), np.arange(1), tmp_path, 0, 4, 6, False)
-    job.run(1, 0, lambda n, accuracy: shown.append(float(accuracy[:-1])), right)
-    assert shown[0] <= 100 * 5 / 6
+    job = Slices(smooth(), slow, pixels, labels.astype(np.int32), np.arange(1), tmp_path, 0, 4, 6, False)
+    job.run(1, 0, lambda n, accuracy: shown.append(accuracy), right)
+    assert shown == expected

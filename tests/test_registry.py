@@ -86,6 +86,8 @@ def test_specs_come_back(epsilon, steps, norm, start):
 
 def test_a_list_of_specs():
     assert [spec_of(a) for a in ATTACKS.parse_list("fgsm; pgd(steps=20, restarts=2)")] == ["fgsm", "pgd(restarts=2)"]
+    with pytest.raises(UserError, match=r"'fgsm, pgd' should be of the form .*\. Several are separated by `;`"):
+        ATTACKS.parse_list("fgsm, pgd")
 
 
 def test_registering_twice_is_an_error():
@@ -134,8 +136,9 @@ def test_help_explains_all_or_one():
     assert "`alternating` trains each player" in DEFENSES.help(" help( generator ) ")
     assert ATTACKS.help("help") == ATTACKS.help() == ATTACKS.help("help()")
     assert ATTACKS.help("helper") is None
-    with pytest.raises(UserError, match="Unknown attack 'pdg'. Did you mean 'pgd'"):
-        ATTACKS.help("help(pdg)")
+    for name in ("pdg", "PGD", "'pgd'"):
+        with pytest.raises(UserError, match=r"Unknown attack .*pdg|PGD|'pgd'.*\. Did you mean 'pgd'"):
+            ATTACKS.help(f"help({name})")
 
 
 HOSTILE = {

@@ -76,7 +76,7 @@ def _members(cascade: WorstCase) -> tuple[Member, ...]:
     found: list[Member] = []
     for spec in cascade.attacks:
         for name in {"epsilon", "norm"} & set(parse_spec(spec, "attack")[1]):
-            raise UserError(f"worst_case: `{name}` should be given once, to worst_case itcascade. Received: {spec!r}")
+            raise UserError(f"worst_case: `{name}` should be given once, to worst_case itself. Received: {spec!r}")
         attack = ATTACKS.parse(spec)
         known = {f.name for f in dataclasses.fields(attack)}
         if not {"epsilon", "norm"} <= known or attack.strict:

@@ -276,6 +276,8 @@ def _write(
     limits: dict[str, int | None],
 ) -> None:
     labels, num_classes = {}, len(source.class_names)
+    if num_classes < 2:
+        raise UserError(f"{source_name} should have at least two classes. Received: {num_classes}")
     for name, split, draw in (("train", source.train, _LIMIT_TRAIN), ("test", source.test, _LIMIT_TEST)):
         if len(split.labels) == 0 or split.labels.min() < 0 or split.labels.max() >= num_classes:
             shown = f"{split.labels.min()} to {split.labels.max()}" if len(split.labels) else "none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,7 +124,10 @@ def evaluate(
         backend = attack.BACKEND if attack else OWN
         with bar(f"{name}: {label}", len(images) * repeats, "images") as advance:
             for repeat in range(repeats):
-                values, pictures = job.run(number, repeat, advance, right.get(repeat))
+                with warnings.catch_warnings():
+                    if attack is not None:  # What the clean images tell was told.
+                        warnings.filterwarnings("ignore", f".*{inference.AT_CHANCE}")
+                    values, pictures = job.run(number, repeat, advance, right.get(repeat))
                 if attack is None:
                     right[repeat] = values["wrong"] < 0.5
                 figures = measured(folder, f"arrays/{number:02d}-{repeat:02d}.npz", index, labels, values)
@@ -134,7 +138,7 @@ def evaluate(
                     repeat=repeat, seed=options.seed, randomized=randomized, **figures,
                 ))  # fmt: skip
                 if attack is None:
-                    inference.warn_at_chance(figures["correct"], len(labels), int(model.output_shape[-1]))
+                    inference.warn_at_chance(figures["correct"], len(labels), int(model.output_shape[-1]), name)
                 if repeat == 0:
                     gallery.append((label, pictures))
     _write_gallery(folder / GALLERY, model, images[shown], labels[shown], gallery, options.seed, averaged)
