@@ -33,7 +33,8 @@ _SPELLINGS = {
     "‘": "'", "’": "'", "“": '"', "”": '"', "·": "-", "•": "-", "∞": "inf", "†": "+",  # noqa: RUF001
 }  # fmt: skip
 """How signs are written on a console that lacks them; all others become escapes, such as \\u2713."""
-_NOTE = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
+_NOTE = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .* cuInit: .*\(303\)$")
+"""What TensorFlow writes on any machine when it is loaded; 303 is CUDA's word for a machine without its driver."""
 _python_warning = warnings.showwarning
 _told: set[str] = set()
 
@@ -62,13 +63,20 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
             return _fail("interrupted; run the same command to continue", 130)
         except Interrupted as stop:
             return _fail(str(stop), 128 + stop.number)
+        except BrokenPipeError:
+            raise
         except (UserError, OSError) as error:
             if os.environ.get("L2P_TF_TRACEBACK") == "1":
                 raise
             return _fail(_describe(error))
         return 0
 
-    app.run(guarded, argv=argv, flags_parser=_parse)
+    try:
+        app.run(guarded, argv=argv, flags_parser=_parse)
+    except BrokenPipeError:
+        # Who read the output has seen enough, such as `head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def prepare_console() -> None:
@@ -81,7 +89,7 @@ def prepare_console() -> None:
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow without the notes on this machine that it writes below its own log level."""
+    """Imports TensorFlow, without the notes on this machine that it writes whatever its log level is."""
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()
@@ -89,7 +97,7 @@ def load_tensorflow() -> None:
     with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
         try:
-            importlib.import_module("tensorflow")
+            importlib.import_module("tensorflow").config.list_physical_devices()
         finally:
             os.dup2(kept, 2)
             os.close(kept)

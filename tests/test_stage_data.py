@@ -132,6 +132,19 @@ def test_tracebacks_can_be_asked_for_and_bugs_always_show_theirs():
         assert "Traceback" in result.stderr
 
 
+@pytest.mark.parametrize("say", ["", "--help"])
+def test_a_reader_who_has_seen_enough_is_no_error(say):
+    many = "'help ' * 1_000_000"
+    code = f"__doc__ = {many}\nfrom stages import common\ndef main(_): common.say({many})\ncommon.run(main)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *say.split()], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.read(4) == b"help"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_numbers_may_be_arithmetic_and_are_bounded():
     values = flags.FlagValues()
     parser = common._NumberParser(0, 1)

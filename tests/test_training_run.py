@@ -2,6 +2,7 @@ import csv
 import os
 import signal
 
+import keras
 import numpy as np
 import pytest
 from models_for_tests import TRAINED, Tiny, small
@@ -283,3 +284,19 @@ def test_mixed_precision_trains(digits):
     assert np.isfinite(float(logs["loss"]))
     assert all(v.dtype == "float32" for v in trainer.classifier.trainable_variables)
     assert trainer.classifier.output.dtype == "float32"
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_training_does_not_follow_the_floats_of_keras_json(digits, precision):
+    def dtypes():
+        trainer = build_trainer(options("none", precision=precision, ema=0.5), digits)
+        return [str(variable.dtype) for variable in state.state_variables(trainer).values()]
+
+    usual, floats = dtypes(), keras.config.floatx()
+    assert "float32" in usual
+    keras.config.set_floatx("float16")
+    try:
+        assert dtypes() == usual
+        assert keras.config.floatx() == "float16"
+    finally:
+        keras.config.set_floatx(floats)

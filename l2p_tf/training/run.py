@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -201,9 +202,7 @@ def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = Fa
     check_radii(options.defense, data.info.image_shape)
     # Keras draws the seeds of initializers from Python's generator, which this sets.
     keras.utils.set_random_seed(options.seed)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(options.precision)
-    try:
+    with _precision(options.precision):
         classifier = options.model.build(
             data.info.image_shape,
             data.info.num_classes,
@@ -212,13 +211,25 @@ def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = Fa
             options.std or data.info.std,
         )
         trainer = options.defense.trainer(classifier, options.seed, data.info.counts["train"])
-    finally:
-        keras.config.set_dtype_policy(before)
-    if options.ema:
-        trainer.keep_averages(options.ema)
-    trainer.compile(optimizer=_optimizer(options), jit_compile=jit_compile)
-    trainer.build_optimizers()
+    with _precision("float32"):
+        if options.ema:
+            trainer.keep_averages(options.ema)
+        trainer.compile(optimizer=_optimizer(options), jit_compile=jit_compile)
+        trainer.build_optimizers()
     return trainer
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Within it layers follow `policy`, and learning rates and metrics are float32, whatever keras.json says."""
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])
 
 
 def _optimizer(options: TrainOptions) -> keras.optimizers.Optimizer:
