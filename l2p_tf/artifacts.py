@@ -174,7 +174,8 @@ def produce(
                 else:
                     _write_request(partial, request, (earlier or 0.0) + time.monotonic() - start)
             raise
-        _finish(work, path, request, inputs, seed, device, (earlier or 0.0) + time.monotonic() - start)
+        earlier = (earlier or 0.0) + (extends.manifest["seconds"] if extends else 0.0)
+        _finish(work, path, request, inputs, seed, device, earlier + time.monotonic() - start)
 
 
 def partial_path(path: pathlib.Path) -> pathlib.Path:

@@ -57,6 +57,7 @@ def made_data() -> ImageData:
 
 def train(options: TrainOptions, images: ImageData) -> Artifact:
     """Trains one run, or makes it from another, or finds it done."""
+    from l2p_tf import artifacts
     from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.training.run import train as train_it
 
@@ -64,7 +65,8 @@ def train(options: TrainOptions, images: ImageData) -> Artifact:
         return _derive(options, options.defense, images)
     name = options.name
     output = settings.run_dir() / name / "train"
-    found = output.exists()
+    found = (output / artifacts.MANIFEST).is_file() and not FLAGS.overwrite
+    before = artifacts.read(output, "train", verify=False) if found else None
     artifact = train_it(
         options,
         images,
@@ -74,7 +76,10 @@ def train(options: TrainOptions, images: ImageData) -> Artifact:
         overwrite=FLAGS.overwrite,
     )
     notes = artifact.manifest["notes"]
-    state = "up to date" if found and not FLAGS.overwrite else f"{notes['images_per_second']:.0f} images/s"
+    state = f"{notes['images_per_second']:.0f} images/s"
+    if before:
+        same = before.fingerprint == artifact.fingerprint
+        state = "up to date" if same else f"continued from {before.options['epochs']} to {options.epochs} epochs"
     ended = f"stopped after {notes['epochs']} epochs, " if notes["epochs"] < options.epochs else ""
     common.say(
         f"{name}: trained, {notes['parameters']:,} parameters, {ended}best epoch {notes['best_epoch'] + 1} "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 from typing import TYPE_CHECKING
 
 from l2p_tf import artifacts
+from l2p_tf.types import UserError
 
 if TYPE_CHECKING:
     from l2p_tf.data.store import ImageData
@@ -31,12 +33,13 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
     found = [f"{plan.experiment.title}: {plan.experiment.about}. {plural(len(plan.runs), 'run')}:"]
     left, missing = 0.0, 0
     for name, one in plan.runs.items():
-        train = _trained(plan, name)
+        train, done = _trained(plan, name)
         attacks = [_state(plan.attack_folder(name, which)) for which in one.which]
         attack = _DONE if set(attacks) == {_DONE} else _MISSING if set(attacks) == {_MISSING} else _BEGUN
         seconds = 0.0
         if train != _DONE:
-            seconds += estimate.training_seconds(one.options, info.counts["train"], shape, classes)
+            whole = estimate.training_seconds(one.options, info.counts["train"], shape, classes)
+            seconds += whole * (1 - done / one.options.epochs)
         if attack != _DONE:
             judged = info.counts[one.evaluation.split]
             seconds += len(attacks) * estimate.attack_seconds(one.evaluation, one.options, judged, shape, classes)
@@ -56,17 +59,23 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
     return found
 
 
-def _trained(plan: Plan, name: str) -> str:
-    """The state of a training; one made otherwise is of no use."""
+def _trained(plan: Plan, name: str) -> tuple[str, int]:
+    """The state of a training and the epochs of it that need not be done again; one made otherwise is of no use."""
     from l2p_tf.defenses.base import DerivedDefense
+    from l2p_tf.training.extend import check_extends
 
     folder, options = plan.train_folder(name), plan.runs[name].options
     state = _state(folder)
     if state != _DONE or isinstance(options.defense, DerivedDefense):
-        return state
-    made = artifacts.read(folder, "train", verify=False).options
-    same = all(made.get(key) == value for key, value in json.loads(json.dumps(options.as_json())).items())
-    return state if same else _OTHER
+        return state, 0
+    made, wanted = artifacts.read(folder, "train", verify=False), json.loads(json.dumps(options.as_json()))
+    if all(made.options.get(key) == value for key, value in wanted.items()):
+        return state, options.epochs
+    with contextlib.suppress(UserError):
+        if check_extends(made, wanted):
+            done = int(made.options["epochs"])
+            return f"to go on from epoch {done}", done
+    return _OTHER, 0
 
 
 def _state(folder: pathlib.Path) -> str:

@@ -4,8 +4,8 @@ python -m stages.train --flagfile=configs/l2p.flags
 python -m stages.train --dataset=digits --model='resnet_v1(depth=8)' --defense='pgd(epsilon=0.15)' --run_dir=runs/mine
 python -m stages.train --defense=help
 
-Makes RUN_DIR/NAME/train: best.keras, last.keras, history.csv and logs for TensorBoard. The data are prepared first,
-in RUN_DIR/data, where --data does not name them.
+Makes RUN_DIR/NAME/train: best.keras, last.keras, history.csv, logs for TensorBoard, and state.npz, from which the same
+command with more --epochs goes on. The data are prepared first, in RUN_DIR/data, where --data does not name them.
 """
 
 from __future__ import annotations

@@ -165,10 +165,11 @@ def test_damage_while_it_finishes(stopped, work, digits, monkeypatch, kept):
             "last.generator.keras",
             "history.csv",
             "logs",
+            STATE,
         }
         assert {path.name for path in trained.path.iterdir()} == {*outputs, artifacts.MANIFEST}
     else:
-        with pytest.raises(UserError, match="Run the same command again: it trains from the start"):
+        with pytest.raises(UserError, match="Run the same command again to train what is lost"):
             train(OPTIONS, digits, output)
 
 

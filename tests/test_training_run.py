@@ -55,9 +55,8 @@ def history(artifact):
 def test_a_training_from_data_to_artifact(digits, tmp_path):
     artifact = train(options(L2P), digits, tmp_path / "train")
     outputs = set(artifact.manifest["outputs"])
-    assert {"best.keras", "last.keras", "history.csv"} < outputs
+    assert {"best.keras", "last.keras", "history.csv", "state.npz"} < outputs
     assert any(name.startswith("logs/events") for name in outputs)
-    assert "state.npz" not in outputs
     rows = history(artifact)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.1, 0.1, 0.01])
@@ -79,8 +78,8 @@ def test_a_training_from_data_to_artifact(digits, tmp_path):
     before = (tmp_path / "train" / "manifest.json").stat().st_mtime_ns
     train(options(L2P), digits, tmp_path / "train")
     assert (tmp_path / "train" / "manifest.json").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match=r"epochs=3 \(now 4\)"):
-        train(options(L2P, epochs=4), digits, tmp_path / "train")
+    with pytest.raises(UserError, match=r"batch_size=64 \(now 32\)"):
+        train(options(L2P, batch_size=32), digits, tmp_path / "train")
 
 
 class StopAt(callbacks.Bar):
@@ -129,7 +128,7 @@ def test_a_state_restores_every_variable(digits, tmp_path):
     trainer.begin_epoch(1)
     images, labels = TrainBatches(digits, 64, 0).batch(0, 0)
     trainer.train_step((images, labels))
-    progress = state.Progress(2, 3, [{"epoch": 0.0, "loss": 1.5}], 0.5, 1, 2.5)
+    progress = state.Progress(2, 3, [{"epoch": 0, "loss": 1.5}], 0.5, 1, {"best-1.keras": "a"}, 2.5)
     state.save_state(tmp_path / "state.npz", trainer, progress)
     saved = {name: np.array(v) for name, v in state.state_variables(trainer).items()}
     kinds = " ".join(saved)

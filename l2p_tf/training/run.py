@@ -27,10 +27,11 @@ from l2p_tf.progress import bar
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import spec_of
 from l2p_tf.training import callbacks as cb
+from l2p_tf.training.extend import extended
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.resume import best_files, check_best, resume
 from l2p_tf.training.schedules import check_drops, learning_rate
-from l2p_tf.training.state import BEST_STATE, STATE, Progress
+from l2p_tf.training.state import BEST_STATE, Progress
 from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
 
@@ -166,34 +167,41 @@ def train(
 ) -> artifacts.Artifact:
     """Trains, or continues, or finds it done; returns the artifact.
 
+    A finished training of fewer epochs, otherwise the same, is continued: what comes of it is what all epochs at once
+    would have given. It stays until the longer one is finished.
+
     Args:
       options: what to train.
       data: on what.
-      output: the folder to make. It holds `best.keras` (by validation), `last.keras`, `history.csv` and TensorBoard's
-        `logs`.
+      output: the folder to make. It holds `best.keras` (by validation), `last.keras`, `history.csv`, TensorBoard's `logs`
+        and `state.npz`, from which more epochs go on.
       jit_compile: compile the step with XLA; None does so on a GPU.
       checkpoint_minutes: most time between saved states within an epoch.
       overwrite: replace work made with other options.
 
     Raises:
-      UserError: options that do not fit the data, or a loss that is not finite.
+      UserError: options that do not fit the data, a finished training of fewer epochs that cannot go on, or a loss that
+        is not finite.
       Interrupted: a signal asked to stop; the state is saved.
     """
     batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
     if not data.info.counts["validation"]:
         raise UserError("`validation_share` should be above 0: held-out images choose the best model. Received: 0")
     request = {**options.as_json(), "jit": inference.resolve_jit(jit_compile)}
+    inputs = {"data": data.artifact, **options.inputs()}
+    finished = None if overwrite else extended(output, request, inputs)
     with artifacts.produce(
         output,
         "train",
         request,
-        {"data": data.artifact, **options.inputs()},
+        inputs,
         seed=options.seed,
         device=inference.device(),
         overwrite=overwrite,
+        extends=finished,
     ) as work:
         if work is not None:
-            _train(options, data, batches, work, request["jit"], checkpoint_minutes)
+            _train(options, data, batches, work, finished, request["jit"], checkpoint_minutes)
     return artifacts.read(output, "train")
 
 
@@ -243,6 +251,7 @@ def _train(
     data: ImageData,
     batches: TrainBatches,
     work: artifacts.Work,
+    finished: artifacts.Artifact | None,
     jit_compile: bool,
     checkpoint_minutes: float,
 ) -> None:
@@ -255,8 +264,8 @@ def _train(
     for attack in (options.validation_attack, options.rho_attack):
         for member in attack.members() if attack else ():
             member.check(trainer.classifier)
-    work.scratch += [STATE, BEST_STATE]
-    progress, means = resume(work, trainer), None
+    work.scratch.append(BEST_STATE)
+    progress, means = resume(work, trainer, finished), None
     if progress.step:
         means = [keras.ops.convert_to_numpy(variable) for variable in cb.metric_variables(trainer)]
     schedule = cb.Schedule(progress, lambda epoch: _rate(options, epoch), means)
@@ -293,7 +302,7 @@ def _train(
         finally:
             history.writer.close()
     cb.save_models(trainer, work.path / cb.LAST)
-    check_best(work.path, trainer, progress)
+    check_best(work.path, trainer, progress, finished)
     best_of_all = cb.best_path(work.path, progress.best_epoch)
     for suffix in ("", *trainer.companions):
         kept, name = (companion_path(p, suffix) if suffix else p for p in (best_of_all, work.path / cb.BEST))

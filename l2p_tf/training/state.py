@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 import keras
+import msgspec
 import numpy as np
 
 from l2p_tf.artifacts import atomic_write
@@ -116,7 +117,9 @@ def _read(path: pathlib.Path) -> tuple[Progress, dict[str, np.ndarray]]:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
-        return Progress(**json.loads(arrays.pop(_META).tobytes())), arrays
+        meta = json.loads(arrays.pop(_META).tobytes())
+        msgspec.convert(meta, Progress)  # For its types: the numbers of the history stay as they were written.
+        return Progress(**meta), arrays
     except FileNotFoundError as error:
         raise DamagedError(f"{str(path)!r} is missing.") from error
     # What reads zip files raises anything on damage.
