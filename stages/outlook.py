@@ -12,7 +12,7 @@ from l2p_tf.types import UserError
 
 if TYPE_CHECKING:
     from l2p_tf.data.store import ImageData
-    from stages.experiment import Plan
+    from stages.plan import Plan
 
 _DONE, _BEGUN, _MISSING, _OTHER = "done", "begun", "missing", "made with other options"
 

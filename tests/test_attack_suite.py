@@ -12,9 +12,10 @@ from models_for_tests import images_and_labels, linear, quick, smooth
 from scipy import optimize
 
 from l2p_tf import inference
-from l2p_tf.attacks import ATTACKS, search
+from l2p_tf.attacks import ATTACKS, iterative
 from l2p_tf.attacks.apgd import checkpoints
 from l2p_tf.attacks.boundary import to_hyperplane
+from l2p_tf.attacks.case import SELECTION_DRAWS
 from l2p_tf.attacks.few_pixel import painted
 from l2p_tf.attacks.goal import Goal, pick_targets
 from l2p_tf.attacks.square import Square, bump
@@ -464,13 +465,13 @@ def test_survivors_are_packed_together(monkeypatch):
     images[1::2], images[::2] = images[f.argmin()].copy(), images[f.argmax()].copy()
     near, labels = np.arange(64) % 2, np.zeros(64, int)
     sizes = []
-    plain = search.Search._chunk
+    plain = iterative._Start._chunk
 
-    def chunk(self, attack, where, rows, state, index, real, first, last):
+    def chunk(self, state, index, real, batch, first, last):
         sizes.append((first, len(index), real))
-        return plain(self, attack, where, rows, state, index, real, first, last)
+        return plain(self, state, index, real, batch, first, last)
 
-    monkeypatch.setattr(search.Search, "_chunk", chunk)
+    monkeypatch.setattr(iterative._Start, "_chunk", chunk)
     output = ATTACKS.parse("pgd(epsilon=0.01, steps=20)")(model, images, labels, batch_size=16)
     np.testing.assert_array_equal(output.success, near)
     assert sizes == [(0, 16, 16)] * 4 + [(10, 16, 16)] * 2
@@ -489,8 +490,8 @@ class Memory(dict):
 @pytest.mark.parametrize("name", ["pgd", "cw", "autoattack", "few_pixel"])
 @pytest.mark.parametrize("noise", [None, 0.2])
 def test_a_stopped_attack_goes_on_where_it_was(monkeypatch, name, noise):
-    monkeypatch.setattr(search, "_SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(search, "_WORTH_SAVING_SECONDS", 0.0)
+    monkeypatch.setattr(iterative, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(iterative, "_WORTH_SAVING_SECONDS", 0.0)
     monkeypatch.setattr(ATTACKS.get(name), "CHUNK", 2, raising=False)
     model = smooth(noise=noise)
     images, labels = images_and_labels(20)
@@ -498,14 +499,14 @@ def test_a_stopped_attack_goes_on_where_it_was(monkeypatch, name, noise):
     whole = attack(model, images, labels, seed=1, batch_size=8)
     ran = itertools.count()
     limit = [10**9]
-    plain = search.Search._chunk
+    plain = iterative._Start._chunk
 
     def chunk(self, *arguments):
         if next(ran) >= limit[0]:
             raise KeyboardInterrupt
         return plain(self, *arguments)
 
-    monkeypatch.setattr(search.Search, "_chunk", chunk)
+    monkeypatch.setattr(iterative._Start, "_chunk", chunk)
     attack(model, images, labels, seed=1, batch_size=8)
     needed = next(ran)
     memory, runs = Memory(), 0
@@ -529,10 +530,10 @@ def test_randomised_models_stop_nothing_early_and_look_before_they_choose():
     once = ATTACKS.parse("pgd(steps=5)")(model, images, labels)
     assert set(once.gradients) == {5}
     # The images as they are are looked at first, and what was found where they are misclassified now and then.
-    assert set(once.forwards) <= {5 + search.SELECTION_DRAWS, 5 + 2 * search.SELECTION_DRAWS}
+    assert set(once.forwards) <= {5 + SELECTION_DRAWS, 5 + 2 * SELECTION_DRAWS}
     several = ATTACKS.parse("pgd(steps=5, restarts=2, draws=2)")(model, images, labels)
     assert several.gradients.max() == 20
-    assert several.forwards.max() == 20 + 3 * search.SELECTION_DRAWS
+    assert several.forwards.max() == 20 + 3 * SELECTION_DRAWS
 
 
 @pytest.mark.parametrize(

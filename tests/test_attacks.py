@@ -11,9 +11,9 @@ from models_for_tests import images_and_labels, linear, quick, smooth
 
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
-from l2p_tf.attacks.base import Loop
 from l2p_tf.attacks.goal import Goal
 from l2p_tf.attacks.gradient import loss_gradient
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.projection import l2_norm, project, random_in_ball, sizes, steepest
 from l2p_tf.layers.noise import seed_states, set_noise
 from l2p_tf.types import Norm, UserError

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf.attacks.ascent import Ascent
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.projection import project, random_in_ball, steepest, widest
 from l2p_tf.registry import option
 from l2p_tf.types import UserError

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.base import Loop
 from l2p_tf.attacks.case import Case, State, choose
 from l2p_tf.attacks.goal import LOSSES, TARGETS
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.projection import project, random_in_ball, steepest
 from l2p_tf.registry import option
 from l2p_tf.types import Norm, UserError

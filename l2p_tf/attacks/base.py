@@ -1,28 +1,27 @@
-"""The contract of all attacks: what goes in, what comes out, and what a subclass writes."""
+"""The contract of all attacks, and how they are run over many images: what is left is attacked, the best is kept."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from l2p_tf import inference
 from l2p_tf.artifacts import Artifact
-from l2p_tf.attacks.case import SELECTION_DRAWS, AttackOutput, Case, State, choose
-from l2p_tf.attacks.goal import Goal, pick_targets
-from l2p_tf.attacks.search import Journal, Search
-from l2p_tf.loops import repeat
+from l2p_tf.attacks.case import SELECTION_DRAWS, AttackOutput, Journal
+from l2p_tf.attacks.goal import pick_targets
+from l2p_tf.attacks.projection import sizes
+from l2p_tf.layers.noise import is_randomized
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import Options, Registry, spec_of
 from l2p_tf.types import Norm, UserError
 
-_CLASSES = 10
-"""As many are taken for granted where only an estimate is wanted."""
+_WRONG, _NEAR = 1e-2, 1e-4
+"""What counts beside the share of draws that reach the goal: that the image is misclassified, and how likely it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,130 +187,154 @@ class Member(Attack):
         return others[:, start % towards].astype(np.int32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Loop(Member):
-    """Base of the compiled attacks: how one batch begins, and one step of the loop, for any batch size.
+class Search:
+    """One call of an attack: its data, and what has been found so far.
 
-    Everything else is done for it: input is checked, the loop compiled and run on full batches, who has fallen leaves
-    and the rest are packed together, the best of several starts is kept, and what was found is scored on fresh draws.
-
-    Class attributes:
-      NUMBERS: options that reach the loop as tensors, so that another epsilon needs no new trace.
-      HOST: options the compiled loop does not know at all.
-      CHUNK: about how many steps lie between two looks at who still stands.
-      SHAPED: wants to know the size of its batch in advance (`Case.most`), at the price of a trace for each.
+    The first candidate is the image as it is, which lies in every ball: under no attack is a classifier right more often
+    than without one. An example has fallen once the goal was reached on every draw it was looked at; in a cascade, and
+    where the budget is fixed, it then leaves. What is kept of an example is what reached the goal on the largest share
+    of draws, and among equals made it likeliest; an attack of smallest norm keeps the smallest that succeeds.
     """
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ()
-    HOST: ClassVar[tuple[str, ...]] = ("restarts", "target", "target_classes")
-    CHUNK: ClassVar[int] = 10
-    SHAPED: ClassVar[bool] = False
+    def __init__(
+        self, attack: Attack, model: keras.Model, images: Any, labels: Any, seed: int, batch_size: int,
+        jit_compile: bool | None, progress: Callable[[float, int], Any] | None, journal: Journal | None,
+        averaged: int,
+    ) -> None:  # fmt: skip
+        self.attack, self.seed = attack, seed
+        self.model, self.images = inference.prepared(model, images)
+        self.labels = inference.checked_labels(self.model, labels, len(self.images))
+        self.batch_size, self.jit_compile, self.progress, self.journal = batch_size, jit_compile, progress, journal
+        self.certain, self.averaged = not is_randomized(self.model), averaged
+        self.classes = int(self.model.output_shape[-1])
+        self.members = attack.fitting(self.model)
+        for member in self.members:
+            check_radii(member, self.images.shape[1:])  # Of a model for images of any size, only now known.
+        count = len(self.images)
+        self.targets = self.labels.copy()
+        self.best, self.score = self.images.copy(), np.zeros(count)
+        self.norm, self.fallen = np.full(count, np.inf), np.zeros(count, bool)
+        self.votes = np.zeros((count, self.classes), np.float32)
+        self.likely = np.zeros(count, np.float32)
+        self.gradients, self.forwards = np.zeros((2, count), np.int32)
+        weights = [member.work for member in self.members]
+        self._todo = float(sum(w * m.starts(self.classes) for w, m in zip(weights, self.members, strict=True)))
+        self._done = 0.0
 
-    @property
-    def iterations(self) -> int:
-        """How often `step` is taken."""
-        return int(getattr(self, "steps", 1))
+    def run(self) -> None:
+        """Every start of every member."""
+        # An attack of smallest norm with no limit to it goes on with what has fallen.
+        stay = self.attack.MINIMAL and getattr(self.attack, "epsilon", None) is None
+        others = self._look_at_clean()
+        last = (len(self.members) - 1, self.members[-1].starts(self.classes) - 1)
+        for number, member in enumerate(self.members):
+            for start in range(member.starts(self.classes)):
+                rows = np.flatnonzero(self.norm > 0 if stay else ~self.fallen)
+                if member.is_single_step and number == start == 0:
+                    rows = np.arange(len(self.images))
+                if len(rows):
+                    if member.aims:
+                        self.targets[rows] = self._aim(member, start, others)[rows]
+                    found = member.attempt(self, number, start, rows)
+                    if last == (0, 0) and not self.certain and not member.MINIMAL:
+                        # Nothing to compare but images that may be misclassified as they are: the draws of scoring decide.
+                        sound = self.score[rows] <= 0.0
+                        self.best[rows[sound]] = found[sound]
+                        rows, found = rows[~sound], found[~sound]
+                    if len(rows):
+                        self._compare(member, rows, found, start)
+                self._done += member.work
+                self.tell(int((~self.fallen).sum()))
 
-    @property
-    def chunk(self) -> int:
-        """How many steps lie between two looks at who still stands: all chunks are about alike."""
-        return math.ceil(self.iterations / max(1, round(self.iterations / self.CHUNK)))
+    def _look_at_clean(self) -> np.ndarray:
+        """Makes the images as they are the first candidates; returns the other classes, the likeliest first."""
+        looks = 1 if self.certain else -(-SELECTION_DRAWS // self.averaged)
+        likely, self.votes = self._poll(self.images, looks, 0, 3)
+        self.forwards += looks * (1 if self.certain else self.averaged)
+        every, ranked = np.arange(len(self.images)), likely.copy()
+        right = int((self.votes[every, self.labels] > 0.5).sum())
+        inference.warn_at_chance(right, len(every), self.classes)
+        ranked[every, self.labels] = -1.0
+        others = np.argsort(-ranked, axis=-1, kind="stable")[:, :-1]
+        if self.attack.strict:
+            self.targets = self._aim(self.members[0], 0, others)
+        share, wrong = self._shares(every, self.votes)
+        self.likely = likely[every, self.labels]
+        # What an attack finds is taken where it is as good: less than nothing for the likelihood.
+        self.score = share + _WRONG * wrong - _NEAR
+        if self.certain:
+            self.fallen = share >= 1.0
+            self.norm[self.fallen] = 0.0
+        return others
 
-    @property
-    def is_single_step(self) -> bool:
-        """So it is where there are no more iterations."""
-        return self.iterations <= 1 and not self.MINIMAL
+    def _shares(self, rows: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the answers to what was found for some images, the share that reach the goal, and that are wrong."""
+        every = np.arange(len(rows))
+        wrong = 1.0 - votes[every, self.labels[rows]]
+        return votes[every, self.targets[rows]] if self.attack.strict else wrong, wrong
 
-    @abc.abstractmethod
-    def begin(self, case: Case) -> State:
-        """The state before the first step, without a look at the model: tensors (batch, ...) by name.
+    def scored(self, draws: int) -> AttackOutput:
+        """What was found, on so many fresh answers."""
+        # Without noise what was seen when it was kept is what would be seen again.
+        if not self.certain:
+            likely, self.votes = self._poll(self.best, draws, 0, 2)
+            self.likely = likely[np.arange(len(likely)), self.labels]
+        rows, votes = np.arange(len(self.images)), self.votes
+        wrong = 1.0 - votes[rows, self.labels]
+        success = votes[rows, self.targets] if self.attack.strict else wrong
+        return AttackOutput(
+            adversarial=self.best,
+            prediction=inference.decided(votes),
+            success=success.astype(np.float32),
+            wrong=wrong.astype(np.float32),
+            probability=self.likely,
+            gradients=self.gradients,
+            forwards=self.forwards,
+            **sizes(self.best - self.images),
+        )
 
-        `adversarial`, in it, are the images the attack would give if it ended here; `done`, bool (batch,), which
-        examples need no more steps (all False where the attack leaves it out).
-        """
+    def _aim(self, member: Member, start: int, others: np.ndarray) -> np.ndarray:
+        """Targets, by what the model answers on the images as they are."""
+        return member.aim(start, others, self.labels, int(inference.seed_pair(self.seed, 0, 4)[0]))
 
-    @abc.abstractmethod
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
-        """The state after step `i`, from 0; what it leaves out stays. Examples that were done before do not change."""
+    def _compare(self, member: Member, rows: np.ndarray, found: np.ndarray, start: int) -> None:
+        """Keeps what one start found where it is better than what there is, by draws of its own."""
+        wanted = max(SELECTION_DRAWS, int(getattr(member, "draws", 1)))
+        looks = 1 if self.certain else -(-wanted // self.averaged)
+        likely, votes = self._poll(found, looks, start, 1)
+        if not self.certain:
+            self.forwards[rows] += looks * self.averaged
+        share, wrong = self._shares(rows, votes)
+        every, labels, targets = np.arange(len(rows)), self.labels[rows], self.targets[rows]
+        near = likely[every, targets] if self.attack.strict else 1.0 - likely[every, labels]
+        score = share + _WRONG * wrong + _NEAR * near
+        if member.MINIMAL:
+            size = sizes(found - self.images[rows])["linf" if getattr(member, "norm", Norm.L2) is Norm.LINF else "l2"]
+            epsilon = getattr(member, "epsilon", None)
+            within = size <= (np.inf if epsilon is None else epsilon * (1 + 1e-6))
+            reached, none = within & (share > 0.5), np.isinf(self.norm[rows])
+            better = reached & (size < self.norm[rows]) & (~self.fallen[rows] | ~none)
+            self.norm[rows[better]] = size[better]
+            # Until one succeeds on most draws, that which does on the most is better than the image as it is.
+            better |= within & none & ~reached & ~self.fallen[rows] & (share > 0.0) & (score > self.score[rows])
+        else:
+            reached = np.ones(len(rows), bool)
+            better = score > self.score[rows]
+        taken = rows[better]
+        self.best[taken], self.score[taken], self.votes[taken] = found[better], score[better], votes[better]
+        self.likely[taken] = likely[every, labels][better]
+        self.fallen[rows] |= reached & (share >= 1.0)
 
-    @abc.abstractmethod
-    def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """Backward and forward passes per image and step, with so many real draws, on so many classes."""
+    def _poll(self, images: np.ndarray, draws: int, number: int, purpose: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and votes of some answers, on draws that serve one purpose alone."""
+        seed = int(inference.seed_pair(self.seed, number, purpose)[0])
+        how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
+        return inference.poll(self.model, images, seed, draws=draws, averaged=self.averaged, **how)
 
-    @property
-    def work(self) -> float:
-        """All steps."""
-        return float(self.iterations * sum(self.cost(int(getattr(self, "draws", 1)), _CLASSES)) or 1)
-
-    def numbers(self) -> dict[str, float]:
-        """The values of `NUMBERS`, resolved."""
-        return {name: float(getattr(self, name)) for name in self.NUMBERS}
-
-    @property
-    def graph_key(self) -> tuple[Any, ...]:
-        """What the compiled loop depends on."""
-        left_out = {*self.NUMBERS, *self.HOST}
-        fields = (f.name for f in dataclasses.fields(self) if f.name not in left_out)
-        return type(self), self.strict, self.aims, tuple((name, getattr(self, name)) for name in fields)
-
-    def attempt(self, search: Search, number: int, start: int, rows: np.ndarray) -> np.ndarray:
-        """Compiled, batch by batch."""
-        return search.attempt(self, number, start, rows)
-
-    def opened(self, case: Case) -> State:
-        """The state before the first step, whole."""
-        none = case.full(0, tf.int32)
-        return {"done": case.full(False, tf.bool), **self.begin(case), "gradients": none, "forwards": none}
-
-    def advance(self, case: Case, state: State, first: int | tf.Tensor, last: int | tf.Tensor) -> State:
-        """Takes the steps from `first` to before `last`, within a graph; ends when every example is done.
-
-        The state holds, besides the attack's own, `done`, and the passes used so far: `gradients` and `forwards`.
-        """
-        classes = int(case.model.output_shape[-1])
-        gradients, forwards = self.cost(case.draws(int(getattr(self, "draws", 1))), classes)
-        if self.MINIMAL and not case.certain:
-            forwards += SELECTION_DRAWS  # What `confirmed` takes, where there is anything to confirm.
-        ends = case.certain or self.MINIMAL
-
-        def one(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:
-            own = {key: value for key, value in former.items() if key not in ("gradients", "forwards")}
-            new = {**own, **self.step(case, i, own)}
-            if ends:
-                new = {key: choose(former["done"], own[key], new[key]) for key in own}
-            # Chosen, not multiplied: oneDNN complains of products of integers.
-            new["gradients"] = former["gradients"] + tf.where(former["done"], 0, gradients)
-            new["forwards"] = former["forwards"] + tf.where(former["done"], 0, forwards)
-            return i + 1, new
-
-        def going(i: tf.Tensor, former: State) -> tf.Tensor:
-            del i
-            return ~tf.reduce_all(former["done"])
-
-        start = tf.convert_to_tensor(first)
-        return repeat(one, (start, state), last - first, going if ends else None)[1]
-
-    def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Adversarial images within a graph: one start, every step taken, the model's noise drawn as it goes.
-
-        For training steps; no gradient flows through it.
-
-        Raises:
-          UserError: the attack aims at classes, which is not known within a training step.
-        """
-        if self.aims:
-            raise UserError(f"A training attack should be untargeted. Received: {self.spec}")
-        check_radii(self, images.shape[1:])
-        numbers = {name: tf.constant(value, tf.float32) for name, value in self.numbers().items()}
-        first = tf.constant(0)
-        goal = self.goal(model, images, labels)
-        case = Case(model, images, goal, seed, numbers, certain=False, most=images.shape[0], start=first)
-        return tf.stop_gradient(self.advance(case, self.opened(case), 0, self.iterations)["adversarial"])
-
-    def goal(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Goal:
-        """What the attack wants in a training step: to leave the labels."""
-        del model, images
-        return Goal(labels)
+    def tell(self, standing: int, extra: float = 0.0) -> None:
+        """Reports progress: how many images still stand, and the work done of the start that is running."""
+        if self.progress is not None:
+            self.progress(min(1.0, (self._done + extra) / self._todo), standing)
 
 
 def _usual(attack: Attack, name: str) -> Any:

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.case import Case, State, choose
 from l2p_tf.attacks.constant import close_round, open_search
 from l2p_tf.attacks.goal import TARGETS
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.registry import option
 from l2p_tf.types import Norm
 

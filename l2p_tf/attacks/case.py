@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -15,6 +16,16 @@ State = dict[str, tf.Tensor]
 
 SELECTION_DRAWS = 8
 """Draws on which what was found on a randomised model is judged, at least."""
+
+
+class Journal(Protocol):
+    """Keeps arrays by name, so that an attack that was stopped goes on where it was."""
+
+    def load(self, key: str) -> dict[str, np.ndarray] | None:
+        """What was saved under the key; None where nothing was."""
+
+    def save(self, key: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keeps arrays in place of what was saved under the key before."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.boundary import dual, nearest, rivals
 from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.registry import option
 from l2p_tf.types import Norm
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.boundary import nearest, rivals, to_hyperplane
 from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.projection import random_in_ball, widest
 from l2p_tf.registry import option
 from l2p_tf.types import Norm, UserError

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.case import Case, State
 from l2p_tf.attacks.goal import LOSSES, TARGETS
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.randomness import below, standard_normal, uniform
 from l2p_tf.attacks.sampling import losses_of
 from l2p_tf.registry import option

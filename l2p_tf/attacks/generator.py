@@ -11,8 +11,9 @@ import keras
 import tensorflow as tf
 
 from l2p_tf import artifacts
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.case import Case, State
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.attacks.tanh_space import gradient_image, pushed
 from l2p_tf.environment import user_path

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.case import Case, State
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.projection import random_in_ball
 from l2p_tf.registry import option
 from l2p_tf.types import Norm

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.case import Case, State, choose
 from l2p_tf.attacks.goal import LOSSES, TARGETS
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.projection import project
 from l2p_tf.attacks.randomness import signs
 from l2p_tf.attacks.sampling import losses_of, together

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS, Loop
+from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.case import Case, State, choose
 from l2p_tf.attacks.goal import LOSSES, TARGETS
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.attacks.randomness import below, signs
 from l2p_tf.registry import option

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from l2p_tf.data.base import Array
-
-if TYPE_CHECKING:
-    from l2p_tf.data.store import ImageView
+from l2p_tf.data.view import ImageView
 
 _COLUMNS = 10
 _MAX_CLASSES = 20

@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from l2p_tf import artifacts, files, progress
 from l2p_tf.data.base import Array, Dataset, Source, Split, stratified
 from l2p_tf.data.contact_sheet import contact_sheet
+from l2p_tf.data.view import ImageView
 from l2p_tf.environment import user_path
 from l2p_tf.registry import spec_of
 from l2p_tf.schema import Count, Positive, read_json, reading
@@ -82,33 +82,6 @@ class DataInfo:
         shape = "x".join(str(size) for size in self.image_shape)
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (self.mean, self.std))
         return f"{self.title}: {counts} images of {shape} in {self.num_classes} classes\nmean {mean}; std {std}"
-
-
-class ImageView:
-    """Some of the images of a memory-mapped file, read when indexed.
-
-    `view[i]` is one image (H, W, C); `view[a:b]` and `view[positions]` are batches (n, H, W, C): uint8, in memory.
-    """
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, images: Array, index: npt.NDArray[np.int64]) -> None:
-        self.base = images
-        self.index = index
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, H, W, C)."""
-        return (len(self.index), *self.base.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, key: int | slice | Array) -> Array:
-        return np.array(self.base[self.index[key]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return self[:] if dtype is None else self[:].astype(dtype)
 
 
 class ImageData:

@@ -8,14 +8,14 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from l2p_tf.attacks.base import Loop
 from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.projection import project, random_in_ball, steepest
 from l2p_tf.attacks.randomness import uniform
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
 from l2p_tf.registry import option
-from l2p_tf.training.trainer import RobustTrainer, TrainingAttack
+from l2p_tf.trainer.base import RobustTrainer, TrainingAttack
 from l2p_tf.types import Norm, UserError
 
 

@@ -11,14 +11,13 @@ import tensorflow as tf
 
 from l2p_tf import inference
 from l2p_tf.attacks.ascent import Ascent
-from l2p_tf.attacks.base import Attack, Member
+from l2p_tf.attacks.base import Attack, Member, Search
 from l2p_tf.attacks.bim import BIM
 from l2p_tf.attacks.carlini_wagner import CarliniWagner
 from l2p_tf.attacks.deepfool import DeepFool
 from l2p_tf.attacks.fgsm import FGSM
 from l2p_tf.attacks.mim import MIM
 from l2p_tf.attacks.pgd import PGD
-from l2p_tf.attacks.search import Search
 from l2p_tf.attacks.spsa import SPSA
 from l2p_tf.layers.noise import reseed, restore_seeds
 from l2p_tf.types import Norm, UserError

@@ -1,1 +1,1 @@
-"""The trainer that all defences share, and what a training run needs around it."""
+"""What a training run needs around the trainer: callbacks, state, resuming, sweeps."""

@@ -26,13 +26,13 @@ from l2p_tf.models.saving import companion_path
 from l2p_tf.progress import bar
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import spec_of
+from l2p_tf.trainer.base import RobustTrainer
+from l2p_tf.trainer.optimizers import MomentumSGD
+from l2p_tf.trainer.schedules import check_drops, learning_rate
 from l2p_tf.training import callbacks as cb
 from l2p_tf.training.extend import extended
-from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.resume import best_files, check_best, resume
-from l2p_tf.training.schedules import check_drops, learning_rate
 from l2p_tf.training.state import BEST_STATE, Progress
-from l2p_tf.training.trainer import RobustTrainer
 from l2p_tf.types import UserError
 
 _BOUNDS = (

@@ -1,0 +1,1 @@
+"""The trainer that all defences share, with its losses, optimizer and schedules."""
