@@ -165,7 +165,7 @@ def produce(
         try:
             yield work
         except BaseException as error:
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
                 error.filename = str(partial)  # A full disk does not say which one it is.
             with contextlib.suppress(OSError):
                 if files.visible(partial) == {_REQUEST}:
@@ -224,9 +224,7 @@ def _is_current(path: pathlib.Path, request: dict[str, Any], overwrite: bool, ex
     if all(manifest[key] == request[key] for key in request):
         return True
     if not overwrite and (extends is None or Artifact(path, manifest).fingerprint != extends.fingerprint):
-        raise UserError(
-            f"{str(path)!r} was made with {_difference(manifest, request)}. Pass --overwrite to replace it."
-        )
+        raise UserError(f"{str(path)!r} was made with {difference(manifest, request)}. Pass --overwrite to replace it.")
     return False
 
 
@@ -274,7 +272,7 @@ def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: boo
             if not overwrite:
                 raise UserError(
                     f"{str(partial)!r} holds unfinished work made with "
-                    f"{_difference(dataclasses.asdict(found), request)}. Pass --overwrite to drop it."
+                    f"{difference(dataclasses.asdict(found), request)}. Pass --overwrite to drop it."
                 )
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
@@ -364,7 +362,8 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In what the options, else the inputs, else the stage of two requests differ, in a few words."""
     old, new = found.get("options", {}), wanted["options"]
     # The resolved options of a thing stand beside its spec, which says the same in short.
     keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and not k.endswith("_options")]

@@ -43,7 +43,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
-        if isinstance(error, OSError) and error.filename in (None, name):
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, name):
             error.filename = str(path)  # So that the message says which file does not fit on the disk.
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -174,8 +175,9 @@ def _export(
         try:
             tf.saved_model.save(served, str(folder / SAVED_MODEL), signatures=signatures)
         except tf.errors.OpError as error:
-            # How TensorFlow reports a full disk.
-            raise OSError(f"{str(folder / SAVED_MODEL)!r} cannot be written: {error.message}") from error
+            # TensorFlow tells of a full disk in a sentence.
+            number = errno.ENOSPC if os.strerror(errno.ENOSPC) in error.message else errno.EIO
+            raise OSError(number, error.message, str(folder / SAVED_MODEL)) from error
         advance(1)
     shape = list(model.input_shape[1:])
     write_json(folder / CARD, {

@@ -158,7 +158,8 @@ def _parse_values(argv: list[str]) -> list[str]:
 def _describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         reason = "disk full" if error.errno == errno.ENOSPC else error.strerror
-        return f"{reason}: {error.filename!r}" if error.filename else str(reason)
+        name = error.filename2 or error.filename  # Of a copy, where to.
+        return f"{reason}: {name!r}" if name else str(reason)
     return " ".join(str(error).split()) or type(error).__name__
 
 

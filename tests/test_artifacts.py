@@ -274,6 +274,10 @@ def test_a_full_disk_names_what_does_not_fit(tmp_path):
         (work.path / "big").write_text("1")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert full.value.filename == str(tmp_path / "x.partial")
+    # What a library raises in its own words stays as it is.
+    for write in (lambda path: artifacts.produce(path, "data", {}), files.replacing):
+        with pytest.raises(OSError, match="^the file is truncated$"), write(tmp_path / "x"):
+            raise OSError("the file is truncated")
 
 
 def test_work_that_starts_over_leaves_nothing_of_its_former_self(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -92,6 +93,19 @@ def test_served_where_neither_this_package_nor_keras_is(trained, tmp_path):
     card = json.loads((made.path / "serving.json").read_text())
     assert card["draws"] == 64
     assert card["signatures"]["serve_uint8"]["images"]["shape"] == [None, 8, 8, 1]
+
+
+@pytest.mark.parametrize(
+    ("told", "number"), [("x.tempstate1; No space left on device [Op:SaveV2]", errno.ENOSPC), ("broken", errno.EIO)]
+)
+def test_what_cannot_be_written_is_told_as_the_system_does(trained, tmp_path, monkeypatch, told, number):
+    def fail(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, told)
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match=told[:6]) as error:
+        export(trained[0], tmp_path / "export")
+    assert (error.value.errno, error.value.filename) == (number, str(tmp_path / "export.partial" / "saved_model"))
 
 
 def test_the_noise_is_not_in_the_file(trained, tmp_path):

@@ -114,6 +114,7 @@ RAISE = "from stages import common\nfrom l2p_tf.types import Interrupted, UserEr
     [
         ("UserError('two\\nlines')", "error: two lines", 2),
         ("OSError(28, 'No space left on device', 'x.npy')", "error: disk full: 'x.npy'", 2),
+        ("OSError(28, 'No space left on device', 'x', None, 'copy')", "error: disk full: 'copy'", 2),
         ("PermissionError(13, 'Permission denied', 'y')", "error: Permission denied: 'y'", 2),
         ("KeyboardInterrupt", "error: interrupted", 130),
         ("Interrupted(15, 'stopped')", "error: stopped", 143),

@@ -52,10 +52,11 @@ def joining(
       inputs: what they are made from, by role.
 
     Returns:
-      None where nothing is finished, it is just what is wanted, or more than its attacks differs.
+      None where nothing is finished, or it has just the attacks that are wanted.
 
     Raises:
-      UserError: what is finished is damaged, or another of its inputs has changed or is gone.
+      UserError: more than the attacks differs, what is finished is damaged, or another of its inputs has changed or is
+        gone.
     """
     path = user_path(output)
     if not (path / artifacts.MANIFEST).is_file():
@@ -64,9 +65,17 @@ def joining(
     request = json.loads(json.dumps(request))
     known, wanted = _attacks(finished.options), _attacks(request)
     recorded = finished.manifest["inputs"]
-    same = all(recorded.get(role, one.fingerprint) == one.fingerprint for role, one in inputs.items())
-    if known == wanted or not same or _shared(finished.options) != _shared(request):
+    if known == wanted:
         return None
+    used = {role: one.fingerprint for role, one in inputs.items() if role in recorded}
+    same = all(recorded[role] == fingerprint for role, fingerprint in used.items())
+    if not same or _shared(finished.options) != _shared(request):
+        asked = {"options": _shared(request), "inputs": used}
+        found = {"options": _shared(finished.options), "inputs": recorded}
+        raise UserError(
+            f"{str(path)!r} was made with {artifacts.difference(found, asked)}, so further attacks cannot join it. Pass "
+            "--overwrite to replace it."
+        )
     missing = tuple(i for i, attack in enumerate(wanted) if attack not in known)
     columns = zip(*known, *(wanted[i] for i in missing), strict=True)
     joined = {**finished.options, **dict(zip(_BY_ATTACK, map(list, columns), strict=True))}
