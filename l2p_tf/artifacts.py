@@ -159,7 +159,7 @@ def produce(
             _settle(partial, path)  # A call was stopped when all was done but this.
             yield None
             return
-        earlier = _open_partial(partial, request, overwrite)
+        earlier = _open_partial(partial, request, overwrite, extends)
         work = Work(partial, resumed=earlier is not None)
         start = time.monotonic()
         try:
@@ -244,7 +244,9 @@ def _check_replaceable(path: pathlib.Path) -> None:
             )
 
 
-def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: bool) -> float | None:
+def _open_partial(
+    partial: pathlib.Path, request: dict[str, Any], overwrite: bool, extends: Artifact | None
+) -> float | None:
     """Creates the partial folder, or checks that the one there is of the same request.
 
     Returns:
@@ -270,9 +272,11 @@ def _open_partial(partial: pathlib.Path, request: dict[str, Any], overwrite: boo
                     f"known. Restore that file to continue the work, or move {str(partial)!r} away to begin anew."
                 )
             if not overwrite:
+                # With --overwrite what is finished beside it would be lost too.
+                drop = "Pass --overwrite" if extends is None else "Finish it by its own command, or delete that folder,"
                 raise UserError(
                     f"{str(partial)!r} holds unfinished work made with "
-                    f"{difference(dataclasses.asdict(found), request)}. Pass --overwrite to drop it."
+                    f"{difference(dataclasses.asdict(found), request)}. {drop} to drop it."
                 )
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)

@@ -163,6 +163,8 @@ class Registry(Generic[T]):
         hints = typing.get_type_hints(self.get(name))
         lists = [k for k, v in values.items() if isinstance(v, list) and typing.get_origin(hints.get(k)) is not tuple]
         count = math.prod(len(values[key]) for key in lists)
+        if not count:
+            raise UserError(f"{self.kind} {spec!r} should give at least one of them. A list in it is empty.")
         if count > _MOST:
             raise UserError(f"{self.kind} {spec!r} should give at most {_MOST} of them. Its lists give {count}.")
         return [
@@ -388,5 +390,5 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         plain, in_255ths = f"{value:.12g}", round(value * 255)
         # Radii are written as the papers write them, where that is shorter.
-        return f"{in_255ths}/255" if len(plain) > 7 and value == in_255ths / 255 else plain
+        return f"{in_255ths}/255" if len(plain) > 7 and value == in_255ths / 255 and abs(value) <= 1 else plain
     return value if isinstance(value, str) and value.isidentifier() else repr(value)

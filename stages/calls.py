@@ -93,7 +93,7 @@ def check_source(options: TrainOptions, known: list[str]) -> None:
     from l2p_tf.defenses.base import DerivedDefense
 
     defense = options.defense
-    known = [run for run in known if run != options.name]
+    known = [run for run in dict.fromkeys(known) if run != options.name]
     if isinstance(defense, DerivedDefense) and defense.run not in known:
         raise UserError(
             f"`run` of {options.name} should name a run that is trained before it, of "
@@ -148,7 +148,7 @@ def check_generators(known: list[str]) -> None:
             continue
         folder = pathlib.Path(run)
         if not run or (folder.parent.resolve() == settings.run_dir().resolve() and folder.name not in known):
-            wanted = ", ".join(known) or "none there is"
+            wanted = ", ".join(dict.fromkeys(known)) or "none there is"
             raise UserError(f"`run` of the attack {attack.spec} should be a run of {wanted}. Received: {run!r}")
 
 

@@ -35,6 +35,8 @@ _SPELLINGS = {
 """How signs are written on a console that lacks them; all others become escapes, such as \\u2713."""
 _NOTE = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .* cuInit: .*\(303\)$")
 """What TensorFlow writes on any machine when it is loaded; 303 is CUDA's word for a machine without its driver."""
+_OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")
+"""Python's and TensorFlow's; TensorFlow may not be loaded."""
 _python_warning = warnings.showwarning
 _told: set[str] = set()
 
@@ -65,8 +67,9 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
             return _fail(str(stop), 128 + stop.number)
         except BrokenPipeError:
             raise
-        except (UserError, OSError) as error:
-            if os.environ.get("L2P_TF_TRACEBACK") == "1":
+        except Exception as error:
+            told = isinstance(error, UserError | OSError) or type(error).__name__ in _OUT_OF_MEMORY
+            if not told or os.environ.get("L2P_TF_TRACEBACK") == "1":
                 raise
             return _fail(_describe(error))
         return 0
@@ -146,6 +149,8 @@ def _parse(argv: list[str]) -> list[str]:
 def _parse_values(argv: list[str]) -> list[str]:
     try:
         rest: list[str] = FLAGS(argv)
+    except UnicodeDecodeError as error:
+        raise UserError(f"A --flagfile should be text in UTF-8: {error}") from error
     except (flags.Error, ValueError, OSError) as error:
         raise UserError(str(error).removeprefix("ERROR:: ")) from error
     if len(rest) > 1:
@@ -160,6 +165,12 @@ def _describe(error: Exception) -> str:
         reason = "disk full" if error.errno == errno.ENOSPC else error.strerror
         name = error.filename2 or error.filename  # Of a copy, where to.
         return f"{reason}: {name!r}" if name else str(reason)
+    if type(error).__name__ in _OUT_OF_MEMORY:
+        tensor = re.search("OOM when allocating tensor with (shape.*)", str(error))
+        wanted = f" for a tensor of {tensor.group(1)}" if tensor else ""
+        return (
+            f"out of memory{wanted}; take smaller batches, a smaller network, or less of what the attack tries at once"
+        )
     return " ".join(str(error).split()) or type(error).__name__
 
 

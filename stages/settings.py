@@ -92,7 +92,7 @@ flags.DEFINE_string("rho_attack", "", "Attack of smallest l2 norm run at each va
 flags.DEFINE_integer("validate_every", 1, "Epochs between validations.", lower_bound=1)
 flags.DEFINE_integer("validation_limit", 1000, "Most validation images used; 0 for all.", lower_bound=0)
 flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Precision of training.")
-flags.DEFINE_float("checkpoint_minutes", 10.0, "Most minutes between saved states within an epoch.", lower_bound=0)
+common.define_number("checkpoint_minutes", 10.0, "Most minutes between saved states within an epoch.", 0)
 flags.DEFINE_string("published", "", "Published table row to show beside the measured numbers; `help` lists all.")
 _known = _group("train", _known)
 

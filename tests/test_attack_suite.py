@@ -358,6 +358,10 @@ def test_few_pixels_finds_the_pixel_that_matters():
     images = np.full((9, 6, 6, 1), 0.5, np.float32)
     # 1.5 + 0.175 + bias in favour; only that pixel, nearly black, turns it.
     model = linear(weights, bias=[-0.6, 0.0])
+    with pytest.raises(
+        UserError, match=r"`pixels` of few_pixel should be at most \d+, those of an image. Received: 1000"
+    ):
+        ATTACKS.parse("few_pixel(pixels=1000)")(model, images, np.zeros(9, int))
     output = ATTACKS.parse("few_pixel(population=60, generations=30)")(model, images, np.zeros(9, int), batch_size=4)
     assert output.success.all()
     changed = np.argwhere(np.any(output.adversarial != images, axis=-1))

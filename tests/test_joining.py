@@ -111,5 +111,11 @@ def test_what_is_finished_stays_until_the_rest_is(made, tmp_path, monkeypatch, a
         attack(made, folder, FGSM)
     assert content(folder) == before
     monkeypatch.undo()
+    # With --overwrite the finished attacks would be lost as well.
+    with pytest.raises(
+        UserError, match="unfinished work made with .*Finish it by its own command, or delete that"
+    ) as told:
+        attack(made, folder, NOISE)
+    assert "--overwrite" not in str(told.value)
     assert [record.label for record in attack(made, folder, FGSM)][2:] == ["PGD-2", "PGD-2", "FGSM", "FGSM"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["attack"]

@@ -174,6 +174,16 @@ def test_a_list_of_many_specs_is_bounded():
     assert len(ATTACKS.parse_list("fgsm;" * 1000)) == 1000
 
 
+def test_a_list_of_no_values_is_refused():
+    with pytest.raises(UserError, match="should give at least one of them. A list in it is empty"):
+        ATTACKS.parse_list("fgsm(epsilon=[]); pgd")
+
+
+def test_large_numbers_are_no_radii():
+    assert spec_of(MODELS.parse("resnet_v1(depth=8, width=1e9)")) == "resnet_v1(depth=8, width=1000000000)"
+    assert spec_of(ATTACKS.parse("fgsm(epsilon=5/255)")) == "fgsm(epsilon=5/255)"
+
+
 def test_nested_worst_cases_cost_no_more_than_their_depth():
     begun = time.monotonic()
     attack = ATTACKS.parse("worst_case(attacks=(" * 10 + "fgsm, pgd" + "))" * 10)

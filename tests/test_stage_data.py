@@ -116,6 +116,12 @@ RAISE = "from stages import common\nfrom l2p_tf.types import Interrupted, UserEr
         ("OSError(28, 'No space left on device', 'x.npy')", "error: disk full: 'x.npy'", 2),
         ("OSError(28, 'No space left on device', 'x', None, 'copy')", "error: disk full: 'copy'", 2),
         ("PermissionError(13, 'Permission denied', 'y')", "error: Permission denied: 'y'", 2),
+        ("MemoryError()", "error: out of memory; take smaller batches", 2),
+        (
+            "type('ResourceExhaustedError', (Exception,), {})('at x\\nOOM when allocating tensor with shape[8]')",
+            "error: out of memory for a tensor of shape[8]; take",
+            2,
+        ),
         ("KeyboardInterrupt", "error: interrupted", 130),
         ("Interrupted(15, 'stopped')", "error: stopped", 143),
     ],

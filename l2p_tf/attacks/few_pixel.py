@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+import keras
 import tensorflow as tf
 
 from l2p_tf.attacks.base import ATTACKS
@@ -14,6 +15,7 @@ from l2p_tf.attacks.iterative import Loop
 from l2p_tf.attacks.randomness import below, standard_normal, uniform
 from l2p_tf.attacks.sampling import losses_of
 from l2p_tf.registry import option
+from l2p_tf.types import UserError
 
 
 @ATTACKS.register("few_pixel")
@@ -46,6 +48,15 @@ class FewPixel(Loop):
     def iterations(self) -> int:
         """The first population, and every generation after it."""
         return self.generations + 1
+
+    def check(self, model: keras.Model) -> None:
+        """UserError where an image has fewer pixels."""
+        super().check(model)
+        height, width = model.input_shape[1:3]
+        if height and width and self.pixels > height * width:
+            raise UserError(
+                f"`pixels` of few_pixel should be at most {height * width}, those of an image. Received: {self.pixels}"
+            )
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A look at every candidate."""
