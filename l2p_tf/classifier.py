@@ -6,6 +6,7 @@ A classifier takes float32 images in [0, 1], (batch, height, width, channels), a
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -13,14 +14,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.layers.noise import mark_randomized, restore_seeds, seed_states, without_noise
+from l2p_tf.layers.noise import mark_randomized
+from l2p_tf.observation import observe, only_output
 from l2p_tf.types import UserError
 
-PROBED_IMAGES = 8
-"""How many images a model is asked about."""
-_KEPT = "_l2p_classifier"
-_PROBED = "_l2p_probed_shapes"
+_KEPT = "_l2p_kept"
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """What is known of a model; no Keras object, among which Keras would look for weights to save."""
+
+    classifier: keras.Model
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of the images it was asked about."""
 
 
 class WithoutActivation(keras.layers.Layer):
@@ -59,7 +67,7 @@ class AdaptedClassifier(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits (batch, classes), float32."""
-        answer = tf.cast(_only(self.model(images, training=training)), tf.float32)
+        answer = tf.cast(only_output(self.model(images, training=training)), tf.float32)
         answer = tf.ensure_shape(answer, (None, self.classes))
         return tf.math.log(tf.maximum(answer, _TINY)) if self.probabilities else answer
 
@@ -92,28 +100,21 @@ def as_classifier(model: Any, images: np.ndarray | None = None) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise UserError(f"`model` should be a keras.Model. Received: {type(model).__name__}")
     _check_inputs(model, images)
-    classifier = vars(model).get(_KEPT)
-    if classifier is None:
-        classifier, note = _without_softmax(model)
+    kept: _Kept | None = vars(model).get(_KEPT)
+    if kept is None:
+        classifier, note = _plain(model)
         if note:
             warnings.warn(note, UserWarning, stacklevel=3)
-    if images is not None:
-        # Straight into the instance's dictionary: Keras would track what is set as an attribute.
-        probed: set[tuple[int, ...]] = vars(classifier).setdefault(_PROBED, set())
-        if images.shape[1:] not in probed:
-            probed.add(images.shape[1:])
-            try:
-                classifier = _probed(classifier, images[:PROBED_IMAGES])
-            except BaseException:
-                probed.discard(images.shape[1:])
-                raise
-            vars(classifier).setdefault(_PROBED, set()).add(images.shape[1:])
-    vars(model)[_KEPT] = vars(classifier)[_KEPT] = classifier
-    return classifier
+        kept = _Kept(classifier)
+    if images is not None and images.shape[1:] not in kept.shapes:
+        kept = _Kept(_observed(kept.classifier, images), (*kept.shapes, images.shape[1:]))
+    # Straight into the instance's dictionary: Keras would track what is set as an attribute.
+    vars(model)[_KEPT] = vars(kept.classifier)[_KEPT] = kept
+    return kept.classifier
 
 
 def is_answer(logits: tf.Tensor) -> tf.Tensor:
-    """Whether an answer tells a class: bool (batch,), from logits (batch, classes). Minus infinity rules a class out."""
+    """Whether an answer tells a class: bool (...,), from logits (..., classes). Minus infinity rules a class out."""
     return tf.math.is_finite(tf.reduce_max(logits, -1)) & ~tf.reduce_any(tf.math.is_nan(logits), -1)
 
 
@@ -150,17 +151,30 @@ def _check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
         raise UserError(f"`images` should be of shape (count, {wanted}). Received: {images.shape}")
 
 
-def _without_softmax(model: keras.Model) -> tuple[keras.Model, str]:
-    """The model without the softmax at its end, where its layers tell of one, and a note that says so."""
-    outputs = getattr(model, "outputs", None)
-    if not outputs or len(outputs) != 1:
+def _plain(model: keras.Model) -> tuple[keras.Model, str]:
+    """A functional model of one tensor of images and float32 logits, as far as its layers tell; a note of what was mended.
+
+    Containers of one input or output, other precisions and a softmax at the end are taken off.
+    """
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not inputs or not outputs or len(outputs) != 1:
         return model, ""
-    logits = _before_softmax(model, outputs[0])
-    if logits is None:
+    logits, note = _before_softmax(model, outputs[0]), ""
+    if logits is not None:
+        note = f"The model {model.name!r} ends in a softmax, which was taken off: attacks need its logits."
+    elif outputs[0].dtype == "float32" and not _has_containers(model):
         return model, ""
     with model.distribute_strategy.scope():
-        found = keras.Model(model.inputs[0], logits, name=f"{model.name}_logits")
-    return found, f"The model {model.name!r} ends in a softmax, which was taken off: attacks need its logits."
+        logits = outputs[0] if logits is None else logits
+        if logits.dtype != "float32":
+            logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(logits)
+        return keras.Model(inputs[0], logits, name=f"{model.name}_logits"), note
+
+
+def _has_containers(model: keras.Model) -> bool:
+    """Whether a functional model's one input or output is in a list or a dictionary."""
+    # A Sequential has none, and does not tell before it is called.
+    return not isinstance(model, keras.Sequential) and any(map(keras.tree.is_nested, (model.input, model.output)))
 
 
 def _before_softmax(model: keras.Model, output: Any) -> Any:
@@ -193,34 +207,29 @@ def _before_softmax(model: keras.Model, output: Any) -> Any:
     return None
 
 
-def _probed(model: keras.Model, images: np.ndarray) -> keras.Model:
-    """What the model is seen to be when it is asked about images."""
-    former = [tf.identity(state.value) for state in seed_states(model)]
-    raw, again = _ask(model, images), _ask(model, images)
-    restore_seeds(model, former)
-    first, second = _only(raw), _only(again)
-    answers = first.numpy().astype(np.float32)
-    if answers.ndim != 2 or len(answers) != len(images) or answers.shape[1] < 2:
-        raise UserError(
-            f"The model {model.name!r} should answer (batch, classes) logits of at least 2 classes. "
-            f"For {len(images)} images it answers: {answers.shape}"
-        )
-    whole = answers[np.isfinite(answers).all(-1)]
-    # Threads sum in another order: the last bits may differ without any noise.
-    scale = float(np.abs(whole).max(initial=0.0))
-    same = np.allclose(answers, second.numpy().astype(np.float32), rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
+def _observed(model: keras.Model, images: np.ndarray) -> keras.Model:
+    """The model, adapted to what it is seen to answer."""
+    seen = observe(model, images)
     classifier = model
     if not isinstance(model, AdaptedClassifier):
-        probabilities = not _ends_in_linear_layer(model) and _are_probabilities(whole, first.dtype)
-        conforms = tf.is_tensor(raw) and raw.dtype == tf.float32 and getattr(model, "inputs", None)
-        if probabilities or not conforms:
-            classifier = _adapted(model, images.shape[1:], answers.shape[1], probabilities)
-    if not same:
+        whole = seen.answers[np.isfinite(seen.answers).all(-1)]
+        linear = _ends_in_linear_layer(model)
+        probabilities = not linear and _are_probabilities(whole, seen.dtype)
+        if not linear and not probabilities and len(whole) and whole.min() >= 0 and whole.max() <= 1 and np.ptp(whole):
+            warnings.warn(
+                f"The model {model.name!r} answers numbers in [0, 1] that do not sum to 1, which are taken for logits. If "
+                "they come from a sigmoid, gradients vanish where it saturates: build it without.",
+                UserWarning,
+                stacklevel=4,
+            )
+        if probabilities or not (seen.is_tensor and seen.dtype == tf.float32 and getattr(model, "inputs", None)):
+            classifier = _adapted(model, seen.answers.shape[1], probabilities)
+    if seen.randomized:
         mark_randomized(classifier)
     return classifier
 
 
-def _adapted(model: keras.Model, image_shape: tuple[int, ...], classes: int, probabilities: bool) -> AdaptedClassifier:
+def _adapted(model: keras.Model, classes: int, probabilities: bool) -> AdaptedClassifier:
     if probabilities:
         warnings.warn(
             f"The model {model.name!r} answers probabilities; their logarithm serves as logits. Where they are rounded "
@@ -230,7 +239,8 @@ def _adapted(model: keras.Model, image_shape: tuple[int, ...], classes: int, pro
         )
     inputs = getattr(model, "inputs", None)
     with model.distribute_strategy.scope():
-        shape = tuple(inputs[0].shape[1:]) if inputs else image_shape
+        # A subclassed model does not say what it takes: it may be any size.
+        shape = tuple(inputs[0].shape[1:]) if inputs else (None, None, None)
         return AdaptedClassifier(model, shape, classes, probabilities)
 
 
@@ -250,35 +260,3 @@ def _ends_in_linear_layer(model: keras.Model) -> bool:
     return not isinstance(layer, keras.layers.Activation) and (
         getattr(layer, "activation", None) is keras.activations.linear or isinstance(layer, WithoutActivation)
     )
-
-
-def _ask(model: keras.Model, images: np.ndarray) -> Any:
-    """Its answer while the noise of layers of ours is off: what then differs from ask to ask is other noise."""
-    try:
-        with without_noise(model):
-            answer = model(tf.constant(images), training=False)
-    except Exception as error:
-        # Whatever a model of somebody else's raises.
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"The model {model.name!r} cannot answer images of shape {images.shape}: {type(error).__name__}: {reason}"
-        ) from error
-    return answer
-
-
-def _only(answer: Any) -> tf.Tensor:
-    """The tensor, also from a list or dictionary of one; UserError where there are several."""
-    if isinstance(answer, dict) and len(answer) > 1:
-        raise UserError(
-            f"The model should have one output, its logits; make one by keras.Model(model.inputs, "
-            f"model.output[{next(iter(answer))!r}]). It has: {', '.join(map(str, answer))}"
-        )
-    parts = list(answer.values()) if isinstance(answer, dict) else answer
-    if not isinstance(parts, list | tuple):
-        return parts
-    if len(parts) != 1:
-        raise UserError(
-            "The model should have one output, its logits; make one by keras.Model(model.inputs, model.outputs[0]). "
-            f"It has: {len(parts)} outputs"
-        )
-    return parts[0]

@@ -22,7 +22,7 @@ _TELLING, _LEVEL = 50, 0.01
 
 AT_CHANCE = "clean accuracy is no better than chance"
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """How far a pixel may lie outside [0, 1]: arithmetic on float32 images leaves it by a last bit or two."""
 
 
@@ -169,7 +169,7 @@ def checked_images(images: Any) -> np.ndarray:
     Raises:
       UserError: wrong shape, dtype, no images, or values outside [0, 1].
     """
-    array = np.asarray(images)
+    array = as_array("images", images)
     if array.ndim != 4 or array.size == 0:
         raise UserError(
             f"`images` should be of shape (count, height, width, channels), at least one. Received: {array.shape}"
@@ -179,15 +179,23 @@ def checked_images(images: Any) -> np.ndarray:
     if array.dtype.kind != "f":
         raise UserError(f"`images` should be uint8, or floats in [0, 1]. Received: {array.dtype}")
     low, high = float(np.min(array)), float(np.max(array))
-    if not (low >= -_ROUNDING and high <= 1.0 + _ROUNDING):
+    if not (low >= -ROUNDING and high <= 1.0 + ROUNDING):
         raise UserError(f"`images` should lie in [0, 1]. Received: values from {low:.4g} to {high:.4g}")
     array = array.astype(np.float32, copy=False)
     return np.clip(array, 0.0, 1.0) if low < 0.0 or high > 1.0 else array
 
 
+def as_array(name: str, values: Any) -> np.ndarray:
+    """The values as an array; UserError where they are rows of unequal length."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"`{name}` should be an array. Received: a {type(values).__name__}; {error}") from error
+
+
 def checked_labels(model: keras.Model, labels: Any, count: int) -> np.ndarray:
     """`labels` as int32 (count,), checked against the model's classes; UserError otherwise."""
-    array = np.asarray(labels)
+    array = as_array("labels", labels)
     classes = int(model.output_shape[-1])
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise UserError(f"`labels` should be integers of shape ({count},). Received: {array.dtype} {array.shape}")
@@ -283,8 +291,8 @@ def _poll(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> t
 
 
 def finite_softmax(logits: tf.Tensor) -> tf.Tensor:
-    """Softmax (batch, classes) of logits; 0 for an answer that is no number."""
-    return tf.where(is_answer(logits)[:, None], tf.nn.softmax(logits), tf.zeros_like(logits))
+    """Softmax (..., classes) of logits; 0 for an answer that is no number."""
+    return tf.where(is_answer(logits)[..., None], tf.nn.softmax(logits), tf.zeros_like(logits))
 
 
 def warn_at_chance(right: int, count: int, classes: int, name: str = "The classifier") -> None:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from l2p_tf import artifacts
 from l2p_tf.artifacts import write_json
 from l2p_tf.environment import user_path
-from l2p_tf.inference import device, to_unit
+from l2p_tf.inference import ROUNDING, device, finite_softmax, to_unit
 from l2p_tf.layers import sampling
 from l2p_tf.layers.noise import SeedScope, draws_per_example, is_randomized, is_seed_state
 from l2p_tf.loops import repeat
@@ -28,14 +28,13 @@ SPREAD = "spread"
 TOGETHER = 128
 """Most images in one pass of a server that gets few images at a time."""
 
-ROUNDING = 1e-6
-"""How far from [0, 1] a pixel may lie, which is what dividing and resizing in float32 may bring about."""
-
 _DRAWS = 16
 
 
 class Served(tf.Module):
     """A classifier as signatures: probabilities averaged over draws, their spread, and the predicted class.
+
+    An answer that is no number has probabilities 0, and no answer that is one makes the predicted class -1.
 
     They refuse images of another shape and numbers that are not finite or not in [0, 1], with `InvalidArgumentError`.
     No images give no answers. Requests may run at the same time: the noise of each follows from a seed of its own.
@@ -75,25 +74,30 @@ class Served(tf.Module):
         count = tf.shape(images)[0]
         zeros = tf.zeros([count, int(model.output_shape[-1])])
 
-        def draws(i: tf.Tensor, mean: tf.Tensor, squares: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def draws(i: tf.Tensor, mean: tf.Tensor, squares: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            del last
             # Welford's update for a few draws at a time: no difference of large sums.
             now = tf.minimum(together, self.draws - i)
             with SeedScope(sampling.derived_seed(seed + tf.cast(i, tf.int64))):
-                probabilities = _softmax_of_copies(model, images, now)
+                logits = _logits_of_copies(model, images, now)
+            probabilities = finite_softmax(logits)
             n, new = tf.cast(i, tf.float32), tf.cast(now, tf.float32)
             own = tf.reduce_mean(probabilities, 0)
             step = own - mean
             squares += tf.reduce_sum(tf.square(probabilities - own), 0) + tf.square(step) * n * new / (n + new)
-            return i + now, mean + step * new / (n + new), squares
+            return i + now, mean + step * new / (n + new), squares, logits[0]
 
         together = tf.constant(1)
         if draws_per_example(model):
             # Copies of an image get noise of their own, and a full batch is faster than many small ones.
             together = tf.clip_by_value(TOGETHER // tf.maximum(count, 1), 1, self.draws)
         rounds = tf.where(count > 0, -(-self.draws // together), 0)
-        _, mean, squares = repeat(draws, (tf.constant(0), zeros, zeros), rounds)
+        _, mean, squares, logits = repeat(draws, (tf.constant(0), zeros, zeros, zeros), rounds)
         spread = tf.sqrt(tf.maximum(squares, 0.0) / max(self.draws - 1, 1))
-        return {"probabilities": mean, "predictions": tf.argmax(mean, -1), SPREAD: spread}
+        # Of one pass the largest logit decides: a softmax may have rounded two of them to the same number.
+        classes = tf.argmax(logits if self.draws == 1 else mean, -1)
+        predictions = tf.where(tf.reduce_sum(mean, -1) > 0.0, classes, tf.constant(-1, tf.int64))
+        return {"probabilities": mean, "predictions": predictions, SPREAD: spread}
 
 
 def _checked(images: tf.Tensor) -> tf.Tensor:
@@ -108,11 +112,11 @@ def _checked(images: tf.Tensor) -> tf.Tensor:
         return tf.identity(images)
 
 
-def _softmax_of_copies(model: keras.Model, images: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Softmax probabilities of some draws in one pass: (count, batch, classes)."""
+def _logits_of_copies(model: keras.Model, images: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """The logits of some draws in one pass: (count, batch, classes)."""
     copies = tf.broadcast_to(images[None], tf.concat([[count], tf.shape(images)], 0))
     logits = model(tf.reshape(copies, [-1, *images.shape[1:]]), training=False)
-    return tf.nn.softmax(tf.reshape(logits, tf.concat([[count], tf.shape(images)[:1], logits.shape[1:]], 0)))
+    return tf.reshape(logits, tf.concat([[count], tf.shape(images)[:1], logits.shape[1:]], 0))
 
 
 def export(
@@ -187,7 +191,7 @@ def _export(
         },
         "outputs": {
             "probabilities": "float32 (batch, classes), the mean over the draws",
-            "predictions": "int64 (batch,)",
+            "predictions": "int64 (batch,), -1 where no answer is a number",
             SPREAD: "float32 (batch, classes), the standard deviation over the draws",
         },
         "draws": draws,

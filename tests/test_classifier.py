@@ -13,7 +13,7 @@ from models_for_tests import linear
 
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
-from l2p_tf.classifier import AdaptedClassifier, as_classifier
+from l2p_tf.classifier import as_classifier
 from l2p_tf.evaluation.evaluate import EvaluationOptions, evaluate
 from l2p_tf.evaluation.records import read_records
 from l2p_tf.layers.noise import draws_per_example, is_randomized
@@ -185,6 +185,61 @@ def test_of_both_kinds_of_noise_the_less_independent_counts(images):
     assert not draws_per_example(classifier)
 
 
+def test_a_subclassed_model_takes_images_of_any_size():
+    class Pooled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.dense = layers.GlobalMaxPooling2D(), layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(self.pool(x))
+
+    model, rng = Pooled(), np.random.default_rng(0)
+    model(np.zeros((1, 2, 2, 1)))
+    for shape in ((4, 4, 1), (9, 5, 1)):
+        # The radius is beyond the diagonal of the smaller images.
+        epsilon = 0.9 * np.sqrt(np.prod(shape))
+        images = rng.random((3, *shape), dtype=np.float32)
+        output = ATTACKS.parse(f"pgd(norm=l2, epsilon={epsilon}, steps=2)")(model, images, np.zeros(3, int))
+        assert output.adversarial.shape == (3, *shape)
+
+
+class Rounded(layers.Layer):
+    """Knows the images by whole numbers: there is no gradient, not even one of 0."""
+
+    def call(self, x):
+        return tf.cast(tf.cast(4.0 * x, tf.int32), tf.float32)
+
+
+@pytest.mark.parametrize("spec", ["pgd(steps=2)", "deepfool(steps=2)", "fab(steps=2)", "cw(steps=2)"])
+def test_without_a_gradient_an_attack_finds_nothing_new(spec, images):
+    model = finished(lambda x: layers.Dense(3)(Rounded()(x)))
+    labels = inference.predict(model, images).argmax(-1)
+    labels[:5] = (labels[:5] + 1) % 3
+    output = ATTACKS.parse(spec)(model, images, labels)
+    np.testing.assert_array_equal(output.success[:5], 1)
+    assert np.isfinite(output.adversarial).all()
+
+
+def test_a_softmax_that_no_layer_tells_of_is_seen_and_other_numbers_in_0_to_1_are_told(images):
+    model = finished(lambda x: keras.ops.sigmoid(layers.Dense(3)(x)))
+    with pytest.warns(UserWarning, match=r"numbers in \[0, 1\] that do not sum to 1, which are taken for logits"):
+        assert as_classifier(model, images) is model
+
+
+def test_a_model_that_was_asked_is_saved_as_ever(tmp_path, images):
+    model = sequential(layers.Dense(3, activation="softmax"))
+    with pytest.warns(UserWarning, match="ends in a softmax"):
+        inference.predict(model, images)
+    for path in (tmp_path / "a.weights.h5", tmp_path / "a.keras"):
+        model.save_weights(path) if path.suffix == ".h5" else model.save(path)
+    weights_loaded = sequential(layers.Dense(3, activation="softmax"))
+    weights_loaded.layers[-1].kernel.assign(tf.zeros((16, 3)))
+    weights_loaded.load_weights(tmp_path / "a.weights.h5")
+    for again in (weights_loaded, keras.models.load_model(tmp_path / "a.keras")):
+        np.testing.assert_array_equal(again(images), model(images))
+
+
 def test_a_subclassed_model_works_once_it_is_built(images):
     model = subclassed()
     labels = np.asarray(model(images)).argmax(-1)
@@ -203,7 +258,6 @@ def test_answers_of_any_precision_become_float32_logits(policy, images):
         keras.config.set_dtype_policy("float32")
     labels = np.asarray(model(images)).argmax(-1)
     classifier = as_classifier(model, images)
-    assert isinstance(classifier, AdaptedClassifier)
     assert classifier(images).dtype == tf.float32
     for spec in (
         "pgd(epsilon=0.05, steps=3)",
@@ -274,6 +328,23 @@ def test_one_output_in_a_list_or_a_dictionary_is_taken(images):
     for wrap in (lambda y: [y], lambda y: {"logits": y}):
         model = finished(lambda x, wrap=wrap: wrap(layers.Dense(3)(x)))
         np.testing.assert_allclose(as_classifier(model, images)(images), plain()(images), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: {x.name: x}])
+def test_one_input_in_a_list_or_a_dictionary_is_taken(wrap, images):
+    flat = finished(layers.Dense(3))
+    model = keras.Model(wrap(flat.inputs[0]), flat.outputs[0])
+    # Keras warns of other structures than a model was made with, and warnings are errors.
+    output = ATTACKS.parse("pgd(norm=l2, epsilon=0.5, steps=2)")(model, images, np.zeros(24, int))
+    assert output.adversarial.shape == images.shape
+    assert as_classifier(model).input_shape == (None, *SHAPE)
+
+
+@pytest.mark.parametrize("values", [[[1, 2], [3]], "abc", None])
+def test_what_is_no_array_is_named(values, images):
+    for given in ({"images": values, "labels": [0]}, {"images": images[:1], "labels": values}):
+        with pytest.raises(UserError, match="`(images|labels)` should be"):
+            ATTACKS.parse("fgsm")(plain(), **given)
 
 
 class Scaled(layers.Layer):

@@ -371,3 +371,49 @@ def test_regularizers_of_the_network_are_kept():
         trainer_of("none", model).train_on_batch(images, labels)
         kernels.append(np.array(model.layers[-1].kernel))
     np.testing.assert_allclose(kernels[1], kernels[0] - 0.1 * WEIGHTS.reshape(-1, CLASSES), atol=1e-5)
+
+
+def test_weights_of_a_trainer_are_saved_and_a_whole_one_is_refused(tmp_path):
+    images, labels = images_and_labels(8)
+    trainer, other = (trainer_of("pgd(steps=1)", plain()) for _ in range(2))
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "a.weights.h5", save_weights_only=True)
+    trainer.fit(images, labels, verbose=0, callbacks=[checkpoint])
+    other.load_weights(tmp_path / "a.weights.h5")
+    for kept, loaded in zip(trainer.classifier.get_weights(), other.classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, loaded)
+    with pytest.raises(UserError, match=r"not saved whole. Save its classifier, trainer.classifier.save\(path\)"):
+        trainer.save(tmp_path / "a.keras")
+
+
+def test_a_data_set_need_not_tell_its_shapes():
+    images, labels = images_and_labels(7)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    untold = tf.data.Dataset.from_generator(lambda: iter(batches), output_types=(tf.float32, tf.int64))
+    # Of unknown length Keras warns where it ends.
+    untold = untold.apply(tf.data.experimental.assert_cardinality(2))
+    found, expected = (
+        trainer_of("pgd(steps=2)", plain()).evaluate(data, verbose=0, return_dict=True) for data in (untold, batches)
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+    wrong = tf.data.Dataset.from_generator(lambda: iter([(images[:, 1:], labels)]), output_types=(tf.float32, tf.int64))
+    with pytest.raises(UserError, match=r"should be of shape \(count, 6, 6, 1\)"):
+        trainer_of("pgd(steps=2)", plain()).evaluate(wrong, verbose=0)
+
+
+def test_losses_are_not_scaled():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = plain()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    trainer = DEFENSES.parse("fgsm").trainer(model, 0, 8)
+    with pytest.warns(UserWarning, match="build it with mixed_bfloat16"):
+        trainer.compile("sgd")
+    images, labels = images_and_labels(8)
+    assert np.isfinite(trainer.evaluate(images, labels, verbose=0)).all()
+    for optimizer in (
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
+        keras.optimizers.SGD(loss_scale_factor=2.0),
+    ):
+        with pytest.raises(UserError, match="should not scale the loss"):
+            DEFENSES.parse("fgsm").trainer(plain(), 0, 8).compile(optimizer)

@@ -231,3 +231,25 @@ def test_numbers_out_of_range_are_refused(refusing, bad):
     # What rounding may bring about is not.
     images[1, 2, 3] = np.nextafter(np.float32(1), np.float32(2))
     assert refusing["serving_default"](images=tf.constant(images))["probabilities"].shape == (3, 10)
+
+
+class Logarithm(keras.layers.Layer):
+    """No number where a pixel is 0."""
+
+    def call(self, x):
+        return tf.math.log(x) * 0.0
+
+
+def test_what_is_served_is_what_was_judged(tmp_path):
+    model = linear(np.zeros((2, 2, 1, 3)), bias=[0.0, 200.0, 200.00002])
+    inputs = keras.Input((2, 2, 1))
+    model = keras.Model(inputs, model(inputs + Logarithm()(inputs)))
+    images = np.full((3, 2, 2, 1), 0.5, np.float32)
+    images[1, 0, 0] = 0.0
+    answer = saved(model, tmp_path)["serving_default"](images=tf.constant(images))
+    # The second is no number, and of the others a softmax would have rounded two classes to the same.
+    assert answer["predictions"].numpy().tolist() == [2, -1, 2]
+    probabilities, votes = inference.poll(model, images)
+    np.testing.assert_array_equal(answer["predictions"], inference.decided(votes))
+    np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-6)
+    assert not answer["probabilities"][1].numpy().any()

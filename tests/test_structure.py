@@ -18,6 +18,7 @@ LAYERS = [
     ["artifacts"],
     ["data"],
     ["layers"],
+    ["observation"],
     ["classifier"],
     ["models"],
     ["inference"],

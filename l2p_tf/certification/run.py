@@ -15,12 +15,12 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.certification.base import ABSTAINED, Certificate
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certificates, write_certificates
-from l2p_tf.classifier import PROBED_IMAGES
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.evaluate import PARTS, check_data
 from l2p_tf.evaluation.slices import Arrays, Folder
 from l2p_tf.models.saving import load_classifier
+from l2p_tf.observation import PROBED_IMAGES
 from l2p_tf.progress import bar
 from l2p_tf.types import UserError
 

@@ -15,7 +15,6 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
-from l2p_tf.classifier import PROBED_IMAGES
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.join import ADDED, joining, merge
@@ -23,6 +22,7 @@ from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, writ
 from l2p_tf.evaluation.slices import Arrays, Slices
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
+from l2p_tf.observation import PROBED_IMAGES
 from l2p_tf.progress import bar
 from l2p_tf.types import UserError
 

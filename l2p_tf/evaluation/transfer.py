@@ -11,13 +11,13 @@ import keras
 import numpy as np
 
 from l2p_tf import artifacts, inference
-from l2p_tf.classifier import PROBED_IMAGES
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.evaluate import PARTS, EvaluationOptions, check_data, measured
 from l2p_tf.evaluation.records import Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
+from l2p_tf.observation import PROBED_IMAGES
 from l2p_tf.progress import bar
 from l2p_tf.types import UserError
 

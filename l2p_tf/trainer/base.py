@@ -15,6 +15,7 @@ from l2p_tf.inference import resolve_jit, to_unit
 from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
 from l2p_tf.trainer.inputs import Accepted, CheckedModel
 from l2p_tf.trainer.losses import Mean, batch_mean, cross_entropy, unpacked, watch
+from l2p_tf.trainer.optimizers import check_loss_scale
 from l2p_tf.types import UserError
 
 
@@ -156,6 +157,7 @@ class RobustTrainer(CheckedModel):
         jit = resolve_jit(None if jit_compile == "auto" else bool(jit_compile))
         # Gradients are taken of the loss itself, of which a scaled one would be a multiple.
         super().compile(optimizer=optimizer, jit_compile=jit, auto_scale_loss=False, **more)
+        check_loss_scale(self.optimizer, self.classifier)
         self.build_optimizers()
         self.begin_epoch(0)
 

@@ -13,10 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.inference import ROUNDING, as_array
 from l2p_tf.types import UserError
-
-_ROUNDING = 1e-6
-"""How far from [0, 1] a pixel may lie, which is what arithmetic in float32 may bring about."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +31,13 @@ class Accepted:
 
     def check(self, images: Any, labels: Any = None, sample_weight: Any = None, *, labeled: bool = True) -> None:
         """UserError unless these arrays are accepted; without `labeled`, images alone are."""
-        images = np.asarray(images)
+        images = as_array("images", images)
         self._check_images(images)
         if not labeled:
             return
         if labels is None:
             raise UserError("Labels should be given beside the images. Received: images alone")
-        self._check_labels(np.asarray(labels), len(images))
+        self._check_labels(as_array("labels", labels), len(images))
         if sample_weight is not None:
             weights = np.asarray(sample_weight)
             if weights.shape != (len(images),) or weights.dtype.kind not in "iuf":
@@ -83,7 +81,7 @@ class Accepted:
         if images.dtype.kind != "f":
             raise UserError(f"Images should be uint8, or floats in [0, 1]. Received: {images.dtype}")
         low, high = float(np.min(images)), float(np.max(images))
-        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
             hint = "; divide them by 255, or pass them as uint8" if 1 < high <= 255 and low >= 0 else ""
             raise UserError(
                 f"Images should be finite and in [0, 1], where epsilon is meant{hint}. "
@@ -114,7 +112,9 @@ class Accepted:
             return np.bool_(True)
 
         with tf.control_dependencies([tf.numpy_function(check, batch, tf.bool)]):
-            passed = tuple(map(tf.identity, batch))
+            # The shapes, too, where the data set does not tell them.
+            shapes = ((None, *self.image_shape), (None,), (None,))
+            passed = tuple(tf.ensure_shape(part, shape) for part, shape in zip(batch, shapes, strict=False))
         return passed if len(passed) > 1 else passed[0]
 
 
@@ -198,6 +198,13 @@ class CheckedModel(keras.Model):
                 sample_weight,
                 **more,
             )
+
+    def save(self, *where: Any, **how: Any) -> None:
+        """Refused: a trainer's options are no part of a file."""
+        raise UserError(
+            "A trainer is not saved whole. Save its classifier, trainer.classifier.save(path), or its weights, "
+            "trainer.save_weights(path); in a ModelCheckpoint, give save_weights_only=True."
+        )
 
     def evaluate(
         self,

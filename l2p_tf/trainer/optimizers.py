@@ -1,11 +1,14 @@
-"""Stochastic gradient descent as the papers ran it."""
+"""Stochastic gradient descent as the papers ran it, and what is asked of any optimizer."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from l2p_tf.types import UserError
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
@@ -56,3 +59,23 @@ class MomentumSGD(keras.optimizers.Optimizer):
         """The arguments of the constructor."""
         keys = ("momentum", "nesterov", "decay")
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
+
+
+def check_loss_scale(optimizer: keras.optimizers.Optimizer, classifier: keras.Model) -> None:
+    """Warns where a classifier computes in float16, in which small gradients become 0: training scales no loss.
+
+    Raises:
+      UserError: the optimizer would divide the gradients by a scale that they do not have.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor:
+        raise UserError(
+            "`optimizer` should not scale the loss; mixed_bfloat16 needs no such scale. "
+            f"Received: {type(optimizer).__name__}, loss_scale_factor {optimizer.loss_scale_factor}"
+        )
+    if any(layer.compute_dtype == "float16" for layer in classifier._flatten_layers()):
+        warnings.warn(
+            "The classifier computes in float16, in which small gradients become 0, since training scales no loss: "
+            "build it with mixed_bfloat16.",
+            UserWarning,
+            stacklevel=3,
+        )

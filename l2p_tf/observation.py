@@ -1,0 +1,156 @@
+"""What a model does when it is asked about images: what it answers, and whether the answers are random."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.layers.noise import is_seed_state, noise_layers, without_noise
+from l2p_tf.types import UserError
+
+PROBED_IMAGES = 8
+"""How many images a model is asked about."""
+
+_ALONE = 1e-2
+"""How far, as a share of the largest answer, an answer may depend on the size of the batch, by rounding alone."""
+_ALONE_HALF = 1e-1
+"""The same in half precision."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """The answers of a model to some images, while the noise of this package's layers was off.
+
+    Attributes:
+      answers: float32 (count, classes).
+      dtype: in which the model gives them.
+      is_tensor: the model gives them as a tensor, neither in a list nor in a dictionary.
+      randomized: it draws random numbers, so that it may answer the same images differently.
+    """
+
+    answers: np.ndarray
+    dtype: tf.DType
+    is_tensor: bool
+    randomized: bool
+
+
+def observe(model: keras.Model, images: np.ndarray) -> Observation:
+    """Asks a model, compiled, about the first images; no state of the model changes.
+
+    Args:
+      model: a Keras model that has its weights.
+      images: float32 in [0, 1], (count, height, width, channels).
+
+    Raises:
+      UserError: it cannot answer them, does not answer logits of several classes, or answers by batches, not by images.
+    """
+    images = images[:PROBED_IMAGES]
+    scope = _Updates()
+
+    def ask(x: tf.Tensor) -> Any:
+        with scope:
+            return model(x, training=False)
+
+    # A partial, because TensorFlow counts the traces of one piece of code together, whatever model they are for.
+    spec = tf.TensorSpec((None, *images.shape[1:]))
+    run = tf.function(functools.partial(ask), input_signature=[spec], autograph=False)
+    try:
+        with without_noise(model):
+            raw, again = run(images), run(images)
+            part = run(images[: len(images) // 2]) if len(images) > 1 else None
+    except Exception as error:
+        # Whatever a model of somebody else's raises; without the color codes of a terminal.
+        reason = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300]
+        raise UserError(
+            f"The model {model.name!r} cannot answer images of shape {images.shape}, compiled for any number of them: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    first = only_output(raw)
+    answers = first.numpy().astype(np.float32)
+    if answers.ndim != 2 or len(answers) != len(images) or answers.shape[1] < 2:
+        raise UserError(
+            f"The model {model.name!r} should answer (batch, classes) logits of at least 2 classes. "
+            f"For {len(images)} images it answers: {answers.shape}"
+        )
+    scale = float(np.abs(answers[np.isfinite(answers)]).max(initial=0.0))
+    randomized = _draws(run.get_concrete_function().graph) or scope.draws(model)
+    # Noise of any other source. Threads sum in another order: the last bits may differ without any.
+    randomized = randomized or not _alike(answers, only_output(again), 1e-5 * scale)
+    slack = (_ALONE_HALF if first.dtype.size == 2 else _ALONE) * scale
+    if part is not None and not randomized and not _alike(answers[: len(images) // 2], only_output(part), slack):
+        raise UserError(
+            f"The model {model.name!r} should answer each image by itself. Its answer to an image depends on what else "
+            "is in the batch, as that of batch norm with training=True does: attacks would have no meaning."
+        )
+    if not randomized and getattr(model, "inputs", None):
+        _warn_of_noise_in_training(model, images)
+    return Observation(answers, first.dtype, tf.is_tensor(raw), randomized)
+
+
+def only_output(answer: Any) -> tf.Tensor:
+    """The tensor, also from a list or dictionary of one; UserError where there are several."""
+    if isinstance(answer, dict) and len(answer) > 1:
+        raise UserError(
+            f"The model should have one output, its logits; make one by keras.Model(model.inputs, "
+            f"model.output[{next(iter(answer))!r}]). It has: {', '.join(map(str, answer))}"
+        )
+    parts = list(answer.values()) if isinstance(answer, dict) else answer
+    if not isinstance(parts, list | tuple):
+        return parts
+    if len(parts) != 1:
+        raise UserError(
+            "The model should have one output, its logits; make one by keras.Model(model.inputs, model.outputs[0]). "
+            f"It has: {len(parts)} outputs"
+        )
+    return parts[0]
+
+
+def _warn_of_noise_in_training(model: keras.Model, images: np.ndarray) -> None:
+    """Warns of layers of a functional model that were called with training=True, which training=False overrules."""
+    with _Updates() as scope:
+        model(tf.constant(images[:1]))
+    if scope.draws(model):
+        warnings.warn(
+            f"The model {model.name!r} draws random numbers when it is called as it is, but not with training=False, as "
+            "`predict` calls it and as it is judged here. To keep the noise, make a layer whose `call` gives the noisy "
+            "layer training=True.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+class _Updates(keras.StatelessScope):
+    """Within it a model's variables are not written; it takes note of those that would have been."""
+
+    def __init__(self) -> None:
+        super().__init__(initialize_variables=False)
+        self.updated: list[keras.Variable] = []
+
+    def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
+        """Takes note of the variable, and lets what follows see the new value."""
+        self.updated.append(update[0])
+        super().add_update(update)
+
+    def draws(self, model: keras.Model) -> bool:
+        """Whether a seed generator moved on that is not of a `NoiseLayer`."""
+        own = [layer.seed_generator.state for layer in noise_layers(model)]
+        return any(is_seed_state(v) and not any(v is state for state in own) for v in self.updated)
+
+
+def _draws(graph: tf.Graph) -> bool:
+    """Whether a graph holds random operations of TensorFlow that keep their own state."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    # Those of global seeds have an attribute `seed2`; the other is how a `tf.random.Generator` moves on.
+    return any("seed2" in node.attr or node.op == "RngReadAndSkip" for node in nodes)
+
+
+def _alike(answers: np.ndarray, others: tf.Tensor, slack: float) -> bool:
+    return np.allclose(answers, others.numpy().astype(np.float32), rtol=1e-4, atol=slack, equal_nan=True)
