@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from l2p_tf.attacks.case import Case, choose
 from l2p_tf.attacks.goal import Goal, logit
-from l2p_tf.attacks.gradient import finite_part, loss_gradient
+from l2p_tf.attacks.gradient import finite_part, image_gradient, loss_gradient
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.classifier import is_answer
 from l2p_tf.loops import repeat
@@ -57,8 +57,7 @@ def nearest(
         if draws == 1:
             its = logit(numbers, other) - logit(numbers, labels)
             towards = tf.one_hot(other, kinds) - tf.one_hot(labels, kinds)
-            # A model that rounds its images has no gradient there at all: it is zero.
-            slope = tape.gradient(logits, x, towards, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            slope = image_gradient(tape, logits, x, towards)
         else:
             slope, its, _ = loss_gradient(model, x, Goal(labels, other), draws, "difference", most=case.most)
         slope = finite_part(slope)

@@ -57,8 +57,7 @@ def loss_gradient(
             # The sum over examples: each image's gradient is its own, whatever shares its batch.
             total = tf.reduce_sum(losses)
         sums = _over_draws(together, losses, reached)
-        # A model that rounds its images has no gradient there at all: it is zero.
-        return tape.gradient(total, images, unconnected_gradients=tf.UnconnectedGradients.ZERO), *sums
+        return image_gradient(tape, total, images), *sums
 
     return _mean(one_pass, (images, *_zeros(images)), draws, _draws_together(model, most or images.shape[0], draws))
 
@@ -89,6 +88,16 @@ def _pass(model: keras.Model, images: tf.Tensor, goal: Goal, together: int) -> t
 def _over_draws(together: int, losses: tf.Tensor, reached: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     values = (losses, tf.cast(reached, tf.float32))
     return tuple(tf.reduce_sum(tf.reshape(v, [together, -1]), 0) for v in values)
+
+
+def image_gradient(
+    tape: tf.GradientTape, of: tf.Tensor, images: tf.Tensor, output_gradients: tf.Tensor | None = None
+) -> tf.Tensor:
+    """The gradient of something with respect to the images, as `images`."""
+    # A model that rounds its images has no gradient there at all: it is zero. And not every layer's gradient tells its
+    # shape, which loops need.
+    none = tf.UnconnectedGradients.ZERO
+    return tf.ensure_shape(tape.gradient(of, images, output_gradients, unconnected_gradients=none), images.shape)
 
 
 def finite_part(gradient: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from l2p_tf.attacks.goal import logit
-from l2p_tf.attacks.gradient import finite_part
+from l2p_tf.attacks.gradient import finite_part, image_gradient
 from l2p_tf.attacks.projection import steepest
 from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
@@ -41,7 +41,7 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
             logits = model(images, training=False)
             others = tf.reduce_logsumexp(logits - 1e30 * tf.one_hot(labels, logits.shape[-1]), -1)
             margin = logit(logits, labels) - others
-        gradient = tape.gradient(margin, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradient = image_gradient(tape, margin, images)
         # The probability is sigmoid(margin), whose slope is lost to rounding near 1; its direction is the margin's.
         slope = (tf.sigmoid(margin) * tf.sigmoid(-margin))[:, None, None, None]
         return (total + (gradient * slope if draws > 1 or scale == "raw" else gradient),)
