@@ -167,11 +167,11 @@ def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
     """Prints the tables of finished attack or transfer stages of some runs."""
     from rich.console import Console
 
+    from l2p_tf.reporting.comparison import compare
     from l2p_tf.reporting.runs import find, gather
-    from l2p_tf.reporting.tables import comparison
 
     trained_runs = [settings.run_dir() / name / "train" for name in names]
-    comparison(gather(find([*folders, *trained_runs]))).to_console(Console())
+    compare(gather(find([*folders, *trained_runs]))).to_console(Console())
 
 
 def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
@@ -339,7 +339,7 @@ def report(
     how = {"seed": FLAGS.seed, "overwrite": overwrite, "reproduction": reproduction, **settings.matched()}
     title = reproduction.title if reproduction else FLAGS.title
     made = reporting.make(folders, output or settings.run_dir() / "report", title, **how)
-    made.table.to_console(Console())
+    made.comparison.to_console(Console())
     for path in made.left_out:
         common.say(f"Left out, not finished: {str(path)!r}")
     for path in made.cards:

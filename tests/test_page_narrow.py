@@ -9,7 +9,7 @@ from test_page import arrays_of, make_judged, with_browser
 from test_reporting import EVIL, make_data, make_train
 
 from l2p_tf.reporting import page, report
-from l2p_tf.reporting.sheets import Field, Head, Sheet
+from l2p_tf.reporting.table import Cell, Column, Table
 
 RADII = [12 * i / 255 for i in range(1, 6)]
 ATTACKS = (("clean", "clean", None, None, 0, 1), *(("pgd", "PGD-7", "linf", radius, 7, 1) for radius in RADII))
@@ -36,10 +36,10 @@ def test_evil_text_stays_text_in_tokens():
 
 
 def test_a_table_of_text_alone_is_wordy():
-    words, figures = Head("Check", figures=False), Head("Runs")
-    row = ((Field("a"), Field("b")),)
-    assert Sheet("", "", (words, words), row).wordy
-    assert not Sheet("", "", (words, figures), row).wordy
+    words, figures = Column("Check", figures=False), Column("Runs")
+    row = ((Cell("a"), Cell("b")),)
+    assert Table("", "", (words, words), row).wordy
+    assert not Table("", "", (words, figures), row).wordy
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_nothing_printed_is_cut_off(shown):
         assert not shown.run(inside % "details.settings dl")
         assert shown.run(inside % "section[aria-labelledby=paired] details:not([open]) table")
         named = "getComputedStyle(document.querySelector('#comparison ~ .scroll td'), '::before').content"
-        assert shown.run(named) == json.dumps("Clean")
+        assert shown.run(named) == json.dumps("Clean unperturbed images")
     finally:
         shown.call("Emulation.setEmulatedMedia", media="")
         shown.size(1280)

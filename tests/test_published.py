@@ -16,8 +16,8 @@ from test_reporting import make_attack, make_data, make_records, make_train
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting import published
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.runs import find, gather
-from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
 # Rows, columns, metrics, cells and the sum of the spreads of each table, read off the papers.
@@ -471,7 +471,7 @@ def test_a_report_says_what_must_be_known_of_the_printed_numbers(tmp_path):
     data = make_data(tmp_path, name="cifar10")
     train = make_train(tmp_path, data, published="l2p_table4/RSE/Result")
     make_attack(tmp_path, train, data, make_records("pgd", (350,), MEASURED[:1], dataset="cifar10"))
-    table = comparison(gather(find([tmp_path])))
+    table = compare(gather(find([tmp_path])))
     (entry,) = table.rows[0].entries.values()
     assert entry.comparison == "87.5 (+9.7)"
     title = "Learn2Perturb, Table 4, RSE, Result"
@@ -489,7 +489,7 @@ def test_a_report_says_which_of_the_options_are_ours(tmp_path):
     spec = "pgd(epsilon=0.5, norm=l2, steps=10)"
     attacks = (*MEASURED[:1], (spec, "PGD-10 l2", "l2", 0.5, 10, 1))
     make_attack(tmp_path, train, data, make_records("pgd", (350, 180), attacks, dataset="cifar10"))
-    notes = comparison(gather(find([tmp_path]))).notes
+    notes = compare(gather(find([tmp_path]))).notes
     assert [note for note in notes if "our choice" in note] == [
         "The 2021 study, Table 6, Wide ResNet18, Result: the radius of 0.5, the 10 steps and their length of PGD in L2 "
         "are our choice, as the study prints none of them."

@@ -21,11 +21,11 @@ from rich.console import Console
 
 from l2p_tf import artifacts
 from l2p_tf.evaluation.records import CLEAN, Record, wilson_interval, write_records
-from l2p_tf.reporting import gallery, plots, report, svg, text, words
+from l2p_tf.reporting import gallery, lines, plots, report, svg, text, words
 from l2p_tf.reporting import page as page_module
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.history import read_history
 from l2p_tf.reporting.runs import find, from_records, gather
-from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
 EVIL = "<script>alert('$x^2$ & \"q\"')</script>"
@@ -172,7 +172,7 @@ def test_several_attack_stages_of_a_run_are_joined(tmp_path):
     train = make_train(tmp_path, data)
     make_attack(tmp_path, train, data, make_records("pgd", attacks=ATTACKS[:2], correct=(350, 300)), "a")
     make_attack(tmp_path, train, data, make_records("pgd", attacks=ATTACKS[2:], correct=(290, 280)), "b")
-    (row,) = comparison(gather(find([tmp_path]))).rows
+    (row,) = compare(gather(find([tmp_path]))).rows
     assert [entry.accuracy for entry in row.entries.values()] == ["97.2", "83.3", "80.6", "77.8"]
 
 
@@ -181,9 +181,9 @@ def test_an_attack_without_its_training_is_reported_with_a_note(tmp_path):
     train = make_train(tmp_path / "a", data)
     make_attack(tmp_path / "b", train, data, make_records("the pgd run"))
     result = report.make([tmp_path / "b"], tmp_path / "report")
-    (row,) = result.table.rows
+    (row,) = result.comparison.rows
     assert (row.name, row.run.train, row.defense) == ("the pgd run", None, "")
-    assert any("training of the pgd run was not given" in note for note in result.table.notes)
+    assert any("training of the pgd run was not given" in note for note in result.comparison.notes)
     assert "class 3" in (result.path / "report.html").read_text("utf-8")
 
 
@@ -265,14 +265,14 @@ def test_unfinished_work_is_left_out_and_named(tmp_path, monkeypatch):
     result = report.make(["runs", tmp_path / "runs"], tmp_path / "report")
     assert [path.resolve() for path in result.left_out] == [tmp_path / "runs" / "attack_pgd.partial"]
     assert {len(run.evaluations) for run in gather(find([tmp_path / "runs"]))} == {0, 1}
-    assert [row.name for row in result.table.rows if not row.entries] == ["pgd"]
+    assert [row.name for row in result.comparison.rows if not row.entries] == ["pgd"]
 
 
 # The comparison.
 
 
 def test_the_table_holds_accuracy_interval_spread_and_count(digits):
-    table = comparison(gather(find([digits])))
+    table = compare(gather(find([digits])))
     assert [column.label for column in table.columns] == ["Clean", "FGSM", "PGD-7", "PGD-20 EOT-10"]
     rows = {row.name: row for row in table.rows}
     key = table.columns[2].key
@@ -293,7 +293,7 @@ def test_best_and_last_weights_and_splits_are_rows_of_their_own(tmp_path):
     make_attack(tmp_path, train, data, make_records("pgd"), "a")
     make_attack(tmp_path, train, data, make_records("pgd"), "b", which="last")
     make_attack(tmp_path, train, data, make_records("pgd", split="validation"), "c")
-    names = {row.name for row in comparison(gather(find([tmp_path]))).rows}
+    names = {row.name for row in compare(gather(find([tmp_path]))).rows}
     assert names == {"pgd (digits (8x8), test)", "pgd (last, digits (8x8), test)", "pgd (digits (8x8), validation)"}
 
 
@@ -302,7 +302,7 @@ def test_of_two_evaluations_the_one_with_more_evidence_is_shown(tmp_path):
     train = make_train(tmp_path, data)
     make_attack(tmp_path, train, data, make_records("pgd"), "a")
     make_attack(tmp_path, train, data, make_records("pgd", (97, 70, 60, 50), count=100), "b")
-    table = comparison(gather(find([tmp_path])))
+    table = compare(gather(find([tmp_path])))
     assert {entry.count for entry in table.rows[0].entries.values()} == {360}
     assert len([note for note in table.notes if "more than once" in note]) == len(ATTACKS)
 
@@ -312,10 +312,10 @@ def test_a_randomized_model_without_eot_is_warned_about():
     records = make_records("noisy", (350, 300, 290), attacks, randomized=True)
     records += make_records("plain", (350, 300, 290), attacks)
     records += make_records("only clean", (350,), ATTACKS[:1], randomized=True)
-    warning = comparison(from_records(records)).warnings[0]
+    warning = compare(from_records(records)).warnings[0]
     assert warning.startswith("noisy is randomized, and no attack on it averaged its gradients over draws")
-    assert not [text for text in comparison(from_records(records)).warnings[1:] if "EOT" in text]
-    averaged = comparison(from_records(make_records("noisy", randomized=True))).warnings
+    assert not [text for text in compare(from_records(records)).warnings[1:] if "EOT" in text]
+    averaged = compare(from_records(make_records("noisy", randomized=True))).warnings
     assert not [text for text in averaged if "EOT" in text]
 
 
@@ -331,7 +331,7 @@ def reproduction(tmp_path_factory):
 
 
 def test_published_numbers_stand_beside_measured_ones(reproduction):
-    table = comparison(gather(find([reproduction])))
+    table = compare(gather(find([reproduction])))
     entries = {column.label: table.rows[0].entries[column.key] for column in table.columns}
     assert entries["Clean"].comparison == "84.19 ± 0.06 (\N{MINUS SIGN}0.18)"
     assert entries["FGSM"].comparison == "59.94 ± 0.11 (+0.07)"
@@ -347,13 +347,13 @@ def test_a_published_number_without_its_setting_is_said_to_be_missing(tmp_path):
     data = make_data(tmp_path, name="cifar10")
     train = make_train(tmp_path, data, published="l2p_table1/ResNet-V1(20)/Vanilla")
     make_attack(tmp_path, train, data, make_records("pgd", (350,), ATTACKS[:1], dataset="cifar10"))
-    (note,) = comparison(gather(find([tmp_path]))).notes
+    (note,) = compare(gather(find([tmp_path]))).notes
     assert "Learn2Perturb, Table 1, ResNet-V1(20), Vanilla" in note
     assert "pgd(norm=linf, epsilon=8/255, steps=7, step_size=0.01) and fgsm(norm=linf, epsilon=8/255)" in note
 
 
 def test_csv_has_a_line_per_run_and_attack(reproduction, digits):
-    rows = list(csv.DictReader(io.StringIO(comparison(gather(find([reproduction]))).to_csv())))
+    rows = list(csv.DictReader(io.StringIO(compare(gather(find([reproduction]))).all_sections[0].to_csv())))
     assert len(rows) == 4
     assert rows[2] == {
         "run": "learn2perturb", "defense": "learn2perturb(gamma=0.0001)", "model": "resnet_v1(depth=8)",
@@ -364,22 +364,22 @@ def test_csv_has_a_line_per_run_and_attack(reproduction, digits):
     }  # fmt: skip
     assert rows[0]["suspect"] == "false"
     assert (rows[0]["norm"], rows[0]["epsilon"], rows[3]["published"], rows[3]["suspect"]) == ("", "", "", "")
-    assert len(list(csv.DictReader(io.StringIO(comparison(gather(find([digits]))).to_csv())))) == 12
+    assert len(list(csv.DictReader(io.StringIO(compare(gather(find([digits]))).all_sections[0].to_csv())))) == 12
 
 
 def test_markdown_has_as_many_cells_as_columns_and_escapes_markup():
     records = make_records("a|b_c*<script>[x](y)\n# z")
-    text_of = comparison(from_records(records)).to_markdown()
+    text_of = compare(from_records(records)).to_markdown()
     lines = [line for line in text_of.splitlines() if line.startswith("|")]
-    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [9, 9, 9] + 5 * [11]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [6, 6, 6] + 5 * [11]
     assert r"a\|b\_c\*\<script\>\[x\](y) \# z" in lines[2]
-    assert "80.3<br>(75.9\N{EN DASH}84.1)<br>n = 360" in lines[2]
+    assert "80.3<br>75.9\N{EN DASH}84.1 |" in lines[2]
 
 
 def test_the_console_table_prints_names_as_they_are():
     records = make_records("[bold red]run[/]\x1b[31m", randomized=True, repeats=2)
     console = Console(file=io.StringIO(), width=160, color_system=None)
-    comparison(from_records(records)).to_console(console)
+    compare(from_records(records)).to_console(console)
     shown = console.file.getvalue()
     assert "[bold red]run[/] [31m" in shown
     assert "\x1b" not in shown
@@ -389,11 +389,11 @@ def test_the_console_table_prints_names_as_they_are():
 
 def test_columns_with_the_same_label_are_told_apart():
     attacks = (ATTACKS[1], ("fgsm(epsilon=0.1)", "FGSM", "linf", 0.1, 1, 1))
-    table = comparison(from_records(make_records("a", (300, 200), attacks)))
+    table = compare(from_records(make_records("a", (300, 200), attacks)))
     assert [column.label for column in table.columns] == ["FGSM, ε 8/255", "FGSM, ε 0.1"]
     assert [column.detail for column in table.columns] == ["L∞, ε 8/255, 1 step", "L∞, ε 0.1, 1 step"]
     attacks += (("fgsm(epsilon=0.1, loss=margin)", "FGSM", "linf", 0.1, 1, 1),)
-    table = comparison(from_records(make_records("a", (300, 200, 100), attacks)))
+    table = compare(from_records(make_records("a", (300, 200, 100), attacks)))
     specs = ("fgsm(epsilon=0.1)", "fgsm(epsilon=0.1, loss=margin)")
     assert [column.label for column in table.columns][1:] == [f"FGSM, ε 0.1: {spec}" for spec in specs]
 
@@ -402,7 +402,7 @@ def test_columns_with_the_same_label_are_told_apart():
 
 
 def test_the_summary_calls_no_run_better_without_results_per_image(digits):
-    (paragraph,) = words.paragraphs(comparison(gather(find([digits]))))
+    (paragraph,) = words.paragraphs(compare(gather(find([digits]))))
     assert "On the test split of digits (8x8), " in paragraph
     assert (
         "learn2perturb has the highest value, 82.5%. Whether it is better than pgd and none is not tested" in paragraph
@@ -412,13 +412,13 @@ def test_the_summary_calls_no_run_better_without_results_per_image(digits):
 
 def test_runs_without_a_common_attack_are_not_ordered():
     records = make_records("a", (300,), ATTACKS[1:2]) + make_records("b", (300,), ATTACKS[2:3])
-    (paragraph,) = words.paragraphs(comparison(from_records(records)))
+    (paragraph,) = words.paragraphs(compare(from_records(records)))
     assert "No attack was run on all of them." in paragraph
 
 
 def test_data_sets_are_summarized_apart():
     records = make_records("a") + make_records("b", dataset="cifar10")
-    assert len(words.paragraphs(comparison(from_records(records)))) == 2
+    assert len(words.paragraphs(compare(from_records(records)))) == 2
 
 
 @pytest.mark.parametrize(
@@ -493,12 +493,11 @@ def test_long_histories_are_thinned_and_plots_are_reproducible(tmp_path):
 
 def test_plots_hold_names_of_any_kind():
     names = ["_hidden", "$a^", "日本語 שלום", '<&">', "x" * 300, "\x00"]
-    table = comparison(from_records([r for name in names for r in make_records(name)]))
-    for plot in plots.of_accuracies(table):
-        root = ET.fromstring(plot.svg)
-        texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-        assert {"_hidden", "$a^", "日本語 שלום", '<&">'} <= set(texts)
-        ET.fromstring(svg.inline(plot.svg, "p", "<title> & more"))
+    curves = [lines.Curve(name, np.arange(2), np.arange(2)) for name in names]
+    plot = lines.plot_of("p", "t", curves, ("x", "y"))
+    texts = [element.text for element in ET.fromstring(plot.svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"_hidden", "$a^", "日本語 שלום", '<&">'} <= set(texts)
+    ET.fromstring(svg.inline(plot.svg, "p", "<title> & more"))
 
 
 # Gallery.
@@ -651,7 +650,7 @@ def test_the_page_can_be_read_by_ear_and_keyboard(digits_report):
 def test_the_sections_come_in_their_order(digits_report):
     outline = Outline((digits_report / "report.html").read_text("utf-8"))
     sections = [name for name in outline.ids if name in outline.ids and not re.search(r"-|main", name)]
-    assert sections == ["summary", "comparison", "plots", "strength", "parameters", "gallery", "settings", "lineage"]
+    assert sections == ["summary", "comparison", "strength", "training", "parameters", "gallery", "settings", "lineage"]
 
 
 def test_the_page_shows_settings_and_lineage(digits_report, digits):
@@ -679,7 +678,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
 
 def test_the_same_results_give_the_same_bytes_and_are_not_made_twice(digits, digits_report, tmp_path):
     again = report.make([digits], tmp_path / "report", "Digits")
-    for name in ("report.html", "report.md", "table.csv", "plots/attack-1.svg"):
+    for name in ("report.html", "report.md", "table.csv", "plots/run-1-loss.svg"):
         assert (again.path / name).read_bytes() == (digits_report / name).read_bytes()
     before = (again.path / "manifest.json").stat().st_mtime_ns
     assert again.made

@@ -14,9 +14,9 @@ from test_stage_report import stage
 from l2p_tf import artifacts, serving
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.reporting import card, report
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.front_matter import front_matter, scalar
 from l2p_tf.reporting.runs import find, gather
-from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
 CLEAN, FGSM = ATTACKS[:2]
@@ -103,7 +103,7 @@ def test_the_head_holds_every_figure_of_the_records(made):
     (result,) = model["results"]
     assert model["name"] == "learn2perturb"
     assert result["dataset"] == {"type": "digits", "name": "digits (8x8)", "split": "test"}
-    row = next(row for row in made.table.rows if row.name == "learn2perturb")
+    row = next(row for row in made.comparison.rows if row.name == "learn2perturb")
     for metric, entry in zip(result["metrics"], row.entries.values(), strict=True):
         summary = entry.summary
         assert metric["value"] == summary.accuracy
@@ -263,7 +263,7 @@ def test_an_export_alone_is_no_report(tmp_path):
         find([tmp_path / "y"])
     runs = gather(find([tmp_path / "x", tmp_path / "x" / "train_pgd"]))
     assert [run.exports for run in runs] == [()]
-    assert comparison(runs).sections == ()
+    assert compare(runs).sections == ()
 
 
 def test_every_defense_has_its_citation_or_none_of_its_own():

@@ -28,9 +28,9 @@ from l2p_tf import artifacts
 from l2p_tf.certification.records import RESULTS, CertificateRecord, write_certificates
 from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting import certified, plots, report, svg
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.history import read_history
 from l2p_tf.reporting.runs import find, from_records, gather
-from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
 DASH = "\N{EN DASH}"
@@ -80,7 +80,7 @@ def runs_of(root):
 
 
 def texts_of(section):
-    return [[field.text for field in row] for row in section.sheets[0].rows]
+    return [[field.text for field in row] for row in section.tables[0].rows]
 
 
 def lines_of(section):
@@ -118,8 +118,8 @@ def test_certificates_without_their_training_are_reported(tmp_path):
     (tmp_path / "alone").mkdir()
     shutil.move(tmp_path / "runs" / "certify", tmp_path / "alone" / "certify")
     made = report.make([tmp_path / "alone"], tmp_path / "report")
-    assert made.table.rows == ()
-    assert texts_of(made.table.sections[0])[0][0] == "smooth"
+    assert made.comparison.rows == ()
+    assert texts_of(made.comparison.sections[0])[0][0] == "smooth"
     page = (made.path / "report.html").read_text("utf-8")
     assert "The training of smooth was not given" in page
     assert 'id="certified"' in page
@@ -144,9 +144,9 @@ def test_results_that_are_none_are_refused(tmp_path):
 
 def test_the_table_of_certificates(tmp_path):
     section = certified.section(runs_of(make_certified(tmp_path)))
-    (sheet,) = section.sheets
+    (sheet,) = section.tables
     assert (section.name, section.title, section.file) == ("certified", "Certified robustness", "certified.csv")
-    assert [f"{head.label} {head.detail}".strip() for head in sheet.heads] == [
+    assert [f"{head.label} {head.detail}".strip() for head in sheet.columns] == [
         "Run", "Certificate", "Abstained %", "Radius ≥ 0", "Radius ≥ 0.25", "Radius ≥ 0.5", "Radius ≥ 0.75",
         "Radius ≥ 1", "Radius ≥ 1.5", "Mean radius",
     ]  # fmt: skip
@@ -211,7 +211,7 @@ def test_without_certificates_nothing_is_said_or_drawn(tmp_path):
     made = report.make([tmp_path / "runs"], tmp_path / "report")
     assert certified.section(runs_of(tmp_path / "runs")) is None
     assert plots.of_certificates([]) == []
-    assert [section.name for section in made.table.sections] == ["strength"]
+    assert [section.name for section in made.comparison.sections] == ["strength"]
     assert "ertified" not in (made.path / "report.html").read_text("utf-8")
     assert not [name for name in artifacts.read(made.path).manifest["outputs"] if "certified" in name]
 
@@ -312,7 +312,17 @@ def test_the_page_shows_table_and_curve_in_one_section(made):
     page = (made.path / "report.html").read_text("utf-8")
     outline = Outline(page)
     sections = [name for name in outline.ids if not re.search(r"-|main", name)]
-    names = ["summary", "comparison", "plots", "certified", "strength", "parameters", "gallery", "settings", "lineage"]
+    names = [
+        "summary",
+        "comparison",
+        "certified",
+        "strength",
+        "training",
+        "parameters",
+        "gallery",
+        "settings",
+        "lineage",
+    ]
     assert sections == names
     assert len(outline.ids) == len(set(outline.ids))
     section = page.partition('<section aria-labelledby="certified">')[2].partition("</section>")[0]
@@ -341,11 +351,6 @@ def test_the_other_files_hold_the_same_table(made):
     assert "## Certified robustness" in markdown
     row = "| smooth<br>digits (8x8), test<br>n = 8 | smoothing 0.25<br>confidence 99.9%<br>10,000 draws | 25.0 | 62.5<br>30.6\N{EN DASH}86.3 |"
     assert row in markdown
-    console = Console(file=io.StringIO(), width=160, color_system=None)
-    made.table.to_console(console)
-    shown = console.file.getvalue()
-    assert "Certified robustness" in shown
-    assert "smoothing 0.25" in shown
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
@@ -362,10 +367,10 @@ def test_the_section_fits_every_screen(made, tmp_path):
 
 def test_a_run_that_was_only_certified_has_no_empty_table_on_the_console(tmp_path):
     console = Console(file=io.StringIO(), width=160, color_system=None)
-    comparison(runs_of(make_certified(tmp_path))).to_console(console)
+    compare(runs_of(make_certified(tmp_path))).to_console(console)
     shown = console.file.getvalue()
-    assert "Certified robustness" in shown
-    assert "Accuracy in percent (95% interval)" not in shown
+    assert "smoothing 0.25" in shown
+    assert "Accuracy in percent" not in shown
 
 
 def test_everything_from_outside_is_escaped(tmp_path):
@@ -375,7 +380,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
     evil = {"certificate": EVIL, "dataset": EVIL, "split": EVIL}
     make_certify(root, train, data, {EVIL: arrays_of()}, which=EVIL, **evil)
     made = report.make([root], tmp_path / "report", EVIL)
-    assert [section.name for section in made.table.sections] == ["certified"]
+    assert [section.name for section in made.comparison.sections] == ["certified"]
     page = (made.path / "report.html").read_text("utf-8")
     assert "<script" not in without_own_script(page)
     assert page.count("&lt;script&gt;") > 10
@@ -390,14 +395,11 @@ def test_everything_from_outside_is_escaped(tmp_path):
 
 def test_a_note_says_how_many_draws_an_answer_averages():
     records = make_records("rse", randomized=True, prediction_draws=10) + make_records("plain")
-    table = comparison(from_records(records))
+    table = compare(from_records(records))
     assert [note for note in table.notes if "averages" in note] == [
         "rse: each answer averages 10 draws of the noise (mean softmax)."
     ]
-    console = Console(file=io.StringIO(), width=160, color_system=None)
-    table.to_console(console)
-    assert "rse: each answer averages 10 draws" in console.file.getvalue()
-    lines = csv.DictReader(io.StringIO(table.to_csv()))
+    lines = csv.DictReader(io.StringIO(table.all_sections[0].to_csv()))
     assert [(line["run"], line["prediction_draws"]) for line in lines][:: len(ATTACKS)] == [
         ("rse", "10"),
         ("plain", "1"),
@@ -407,7 +409,7 @@ def test_a_note_says_how_many_draws_an_answer_averages():
 def test_a_note_says_where_answers_average_different_numbers_of_draws():
     records = make_records("bnn", (9,), ATTACKS[1:2], randomized=True)
     records += make_records("bnn", (9,), ATTACKS[2:3], randomized=True, prediction_draws=1000)
-    assert comparison(from_records(records)).notes[-1] == (
+    assert compare(from_records(records)).notes[-1] == (
         "bnn: each answer averages 1 or 1,000 draws of the noise (mean softmax); column prediction_draws of the CSVs "
         "says where."
     )
@@ -415,7 +417,7 @@ def test_a_note_says_where_answers_average_different_numbers_of_draws():
 
 def test_transferred_examples_are_answered_over_draws_too():
     records = [dataclasses.replace(r, source="a") for r in make_records("rse", prediction_draws=10, randomized=True)]
-    table = comparison(from_records(records))
+    table = compare(from_records(records))
     assert "rse: each answer averages 10 draws of the noise (mean softmax)." in table.notes
     assert {line["prediction_draws"] for line in lines_of(table.sections[0])} == {"10"}
 

@@ -15,8 +15,8 @@ from l2p_tf.evaluation.inspections import Inspection, write_inspection
 from l2p_tf.evaluation.masking import CHECKS, FAIL, NOT_NEEDED, PASS, UNMEASURED, Finding, Share, unmeasured
 from l2p_tf.evaluation.records import write_records
 from l2p_tf.reporting import checks, report
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.runs import find, gather
-from l2p_tf.reporting.tables import comparison
 
 COUNT = 100
 DASH = "\N{EN DASH}"
@@ -93,12 +93,12 @@ def verdicts(root, name="pgd"):
 def test_the_table_of_checks(root):
     data = make_data(root)
     make_checks(root, make_train(root, data), data)
-    table = comparison(gather(find([root])))
+    table = compare(gather(find([root])))
     (section,) = table.sections
     assert (section.name, section.title, section.file) == ("checks", "Gradient-masking checks", "checks.csv")
-    sheet, failures = section.sheets
-    assert [head.label for head in sheet.heads] == ["Check", "pgd"]
-    assert sheet.heads[1].detail == "digits (8x8), test; L∞ ε 8/255; 98 right of 100"
+    sheet, failures = section.tables
+    assert [head.label for head in sheet.columns] == ["Check", "pgd"]
+    assert sheet.columns[1].detail == "digits (8x8), test; L∞ ε 8/255; 98 right of 100"
     # Those that were measured on no run are left to the caption.
     assert [row[0].text for row in sheet.rows] == [CHECKS[check].title for check in CHECKS if check in FOUND]
     assert [row[0].below[0] for row in sheet.rows] == [CHECKS[check].expects for check in CHECKS if check in FOUND]
@@ -113,9 +113,6 @@ def test_the_table_of_checks(root):
         "one_step": ("good", 2), "random_search": ("good", 2), "black_box": ("bad", 0), "gradients": ("bad", 0),
         "eot": ("unknown", 1),
     }  # fmt: skip
-    assert section.brief[0] == "pgd: 2 of 4 pass; 4 not measured"
-    assert section.brief[1].startswith("  fails Black box: PGD-20: 4, Square-500: 90, Square-500 alone: 86 of 98; an")
-    assert len(section.brief) == 3
     assert [[field.text for field in row[:2]] for row in failures.rows] == [["pgd", "Black box"], ["pgd", "Gradients"]]
     assert failures.rows[0][3].lines == (
         f"PGD-20: 4 of 98 (4.1; 1.6{DASH}10.0)", f"Square-500: 90 of 98 (91.8; 84.7{DASH}95.8)",
@@ -129,10 +126,10 @@ def test_many_runs_go_down_and_checks_across(root):
     data = make_data(root)
     for i in range(6):
         make_checks(root, make_train(root, data, f"pgd{i}"), data, folder=f"checks{i}")
-    section = next(one for one in comparison(gather(find([root]))).sections if one.name == "checks")
-    sheet, expected, failures = section.sheets
+    section = next(one for one in compare(gather(find([root]))).sections if one.name == "checks")
+    sheet, expected, failures = section.tables
     titles = [CHECKS[check].title for check in CHECKS if check in FOUND]
-    assert [head.label for head in sheet.heads] == ["Run", *titles]
+    assert [head.label for head in sheet.columns] == ["Run", *titles]
     assert sheet.rows[0][0].lines == ("pgd0", "digits (8x8), test", "L∞ ε 8/255", "98 right of 100")
     assert [row[1].text for row in sheet.rows] == [PASS] * 6
     assert len(failures.rows) == 12
@@ -142,7 +139,7 @@ def test_many_runs_go_down_and_checks_across(root):
 def test_a_failed_check_is_a_warning_in_one_sentence(root):
     data = make_data(root)
     make_checks(root, make_train(root, data), data)
-    (warning,) = comparison(gather(find([root]))).warnings
+    (warning,) = compare(gather(find([root]))).warnings
     assert warning.startswith("pgd fails 2 of the 4 checks for gradient masking that were made, so its accuracy")
     assert "may be overstated (Black box: an attack without gradients" in warning
     assert "; Gradients: images have a gradient that is zero" in warning
@@ -152,15 +149,15 @@ def test_a_failed_check_is_a_warning_in_one_sentence(root):
 def test_where_nothing_fails_nothing_warns(root):
     data = make_data(root)
     make_checks(root, make_train(root, data), data, {"one_step": FOUND["one_step"]})
-    table = comparison(gather(find([root])))
+    table = compare(gather(find([root])))
     assert table.warnings == ()
-    assert [sheet.title for sheet in table.sections[0].sheets] == ["Verdicts"]
+    assert [sheet.title for sheet in table.sections[0].tables] == ["Verdicts"]
 
 
 def test_the_csv_of_checks_has_counts_and_intervals(root):
     data = make_data(root)
     make_checks(root, make_train(root, data), data)
-    lines = list(csv.DictReader(io.StringIO(comparison(gather(find([root]))).sections[0].to_csv())))
+    lines = list(csv.DictReader(io.StringIO(compare(gather(find([root]))).sections[0].to_csv())))
     assert len(lines) == 2 + 3 + 1 + 1 + 5
     assert lines[0] == {
         "run": "pgd", "dataset": "digits", "split": "test", "epsilon": "0.0313725", "check": "one_step",
@@ -206,7 +203,7 @@ def test_everything_shown_is_escaped(root, tmp_path):
     assert re.search(r"not measured<span class=\"sub\">&lt;script&gt;", page)
     assert "<script" not in text.replace("\\<script", "")
     assert 'class="words tone-bad"' in page
-    made.table.to_console(Console(file=io.StringIO(), width=300))
+    made.comparison.to_console(Console(file=io.StringIO(), width=300))
     # Settings and lineage of the stage are there as those of every other.
     assert re.search(r"<td>checks</td>|checks</th>", page)
 
@@ -229,7 +226,7 @@ def test_attacks_tell_what_they_can(root):
     assert [share.hits for share in found["black_box"].shares] == [35, 25, 0]
     assert [(share.hits, share.count) for share in found["random_search"].shares] == [(0, 60)]
     assert [(share.label, share.hits) for share in found["budget"].shares] == [("ε 8/255", 35), ("ε 1", 95)]
-    head = comparison(gather(find([root]))).sections[0].sheets[0].heads[1]
+    head = compare(gather(find([root]))).sections[0].tables[0].columns[1]
     assert (head.label, head.detail) == ("pgd", "digits (8x8), test; from its attacks")
 
 
@@ -261,7 +258,7 @@ def test_what_attacks_show_no_checks_stage_hides(root):
     one_step = verdicts(root)["one_step"]
     assert (one_step.verdict, one_step.reason) == (FAIL, "from its attacks; the checks stage passes it")
     assert [share.hits for share in one_step.shares] == [30, 10]
-    assert any("pgd fails 3 of the 6 checks" in warning for warning in comparison(gather(find([root]))).warnings)
+    assert any("pgd fails 3 of the 6 checks" in warning for warning in compare(gather(find([root]))).warnings)
 
 
 def at(attack, epsilon, **options):

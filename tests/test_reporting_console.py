@@ -1,4 +1,4 @@
-"""The comparison on a console: many runs in lines of 80 characters, nothing cut off."""
+"""What a console shows: one table in lines of 80 characters, no figure and no name cut off."""
 
 import io
 import re
@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 from test_reporting import from_records, make_records
 
-from l2p_tf.reporting.tables import comparison
+from l2p_tf.reporting.comparison import compare
+from l2p_tf.reporting.table import Cell, Column, Table
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 ATTACKS = (
@@ -29,39 +30,42 @@ def printed(names, width=80):
         for record in make_records(name, [n - i for n in correct], ATTACKS, randomized=True, repeats=2)
     ]
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    table = comparison(from_records(records))
-    table.to_console(console)
+    comparison = compare(from_records(records))
+    comparison.to_console(console)
     text = console.file.getvalue()
-    return table, text[: text.index("Warning")]
+    return comparison, text[: text.index("Warning")]
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_many_runs_are_printed_whole(width):
-    table, text = printed(NAMES, width)
-    assert ELLIPSIS not in text
+@pytest.mark.parametrize("width", [80, 120, 160])
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_one_table_holds_every_run(width, count):
+    comparison, text = printed(NAMES[:count], width)
     lines = text.splitlines()
-    assert max(map(len, lines)) <= width
-    # Names are folded, so they are sought in the first column with its lines joined.
-    first = "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
-    for row in table.rows:
-        assert first.count(row.name) >= 1
-        for entry in row.entries.values():
-            assert f" {entry.mean} " in text
-    # Both attacks with the same label are told apart below the table, by their number.
-    flat = re.sub(r"\s+", " ", text)
-    for number, attack in ((3, ATTACKS[2]), (4, ATTACKS[3])):
-        assert f"[{number}]" in flat.partition("┡")[0] + flat
-        assert f"[{number}] PGD-7, ε 48/255: {attack[0]}" in flat
-    assert "Intervals and numbers of images are on the page" in flat
-
-
-def test_a_wider_console_has_fewer_blocks():
-    assert printed(NAMES, 80)[1].count("┏") > printed(NAMES, 160)[1].count("┏") == 1
-
-
-def test_few_runs_keep_their_intervals_and_whole_numbers():
-    table, text = printed(NAMES[:4])
     assert ELLIPSIS not in text
-    for row in table.rows:
-        for entry in row.entries.values():
-            assert f"({entry.interval})" in text
+    assert max(map(len, lines)) <= width
+    assert text.count("┏") == 1
+    # Names are folded, so they are sought in the head and the first column with the lines of a cell joined.
+    head = zip(*(line.split("┃") for line in lines if line.startswith("┃")), strict=True)
+    flat = "".join(part.strip() for cell in head for part in cell)
+    flat += "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
+    hidden = text.partition("No room for:")[2]
+    for row in comparison.rows:
+        assert row.name in flat
+        for column in comparison.columns:
+            cell = row.entries[column.key].cell()
+            assert cell.text in text or column.label in " ".join(hidden.split())
+            assert (count > 8) or cell.below[0] in text or column.label in " ".join(hidden.split())
+
+
+def test_attacks_that_leave_the_least_have_room_first():
+    assert re.search("No room for:.*FGSM", printed(NAMES)[1], re.DOTALL)
+    assert "2 pixels" in printed(NAMES)[1].partition("┡")[0]
+
+
+def test_a_wide_and_low_table_is_turned():
+    columns = (Column("Run", figures=False), *(Column(f"at {i}", "n = 9") for i in range(7)))
+    rows = tuple((Cell(name, ("below",)), *(Cell(f"{name}{i}") for i in range(7))) for name in "ab")
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(Table("", "It says.", columns, rows).to_rich(80))
+    lines = stream.getvalue().splitlines()
+    assert next(line for line in lines if "a6" in line).split() == ["│", "at", "6", "│", "a6", "│", "b6", "│"]

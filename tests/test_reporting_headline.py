@@ -7,8 +7,8 @@ import pytest
 from test_reporting import from_records, make_data, make_records, make_train
 
 from l2p_tf.reporting import plots, svg, trainings, words
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.runs import find, gather
-from l2p_tf.reporting.tables import comparison
 
 RADII = (4 / 255, 8 / 255, 16 / 255)
 CLEAN = ("clean", "clean", None, None, 0, 1)
@@ -18,7 +18,7 @@ CORRECT = (350, 300, 290, 200, 190, 100, 90)
 
 def labels(trained=None, attacks=LADDER, correct=CORRECT):
     records = make_records("a", correct, attacks) + make_records("b", correct, attacks)
-    table = comparison(from_records(records))
+    table = compare(from_records(records))
     if trained is not None:
         rows = tuple(dataclasses.replace(row, run=Trained(row.run, trained)) for row in table.rows)
         table = dataclasses.replace(table, rows=rows)

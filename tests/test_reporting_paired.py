@@ -14,9 +14,9 @@ from test_reporting_attacks import make_stage, of_correct, records_of
 
 from l2p_tf import artifacts
 from l2p_tf.reporting import paired, paired_table, report, words
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.runs import find, gather
 from l2p_tf.reporting.significance import difference_interval, holm, mcnemar, sign_flip
-from l2p_tf.reporting.tables import comparison
 
 PGD = ATTACKS[2]
 MINUS = "\N{MINUS SIGN}"
@@ -222,7 +222,7 @@ def test_runs_on_other_images_are_not_compared(tmp_path, other):
     assert all(group.record.attack == "clean" for group in found.groups)
     said = "which are not the same for all of: a and b."
     assert [note.endswith(said) for note in found.notes] == [True] * (other in ("index", "count", "data"))
-    text = " ".join(words.paragraphs(comparison(runs_of(tmp_path))))
+    text = " ".join(words.paragraphs(compare(runs_of(tmp_path))))
     assert "better than" not in text.replace("Whether it is better than", "")
 
 
@@ -244,7 +244,7 @@ def test_results_without_arrays_are_said_to_be_missing(tmp_path):
         train = make_train(tmp_path, data, name)
         records = records_of(name, (ATTACKS[0], PGD), [of_correct([1] * 20)] * 2)
         make_stage(tmp_path / f"attack_{name}", "attack", {"train": train, "data": data}, records)
-    table = comparison(runs_of(tmp_path))
+    table = compare(runs_of(tmp_path))
     assert table.paired.groups == ()
     assert "Not compared in pairs, as their results per image are not at hand: a and b." in table.notes
 
@@ -253,7 +253,7 @@ def test_results_without_arrays_are_said_to_be_missing(tmp_path):
 
 
 def test_the_summary_says_better_by_the_test_where_intervals_overlap(three):
-    table = comparison(runs_of(three))
+    table = compare(runs_of(three))
     (paragraph,) = words.paragraphs(table)
     said = "a is highest with 60.0%, and better than b and c by a paired test on the same images."
     assert said in paragraph
@@ -270,7 +270,7 @@ def test_the_summary_names_those_it_cannot_tell_apart(tmp_path):
     for name, count in (("low", 100), ("good", 200), ("same", 201)):
         right = np.arange(400) < count
         judged(tmp_path, data, name, [np.ones(400)], [[right]])
-    (paragraph,) = words.paragraphs(comparison(runs_of(tmp_path)))
+    (paragraph,) = words.paragraphs(compare(runs_of(tmp_path)))
     assert (
         "same has the highest value, 50.2%, but a paired test on the same images does not tell it apart from good. "
         "It is better than low."
@@ -282,7 +282,7 @@ def test_overlapping_intervals_do_not_hide_a_difference(tmp_path):
     data = make_data(tmp_path)
     for name, count in (("a", 165), ("b", 150)):
         judged(tmp_path, data, name, [np.ones(300)], [[np.arange(300) < count]])
-    table = comparison(runs_of(tmp_path))
+    table = compare(runs_of(tmp_path))
     low, high = (next(e for k, e in row.entries.items() if k[0] != "clean").summary for row in reversed(table.rows))
     a, b = (high, low) if high.accuracy > low.accuracy else (low, high)
     assert b.high > a.low
@@ -291,8 +291,8 @@ def test_overlapping_intervals_do_not_hide_a_difference(tmp_path):
 
 def test_the_table_is_a_matrix_below_the_diagonal(three):
     section = paired_table.section(paired.compared(runs_of(three)))
-    pgd = section.sheets[1]
-    assert [head.label for head in pgd.heads] == ["Run", "Accuracy", "a", "b"]
+    pgd = section.tables[1]
+    assert [head.label for head in pgd.columns] == ["Run", "Accuracy", "a", "b"]
     assert [[field.text for field in row] for row in pgd.rows] == [
         ["a", "60.0", "", ""],
         ["b", "50.0", "+10.0", ""],
@@ -317,12 +317,11 @@ def test_many_runs_are_set_beside_the_highest(tmp_path):
     for i in range(7):
         judged(tmp_path, data, f"run{i:02d}", [np.ones(50)], [[np.arange(50) < 20 + i]])
     section = paired_table.section(paired.compared(runs_of(tmp_path)))
-    pgd = section.sheets[1]
-    assert [head.label for head in pgd.heads] == ["Run", "Accuracy", "run06"]
+    pgd = section.tables[1]
+    assert [head.label for head in pgd.columns] == ["Run", "Accuracy", "run06"]
     assert len(pgd.rows) == 7
     assert pgd.caption.endswith("Each of 7 runs beside the highest; all pairs are in paired.csv.")
     assert len(section.lines) == 2 * 21
-    assert not section.console
     # The page opens the hardest attack alone.
     assert section.opened == 1
 
@@ -332,7 +331,7 @@ def test_six_runs_are_a_matrix_that_is_not_folded(tmp_path):
     for i in range(6):
         judged(tmp_path, data, f"run{i:02d}", [np.ones(50)], [[np.arange(50) < 20 + i]])
     section = paired_table.section(paired.compared(runs_of(tmp_path)))
-    assert len(section.sheets[1].heads) == 2 + 5
+    assert len(section.tables[1].columns) == 2 + 5
     assert section.opened is None
 
 
@@ -344,7 +343,7 @@ def test_names_from_outside_are_harmless_in_the_report(tmp_path):
         records = records_of(name, (ATTACKS[0], (EVIL, EVIL, *PGD[2:])), arrays)
         make_stage(tmp_path / "runs" / f"a{len(name)}", "attack", {"train": train, "data": data}, records, arrays)
     made = report.make([tmp_path / "runs"], tmp_path / "report")
-    assert made.table.sections[0].name == "paired"
+    assert made.comparison.sections[0].name == "paired"
     assert "<script" not in without_own_script((made.path / "report.html").read_text("utf-8"))
     assert "<script" not in (made.path / "report.md").read_text("utf-8").replace("\\<script", "")
     assert (made.path / "paired.csv").is_file()

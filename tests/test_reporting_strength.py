@@ -9,8 +9,8 @@ from test_reporting_attacks import make_stage, of_correct, records_of
 
 from l2p_tf.attacks import ATTACKS as REGISTERED
 from l2p_tf.reporting import strength, text
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.runs import find, from_records, gather
-from l2p_tf.reporting.tables import comparison
 
 CLEAN, FGSM, _, EOT = ATTACKS
 PGD = ("pgd(epsilon=0.1)", "PGD-20", "linf", 0.1, 20, 1)
@@ -27,7 +27,7 @@ def attack(spec, **changes):
 
 
 def warned(*records, word="stronger"):
-    return [warning for warning in comparison(from_records(records)).warnings if word in warning]
+    return [warning for warning in compare(from_records(records)).warnings if word in warning]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_the_split_that_chose_the_weights_is_warned_about(tmp_path, split, which
     arrays = [of_correct([1] * 120)]
     records = records_of("pgd", (CLEAN,), arrays, split=split)
     make_stage(tmp_path / "attack", "attack", {"train": train, "data": data}, records, arrays, which=which)
-    found = [w for w in comparison(gather(find([tmp_path]))).warnings if "--split=test" in w]
+    found = [w for w in compare(gather(find([tmp_path]))).warnings if "--split=test" in w]
     assert len(found) == flattered
     if flattered:
         assert found[0].startswith("pgd was judged on the validation split, by which the best weights were chosen")
@@ -200,8 +200,8 @@ def section(tmp_path_factory):
 
 
 def test_the_table_says_what_each_run_was_attacked_with(section):
-    (sheet,) = section.sheets
-    assert [head.label for head in sheet.heads][-1] == "Runs"
+    (sheet,) = section.tables
+    assert [head.label for head in sheet.columns][-1] == "Runs"
     assert len(sheet.rows) == 4
     plain, noisy, cascade, _ = sheet.rows
     assert plain[0].below == ("pgd(epsilon=0.1, loss=margin, target=random, restarts=2)",)
@@ -225,16 +225,16 @@ def test_the_csv_has_a_line_for_each_run_and_attack(section):
 
 def test_what_a_stage_does_not_say_is_not_made_up():
     shown = strength.section(from_records([*make_records("a", (9,), (PGD,)), *make_records("a", (9,), (EOT,))]))
-    assert [row[2].text for row in shown.sheets[0].rows] == ["its usual one"] * 2
+    assert [row[2].text for row in shown.tables[0].rows] == ["its usual one"] * 2
     given = make_records("a", (9,), (("pgd(loss=dlr)", "PGD", "linf", 0.1, 20, 1),))
-    assert strength.section(from_records(given)).sheets[0].rows[0][2].text == "dlr"
+    assert strength.section(from_records(given)).tables[0].rows[0][2].text == "dlr"
     assert strength.section(from_records(make_records("a", (9,), (CLEAN,)))) is None
 
 
 def test_without_noise_nothing_is_drawn():
     records = make_records("a", (9,), (EOT,), gradients=1234.5)
     records += make_records("noisy", (9,), (EOT,), gradients=0.12345, randomized=True)
-    plain, noisy = strength.section(from_records(records)).sheets[0].rows
+    plain, noisy = strength.section(from_records(records)).tables[0].rows
     assert plain[3].lines == ("1", "no noise")
     assert "EOT" not in plain[1].text
     assert noisy[3].lines == (str(EOT[5]),)

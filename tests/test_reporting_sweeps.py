@@ -21,7 +21,7 @@ from test_reporting import (
     without_own_script,
     write_history,
 )
-from test_reporting_attacks import lines_of, make_stage, of_correct, printed, runs_of
+from test_reporting_attacks import lines_of, make_stage, of_correct, runs_of
 from test_reporting_certified import texts_in
 
 from l2p_tf import artifacts
@@ -42,11 +42,11 @@ from l2p_tf.reporting import (
     text,
     transfer,
 )
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.history import read_history
 from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.norms import Found, found_of
 from l2p_tf.reporting.subjects import subjects
-from l2p_tf.reporting.tables import comparison
 from l2p_tf.types import UserError
 
 CLEAN = ("clean", "clean", None, None, 0, 1)
@@ -210,18 +210,18 @@ def test_the_accuracy_at_round_norms_is_a_table(tmp_path):
     make_run(tmp_path, data, "a", (CLEAN, CW, FAB), arrays)
     make_run(tmp_path, data, "b", (CLEAN, CW), [clean_arrays(), minimal_arrays(NORMS / 2)])
     section = power.section(runs_of(tmp_path))
-    assert [(sheet.title, sheet.caption) for sheet in section.sheets] == [
+    assert [(sheet.title, sheet.caption) for sheet in section.tables] == [
         ("C&W", "digits (8x8), test; n = 10."), ("FAB linf", "digits (8x8), test; n = 10."),
     ]  # fmt: skip
-    cw, fab = section.sheets
+    cw, fab = section.tables
     labels = ["Run", "Clean", *(f"L2 \N{LESS-THAN OR EQUAL TO} 0.{k}" for k in range(1, 6))]
-    assert [head.label for head in cw.heads] == labels
+    assert [head.label for head in cw.columns] == labels
     rows = {row[0].text: [field.text for field in row[1:]] for row in cw.rows}
     assert rows["a"] == ["80.0", "70.0", "50.0", "40.0", "30.0", "20.0"]
     assert rows["b"] == ["80.0", "50.0", "30.0", "10.0", "10.0", "10.0"]
     assert [row[0].text for row in fab.rows] == ["a"]
     lines = lines_of(section)
-    assert len(lines) == 2 * 6 + len(fab.heads) - 1
+    assert len(lines) == 2 * 6 + len(fab.columns) - 1
     assert {key: lines[2][key] for key in ("run", "attack", "norm", "budget", "accuracy", "low", "count")} == {
         "run": "a", "attack": "cw", "norm": "l2", "budget": "0.2", "accuracy": "50.0", "low": "23.6593", "count": "10",
     }  # fmt: skip
@@ -242,7 +242,7 @@ def test_an_attack_on_other_images_is_another(tmp_path):
     few = [clean_arrays(RIGHT[:5]), minimal_arrays(NORMS[:5], FELL[:5])]
     make_run(tmp_path, data, "b", (CLEAN, CW), few)
     section = power.section(runs_of(tmp_path))
-    assert [(sheet.title, [row[0].text for row in sheet.rows]) for sheet in section.sheets] == [
+    assert [(sheet.title, [row[0].text for row in sheet.rows]) for sheet in section.tables] == [
         ("C&W, n = 10", ["a"]), ("C&W, n = 5", ["b"]),
     ]  # fmt: skip
     assert len(power.plots(subjects(runs_of(tmp_path)))) == 2
@@ -354,9 +354,9 @@ def test_arrays_without_probabilities_leave_that_plot_out(tmp_path):
 def test_the_table_by_radius_and_its_csv(tmp_path):
     make_ladder(tmp_path, defense_options={"c_l": 10.0})
     section = epsilons.section(runs_of(tmp_path))
-    (sheet,) = section.sheets
+    (sheet,) = section.tables
     assert (sheet.title, sheet.caption) == ("FGM l2", "L2, 1 step; digits (8x8), test.")
-    assert [head.label for head in sheet.heads] == ["Run", "Clean", "ε 0.1", "ε 0.2", "ε 0.3", "ε 0.4"]
+    assert [head.label for head in sheet.columns] == ["Run", "Clean", "ε 0.1", "ε 0.2", "ε 0.3", "ε 0.4"]
     assert [field.text for field in sheet.rows[0]] == ["run", "80.0", "60.0", "50.0", "30.0", "20.0"]
     lines = lines_of(section)
     assert [line["epsilon"] for line in lines] == ["0.1", "0.2", "0.3", "0.4"]
@@ -366,19 +366,6 @@ def test_the_table_by_radius_and_its_csv(tmp_path):
         "probability": "0.6", "count": "10",
     }  # fmt: skip
     assert float(lines[1]["target"]) == pytest.approx(np.exp(-0.4), rel=1e-5)
-
-
-def test_what_a_plot_of_radii_shows_has_no_dot_plot_of_its_own(tmp_path):
-    make_ladder(tmp_path)
-    made = report.make([tmp_path], tmp_path / "report")
-    names = {path.stem for path in (made.path / "plots").iterdir()}
-    assert {"epsilons-0", "epsilons-1"} <= names
-    titles = re.findall(r"<figcaption>(Accuracy of each run.*?)</figcaption>", (made.path / "report.html").read_text())
-    assert [title.split("(")[0].strip() for title in titles] == [
-        "Accuracy of each run, Clean",
-        "Accuracy of each run, PGD-20, ε 8/255",
-        "Accuracy of each run, PGD-20, ε 0.1",
-    ]
 
 
 # Sweeps.
@@ -681,10 +668,10 @@ def test_words_are_no_axis_and_many_attacks_are_thinned(tmp_path):
 
 def test_the_table_of_a_sweep(swept):
     section = sweep_table.section(runs_of(swept))
-    (sheet,) = section.sheets
+    (sheet,) = section.tables
     names = ["plain", "vanilla", "f0.02", "f0.05", "f0.1", "g5 1", "g50 1", "g5 2", "g50 2"]
     assert [row[0].text for row in sheet.rows] == names
-    assert [head.label for head in sheet.heads] == [
+    assert [head.label for head in sheet.columns] == [
         "Run", "Method", "Clean", "C&W", "Lowest", "Seconds", "Parameters",
     ]  # fmt: skip
     row = next(row for row in sheet.rows if row[0].text == "g50 2")
@@ -708,7 +695,7 @@ def test_weights_and_data_are_swept_apart(tmp_path):
         sweep = {"defense.epsilon": i}
         arrays = [clean_arrays()]
         make_run(tmp_path, data, f"r{i}", (CLEAN,), arrays, which=which, defense="pgd", sweep=sweep)
-    sheets = sweep_table.section(runs_of(tmp_path)).sheets
+    sheets = sweep_table.section(runs_of(tmp_path)).tables
     assert [sheet.title for sheet in sheets] == ["digits (8x8), test", "digits (8x8), test, last weights"]
 
 
@@ -763,10 +750,10 @@ def test_what_is_no_share_is_refused(swept, tmp_path, match):
 
 def test_the_table_of_matched_methods(swept):
     section = matched_table.section(runs_of(swept), Match((0.8, 0.7)))
-    assert [sheet.title for sheet in section.sheets] == ["Clean accuracy of 80%", "Clean accuracy of 70%"]
+    assert [sheet.title for sheet in section.tables] == ["Clean accuracy of 80%", "Clean accuracy of 70%"]
     assert "on the very images shown here" in section.note
-    rows = section.sheets[1].rows
-    assert all(len(row) == len(section.sheets[1].heads) for row in rows)
+    rows = section.tables[1].rows
+    assert all(len(row) == len(section.tables[1].columns) for row in rows)
     assert rows[0][0].text == "none"
     assert rows[0][1].text == "none within 1.0 points; nearest plain at 80.0%"
     fgsm = [row for row in rows if row[0].text == "fgsm"]
@@ -799,7 +786,7 @@ def test_a_single_source_is_named(tmp_path):
     data = make_data(tmp_path)
     train = make_swept(tmp_path, data, "plain", "none", {}, 8, 0.1)
     make_transferred(tmp_path, data, [train], (("a", 5),))
-    row = matched_table.section(runs_of(tmp_path), Match((0.8,))).sheets[0].rows[0]
+    row = matched_table.section(runs_of(tmp_path), Match((0.8,))).tables[0].rows[0]
     assert row[5].lines == ("50.0", f"23.7{text.DASH}76.3", "n = 10", "from a")
 
 
@@ -941,7 +928,7 @@ def test_the_page_has_the_sections_in_their_order(made):
     page = (made.path / "report.html").read_text("utf-8")
     outline = Outline(page)
     names = [name for name in outline.ids if not re.search(r"-|main", name)]
-    assert names[:8] == ["summary", "comparison", "plots", "paired", "sweep", "matched", "power", "norms"]
+    assert names[:8] == ["summary", "comparison", "paired", "sweep", "matched", "power", "norms", "transfer"]
     assert len(outline.ids) == len(set(outline.ids))
     assert all(b - a <= 1 for a, b in itertools.pairwise(outline.headings))
     outputs = set(artifacts.read(made.path).manifest["outputs"])
@@ -956,13 +943,11 @@ def test_the_page_has_the_sections_in_their_order(made):
     markdown = (made.path / "report.md").read_text("utf-8")
     assert "## Methods at the same clean accuracy" in markdown
     assert "c\\_l=50" in markdown
-    shown = printed(made.table, 220)
-    assert "Methods at the same clean accuracy: Clean accuracy of 80%" in shown
 
 
 def test_trainings_of_a_sweep_are_folded(made):
     page = (made.path / "report.html").read_text("utf-8")
-    part = page.partition('<h2 id="plots">')[2].partition("</section>")[0]
+    part = page.partition('<h2 id="training">')[2].partition("</section>")[0]
     assert "<summary>Training of f0.05</summary>" in part
     assert part.count("<summary>") == 11
 
@@ -982,7 +967,7 @@ def test_nothing_is_shown_where_nothing_was_swept(tmp_path):
     assert (sweep_table.section(runs), epsilons.section(runs)) == (None, None)
     assert matched_table.section(runs, Match()) is None
     assert robustness.plots(runs) + epsilons.plots(runs) + power.plots(subjects(runs)) == []
-    assert [section.name for section in comparison(runs).sections] == ["strength"]
+    assert [section.name for section in compare(runs).sections] == ["strength"]
 
 
 def test_everything_from_outside_is_escaped(tmp_path):
@@ -998,7 +983,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
         make_run(root, data, f"{EVIL}{i}", attacks, arrays, folder=str(i), which=EVIL, **options)
     made = report.make([root], tmp_path / "report", EVIL, match=(0.8,))
     names = ["paired", "sweep", "matched", "epsilons", "power", "norms", "strength"]
-    assert [section.name for section in made.table.sections] == names
+    assert [section.name for section in made.comparison.sections] == names
     page = (made.path / "report.html").read_text("utf-8")
     assert "<script" not in without_own_script(page)
     assert not re.search(r"(?<!\\)<script", (made.path / "report.md").read_text("utf-8"))

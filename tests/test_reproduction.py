@@ -1,12 +1,10 @@
 """Published beside measured, and claims judged, on results made by hand."""
 
 import dataclasses
-import io
 import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 from test_reporting import make_data, make_train
 
 from l2p_tf import artifacts
@@ -14,10 +12,10 @@ from l2p_tf.evaluation.records import Record, write_records
 from l2p_tf.experiments.definition import Claim, Experiment, Measure, Member
 from l2p_tf.manifest import sealed
 from l2p_tf.reporting import claims, published, report
+from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.reproduction import Reproduction, section
 from l2p_tf.reporting.runs import find, gather
-from l2p_tf.reporting.sheets import Field, Head, Sheet, to_csv
-from l2p_tf.reporting.tables import comparison
+from l2p_tf.reporting.table import to_csv
 from l2p_tf.types import UserError
 
 FGSM, CW = "fgsm(epsilon=0.03)", "cw"
@@ -78,7 +76,7 @@ def judged(tmp_path):
 
 def verdict(root, check, **options):
     made, runs = reproduced(root, ["a", "b", "c"], [Claim("It is so.", check, options)])
-    (sheet,) = claims.section(made, runs).sheets
+    (sheet,) = claims.section(made, runs).tables
     return sheet.rows[0][1].text, sheet.rows[0][2].text
 
 
@@ -101,7 +99,7 @@ def test_better_is_said_only_where_a_paired_test_says_it(judged):
 def test_other_images_are_no_pairs(judged):
     make_run(judged, artifacts.read(judged / "data"), "d", {FGSM: [answers(10, count=100)]})
     made, runs = reproduced(judged, ["a", "d"], [Claim("x", "above", {"run": "a", "than": ["d"], "attack": FGSM})])
-    assert claims.section(made, runs).sheets[0].rows[0][1].text == "not measured"
+    assert claims.section(made, runs).tables[0].rows[0][1].text == "not measured"
 
 
 def test_repeats_count_by_their_mean(tmp_path):
@@ -123,14 +121,14 @@ def test_a_test_that_is_surer_than_the_interval_does_not_count(tmp_path):
     assert float(text.rstrip(".").rsplit("p = ")[1]) < 0.05
     assert "(\N{MINUS SIGN}" in text
     assert word == "undecided"
-    assert not comparison(gather(find([tmp_path]))).paired.groups[0].pairs[0].better
+    assert not compare(gather(find([tmp_path]))).paired.groups[0].pairs[0].better
 
 
 def test_falling_and_the_highest(judged):
     assert verdict(judged, "falls", runs=["a", "b"], attack="both")[0] == "not borne out"
     made, runs = reproduced(judged, ["a", "b", "c"], [Claim("x", "falls", {"runs": "*", "attack": "both"})])
     made = dataclasses.replace(made, attacks={"both": ("clean", FGSM)})
-    assert claims.section(made, runs).sheets[0].rows[0][1].text == "borne out"
+    assert claims.section(made, runs).tables[0].rows[0][1].text == "borne out"
     assert verdict(judged, "highest", run="a", runs=["*"], attack=FGSM)[0] == "borne out"
     assert verdict(judged, "highest", run="b", runs=["*"], attack=FGSM)[0] == "not borne out"
     assert verdict(judged, "highest", run="b", runs=["b", "c"], attack=FGSM)[0] == "undecided"
@@ -147,11 +145,11 @@ def test_comparisons_of_one_claim_are_corrected_together(tmp_path):
     made, runs = reproduced(
         tmp_path, ["a", "b", "c", "d"], [Claim("x", "above", {"run": "a", "than": ["d"], "attack": FGSM})]
     )
-    assert claims.section(made, runs).sheets[0].rows[0][2].text.endswith("p = 0.031.")
+    assert claims.section(made, runs).tables[0].rows[0][2].text.endswith("p = 0.031.")
     made, runs = reproduced(
         tmp_path, ["a", "b", "c", "d"], [Claim("x", "above", {"run": "a", "than": ["b", "c", "d"], "attack": FGSM})]
     )
-    assert claims.section(made, runs).sheets[0].rows[0][1].text == "borne out"
+    assert claims.section(made, runs).tables[0].rows[0][1].text == "borne out"
 
 
 def test_runs_that_learned_nothing_are_named(tmp_path):
@@ -228,8 +226,8 @@ def test_the_table_sets_published_beside_measured(judged):
     }
     made, runs = reproduced(judged, ["a", "b", "c"], **how)
     found = section(made, runs)
-    (sheet,) = found.sheets
-    assert [head.label for head in sheet.heads[1:]] == ["NoiseNet", "Without noise"]
+    (sheet,) = found.tables
+    assert [head.label for head in sheet.columns[1:]] == ["NoiseNet", "Without noise"]
     row = next(row for row in sheet.rows if row[0].text == "FGSM")
     assert row[1].lines == ("70.0", "63.3\N{EN DASH}75.9", "n = 200", "published 49.51", "+20.49")
     assert row[2].lines == ("50.0", "43.1\N{EN DASH}56.9", "n = 200", "published 53.82", "\N{MINUS SIGN}3.82")
@@ -280,16 +278,6 @@ def test_the_report_has_both_first_and_escapes_them(judged, tmp_path):
         [judged / name for name in "abc"] + [judged / "data"], tmp_path / "out", reproduction=changed, overwrite=True
     )
     assert not (folder / "claims.csv").exists()
-
-
-def test_a_wide_and_low_table_is_turned_for_the_console():
-    heads = (Head("Run", figures=False), *(Head(f"at {i}", "n = 9") for i in range(7)))
-    rows = tuple((Field(name, ("below",)), *(Field(f"{name}{i}") for i in range(7))) for name in "ab")
-    stream = io.StringIO()
-    Console(file=stream, width=80).print(Sheet("", "It says.", heads, rows).to_rich("Title"))
-    lines = stream.getvalue().splitlines()
-    assert next(line for line in lines if "a6" in line).split() == ["│", "at", "6", "│", "a6", "│", "b6", "│"]
-    assert max(map(len, lines)) <= 80
 
 
 def test_trainings_stand_side_by_side(tmp_path):

@@ -10,8 +10,9 @@ import numpy as np
 from l2p_tf.evaluation.records import CLEAN, Summary, summarize
 from l2p_tf.reporting.arrays import read_arrays
 from l2p_tf.reporting.runs import Evaluation, Run
-from l2p_tf.reporting.sheets import Field, Head, Section, Sheet, in_percent
-from l2p_tf.reporting.text import interval, pace, percent, plain, signed, strength
+from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.table import Cell, Column, Table, accuracy, in_percent
+from l2p_tf.reporting.text import pace, percent, plain, signed, strength
 
 OWN, OTHER = "l2p_tf", "cleverhans"
 _CAPTION = (
@@ -57,10 +58,10 @@ def section(runs: Sequence[Run]) -> Section | None:
     if not rows:
         return None
     heads = (
-        Head("Run", figures=False), Head("Attack", figures=False), Head("l2p_tf"), Head("CleverHans"),
-        Head("Difference", "points"), Head("Disagree", "images"), Head("Time", "l2p_tf"), Head("Time", "CleverHans"),
+        Column("Run", figures=False), Column("Attack", figures=False), Column("l2p_tf"), Column("CleverHans"),
+        Column("Difference", "points"), Column("Disagree", "images"), Column("Time", "l2p_tf"), Column("Time", "CleverHans"),
     )  # fmt: skip
-    return Section("backends", "Backends side by side", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines))
+    return Section("backends", "Backends side by side", (Table("", _CAPTION, heads, tuple(rows)),), tuple(lines))
 
 
 def pairs_of(run: Run) -> list[tuple[Evaluation, Pair]]:
@@ -100,25 +101,19 @@ def _what(evaluation: Evaluation, summary: Summary) -> tuple[str, ...]:
     return evaluation.which, first.dataset, first.split, first.attack
 
 
-def _row(run: Run, name: str, pair: Pair) -> tuple[Field, ...]:
+def _row(run: Run, name: str, pair: Pair) -> tuple[Cell, ...]:
     first = pair.own.first
     data = f"{run.title_of(first.dataset)}, {plain(first.split)}"
     return (
-        Field(name, (data, f"n = {first.count:,}")),
-        Field(plain(first.label), (strength(first),)),
-        _accuracy(pair.own),
-        _accuracy(pair.other),
-        Field(signed(100 * pair.difference, first.count)),
-        Field(f"{pair.disagree:,}", (f"{percent(pair.disagree / first.count, first.count)}%",)),
-        Field(pace(_seconds(pair.own)), value=_seconds(pair.own)),
-        Field(pace(_seconds(pair.other)), value=_seconds(pair.other)),
+        Cell(name, (data, f"n = {first.count:,}")),
+        Cell(plain(first.label), (strength(first),)),
+        accuracy(pair.own),
+        accuracy(pair.other),
+        Cell(signed(100 * pair.difference, first.count)),
+        Cell(f"{pair.disagree:,}", (f"{percent(pair.disagree / first.count, first.count)}%",)),
+        Cell(pace(_seconds(pair.own)), value=_seconds(pair.own)),
+        Cell(pace(_seconds(pair.other)), value=_seconds(pair.other)),
     )
-
-
-def _accuracy(summary: Summary) -> Field:
-    count = summary.first.count
-    spread = "" if summary.spread is None else f" ± {percent(summary.spread, count)}"
-    return Field(percent(summary.accuracy, count) + spread, (interval(summary.low, summary.high, count),))
 
 
 def _seconds(summary: Summary) -> float:

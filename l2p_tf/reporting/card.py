@@ -16,15 +16,17 @@ from l2p_tf.artifacts import Artifact
 from l2p_tf.registry import parse_spec
 from l2p_tf.reporting import certified, checks, norms
 from l2p_tf.reporting.card_head import head, measured
-from l2p_tf.reporting.entries import Column, Entry, Row
+from l2p_tf.reporting.comparison import compare
+from l2p_tf.reporting.entries import AttackColumn, Entry, Row
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.tables import comparison
+from l2p_tf.reporting.table import Cell, Column, Table, accuracy
 from l2p_tf.reporting.text import duration, epsilon, escape_markdown, listed, norm_name, plain, plural, several
 from l2p_tf.types import UserError
 
 FOLDER = "cards"
 SERVING = "serving.json"
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
+_CAPTION = "Accuracy in percent, ± its standard deviation over repeats where there are several, with its 95% interval (Wilson's)."
 _CITATIONS = pathlib.Path(__file__).with_name("citations.json")
 
 
@@ -52,16 +54,6 @@ class Card:
     def link(self) -> str:
         """Where it is, from the report."""
         return f"{FOLDER}/{self.file}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """One line of the evaluation."""
-
-    data: str
-    attack: str
-    allowed: str
-    entry: Entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +90,9 @@ def write(card: Card) -> str:
     """The text of a card.
 
     Raises:
-      UserError: what describes the export, or arrays that a table needs, cannot be read.
+      UserError: what describes the export, or arrays that a comparison needs, cannot be read.
     """
-    run, table, served = card.run, comparison([card.run]), _serving(card.export)
+    run, comparison, served = card.run, compare([card.run]), _serving(card.export)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=False,  # Of HTML; as Markdown everything is escaped by `finalize`.
@@ -111,9 +103,9 @@ def write(card: Card) -> str:
     )
     environment.filters["raw"] = _Raw
     defense = _name_of(run.option("defense") or served.get("defense"))
-    rows = [row for row in table.rows if row.entries]
+    rows = [row for row in comparison.rows if row.entries]
     text = environment.get_template("card.md").render(
-        front=_Raw(head(card.name, run, table, defense)),
+        front=_Raw(head(card.name, run, comparison, defense)),
         name=card.name,
         about=_about(run, served),
         facts=_facts(card, served),
@@ -123,10 +115,10 @@ def write(card: Card) -> str:
         draws=plural(served["draws"], "draw") if served["draws"] > 1 else "",
         data=_data(run),
         training=_training(run),
-        evaluated=[_evaluated(row, column, entry) for row, column, entry in measured(table)],
+        evaluated=_evaluated(found).to_markdown() if (found := measured(comparison)) else "",
         sections=[found for part in (norms, certified) if (found := part.section([run]))],
         checks=checks.section(checks.judged([run])),
-        warnings=[*table.warnings, *_other_draws(run, served["draws"])],
+        warnings=[*comparison.warnings, *_other_draws(run, served["draws"])],
         lineage=_lineage(card),
         citations=_citations(run, defense),
         uncited="Natural training has no paper of its own." if defense == "none" else "Not known for this defense.",
@@ -147,8 +139,16 @@ def _serving(export: Artifact) -> dict[str, Any]:
     return served
 
 
-def _evaluated(row: Row, column: Column, entry: Entry) -> Evaluated:
-    return Evaluated(f"{row.dataset}, {row.split}", column.label, column.detail, entry)
+def _evaluated(found: Sequence[tuple[Row, AttackColumn, Entry]]) -> Table:
+    heads = ("data", "attack", "allowed", "accuracy", "95% interval", "images", "repeats", "draws of an answer")
+    columns = [Column(label, figures=i > 2) for i, label in enumerate(heads)]
+    rows = []
+    for row, column, entry in found:
+        mean, interval, *_ = accuracy(entry.summary).lines
+        first, repeats = entry.summary.first, len(entry.summary.records)
+        texts = (row.data, column.label, column.detail, mean, interval, f"{first.count:,}", f"{repeats}")
+        rows.append(tuple(map(Cell, (*texts, f"{first.prediction_draws}"))))
+    return Table("", _CAPTION, tuple(columns), tuple(rows))
 
 
 def _about(run: Run, served: Mapping[str, Any]) -> str:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from l2p_tf.evaluation.records import CLEAN, Record
-from l2p_tf.reporting.entries import Column, Entry, Row
+from l2p_tf.reporting.comparison import Comparison
+from l2p_tf.reporting.entries import AttackColumn, Entry, Row
 from l2p_tf.reporting.front_matter import Value, front_matter
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import plain
 
 _TASK = "image-classification"
 
 
-def head(name: str, run: Run, table: Table, defense: str) -> str:
+def head(name: str, run: Run, comparison: Comparison, defense: str) -> str:
     """Tags, data set, and every measured accuracy as a share; no license, which nobody recorded.
 
     Args:
       name: of the model.
       run: the run.
-      table: what was measured on these weights.
+      comparison: what was measured on these weights.
       defense: name of the defense.
     """
     values: dict[str, Value] = {
@@ -26,7 +26,7 @@ def head(name: str, run: Run, table: Table, defense: str) -> str:
         "pipeline_tag": _TASK,
         "tags": list(dict.fromkeys([_TASK, "adversarial-robustness", "saved-model", plain(defense)])),
     }
-    found = measured(table)
+    found = measured(comparison)
     # Hubs list data sets by name, not by title.
     names = [run.info.get("name"), *(_first(row).dataset for row, _, _ in found)]
     if sets := list(dict.fromkeys(plain(name) for name in names if name)):
@@ -40,17 +40,17 @@ def head(name: str, run: Run, table: Table, defense: str) -> str:
     return front_matter(values)
 
 
-def measured(table: Table) -> list[tuple[Row, Column, Entry]]:
+def measured(comparison: Comparison) -> list[tuple[Row, AttackColumn, Entry]]:
     """What may be called an accuracy: on clean images, and under attacks of a given size."""
-    columns = [column for column in table.columns if not column.minimal]
-    return [(row, c, row.entries[c.key]) for row in table.rows for c in columns if c.key in row.entries]
+    columns = [column for column in comparison.columns if not column.minimal]
+    return [(row, c, row.entries[c.key]) for row in comparison.rows for c in columns if c.key in row.entries]
 
 
 def _first(row: Row) -> Record:
     return next(iter(row.entries.values())).summary.first
 
 
-def _result(row: Row, found: list[tuple[Column, Entry]]) -> Value:
+def _result(row: Row, found: list[tuple[AttackColumn, Entry]]) -> Value:
     return {
         "task": {"type": _TASK},
         "dataset": {"type": plain(_first(row).dataset), "name": row.dataset, "split": row.split},
@@ -58,7 +58,7 @@ def _result(row: Row, found: list[tuple[Column, Entry]]) -> Value:
     }
 
 
-def _metric(column: Column, entry: Entry) -> Value:
+def _metric(column: AttackColumn, entry: Entry) -> Value:
     first, summary = entry.summary.first, entry.summary
     clean = first.attack == CLEAN
     arguments: dict[str, Value] = {} if clean else {"attack": plain(first.attack), "backend": plain(first.backend)}

@@ -10,8 +10,9 @@ import numpy as np
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certified
 from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting.runs import Certification, Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent
-from l2p_tf.reporting.text import interval, percent, plain, plural
+from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, in_percent, share
+from l2p_tf.reporting.text import percent, plain, plural
 
 NAME = "certified"
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -85,10 +86,10 @@ def section(runs: Sequence[Run]) -> Section | None:
     if not found:
         return None
     heads = (
-        Head("Run", figures=False), Head("Certificate", figures=False), Head("Abstained", "%"),
-        *(Head("Radius", f"≥ {radius:g}") for radius in RADII), Head("Mean", "radius"),
+        Column("Run", figures=False), Column("Certificate", figures=False), Column("Abstained", "%"),
+        *(Column("Radius", f"≥ {radius:g}") for radius in RADII), Column("Mean", "radius"),
     )  # fmt: skip
-    sheet = Sheet("", _CAPTION, heads, tuple(_row(one) for one in found))
+    sheet = Table("", _CAPTION, heads, tuple(_row(one) for one in found))
     return Section(NAME, "Certified robustness", (sheet,), tuple(_line(one) for one in found))
 
 
@@ -98,19 +99,16 @@ def _read(run: Run, certification: Certification, record: CertificateRecord) -> 
     return Certified(run, run.named(certification.which), record, **wanted)
 
 
-def _row(one: Certified) -> tuple[Field, ...]:
+def _row(one: Certified) -> tuple[Cell, ...]:
     record = one.record
     mean = one.mean_radius
     shares = [one.accuracy(radius) for radius in RADII]
     return (
-        Field(one.name, (f"{one.run.title_of(record.dataset)}, {plain(record.split)}", f"n = {record.count:,}")),
-        Field(plain(record.label), (f"confidence {100 * record.confidence:g}%", plural(record.draws, "draw"))),
-        Field(percent(record.abstained / record.count, record.count)),
-        *(
-            Field(percent(share, record.count), (interval(*wilson_interval(share, record.count), record.count),))
-            for share in shares
-        ),
-        NOTHING if mean is None else Field(f"{mean:.3g}"),
+        Cell(one.name, (f"{one.run.title_of(record.dataset)}, {plain(record.split)}", f"n = {record.count:,}")),
+        Cell(plain(record.label), (f"confidence {100 * record.confidence:g}%", plural(record.draws, "draw"))),
+        Cell(percent(record.abstained / record.count, record.count)),
+        *(share(value, record.count) for value in shares),
+        NOTHING if mean is None else Cell(f"{mean:.3g}"),
     )
 
 

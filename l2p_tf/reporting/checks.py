@@ -9,7 +9,8 @@ from l2p_tf.evaluation.inspections import Inspection
 from l2p_tf.evaluation.masking import CHECKS, FAIL, LEVEL, NOT_NEEDED, PASS, UNMEASURED, Finding, Share
 from l2p_tf.reporting import signs
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.sheets import Field, Head, Section, Sheet, in_percent, rounded
+from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.table import Cell, Column, Table, in_percent, rounded
 from l2p_tf.reporting.text import epsilon, interval, listed, norm_name, percent, plain
 
 NAME = "checks"
@@ -128,17 +129,7 @@ def section(found: Sequence[Judged]) -> Section | None:
     lines = tuple(line for one in found for finding in one.findings for line in _lines(one, finding))
     open_ones = any(one.those(UNMEASURED) for one in found)
     note = _NOTE + _HINT * open_ones
-    return Section(NAME, _TITLE, tuple(sheets), lines, note, brief=tuple(line for one in found for line in _brief(one)))
-
-
-def _brief(one: Judged) -> list[str]:
-    """One run in a line, and a line for each check that it fails."""
-    failed, passed, open_ones = one.those(FAIL), one.those(PASS), one.those(UNMEASURED)
-    made = len(failed) + len(passed)
-    line = f"{one.name}: {f'{len(passed)} of {made} pass' if made else 'none measured'}"
-    if made and open_ones:
-        line += f"; {len(open_ones)} not measured"
-    return [line, *(f"  fails {CHECKS[f.check].title}: {_counts(f)}; {CHECKS[f.check].failed}." for f in failed)]
+    return Section(NAME, _TITLE, tuple(sheets), lines, note)
 
 
 def _measured(found: Sequence[Judged]) -> list[str]:
@@ -155,22 +146,22 @@ def _caption(shown: Sequence[str]) -> str:
     return f"{_CAPTION} Measured on no run: {listed(missing)}." if missing else _CAPTION
 
 
-def _failures(found: Sequence[Judged]) -> list[Sheet]:
+def _failures(found: Sequence[Judged]) -> list[Table]:
     """What speaks against the runs that fail; nothing where none does."""
     rows = [
-        (Field(one.name), Field(CHECKS[f.check].title), Field(_sentence(f)), Field(*_figures(f)))
+        (Cell(one.name), Cell(CHECKS[f.check].title), Cell(_sentence(f)), Cell(*_figures(f)))
         for one in found
         for f in one.those(FAIL)
     ]
-    heads = tuple(Head(label, figures=False) for label in ("Run", "Check", "What it says", "Figures"))
+    heads = tuple(Column(label, figures=False) for label in ("Run", "Check", "What it says", "Figures"))
     return (
-        [Sheet("Failed checks", "Counts, shares in percent and their 95% intervals.", heads, tuple(rows))]
+        [Table("Failed checks", "Counts, shares in percent and their 95% intervals.", heads, tuple(rows))]
         if rows
         else []
     )
 
 
-def _verdicts(found: Sequence[Judged]) -> list[Sheet]:
+def _verdicts(found: Sequence[Judged]) -> list[Table]:
     """Checks by runs, each check with what it expects; runs by checks where there are many runs.
 
     Checks that were measured on no run are left to the caption.
@@ -178,30 +169,30 @@ def _verdicts(found: Sequence[Judged]) -> list[Sheet]:
     shown = _measured(found)
     fields = [{finding.check: _field(finding) for finding in one.findings} for one in found]
     if len(found) <= _ACROSS:
-        heads = [Head("Check", figures=False)]
+        heads = [Column("Check", figures=False)]
         for one in found:
             field = _head(one)
-            heads.append(Head(field.text, "; ".join(field.below), figures=False))
+            heads.append(Column(field.text, "; ".join(field.below), figures=False))
         rows = [
             (
-                Field(CHECKS[check].title, (CHECKS[check].expects, f"Figures: {_FIGURES[check]}.")),
+                Cell(CHECKS[check].title, (CHECKS[check].expects, f"Figures: {_FIGURES[check]}.")),
                 *(mine[check] for mine in fields),
             )
             for check in shown
         ]
-        return [Sheet("Verdicts", _caption(shown), tuple(heads), tuple(rows))]
-    heads = [Head("Run", figures=False), *(Head(CHECKS[c].title, _FIGURES[c], figures=False) for c in shown)]
+        return [Table("Verdicts", _caption(shown), tuple(heads), tuple(rows))]
+    heads = [Column("Run", figures=False), *(Column(CHECKS[c].title, _FIGURES[c], figures=False) for c in shown)]
     rows = [(_head(one), *(mine[check] for check in shown)) for one, mine in zip(found, fields, strict=True)]
-    return [Sheet("Verdicts", _caption(shown), tuple(heads), tuple(rows)), _meanings(shown)]
+    return [Table("Verdicts", _caption(shown), tuple(heads), tuple(rows)), _meanings(shown)]
 
 
-def _meanings(shown: Sequence[str]) -> Sheet:
-    rows = tuple((Field(CHECKS[check].title), Field(CHECKS[check].expects)) for check in shown)
-    heads = tuple(Head(label, figures=False) for label in ("Check", "What it expects"))
-    return Sheet("What the checks expect", "What a sound model does.", heads, rows)
+def _meanings(shown: Sequence[str]) -> Table:
+    rows = tuple((Cell(CHECKS[check].title), Cell(CHECKS[check].expects)) for check in shown)
+    heads = tuple(Column(label, figures=False) for label in ("Check", "What it expects"))
+    return Table("What the checks expect", "What a sound model does.", heads, rows)
 
 
-def _head(one: Judged) -> Field:
+def _head(one: Judged) -> Cell:
     below = [f"{one.run.title_of(one.dataset)}, {plain(one.split)}"]
     if one.inspection:
         found = one.inspection
@@ -209,12 +200,12 @@ def _head(one: Judged) -> Field:
         below.append(f"{found.correct:,} right of {found.count:,}")
     else:
         below.append(_TOLD)
-    return Field(one.name, tuple(below))
+    return Cell(one.name, tuple(below))
 
 
-def _field(finding: Finding) -> Field:
+def _field(finding: Finding) -> Cell:
     below = [text for text in (_counts(finding), plain(finding.reason) if finding.reason else "") if text]
-    return Field(finding.verdict, tuple(below), tone=_TONES[finding.verdict], value=_ORDER[finding.verdict])
+    return Cell(finding.verdict, tuple(below), tone=_TONES[finding.verdict], value=_ORDER[finding.verdict])
 
 
 def _counts(finding: Finding) -> str:

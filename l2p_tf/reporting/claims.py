@@ -17,9 +17,10 @@ from l2p_tf.reporting.norms import found_of, sizes_of
 from l2p_tf.reporting.paired import Member, group_of, has_arrays, images_of, member_of
 from l2p_tf.reporting.reproduction import Reproduction, found
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.sheets import Field, Head, Section, Sheet
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.significance import holm
 from l2p_tf.reporting.subjects import Measured, Subject, subjects
+from l2p_tf.reporting.table import Cell, Column, Table
 from l2p_tf.reporting.text import listed, plain, plural
 from l2p_tf.types import UserError
 
@@ -100,15 +101,15 @@ def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
     judged = [(claim, judge(claim, results)) for claim in reproduction.experiment.claims]
     if not judged:
         return None
-    heads = (Head("Claim", figures=False), Head("Verdict", figures=False), Head("Here", figures=False))
-    rows = [(Field(c.text), Field(v.word, tone=_TONES[v.word]), Field(v.text)) for c, v in judged]
+    heads = (Column("Claim", figures=False), Column("Verdict", figures=False), Column("Here", figures=False))
+    rows = [(Cell(c.text), Cell(v.word, tone=_TONES[v.word]), Cell(v.text)) for c, v in judged]
     lines = [{"claim": claim.text, "verdict": verdict.word, "figures": verdict.text} for claim, verdict in judged]
     note = " ".join([_NOTE, *(() if reproduction.table else reproduction.choices)])
     poor = _untrained(results)
     if poor:
         note += f" Too poor on clean images for what they say here to tell anything: {listed(poor)}."
     return Section(
-        NAME, "What the paper claims", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines), note, leading=True
+        NAME, "What the paper claims", (Table("", _CAPTION, heads, tuple(rows)),), tuple(lines), note, leading=True
     )
 
 

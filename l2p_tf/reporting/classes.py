@@ -8,8 +8,9 @@ import numpy as np
 
 from l2p_tf.evaluation.records import CLEAN, wilson_interval
 from l2p_tf.reporting.outcomes import Key, Outcome, Outcomes
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent
-from l2p_tf.reporting.text import interval, percent, strength
+from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, in_percent, share
+from l2p_tf.reporting.text import strength
 
 # A page with more fields than this is no longer read; the CSV has them all.
 _FIELDS = 6000
@@ -74,7 +75,7 @@ def _shown(place: Outcomes) -> list[Key]:
     return [key for key in place.attacks if key in kept]
 
 
-def _class_sheet(place: Outcomes, key: Key, several: bool) -> Sheet:
+def _class_sheet(place: Outcomes, key: Key, several: bool) -> Table:
     mine = [place.found.get((i, key)) for i in range(len(place.subjects))]
     measured = [[class_accuracy(one, c) if one else (0.0, 0) for one in mine] for c in range(place.classes)]
     lowest = [min((row[i][0] for row in measured if row[i][1]), default=0.0) for i in range(len(mine))]
@@ -85,35 +86,34 @@ def _class_sheet(place: Outcomes, key: Key, several: bool) -> Sheet:
             continue
         size = (f"n = {counts.pop():,}",) if len(counts) == 1 else ()
         fields = [_field(*one, framed=one[0] == lowest[i] < 1, counted=not size) for i, one in enumerate(row)]
-        rows.append((Field(place.class_name(number), size), *fields))
+        rows.append((Cell(place.class_name(number), size), *fields))
     first = next(one for one in mine if one).measured.first
     name = place.attacks[key]
     title = f"{name} ({place.title})" if several else name
-    heads = (Head("Class", figures=False), *(Head(subject.name) for subject in place.subjects))
-    return Sheet(title, f"{_sentence(strength(first))} {_CLASSES}", heads, tuple(rows))
+    heads = (Column("Class", figures=False), *(Column(subject.name) for subject in place.subjects))
+    return Table(title, f"{_sentence(strength(first))} {_CLASSES}", heads, tuple(rows))
 
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _field(accuracy: float, count: int, *, framed: bool, counted: bool) -> Field:
+def _field(accuracy: float, count: int, *, framed: bool, counted: bool) -> Cell:
     if not count:
         return NOTHING
-    below = (interval(*wilson_interval(accuracy, count), count), *([f"n = {count:,}"] if counted else []))
-    return Field(percent(accuracy, count), below, framed)
+    return share(accuracy, count, *([f"n = {count:,}"] if counted else []), marked=framed)
 
 
-def _confusion_sheet(place: Outcomes, several: bool) -> Sheet:
-    heads = (Head("Run", figures=False), *(Head(name, figures=False) for name in place.attacks.values()))
+def _confusion_sheet(place: Outcomes, several: bool) -> Table:
+    heads = (Column("Run", figures=False), *(Column(name, figures=False) for name in place.attacks.values()))
     rows = []
     for i, subject in enumerate(place.subjects):
         fields = [_confused(place, place.found.get((i, key))) for key in place.attacks]
-        rows.append((Field(subject.name), *fields))
-    return Sheet(place.title if several else "", _CONFUSIONS, heads, tuple(rows))
+        rows.append((Cell(subject.name), *fields))
+    return Table(place.title if several else "", _CONFUSIONS, heads, tuple(rows))
 
 
-def _confused(place: Outcomes, outcome: Outcome | None) -> Field:
+def _confused(place: Outcomes, outcome: Outcome | None) -> Cell:
     if outcome is None:
         return NOTHING
     name = place.class_name
@@ -121,7 +121,7 @@ def _confused(place: Outcomes, outcome: Outcome | None) -> Field:
         f"{name(a)} \N{RIGHTWARDS ARROW} {name(b)}: {count:,} of {of:,}"
         for a, b, count, of in confusions(outcome)[:_SHOWN]
     ]
-    return Field(told[0], tuple(told[1:])) if told else Field("no mistakes")
+    return Cell(told[0], tuple(told[1:])) if told else Cell("no mistakes")
 
 
 def _class_lines(place: Outcomes) -> list[dict[str, object]]:

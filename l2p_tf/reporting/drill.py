@@ -24,7 +24,7 @@ _CELLS = 60_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Answer:
     """What one run made of one image under one attack.
 
     Attributes:
@@ -52,7 +52,7 @@ class Example:
     index: int
     label: int
     source: str
-    cells: tuple[tuple[Cell | None, ...], ...]
+    cells: tuple[tuple[Answer | None, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,16 +169,16 @@ class _Row:
     def of(cls, outcome: Outcome | None) -> _Row:
         return cls(outcome, {int(i): at for at, i in enumerate(outcome.index)} if outcome else {})
 
-    def cell(self, index: int) -> Cell | None:
+    def cell(self, index: int) -> Answer | None:
         at = self.positions.get(index)
         if self.outcome is None or at is None:
             return None
         known = self.outcome.probability
         probability = -1 if known is None or not np.isfinite(known[at]) else round(100 * float(known[at]))
-        return Cell(int(self.outcome.prediction[0, at]), bool(self.outcome.correct[0, at]), probability)
+        return Answer(int(self.outcome.prediction[0, at]), bool(self.outcome.correct[0, at]), probability)
 
 
-def _packed(cell: Cell | None) -> list[int]:
+def _packed(cell: Answer | None) -> list[int]:
     return [] if cell is None else [cell.prediction, int(cell.right), cell.probability]
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from l2p_tf.evaluation.records import CLEAN, Summary
 from l2p_tf.reporting.norms import Sizes
-from l2p_tf.reporting.published import Cell, Target
+from l2p_tf.reporting.published import PrintedNumber, Target
 from l2p_tf.reporting.runs import Run
+from l2p_tf.reporting.table import Cell, accuracy
 from l2p_tf.reporting.text import DASH, interval, minimal, norm_name, number, percent, plain, signed
 
 Key = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
+class AttackColumn:
     """One attack, or none (`clean`).
 
     Attributes:
@@ -43,7 +44,7 @@ class Entry:
     """
 
     summary: Summary
-    published: Cell | None = None
+    published: PrintedNumber | None = None
     sizes: Sizes | None = None
 
     @property
@@ -71,28 +72,17 @@ class Entry:
         """Standard deviation over the repeats in percentage points, as text; None for a single one."""
         return None if self.summary.spread is None else percent(self.summary.spread, self.count)
 
-    @property
-    def mean(self) -> str:
-        """Accuracy in percent with its spread where there is one, as text."""
-        return self.accuracy if self.spread is None else f"{self.accuracy} ± {self.spread}"
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """What a table shows, line by line: the accuracy, or the median norm of the smallest perturbations."""
-        repeats = len(self.summary.records)
-        count = f"n = {self.count:,}" + (f", {repeats} repeats" if repeats > 1 else "")
+    def cell(self, common: Sequence[str] = ()) -> Cell:
+        """What a table shows: the accuracy, or the median norm of the smallest perturbations; without common lines."""
         published = (f"published {self.comparison}",) if self.comparison else ()
-        if self.sizes is None:
-            return self.mean, self.interval, count, *published
-        median, rate = self.sizes.median, self.sizes.rate
-        norm = f"median {norm_name(self.summary.first.norm)}"
-        success = f"success {DASH if rate is None else percent(rate, self.sizes.tried) + '%'}"
-        return DASH if median is None else f"{median:#.3g}", norm, success, count, *published
-
-    @property
-    def sorts_by(self) -> float | None:
-        """The number that a column is sorted by; None where there is none."""
-        return self.summary.accuracy if self.sizes is None else self.sizes.median
+        shown = accuracy(self.summary, *published)
+        if self.sizes is not None:
+            median, rate = self.sizes.median, self.sizes.rate
+            norm = f"median {norm_name(self.summary.first.norm)}"
+            success = f"success {DASH if rate is None else percent(rate, self.sizes.tried) + '%'}"
+            text = DASH if median is None else f"{median:#.3g}"
+            shown = Cell(text, (norm, success, *shown.below[1:]), value=median)
+        return dataclasses.replace(shown, below=tuple(line for line in shown.below if line not in common))
 
     @property
     def comparison(self) -> str | None:
@@ -135,6 +125,11 @@ class Row:
     def model(self) -> str:
         """The architecture as the training was told; empty where the training was not given."""
         return plain(self.run.option("model")) if self.run.train else ""
+
+    @property
+    def data(self) -> str:
+        """Data set and split; empty where the run was not attacked."""
+        return f"{self.dataset}, {self.split}" if self.dataset else ""
 
     @property
     def attacked(self) -> list[Entry]:

@@ -9,13 +9,13 @@ import numpy as np
 
 from l2p_tf.evaluation.records import Summary
 from l2p_tf.reporting.families import Family, Ladder, effect_of, families
-from l2p_tf.reporting.fields import accuracy
 from l2p_tf.reporting.kinds import method_of
 from l2p_tf.reporting.lines import Curve, Plot, plot_of
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.subjects import subjects
 from l2p_tf.reporting.sweeps import panels
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, in_percent, rounded
 from l2p_tf.reporting.text import attack_name, epsilon, norm_name, plural, titled
 
 NAME = "epsilons"
@@ -76,11 +76,6 @@ def plots(runs: Sequence[Run]) -> list[Plot]:
             if falls := [fall for ladder in mine if (fall := fall_of(ladder))]:
                 drawn.append(_falls(f"{NAME}-{len(drawn)}", family, falls, label))
     return drawn
-
-
-def keys(runs: Sequence[Run]) -> set[tuple[str, str]]:
-    """The attacks, each at its radius, that are in these plots."""
-    return {one.key for family in families(subjects(runs)) for ladder in family.ladders for one in ladder.steps}
 
 
 def fall_of(ladder: Ladder) -> Fall | None:
@@ -149,29 +144,29 @@ def _clean(ladder: Ladder) -> Summary | None:
     return ladder.steps[0].clean or ladder.subject.clean
 
 
-def _sheet(family: Family) -> Sheet:
+def _sheet(family: Family) -> Table:
     first = family.first
     radii = sorted({value for ladder in family.ladders for value in ladder.epsilons})
     heads = (
-        Head("Run", figures=False),
-        Head("Clean"),
-        *(Head(f"\N{GREEK SMALL LETTER EPSILON} {epsilon(r)}") for r in radii),
+        Column("Run", figures=False),
+        Column("Clean"),
+        *(Column(f"\N{GREEK SMALL LETTER EPSILON} {epsilon(r)}") for r in radii),
     )
     rows = []
     for ladder in family.ladders:
         steps = {value: one.summary for value, one in zip(ladder.epsilons, ladder.steps, strict=True)}
         fields = [_field(steps.get(radius)) for radius in radii]
-        rows.append((Field(ladder.subject.name), _field(_clean(ladder)), *fields))
+        rows.append((Cell(ladder.subject.name), _field(_clean(ladder)), *fields))
     allowed = [norm_name(first.norm), plural(first.steps, "step")]
     if first.restarts > 1:
         allowed.append(plural(first.restarts, "restart"))
     if first.draws > 1:
         allowed.append(f"EOT over {first.draws} draws")
     caption = f"{', '.join(allowed)}; {family.ladders[0].subject.where}."
-    return Sheet(attack_name(first), caption, heads, tuple(rows))
+    return Table(attack_name(first), caption, heads, tuple(rows))
 
 
-def _field(summary: Summary | None) -> Field:
+def _field(summary: Summary | None) -> Cell:
     return NOTHING if summary is None else accuracy(summary)
 
 

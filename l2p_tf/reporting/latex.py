@@ -1,7 +1,8 @@
-"""Tables as LaTeX: booktabs rules, text in which TeX sees no markup, a cell of several lines as a small table."""
+"""Tables as LaTeX: booktabs rules, text in which TeX sees no markup, a row for each line of the cells."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -27,27 +28,24 @@ def escape(text: str) -> str:
 
 
 def table(caption: str, figures: Sequence[bool], rows: Sequence[Sequence[Sequence[str]]]) -> str:
-    """A table, in an environment that floats.
+    """A table, in an environment that floats; further lines of cells are rows of their own in small type.
 
     Args:
       caption: what it is, as plain text.
       figures: by column, whether it holds figures, which stand at its right.
       rows: rows of cells of lines, as plain text; the first row is the head.
     """
-    columns = ["r" if figure else "l" for figure in figures]
-    # A bracket at the beginning of a row would be an argument of what ends the row above it.
-    head, *body = ["{}" + " & ".join(map(_cell, row, columns)) + r" \\" for row in rows]
+    head, *body = map(_row, rows)
     lines = [
         _NEEDS, r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}",
-        rf"\begin{{tabular}}{{{''.join(columns)}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
-        r"\end{tabular}", r"\end{table}",
+        rf"\begin{{tabular}}{{{''.join('r' if figure else 'l' for figure in figures)}}}", r"\toprule", *head, r"\midrule",
+        *(line for row in body for line in row), r"\bottomrule", r"\end{tabular}", r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _cell(lines: Sequence[str], column: str) -> str:
-    first, *below = map(escape, lines)
-    if not below:
-        return first
-    small = [rf"{{\footnotesize {line}}}" for line in below]
-    return rf"\begin{{tabular}}[t]{{@{{}}{column}@{{}}}}{{}}" + r" \\ ".join([first, *small]) + r"\end{tabular}"
+def _row(cells: Sequence[Sequence[str]]) -> list[str]:
+    first, *below = itertools.zip_longest(*cells, fillvalue="")
+    small = [[rf"\footnotesize {escape(text)}" if text else "" for text in line] for line in below]
+    # A bracket at the beginning of a row would be an argument of what ends the row above it.
+    return ["{}" + " & ".join(line) + r" \\" for line in [list(map(escape, first)), *small]]

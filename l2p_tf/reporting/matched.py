@@ -69,7 +69,7 @@ class Pick:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class MatchedAt:
     """Methods at one clean accuracy on the same images.
 
     Attributes:
@@ -118,7 +118,7 @@ class Result:
         return mean([one.summary.accuracy for one in self.transferred])
 
 
-def comparisons(runs: Sequence[Run], match: Match) -> list[Comparison]:
+def comparisons(runs: Sequence[Run], match: Match) -> list[MatchedAt]:
     """The comparisons there are to make: at the accuracies wanted, or where runs were swept at the natural one."""
     found = []
     for mine in by_place(subjects(runs)).values():
@@ -129,7 +129,7 @@ def comparisons(runs: Sequence[Run], match: Match) -> list[Comparison]:
         for value in wanted:
             picks = [pick for label, group in groups.items() if (pick := _pick(label, group, value, match.tolerance))]
             if picks:
-                found.append(Comparison(value, match.tolerance, tuple(picks)))
+                found.append(MatchedAt(value, match.tolerance, tuple(picks)))
     return found
 
 

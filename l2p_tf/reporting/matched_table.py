@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from l2p_tf.reporting.fields import accuracy, images, within
-from l2p_tf.reporting.fields import mean as mean_of
-from l2p_tf.reporting.matched import NAME, Comparison, Match, Pick, Result, comparisons, in_few_radii, mean, results_of
+from l2p_tf.reporting.matched import NAME, Match, MatchedAt, Pick, Result, comparisons, in_few_radii, mean, results_of
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.sweeps import settings_of
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, in_percent, rounded
 from l2p_tf.reporting.text import listed, percent, plain, strength
 
 _NOTE = (
@@ -23,10 +22,10 @@ _NOTE = (
     "of the lines above it. Of an attack that was run at many radii one is shown: the largest, of those at which "
     "examples were transferred where there are such."
 )
-_BLACK_BOX = Head("Accuracy", "black-box")
+_BLACK_BOX = Column("Accuracy", "black-box")
 _HEADS = (
-    Head("Method", figures=False), Head("Attack", figures=False), Head("Accuracy", "white-box"), Head("Mean L2", "white-box"),
-    Head("Median L2", "white-box"), _BLACK_BOX, Head("Clean", "accuracy"), Head("Seconds", "per epoch"),
+    Column("Method", figures=False), Column("Attack", figures=False), Column("Accuracy", "white-box"), Column("Mean L2", "white-box"),
+    Column("Median L2", "white-box"), _BLACK_BOX, Column("Clean", "accuracy"), Column("Seconds", "per epoch"),
 )  # fmt: skip
 _FIGURES = (
     "attack", "norm", "epsilon", "backend", "count", "accuracy", "low", "high", "succeeded", "mean_l2", "median_l2",
@@ -47,7 +46,7 @@ def section(runs: Sequence[Run], match: Match) -> Section | None:
     sheets, lines = [], []
     alike: dict[str, list[str]] = {}
     for one in found:
-        rows: list[tuple[Field, ...]] = []
+        rows: list[tuple[Cell, ...]] = []
         results = [results_of(pick.subject, known) if pick.within else [] for pick in one.picks]
         for pick, mine in zip(one.picks, in_few_radii(results), strict=True):
             rows += _rows(pick, mine) if pick.within else [_missing(one, pick)]
@@ -56,11 +55,11 @@ def section(runs: Sequence[Run], match: Match) -> Section | None:
                 alike.setdefault(source.source, []).append(pick.subject.name)
         title = f"Clean accuracy of {100 * one.wanted:.4g}%"
         caption = f"Runs within {_points(one)} of it, on {one.picks[0].subject.title}."
-        sheets.append(_without_dashes(Sheet(title, caption, _HEADS, tuple(rows))))
+        sheets.append(_without_dashes(Table(title, caption, _HEADS, tuple(rows))))
     return Section(NAME, "Methods at the same clean accuracy", tuple(sheets), tuple(lines), _NOTE + _alike(alike))
 
 
-def _without_dashes(sheet: Sheet) -> Sheet:
+def _without_dashes(sheet: Table) -> Table:
     """The table without its column of black-box accuracies where nothing was transferred."""
     at = _HEADS.index(_BLACK_BOX)
     known = any(row[at] is not NOTHING and row[at].text for row in sheet.rows)
@@ -78,7 +77,7 @@ def _alike(found: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _rows(pick: Pick, results: Sequence[Result]) -> list[tuple[Field, ...]]:
+def _rows(pick: Pick, results: Sequence[Result]) -> list[tuple[Cell, ...]]:
     """A row for each attack and one for their average; what all have in common stands in the first."""
     run, clean = pick.subject.run, pick.clean
     count, seconds = clean.first.count, run.note("seconds_per_epoch")
@@ -87,17 +86,17 @@ def _rows(pick: Pick, results: Sequence[Result]) -> list[tuple[Field, ...]]:
         body.append(_average(results, count))
     whole = (
         accuracy(clean),
-        Field(f"{seconds:.3g}") if isinstance(seconds, int | float) else NOTHING,
+        Cell(f"{seconds:.3g}") if isinstance(seconds, int | float) else NOTHING,
     )
-    first = Field(pick.label, (pick.subject.name, *settings_of(run)))
+    first = Cell(pick.label, (pick.subject.name, *settings_of(run)))
     rows = [(first, *(body or [(NOTHING,) * 5])[0], *whole)]
-    return rows + [(Field(pick.label), *cells, Field(""), Field("")) for cells in body[1:]]
+    return rows + [(Cell(pick.label), *cells, Cell(""), Cell("")) for cells in body[1:]]
 
 
-def _cells(result: Result) -> tuple[Field, ...]:
+def _cells(result: Result) -> tuple[Cell, ...]:
     summary, sizes = result.measured.summary, result.sizes
     return (
-        Field(plain(summary.first.label), (strength(summary.first),)),
+        Cell(plain(summary.first.label), (strength(summary.first),)),
         accuracy(summary),
         _size(sizes.mean if sizes else None),
         _size(sizes.median if sizes else None),
@@ -105,9 +104,9 @@ def _cells(result: Result) -> tuple[Field, ...]:
     )
 
 
-def _average(results: Sequence[Result], count: int) -> tuple[Field, ...]:
+def _average(results: Sequence[Result], count: int) -> tuple[Cell, ...]:
     white, means, medians, black = averages(results)
-    return Field("Average"), _share(white, count), _size(means), _size(medians), _share(black, count)
+    return Cell("Average"), _share(white, count), _size(means), _size(medians), _share(black, count)
 
 
 def averages(results: Sequence[Result]) -> tuple[float | None, ...]:
@@ -120,35 +119,36 @@ def averages(results: Sequence[Result]) -> tuple[float | None, ...]:
     )
 
 
-def _black_box(result: Result) -> Field:
+def _black_box(result: Result) -> Cell:
     if result.black_box is None:
         return NOTHING
     found = result.transferred
     if len(found) == 1:
         return accuracy(found[0].summary, f"from {found[0].source}")
     # The sources are not a sample of any, so their mean has no interval; each of them has its own.
-    each = [f"{one.source}: {mean_of(one.summary)} ({within(one.summary)}), {images(one.summary)}" for one in found]
-    return Field(percent(result.black_box, found[0].summary.first.count), tuple(each))
+    cells = [(one.source, *accuracy(one.summary).lines) for one in found]
+    each = [f"{source}: {mean} ({interval}), {images}" for source, mean, interval, images in cells]
+    return Cell(percent(result.black_box, found[0].summary.first.count), tuple(each))
 
 
-def _missing(one: Comparison, pick: Pick) -> tuple[Field, ...]:
+def _missing(one: MatchedAt, pick: Pick) -> tuple[Cell, ...]:
     nearest = f"nearest {pick.subject.name} at {percent(pick.clean.accuracy, pick.clean.first.count)}%"
-    return Field(pick.label), Field(f"none within {_points(one)}; {nearest}"), *([Field("")] * 6)
+    return Cell(pick.label), Cell(f"none within {_points(one)}; {nearest}"), *([Cell("")] * 6)
 
 
-def _points(one: Comparison) -> str:
+def _points(one: MatchedAt) -> str:
     return f"{100 * one.tolerance:.1f} points" if one.tolerance >= 0.001 else f"{100 * one.tolerance:.3g} points"
 
 
-def _share(value: float | None, count: int) -> Field:
-    return NOTHING if value is None else Field(percent(value, count))
+def _share(value: float | None, count: int) -> Cell:
+    return NOTHING if value is None else Cell(percent(value, count))
 
 
-def _size(value: float | None) -> Field:
-    return NOTHING if value is None else Field(f"{value:.4g}")
+def _size(value: float | None) -> Cell:
+    return NOTHING if value is None else Cell(f"{value:.4g}")
 
 
-def _lines(one: Comparison, pick: Pick, results: Sequence[Result]) -> list[dict[str, object]]:
+def _lines(one: MatchedAt, pick: Pick, results: Sequence[Result]) -> list[dict[str, object]]:
     subject = pick.subject
     head = {
         "wanted": in_percent(one.wanted), "tolerance": in_percent(one.tolerance), "dataset": subject.place[1],

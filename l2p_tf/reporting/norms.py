@@ -10,8 +10,9 @@ import numpy as np
 from l2p_tf.evaluation.records import CLEAN, Record, Summary
 from l2p_tf.reporting.arrays import read_arrays
 from l2p_tf.reporting.runs import Evaluation, Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.subjects import Subject, subjects
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, in_percent, rounded
 from l2p_tf.reporting.text import DASH, minimal, norm_name, percent, plain, strength
 
 NAME = "norms"
@@ -82,10 +83,10 @@ def section(runs: Sequence[Run]) -> Section | None:
     if not rows:
         return None
     heads = (
-        Head("Run", figures=False), Head("Attack", figures=False), Head("Success", "% of images"), Head("Norm"),
-        Head("Mean, \N{GREEK SMALL LETTER RHO}"), Head("Median"), Head("Mean L∞", "of L2 attacks"),
+        Column("Run", figures=False), Column("Attack", figures=False), Column("Success", "% of images"), Column("Norm"),
+        Column("Mean, \N{GREEK SMALL LETTER RHO}"), Column("Median"), Column("Mean L∞", "of L2 attacks"),
     )  # fmt: skip
-    return Section(NAME, "Size of perturbations", (Sheet("", _CAPTION, heads, tuple(rows)),), tuple(lines))
+    return Section(NAME, "Size of perturbations", (Table("", _CAPTION, heads, tuple(rows)),), tuple(lines))
 
 
 def sizes_if_minimal(evaluation: Evaluation, summary: Summary) -> Sizes | None:
@@ -137,24 +138,24 @@ def found_of(evaluation: Evaluation, records: Sequence[Record], norm: str = "") 
     return Found(sum(record.count for record in records), tried, sizes, largest)
 
 
-def _row(subject: Subject, first: Record, sizes: Sizes) -> tuple[Field, ...]:
+def _row(subject: Subject, first: Record, sizes: Sizes) -> tuple[Cell, ...]:
     rate = DASH if sizes.rate is None else percent(sizes.rate, sizes.tried)
     return (
-        Field(subject.name, (subject.where,)),
-        Field(plain(first.label), (strength(first),)),
-        Field(rate, (f"{sizes.succeeded:,} of {sizes.tried:,}",)),
-        Field(norm_name(first.norm)),
+        Cell(subject.name, (subject.where,)),
+        Cell(plain(first.label), (strength(first),)),
+        Cell(rate, (f"{sizes.succeeded:,} of {sizes.tried:,}",)),
+        Cell(norm_name(first.norm)),
         _size(sizes.mean, first.norm == "linf"),
         _size(sizes.median, first.norm == "linf"),
-        _size(sizes.mean_linf, True) if first.norm == "l2" else Field(""),
+        _size(sizes.mean_linf, True) if first.norm == "l2" else Cell(""),
     )
 
 
-def _size(value: float | None, levels: bool) -> Field:
+def _size(value: float | None, levels: bool) -> Cell:
     """A size to four digits; changes of a pixel also in gray levels, in which radii are given."""
     if value is None:
         return NOTHING
-    return Field(f"{value:.4g}", (f"{255 * value:.3g}/255",) if levels else ())
+    return Cell(f"{value:.4g}", (f"{255 * value:.3g}/255",) if levels else ())
 
 
 def _line(name: str, first: Record, sizes: Sizes, repeats: int) -> dict[str, object]:

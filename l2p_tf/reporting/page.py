@@ -35,15 +35,16 @@ from l2p_tf.reporting import (
     words,
 )
 from l2p_tf.reporting.card import Card
+from l2p_tf.reporting.comparison import Comparison
 from l2p_tf.reporting.drill import Drill
 from l2p_tf.reporting.gallery import galleries
 from l2p_tf.reporting.kinds import swept
 from l2p_tf.reporting.lines import Plot
 from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.runs import STAGES, Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.subjects import subjects
-from l2p_tf.reporting.tables import Table
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table
 from l2p_tf.reporting.text import duration, listed, plain, plural
 
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
@@ -66,13 +67,11 @@ class Drawn:
     """All plots of a report.
 
     Attributes:
-      accuracies: those of the comparison.
       together: those of several trainings.
       curves: those of each training that has curves.
       beside: those that stand beside a section, by its name.
     """
 
-    accuracies: Sequence[Plot]
     together: Sequence[Plot]
     curves: Sequence[tuple[Run, Sequence[Plot]]]
     beside: Mapping[str, Sequence[Plot]]
@@ -80,7 +79,7 @@ class Drawn:
     @property
     def all(self) -> list[Plot]:
         """Every one of them."""
-        groups = [self.accuracies, self.together, *(found for _, found in self.curves), *self.beside.values()]
+        groups = [self.together, *(found for _, found in self.curves), *self.beside.values()]
         return [plot for group in groups for plot in group]
 
     def moved(self, name: str, to: str) -> Drawn:
@@ -144,12 +143,11 @@ class Origin:
     finished: str
 
 
-def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], None]) -> Drawn:
+def draw(runs: Sequence[Run], match: Match, advance: Callable[[], None]) -> Drawn:
     """Draws all plots.
 
     Args:
       runs: what is reported.
-      table: their comparison.
       match: at which clean accuracies methods are compared.
       advance: called after each run, and once after the comparison.
 
@@ -172,9 +170,8 @@ def draw(runs: Sequence[Run], table: Table, match: Match, advance: Callable[[], 
         power.NAME: power.plots(subjects(runs)),
         transfer.NAME: transfer.plots(runs),
     }
-    accuracies = plots.of_accuracies(table, epsilons.keys(runs))
     advance()
-    return Drawn(accuracies, trainings.plots(runs), curves, beside)
+    return Drawn(trainings.plots(runs), curves, beside)
 
 
 def detail(runs: Sequence[Run]) -> Details:
@@ -188,14 +185,14 @@ def detail(runs: Sequence[Run]) -> Details:
 
 
 def render(
-    title: str, runs: Sequence[Run], table: Table, drawn: Drawn, details: Details, cards: Sequence[Card] = ()
+    title: str, runs: Sequence[Run], comparison: Comparison, drawn: Drawn, details: Details, cards: Sequence[Card] = ()
 ) -> str:
     """The page.
 
     Args:
       title: its title.
       runs: what is reported.
-      table: their comparison.
+      comparison: their comparison.
       drawn: its plots.
       details: class by class and example by example.
       cards: the model cards beside it.
@@ -225,14 +222,11 @@ def render(
         script=Markup(script),
         digest=digest(script),
         runs=runs,
-        table=table,
-        common=_common(table),
-        compared=any(entry.published for row in table.rows for entry in row.entries.values()),
+        comparison=comparison,
         cards=cards,
-        paragraphs=words.paragraphs(table),
-        figures=words.figures(table),
-        parameters=_parameters(trained, table) if trained else None,
-        accuracies=_drawings(drawn.accuracies),
+        paragraphs=words.paragraphs(comparison),
+        figures=words.figures(comparison),
+        parameters=_parameters(trained, comparison) if trained else None,
         together=_drawings(drawn.together),
         curves=[
             Curves(run.name, _drawings(found), bool(swept(run)) or len(drawn.curves) > _TRAININGS)
@@ -245,7 +239,7 @@ def render(
         first=drill.FIRST,
         settings=[(run.name, _settings(run)) for run in runs],
         lineage=_lineage(runs),
-        files=files(table, details),
+        files=files(comparison, details),
     )
 
 
@@ -263,36 +257,25 @@ def digest(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
-def files(table: Table, details: Details) -> list[str]:
+def files(comparison: Comparison, details: Details) -> list[str]:
     """Names of the CSVs beside the page."""
-    return ["table.csv", *(section.file for section in (*table.sections, *details.sections))]
+    return [section.file for section in (*comparison.all_sections, *details.sections)]
 
 
 def _drills(details: Details, budget: int) -> list[Drill]:
     return [drill.drill(place, budget // len(details.places)) for place in details.places]
 
 
-def _common(table: Table) -> dict[str, str]:
-    """What all rows of the comparison have in common, which then is said once."""
-    entries = [entry for row in table.rows for entry in row.entries.values()]
-    found = {
-        "model": {row.model for row in table.rows},
-        "data": {f"{row.dataset}, {row.split}" for row in table.rows if row.dataset},
-        "count": {f"n = {entry.count:,}" for entry in entries},
-    }
-    return {key: values.pop() if len(values) == 1 else "" for key, values in found.items()}
-
-
-def _parameters(runs: Sequence[Run], table: Table) -> Sheet:
+def _parameters(runs: Sequence[Run], comparison: Comparison) -> Table:
     """Size and training of each run."""
-    rows = [_facts(run, table) for run in runs]
+    rows = [_facts(run, comparison) for run in runs]
     published = any(row[_PUBLISHED].text for row in rows)
     heads = (
-        Head("Run", figures=False), Head("Parameters"), Head("Published"), Head("Noise parameters"), Head("Epochs"),
-        Head("Best epoch"), Head("Images/s"), Head("Time"), Head("Device", figures=False),
+        Column("Run", figures=False), Column("Parameters"), Column("Published"), Column("Noise parameters"), Column("Epochs"),
+        Column("Best epoch"), Column("Images/s"), Column("Time"), Column("Device", figures=False),
     )  # fmt: skip
     caption = "Size and training of each run. Noise parameters are counted apart from the network\N{RIGHT SINGLE QUOTATION MARK}s own."
-    sheet = Sheet("", caption, heads, tuple(rows))
+    sheet = Table("", caption, heads, tuple(rows))
     return sheet if published else sheet.without(_PUBLISHED)
 
 
@@ -300,23 +283,23 @@ def _drawings(drawn: Sequence[Plot]) -> tuple[Drawing, ...]:
     return tuple(Drawing(svg.inline(plot.svg, plot.name, plot.title), plot.title) for plot in drawn)
 
 
-def _facts(run: Run, table: Table) -> tuple[Field, ...]:
-    target = next((row.target for row in table.rows if row.run is run), None)
+def _facts(run: Run, comparison: Comparison) -> tuple[Cell, ...]:
+    target = next((row.target for row in comparison.rows if row.run is run), None)
     manifest = run.train.manifest if run.train else {}
     published = _count(target.parameters) if target else ""
     if published and published != _count(run.note("parameters")):
         published += " (differs)"
     pace, best, seconds = run.note("images_per_second"), run.note("best_epoch"), manifest.get("seconds")
     return (
-        Field(run.name),
-        Field(_count(run.note("parameters"))),
-        Field(published),
-        Field(_count(run.note("noise_parameters"))),
-        Field(_count(run.option("epochs", None))),
-        Field(_count(best + 1 if isinstance(best, int) else best)),
-        Field(f"{pace:,.0f}" if isinstance(pace, int | float) else ""),
-        Field(_duration(seconds), value=float(seconds) if isinstance(seconds, int | float) else None),
-        Field(plain(manifest.get("device", ""))),
+        Cell(run.name),
+        Cell(_count(run.note("parameters"))),
+        Cell(published),
+        Cell(_count(run.note("noise_parameters"))),
+        Cell(_count(run.option("epochs", None))),
+        Cell(_count(best + 1 if isinstance(best, int) else best)),
+        Cell(f"{pace:,.0f}" if isinstance(pace, int | float) else ""),
+        Cell(_duration(seconds), value=float(seconds) if isinstance(seconds, int | float) else None),
+        Cell(plain(manifest.get("device", ""))),
     )
 
 

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 
 from l2p_tf.evaluation.records import CLEAN
-from l2p_tf.reporting.fields import accuracy
 from l2p_tf.reporting.paired import LEVEL, NAME, Group, Pair, Paired
-from l2p_tf.reporting.sheets import Field, Head, Section, Sheet, in_percent, rounded
+from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.table import Cell, Column, Table, accuracy, in_percent, rounded
 from l2p_tf.reporting.text import attack_names, minimal, plain, signed, strength
 
 _NOTE = (
@@ -19,8 +19,8 @@ _NOTE = (
     f"Holm's method for the number of pairs under an attack; below {LEVEL:g}, where the interval leaves out 0 too, the run is called better. Intervals are "
     "for one pair by itself. All this is about these trained models; other trainings of the same methods may differ."
 )
-# Of more runs than these a matrix is not read any more; on a console, where lines are short, of these.
-_MATRIX, _CONSOLE = 6, 5
+# Of more runs than these a matrix is not read any more.
+_MATRIX = 6
 
 
 def section(found: Paired) -> Section | None:
@@ -37,7 +37,7 @@ def section(found: Paired) -> Section | None:
     lines = [_line(group, pair) for group in found.groups for pair in group.pairs]
     most = max(len(group.members) for group in found.groups)
     opened = _hardest(found.groups) if most > _MATRIX else None
-    return Section(NAME, "Who is better", tuple(sheets), tuple(lines), _NOTE, most <= _CONSOLE, opened=opened)
+    return Section(NAME, "Who is better", tuple(sheets), tuple(lines), _NOTE, opened=opened)
 
 
 def _hardest(groups: Sequence[Group]) -> int:
@@ -56,32 +56,32 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}" if value < 0.995 else "p = 1"
 
 
-def _sheet(title: str, group: Group) -> Sheet:
+def _sheet(title: str, group: Group) -> Table:
     members, count = group.members, group.record.count
     pairs = {(id(pair.first), id(pair.second)): pair for pair in group.pairs}
     ahead = members[:-1] if len(members) <= _MATRIX else members[:1]
     heads = [
-        Head("Run", figures=False),
-        Head("Accuracy", "%"),
-        *(Head(one.subject.name, "is ahead by") for one in ahead),
+        Column("Run", figures=False),
+        Column("Accuracy", "%"),
+        *(Column(one.subject.name, "is ahead by") for one in ahead),
     ]
     rows = []
     for member in members:
         fields = [_field(pairs.get((id(one), id(member))), count) for one in ahead]
-        rows.append((Field(member.subject.name), accuracy(member.summary), *fields))
+        rows.append((Cell(member.subject.name), accuracy(member.summary), *fields))
     caption = f"{strength(group.record)}; {members[0].subject.where}; n = {count:,}."
     caption = caption[:1].upper() + caption[1:]
     if len(ahead) < len(members) - 1:
         caption += f" Each of {len(members):,} runs beside the highest; all pairs are in {NAME}.csv."
-    return Sheet(title, caption, tuple(heads), tuple(rows))
+    return Table(title, caption, tuple(heads), tuple(rows))
 
 
-def _field(pair: Pair | None, count: int) -> Field:
+def _field(pair: Pair | None, count: int) -> Cell:
     if pair is None:
-        return Field("")
+        return Cell("")
     reach = f"{signed(100 * pair.low, count)} to {signed(100 * pair.high, count)}"
     below = (reach, p_value(pair.corrected), "better" if pair.better else "not told apart")
-    return Field(signed(100 * pair.difference, count), below, tone="good" if pair.better else "unknown")
+    return Cell(signed(100 * pair.difference, count), below, tone="good" if pair.better else "unknown")
 
 
 def _line(group: Group, pair: Pair) -> dict[str, object]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting import certified, svg
 from l2p_tf.reporting.certified import Certified
-from l2p_tf.reporting.entries import Column, Key
 from l2p_tf.reporting.history import History
 from l2p_tf.reporting.lines import COLORS, DASHES, HEIGHT, WIDTH, Plot, make, said, spoken, thin
 from l2p_tf.reporting.svg import Mark
-from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import plain
 
 
@@ -87,19 +84,6 @@ def of_training(history: History, name: str, run: str, best: int | None = None, 
         *(_noise(history, noise, name, run) for noise in _NOISES),
     ]
     return [plot for plot in found if plot is not None]
-
-
-def of_accuracies(table: Table, drawn: Collection[Key] = ()) -> list[Plot]:
-    """One plot per column of the table: the accuracy of each run with its 95% interval.
-
-    But for attacks of smallest norm, whose accuracy tells nothing.
-
-    Args:
-      table: the comparison.
-      drawn: the columns that are in other plots.
-    """
-    shown = [(i, c) for i, c in enumerate(table.columns) if not c.minimal and c.key not in drawn]
-    return [_accuracies(table, column, f"attack-{i}") for i, column in shown]
 
 
 def of_certificates(found: Sequence[Certified]) -> list[Plot]:
@@ -295,35 +279,3 @@ def _mark(axes: Axes, history: History, epoch: float, text: str, *, top: bool) -
         # On a ground of its own, so that no curve runs through it.
         bbox={"boxstyle": "square,pad=0.1", "facecolor": svg.GROUND, "edgecolor": "none"},
     )
-
-
-def _accuracies(table: Table, column: Column, name: str) -> Plot:
-    shown = [(row.name, row.entries[column.key]) for row in table.rows if column.key in row.entries]
-    places = np.arange(len(shown))[::-1]
-    color = svg.BLUE if column.key[0] == CLEAN else svg.VERMILLION
-
-    def draw(axes: Axes) -> list[Mark]:
-        marks = []
-        accuracies = np.array([entry.summary.accuracy for _, entry in shown])
-        lows = np.array([entry.summary.low for _, entry in shown])
-        highs = np.array([entry.summary.high for _, entry in shown])
-        errors = 100 * np.clip([accuracies - lows, highs - accuracies], 0, None)
-        axes.errorbar(100 * accuracies, places, xerr=errors, fmt="o", color=color, capsize=3, markersize=4)
-        for (run, entry), place in zip(shown, places.tolist(), strict=True):
-            value = 100 * entry.summary.accuracy
-            axes.annotate(entry.accuracy, (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
-            text = f"{plain(run, 60)}: accuracy {entry.accuracy}% ({entry.interval}), n = {entry.count:,}"
-            marks.append(Mark(axes, value, place, text))
-            if entry.published:
-                axes.plot(entry.published.value, place, "D", color=svg.INK, markerfacecolor="none")
-        axes.set_xlim(-4, 104)
-        axes.set_ylim(-0.6, len(shown) - 0.3)
-        axes.set_yticks(places, [plain(run, 22) for run, _ in shown])
-        axes.tick_params(axis="y", labelcolor=svg.INK, length=0)
-        axes.grid(visible=False, axis="y")
-        axes.set_title(plain(column.label, 60))
-        axes.set_xlabel("accuracy, %")
-        return marks
-
-    title = f"Accuracy of each run, {column.label} ({column.detail})"
-    return make(name, title, 110 + 34 * len(shown), draw)

@@ -12,10 +12,11 @@ from l2p_tf.evaluation.records import Record, wilson_interval
 from l2p_tf.reporting.lines import Curve, Plot, plot_of, thin
 from l2p_tf.reporting.norms import Found, found_of
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.sheets import Field, Head, Section, Sheet, in_percent
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.subjects import Subject, Trial, subjects
 from l2p_tf.reporting.sweeps import ordered, panels
-from l2p_tf.reporting.text import attack_names, interval, norm_name, percent, titled
+from l2p_tf.reporting.table import Cell, Column, Table, in_percent, share
+from l2p_tf.reporting.text import attack_names, norm_name, titled
 
 NAME = "power"
 _NOTE = (
@@ -170,19 +171,15 @@ def _plot(name: str, group: Group, label: str) -> Plot:
     return plot_of(name, titled(title, label), curves, labels, percent=True, right=group.right)
 
 
-def _sheet(group: Group, budgets: Sequence[float]) -> Sheet:
+def _sheet(group: Group, budgets: Sequence[float]) -> Table:
     norm, count = norm_name(group.first.norm), group.first.count
-    heads = [Head(f"{norm} \N{LESS-THAN OR EQUAL TO} {budget:.4g}") for budget in budgets]
+    heads = [Column(f"{norm} \N{LESS-THAN OR EQUAL TO} {budget:.4g}") for budget in budgets]
     rows = [
-        (Field(subject.name), *(_field(share, count) for share in (power.clean, *map(power.accuracy, budgets))))
+        (Cell(subject.name), *(share(value, count) for value in (power.clean, *map(power.accuracy, budgets))))
         for subject, power in zip(group.subjects, group.powers, strict=True)
     ]
     caption = f"{group.subjects[0].where}; n = {count:,}."
-    return Sheet(group.name, caption, (Head("Run", figures=False), Head("Clean"), *heads), tuple(rows))
-
-
-def _field(accuracy: float, count: int) -> Field:
-    return Field(percent(accuracy, count), (interval(*wilson_interval(accuracy, count), count),))
+    return Table(group.name, caption, (Column("Run", figures=False), Column("Clean"), *heads), tuple(rows))
 
 
 def _lines(group: Group, budgets: Sequence[float]) -> list[dict[str, object]]:

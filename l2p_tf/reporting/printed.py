@@ -76,7 +76,7 @@ class Metric:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class PrintedNumber:
     """One printed number.
 
     Attributes:
@@ -144,17 +144,17 @@ class PrintedTable:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     metrics: Mapping[str, Metric]
-    cells: Mapping[Place, Cell]
+    cells: Mapping[Place, PrintedNumber]
     parameters: Mapping[str, int]
     networks: Mapping[str, str]
     sources: Mapping[str, str]
     notes: tuple[str, ...]
 
-    def cell(self, row: str, column: str, metric: str) -> Cell | None:
+    def cell(self, row: str, column: str, metric: str) -> PrintedNumber | None:
         """The number at a place; None where the paper leaves it empty."""
         return self.cells.get((row, column, metric))
 
-    def compared(self, row: str, column: str) -> dict[str, Cell]:
+    def compared(self, row: str, column: str) -> dict[str, PrintedNumber]:
         """The accuracies of a row and column that a record may be compared with, by metric."""
         found = {key: self.cell(row, column, key) for key, metric in self.metrics.items() if metric.compared}
         return {key: cell for key, cell in found.items() if cell}

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from l2p_tf.evaluation.records import Record
-from l2p_tf.reporting.printed import Cell, Metric, PrintedTable, Setting
+from l2p_tf.reporting.printed import Metric, PrintedNumber, PrintedTable, Setting
 from l2p_tf.reporting.published_file import FILE_NAME, read_tables
 from l2p_tf.types import UserError
 
-__all__ = ["FILE", "Cell", "Metric", "PrintedTable", "Published", "Setting", "Target", "load", "parse"]
+__all__ = ["FILE", "Metric", "PrintedNumber", "PrintedTable", "Published", "Setting", "Target", "load", "parse"]
 
 FILE = pathlib.Path(__file__).with_name(FILE_NAME)
 
@@ -41,11 +41,11 @@ class Target:
     dataset: str
     split: str
     parameters: int | None
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, PrintedNumber]
     metrics: Mapping[str, Metric]
     notes: tuple[str, ...]
 
-    def cell_for(self, record: Record) -> Cell | None:
+    def cell_for(self, record: Record) -> PrintedNumber | None:
         """The printed number that `record` may be compared with: same data, same attack, same strength."""
         if record.split != self.split or not same_dataset(record.dataset, self.dataset):
             return None
@@ -78,7 +78,7 @@ class Published:
     tables: Mapping[str, PrintedTable]
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[PrintedNumber, ...]:
         """Every printed number, in the order of the tables."""
         return tuple(cell for table in self.tables.values() for cell in table.cells.values())
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from l2p_tf.registry import parse_spec
-from l2p_tf.reporting.printed import L2, PERCENT, SECONDS, Cell, Metric, Place, PrintedTable, Setting
+from l2p_tf.reporting.printed import L2, PERCENT, SECONDS, Metric, Place, PrintedNumber, PrintedTable, Setting
 from l2p_tf.types import UserError
 
 FILE_NAME = "published.json"
@@ -77,7 +77,7 @@ def _table(
         raise _wrong(name, f"have as `paper` one of {', '.join(papers)}", paper)
     if not fields["grids"]:
         raise _wrong(name, "have `grids`", [])
-    cells: dict[Place, Cell | None] = {}
+    cells: dict[Place, PrintedNumber | None] = {}
     for grid in fields["grids"]:
         for place, printed in _places(name, grid).items():
             where = "/".join((name, *place))
@@ -88,7 +88,7 @@ def _table(
             metric, scale = metrics[paper][place[2]]
             value, spread = _value(where, printed, metric.unit, scale)
             why = "; ".join(reasons.get(where, ())) or None
-            cells[place] = None if value is None else Cell(paper, name, *place, value, spread, why)
+            cells[place] = None if value is None else PrintedNumber(paper, name, *place, value, spread, why)
     rows, columns, keys = (tuple(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     if len(cells) != len(rows) * len(columns) * len(keys):
         raise _wrong(name, "give every row each of its columns and metrics, null where there is no number", len(cells))

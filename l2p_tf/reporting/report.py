@@ -15,17 +15,17 @@ from l2p_tf.environment import user_path
 from l2p_tf.progress import bar
 from l2p_tf.reporting import card, claims, page, words
 from l2p_tf.reporting import reproduction as reproductions
+from l2p_tf.reporting.comparison import Comparison, compare
 from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.reproduction import Reproduction
 from l2p_tf.reporting.runs import Run, find, gather, unfinished
-from l2p_tf.reporting.tables import Table, comparison
 from l2p_tf.reporting.text import escape_markdown, plain
 from l2p_tf.types import UserError
 
 STAGE = "report"
 _WRITER = "writer"
 TITLE = "Robustness report"
-HTML, MARKDOWN, CSV, LATEX, PLOTS = "report.html", "report.md", "table.csv", "table.tex", "plots"
+HTML, MARKDOWN, PLOTS = "report.html", "report.md", "plots"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Report:
 
     Attributes:
       path: the artifact.
-      table: the comparison in it.
+      comparison: the comparison in it.
       made: False where the artifact was there and up to date.
       left_out: folders of unfinished work beside the results.
       cards: the cards of exported models in it.
     """
 
     path: pathlib.Path
-    table: Table
+    comparison: Comparison
     made: bool
     left_out: tuple[pathlib.Path, ...]
     cards: tuple[pathlib.Path, ...] = ()
@@ -67,7 +67,7 @@ def make(
       match: clean accuracies, as shares, at which methods are compared; none for that of the natural training where
         runs were swept.
       match_tolerance: how far from them a run may be, as a share.
-      reproduction: the experiment that the results are of, whose table and claims come first; None for none.
+      reproduction: the experiment that the results are of, whose comparison and claims come first; None for none.
       seed: for the manifest; nothing here is random.
       overwrite: replace a report of other runs instead of refusing.
 
@@ -84,10 +84,10 @@ def make(
     wanted = Match(tuple(match), match_tolerance)
     found = find(paths)
     runs = gather(found)
-    table = comparison(runs, wanted)
+    compared = compare(runs, wanted)
     if reproduction:
         own = [part.section(reproduction, runs) for part in (reproductions, claims)]
-        table = dataclasses.replace(table, sections=(*(one for one in own if one), *table.sections))
+        compared = dataclasses.replace(compared, sections=(*(one for one in own if one), *compared.sections))
     # The fingerprint says which artifact it is, in whatever order and from wherever it comes.
     inputs = {f"{artifact.stage} {artifact.fingerprint[:8]}": artifact for artifact in found}
     options: dict[str, object] = {"title": title, "runs": [run.name for run in runs]}
@@ -99,9 +99,9 @@ def make(
     with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
         if work is not None:
             work.clear()
-            write(work.path, runs, table, title, wanted, reproduction)
+            write(work.path, runs, compared, title, wanted, reproduction)
     cards_made = tuple(output / one.link for one in card.cards(runs))
-    return Report(output, table, work is not None, tuple(unfinished(paths)), cards_made)
+    return Report(output, compared, work is not None, tuple(unfinished(paths)), cards_made)
 
 
 @functools.cache
@@ -121,7 +121,7 @@ def _former(path: pathlib.Path) -> dict[str, object]:
 
 
 def write(
-    folder: pathlib.Path, runs: Sequence[Run], table: Table, title: str, match: Match,
+    folder: pathlib.Path, runs: Sequence[Run], comparison: Comparison, title: str, match: Match,
     reproduction: Reproduction | None = None,
 ) -> None:  # fmt: skip
     """Writes page, Markdown, the CSV and the LaTeX of each table, plots and model cards into a folder.
@@ -129,7 +129,7 @@ def write(
     Args:
       folder: where to.
       runs: what is reported.
-      table: their comparison.
+      comparison: their comparison.
       title: title of the page.
       match: at which clean accuracies methods are compared.
       reproduction: the experiment that the results are of; None for none.
@@ -139,11 +139,11 @@ def write(
     """
     cards = card.cards(runs)
     with bar("report", len(runs) + 2, "parts") as advance:
-        plots = page.draw(runs, table, match, advance)
+        plots = page.draw(runs, match, advance)
         if reproduction and reproduction.experiment.figure:
             plots = plots.moved(reproduction.experiment.figure, claims.NAME)
         details = page.detail(runs)
-        html = page.render(title, runs, table, plots, details, cards)
+        html = page.render(title, runs, comparison, plots, details, cards)
         advance()
     if cards:
         (folder / card.FOLDER).mkdir(exist_ok=True)
@@ -152,19 +152,14 @@ def write(
     (folder / PLOTS).mkdir(exist_ok=True)
     for plot in plots.all:
         artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)
-    artifacts.atomic_write(folder / CSV, table.to_csv())
-    if table.rows:
-        artifacts.atomic_write(folder / LATEX, table.to_latex())
-    for section in (*table.sections, *details.sections):
+    for section in (*comparison.all_sections, *details.sections):
         artifacts.atomic_write(folder / section.file, section.to_csv())
         artifacts.atomic_write(folder / section.latex_file, section.to_latex())
-    artifacts.atomic_write(folder / MARKDOWN, markdown(table, title))
+    artifacts.atomic_write(folder / MARKDOWN, markdown(comparison, title))
     artifacts.atomic_write(folder / HTML, html)
 
 
-def markdown(table: Table, title: str = TITLE) -> str:
+def markdown(comparison: Comparison, title: str = TITLE) -> str:
     """Title, summary, comparison and the tables beside it as GitHub Markdown."""
-    blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, words.paragraphs(table))]
-    if table.rows:
-        blocks.append(escape_markdown(table.caption))
-    return "\n\n".join([*blocks, table.to_markdown()])
+    blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, words.paragraphs(comparison))]
+    return "\n\n".join([*blocks, comparison.to_markdown()])

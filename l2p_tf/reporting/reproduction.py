@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from l2p_tf.evaluation.records import Summary, summarize
 from l2p_tf.experiments.definition import Experiment, Measure
 from l2p_tf.reporting.norms import sizes_of
-from l2p_tf.reporting.printed import PERCENT, Cell, Place, PrintedTable
+from l2p_tf.reporting.printed import PERCENT, Place, PrintedNumber, PrintedTable
 from l2p_tf.reporting.published import same_dataset
 from l2p_tf.reporting.runs import Evaluation, Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet
+from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table
 from l2p_tf.reporting.text import DASH, interval, number, percent, plain
 
 NAME = "reproduction"
@@ -129,34 +130,34 @@ def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
     )
 
 
-def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: bool) -> Sheet:
+def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: bool) -> Table:
     """The table as wide as can be read: metrics go across where they are few, and down where not."""
     across = [(c, m) for c in table.columns for m in table.metrics if any((r, c, m) in table.cells for r in table.rows)]
     if len(across) <= _WIDE:
-        heads = [Head(plain(column), table.metrics[metric].label) for column, metric in across]
+        heads = [Column(plain(column), table.metrics[metric].label) for column, metric in across]
         rows = [
             (
-                Field(plain(row), _parameters(table, row)),
+                Cell(plain(row), _parameters(table, row)),
                 *(_field(table, figures, (row, *at), comparable) for at in across),
             )
             for row in table.rows
         ]
     else:
-        heads = [Head(plain(column)) for column in table.columns]
+        heads = [Column(plain(column)) for column in table.columns]
         down = [
             (r, m) for r in table.rows for m in table.metrics if any((r, c, m) in table.cells for c in table.columns)
         ]
         rows = [
             (
-                Field(table.metrics[metric].label, (plain(row),) if len(table.rows) > 1 else ()),
+                Cell(table.metrics[metric].label, (plain(row),) if len(table.rows) > 1 else ()),
                 *(_field(table, figures, (row, column, metric), comparable) for column in table.columns),
             )
             for row, metric in down
         ]
-    return Sheet(
+    return Table(
         "",
         _CAPTION.format(difference=", and measured minus published" * comparable),
-        (Head("Row", figures=False), *heads),
+        (Column("Row", figures=False), *heads),
         tuple(rows),
     )
 
@@ -227,7 +228,7 @@ def _parameters(table: PrintedTable, row: str) -> tuple[str, ...]:
     return (f"{table.parameters[row]:,} parameters published",) if row in table.parameters else ()
 
 
-def _field(table: PrintedTable, figures: Mapping[Place, Figure], place: Place, comparable: bool) -> Field:
+def _field(table: PrintedTable, figures: Mapping[Place, Figure], place: Place, comparable: bool) -> Cell:
     cell, figure = table.cells.get(place), figures.get(place)
     if cell is None and figure is None:
         return NOTHING
@@ -240,7 +241,7 @@ def _field(table: PrintedTable, figures: Mapping[Place, Figure], place: Place, c
         below.append(f"published {_printed(cell)}")
         if figure and comparable:
             below.append(f"{_signed(figure.value - cell.value, unit)}")
-    return Field(_shown(figure, unit) if figure else DASH, tuple(below))
+    return Cell(_shown(figure, unit) if figure else DASH, tuple(below))
 
 
 def _shown(figure: Figure, unit: str) -> str:
@@ -251,7 +252,7 @@ def _shown(figure: Figure, unit: str) -> str:
     return text if figure.spread is None else f"{text} ± {percent(figure.spread / 100, count)}"
 
 
-def _printed(cell: Cell) -> str:
+def _printed(cell: PrintedNumber) -> str:
     spread = "" if cell.spread is None else f" ± {number(cell.spread)}"
     return f"{number(cell.value)}{spread}{' †' if cell.suspect else ''}"
 
@@ -261,7 +262,9 @@ def _signed(value: float, unit: str) -> str:
     return ("+" if value >= 0 else "\N{MINUS SIGN}") + text
 
 
-def _line(table: PrintedTable, figures: Mapping[Place, Figure], cell: Cell, comparable: bool) -> dict[str, object]:
+def _line(
+    table: PrintedTable, figures: Mapping[Place, Figure], cell: PrintedNumber, comparable: bool
+) -> dict[str, object]:
     figure = figures.get((cell.row, cell.column, cell.metric))
     summary = figure.summary if figure else None
     return {

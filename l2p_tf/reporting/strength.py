@@ -11,8 +11,9 @@ from l2p_tf.evaluation.records import CLEAN, Record, wilson_interval
 from l2p_tf.registry import parse_spec, shown
 from l2p_tf.reporting.entries import Row
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.sheets import Field, Head, Section, Sheet, rounded
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.subjects import Measured, Subject, by_place, subjects
+from l2p_tf.reporting.table import Cell, Column, Table, rounded
 from l2p_tf.reporting.text import attack_name, listed, norm_name, plain, several, strength
 from l2p_tf.types import UserError
 
@@ -36,9 +37,9 @@ _NOTE = (
     "made on other runs are not counted here."
 )
 _HEADS = (
-    Head("Attack", figures=False), Head("Allowed", figures=False), Head("Loss", "target", figures=False),
-    Head("Draws", "of a gradient"), Head("Draws", "of an answer"), Head("Repeats"), Head("Images"),
-    Head("Gradients", "per image"), Head("Forward passes", "per image"), Head("Runs", figures=False),
+    Column("Attack", figures=False), Column("Allowed", figures=False), Column("Loss", "target", figures=False),
+    Column("Draws", "of a gradient"), Column("Draws", "of an answer"), Column("Repeats"), Column("Images"),
+    Column("Gradients", "per image"), Column("Forward passes", "per image"), Column("Runs", figures=False),
 )  # fmt: skip
 
 
@@ -74,11 +75,11 @@ def section(runs: Sequence[Run]) -> Section | None:
         uses = [Use(subject, one) for subject in found for one in subject.measured if one.first.attack != CLEAN]
         if uses:
             title = found[0].title if len(places) > 1 else ""
-            sheets.append(Sheet(title, f"On {found[0].where}.", _HEADS, tuple(_rows(uses))))
+            sheets.append(Table(title, f"On {found[0].where}.", _HEADS, tuple(_rows(uses))))
             lines += [_line(use) for use in uses]
     if not sheets:
         return None
-    return Section(NAME, "What they were attacked with", tuple(sheets), tuple(lines), _NOTE, console=False)
+    return Section(NAME, "What they were attacked with", tuple(sheets), tuple(lines), _NOTE)
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
@@ -176,7 +177,7 @@ def _chosen(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _rows(uses: Sequence[Use]) -> Iterable[tuple[Field, ...]]:
+def _rows(uses: Sequence[Use]) -> Iterable[tuple[Cell, ...]]:
     groups: dict[tuple[object, ...], list[Use]] = {}
     for use in uses:
         groups.setdefault(use.alike, []).append(use)
@@ -189,28 +190,28 @@ def _rows(uses: Sequence[Use]) -> Iterable[tuple[Field, ...]]:
         # Without noise every draw is the same, and a single one is taken.
         idle = first.draws > 1 and not first.randomized
         yield (
-            Field(attack_name(first), (plain(first.attack),)),
-            Field(strength(dataclasses.replace(first, draws=1) if idle else first)),
+            Cell(attack_name(first), (plain(first.attack),)),
+            Cell(strength(dataclasses.replace(first, draws=1) if idle else first)),
             _goal(found[0].measured),
-            Field("1", ("no noise",)) if idle else Field(f"{first.draws:,}"),
-            Field(f"{first.prediction_draws:,}"),
-            Field(f"{len(found[0].measured.summary.records):,}"),
-            Field(f"{first.count:,}"),
+            Cell("1", ("no noise",)) if idle else Cell(f"{first.draws:,}"),
+            Cell(f"{first.prediction_draws:,}"),
+            Cell(f"{len(found[0].measured.summary.records):,}"),
+            Cell(f"{first.count:,}"),
             _passes([use.gradients for use in found]),
             _passes([use.forwards for use in found]),
-            Field(f"all {every}" if len(names) == every > 2 else listed(names)),
+            Cell(f"all {every}" if len(names) == every > 2 else listed(names)),
         )
 
 
-def _goal(measured: Measured) -> Field:
+def _goal(measured: Measured) -> Cell:
     options, known = _options(measured)
     loss, target = options.get("loss"), options.get("target")
     below = () if target in (None, "none") else (f"to {plain(target)}",)
     if not isinstance(loss, str):
         members = options.get("attacks")
         specs = tuple(plain(spec) for spec in members) if isinstance(members, list | tuple) else ()
-        return Field("of its members", specs) if specs else Field("its own" if known else "its usual one", below)
-    return Field(plain(loss), below)
+        return Cell("of its members", specs) if specs else Cell("its own" if known else "its usual one", below)
+    return Cell(plain(loss), below)
 
 
 def _options(measured: Measured) -> tuple[dict[str, Any], bool]:
@@ -228,9 +229,9 @@ def _options(measured: Measured) -> tuple[dict[str, Any], bool]:
         return {}, False
 
 
-def _passes(values: Sequence[float]) -> Field:
+def _passes(values: Sequence[float]) -> Cell:
     low, high = (f"{float(f'{value:.3g}'):,.12g}" for value in (min(values), max(values)))
-    return Field(low if low == high else f"{low} to {high}")
+    return Cell(low if low == high else f"{low} to {high}")
 
 
 def _line(use: Use) -> dict[str, object]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from l2p_tf.evaluation.records import Record, Summary
-from l2p_tf.reporting.fields import accuracy
 from l2p_tf.reporting.kinds import kind_of, labels, swept
 from l2p_tf.reporting.norms import Sizes, sizes_of
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent, rounded
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.subjects import Measured, Subject, Trial, by_place, subjects
 from l2p_tf.reporting.sweeps import ordered, settings_of, unswept
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, in_percent, rounded
 from l2p_tf.reporting.text import DASH, attack_names, norm_name, percent, plain, strength
 
 NAME = "sweep"
@@ -59,43 +59,43 @@ def _sizes(subject: Subject, trial: Trial) -> Sizes | None:
     return sizes_of(one.evaluation, one.summary.records) if one else None
 
 
-def _sheet(title: str, found: Sequence[Subject]) -> Sheet:
+def _sheet(title: str, found: Sequence[Subject]) -> Table:
     attacks, names = _attacks(found), labels(found)
     told = zip(attack_names(list(attacks.values())), attacks.values(), strict=True)
     heads = (
-        Head("Run", figures=False), Head("Method", "swept", figures=False), Head("Clean"),
-        *(Head(name, f"mean {norm_name(first.norm)}") for name, first in told),
-        Head("Lowest", "attack"), Head("Seconds", "per epoch"), Head("Parameters"),
+        Column("Run", figures=False), Column("Method", "swept", figures=False), Column("Clean"),
+        *(Column(name, f"mean {norm_name(first.norm)}") for name, first in told),
+        Column("Lowest", "attack"), Column("Seconds", "per epoch"), Column("Parameters"),
     )  # fmt: skip
     rows = tuple(_row(subject, names[kind_of(subject)], tuple(attacks)) for subject in found)
-    return Sheet(title, f"{_CAPTION} On {found[0].where}.", heads, rows)
+    return Table(title, f"{_CAPTION} On {found[0].where}.", heads, rows)
 
 
-def _row(subject: Subject, method: str, attacks: Sequence[Trial]) -> tuple[Field, ...]:
+def _row(subject: Subject, method: str, attacks: Sequence[Trial]) -> tuple[Cell, ...]:
     run, worst = subject.run, lowest(subject)
     seconds, parameters = run.note("seconds_per_epoch"), run.note("parameters")
     return (
-        Field(subject.name, (plain(run.option("model")),) if run.train else ()),
-        Field(method, settings_of(run)),
+        Cell(subject.name, (plain(run.option("model")),) if run.train else ()),
+        Cell(method, settings_of(run)),
         _accuracy(subject.clean),
         *(_size(_sizes(subject, trial)) for trial in attacks),
         _accuracy(worst.summary, plain(worst.first.label), strength(worst.first)) if worst else NOTHING,
-        Field(f"{seconds:.3g}") if isinstance(seconds, int | float) else NOTHING,
-        Field(f"{parameters:,}") if isinstance(parameters, int) else NOTHING,
+        Cell(f"{seconds:.3g}") if isinstance(seconds, int | float) else NOTHING,
+        Cell(f"{parameters:,}") if isinstance(parameters, int) else NOTHING,
     )
 
 
-def _accuracy(summary: Summary | None, *below: str) -> Field:
+def _accuracy(summary: Summary | None, *below: str) -> Cell:
     return NOTHING if summary is None else accuracy(summary, *below)
 
 
-def _size(sizes: Sizes | None) -> Field:
+def _size(sizes: Sizes | None) -> Cell:
     if sizes is None or sizes.rate is None:
         return NOTHING
     success = f"success {percent(sizes.rate, sizes.tried)}%"
     if sizes.mean is None:
-        return Field(DASH, (success,))
-    return Field(f"{sizes.mean:.4g}", (f"median {sizes.median:.4g}", success))
+        return Cell(DASH, (success,))
+    return Cell(f"{sizes.mean:.4g}", (f"median {sizes.median:.4g}", success))
 
 
 def _line(subject: Subject, method: str, keys: Sequence[str], attacks: Mapping[Trial, Record]) -> dict[str, object]:

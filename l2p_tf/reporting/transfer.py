@@ -16,8 +16,9 @@ from l2p_tf.evaluation.records import Record, Summary, summarize
 from l2p_tf.reporting import svg
 from l2p_tf.reporting.lines import Plot, make
 from l2p_tf.reporting.runs import Evaluation, Run
-from l2p_tf.reporting.sheets import NOTHING, Field, Head, Section, Sheet, in_percent
+from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.svg import Mark
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, in_percent
 from l2p_tf.reporting.text import interval, percent, plain, strength
 
 NAME = "transfer"
@@ -165,15 +166,13 @@ def _matrix(title: str, where: str, cells: _Matrix) -> Matrix:
     return Matrix(title, where, tuple(sorted(sources, key=lambda s: _rank(targets, s))), tuple(targets), cells)
 
 
-def _sheet(matrix: Matrix) -> Sheet:
+def _sheet(matrix: Matrix) -> Table:
     cells, targets = matrix.cells, matrix.targets
     allowed = strength(next(iter(cells.values()))[0].first)
     caption = f"{allowed[:1].upper()}{allowed[1:]}. Source by target, on {matrix.where}. Robust accuracy in percent."
-    rows = [
-        (Field(s), *(_field(*cells[s, t]) if (s, t) in cells else NOTHING for t in targets)) for s in matrix.sources
-    ]
-    heads = (Head("Source", "by target", figures=False), *(Head(target) for target in targets))
-    return Sheet(matrix.title, caption, heads, tuple(rows))
+    rows = [(Cell(s), *(_field(*cells[s, t]) if (s, t) in cells else NOTHING for t in targets)) for s in matrix.sources]
+    heads = (Column("Source", "by target", figures=False), *(Column(target) for target in targets))
+    return Table(matrix.title, caption, heads, tuple(rows))
 
 
 def _heat_map(name: str, matrix: Matrix) -> Plot:
@@ -235,17 +234,14 @@ def _rank(order: Sequence[str], name: str) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _field(summary: Summary, relation: str) -> Field:
+def _field(summary: Summary, relation: str) -> Cell:
     count, records = summary.first.count, summary.records
-    spread = "" if summary.spread is None else f" ± {percent(summary.spread, count)}"
-    below = [interval(summary.low, summary.high, count), f"n = {count:,}"]
-    if len(records) > 1:
-        below[-1] += f", {len(records)} repeats"
+    below = []
     if any(record.reached != record.count - record.correct for record in records):
         below.append(f"target class reached {percent(_reached(summary), count)}%")
     if relation:
         below.append(relation)
-    return Field(percent(summary.accuracy, count) + spread, tuple(below), relation == WHITE_BOX)
+    return accuracy(summary, *below, marked=relation == WHITE_BOX)
 
 
 def _reached(summary: Summary) -> float:

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from l2p_tf.evaluation.records import CLEAN
-from l2p_tf.reporting.entries import Column, Entry, Row
+from l2p_tf.reporting.comparison import Comparison
+from l2p_tf.reporting.entries import AttackColumn, Entry, Row
 from l2p_tf.reporting.paired import Who
-from l2p_tf.reporting.tables import Table
 from l2p_tf.reporting.text import listed, plural, several
 
 # Beyond this many rows a sentence that names each of them is no longer read.
@@ -25,31 +25,31 @@ class Figure:
     note: str
 
 
-def paragraphs(table: Table) -> list[str]:
+def paragraphs(comparison: Comparison) -> list[str]:
     """One paragraph for each data set and split."""
-    texts = [_paragraph(table, rows) for rows in _groups(table)]
-    idle = [row.name for row in table.rows if not row.entries and not row.run.records]
+    texts = [_paragraph(comparison, rows) for rows in _groups(comparison)]
+    idle = [row.name for row in comparison.rows if not row.entries and not row.run.records]
     if idle:
         texts.append(f"Not attacked, so without accuracies: {listed(idle)}.")
-    if table.transferred:
-        names = listed(list(table.transferred))
+    if comparison.transferred:
+        names = listed(list(comparison.transferred))
         texts.append(f"Judged on transferred examples only, so not in the comparison: {names}.")
     return texts
 
 
-def figures(table: Table) -> list[Figure]:
+def figures(comparison: Comparison) -> list[Figure]:
     """Key figures of the first data set: highest clean accuracy, and highest under the hardest common attack."""
-    groups = _groups(table)
+    groups = _groups(comparison)
     if not groups:
         return []
     rows = groups[0]
     found = []
-    clean = [column for column in table.columns if column.key[0] == CLEAN]
-    for column in [*clean, *_hardest(table, rows)]:
+    clean = [column for column in comparison.columns if column.key[0] == CLEAN]
+    for column in [*clean, *_hardest(comparison, rows)]:
         measured = _measured(rows, column)
         if not measured:
             continue
-        rank = _rank(table, column, measured)
+        rank = _rank(comparison, column, measured)
         best, entry = rank.best, rank.entry
         kind = "on clean images" if column in clean else f"under {column.label}"
         note = f"{best.name}; 95% interval {entry.interval}"
@@ -66,31 +66,31 @@ def figures(table: Table) -> list[Figure]:
     return found
 
 
-def _groups(table: Table) -> list[list[Row]]:
+def _groups(comparison: Comparison) -> list[list[Row]]:
     groups: dict[tuple[str, str], list[Row]] = {}
-    for row in table.rows:
+    for row in comparison.rows:
         if row.entries:
             groups.setdefault((row.dataset, row.split), []).append(row)
     return list(groups.values())
 
 
-def _measured(rows: Sequence[Row], column: Column) -> list[tuple[Row, Entry]]:
+def _measured(rows: Sequence[Row], column: AttackColumn) -> list[tuple[Row, Entry]]:
     return [(row, row.entries[column.key]) for row in rows if column.key in row.entries]
 
 
-def _hardest(table: Table, rows: Sequence[Row]) -> list[Column]:
+def _hardest(comparison: Comparison, rows: Sequence[Row]) -> list[AttackColumn]:
     """The attack that all rows were put to and that left the lowest mean accuracy; none where there is no such.
 
     Any model falls to a perturbation of whatever size, so attacks of smallest norm do not count, and of several radii of
     a norm only one does: that which most runs trained with, else the middle one.
     """
-    bounded = [column for column in table.columns if column.key[0] != CLEAN and not column.minimal]
+    bounded = [column for column in comparison.columns if column.key[0] != CLEAN and not column.minimal]
     common = [column for column in bounded if len(_measured(rows, column)) == len(rows)]
     places = {column.key: _place(_measured(rows, column)[0][1]) for column in common}
     usual = {norm: _radius(norm, {r for n, r in places.values() if n == norm}, rows) for norm, _ in places.values()}
     common = [column for column in common if places[column.key][1] == usual[places[column.key][0]]]
 
-    def mean(column: Column) -> float:
+    def mean(column: AttackColumn) -> float:
         return sum(entry.summary.accuracy for _, entry in _measured(rows, column)) / len(rows)
 
     return [min(common, key=mean)] if common else []
@@ -115,7 +115,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _paragraph(table: Table, rows: Sequence[Row]) -> str:
+def _paragraph(comparison: Comparison, rows: Sequence[Row]) -> str:
     attacks = {key for row in rows for key in row.entries if key[0] != CLEAN}
     names = [row.name for row in rows]
     who = listed(names) if len(rows) <= _NAMED else plural(len(rows), "model")
@@ -123,16 +123,16 @@ def _paragraph(table: Table, rows: Sequence[Row]) -> str:
         f"On the {rows[0].split} split of {rows[0].dataset}, {who} {'was' if len(rows) == 1 else 'were'} judged "
         + (f"under {plural(len(attacks), 'attack')}." if attacks else "on clean images only.")
     ]
-    clean = next((c for c in table.columns if c.key[0] == CLEAN), None)
+    clean = next((c for c in comparison.columns if c.key[0] == CLEAN), None)
     if clean and (measured := _measured(rows, clean)):
         sentences.append(_range("Clean accuracy", measured))
     worst = [(row, min(row.bounded, key=lambda e: e.summary.accuracy)) for row in rows if row.bounded]
     if worst:
-        sentences.append(_lowest(table, worst))
+        sentences.append(_lowest(comparison, worst))
     if len(worst) > 1:
-        hardest = _hardest(table, rows)
-        sentences.append(_order(table, hardest[0], rows) if hardest else "No attack was run on all of them.")
-    if any(column.minimal and _measured(rows, column) for column in table.columns):
+        hardest = _hardest(comparison, rows)
+        sentences.append(_order(comparison, hardest[0], rows) if hardest else "No attack was run on all of them.")
+    if any(column.minimal and _measured(rows, column) for column in comparison.columns):
         sentences.append(
             "Attacks that look for the smallest perturbation, whatever its size, leave little by construction; what "
             "they tell is that size."
@@ -153,8 +153,8 @@ def _range(what: str, measured: Sequence[tuple[Row, Entry]]) -> str:
     return f"{what} lies between {ends[0]} and {ends[1]}."
 
 
-def _lowest(table: Table, worst: Sequence[tuple[Row, Entry]]) -> str:
-    labels = {column.key: column.label for column in table.columns}
+def _lowest(comparison: Comparison, worst: Sequence[tuple[Row, Entry]]) -> str:
+    labels = {column.key: column.label for column in comparison.columns}
     if len(worst) > _NAMED:
         return _range("The lowest accuracy of a model under any of its attacks", worst)
     parts = []
@@ -176,11 +176,11 @@ class _Rank:
     untested: list[str]
 
 
-def _rank(table: Table, column: Column, measured: Sequence[tuple[Row, Entry]]) -> _Rank:
+def _rank(comparison: Comparison, column: AttackColumn, measured: Sequence[tuple[Row, Entry]]) -> _Rank:
     (best, entry), *others = sorted(measured, key=lambda pair: -pair[1].summary.accuracy)
     rank = _Rank(best, entry, [], [], [])
     for row, other in others:
-        pair = table.paired.between(column.key, _who(best, entry), _who(row, other))
+        pair = comparison.paired.between(column.key, _who(best, entry), _who(row, other))
         group = rank.untested if pair is None else rank.below if pair.better else rank.level
         group.append(row.name)
     return rank
@@ -190,9 +190,9 @@ def _who(row: Row, entry: Entry) -> Who:
     return row.run.key, row.which, entry.summary.first.dataset, entry.summary.first.split
 
 
-def _order(table: Table, column: Column, rows: Sequence[Row]) -> str:
+def _order(comparison: Comparison, column: AttackColumn, rows: Sequence[Row]) -> str:
     """Who is ahead under an attack; better only than those from whom a paired test tells it apart."""
-    rank = _rank(table, column, _measured(rows, column))
+    rank = _rank(comparison, column, _measured(rows, column))
     name, value = rank.best.name, f"{rank.entry.accuracy}%"
     text = f"Under {column.label} ({column.detail}), which of the attacks that all share left the least on average at the radius of the trainings, or else a middle one, "
     if rank.below and not rank.level:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 import rich.console
-import rich.table
 from rich.text import Text
 
 from l2p_tf.evaluation.records import CLEAN, Record, summarize
 from l2p_tf.reporting import (
     backends,
-    blocks,
     certified,
     checks,
     epsilons,
-    latex,
     matched_table,
     norms,
     notes,
@@ -28,19 +26,23 @@ from l2p_tf.reporting import (
     sweep_table,
     transfer,
 )
-from l2p_tf.reporting.entries import Column, Entry, Key, Row
+from l2p_tf.reporting.entries import AttackColumn, Entry, Key, Row
 from l2p_tf.reporting.matched import Match
 from l2p_tf.reporting.paired import Paired
 from l2p_tf.reporting.published import Target
 from l2p_tf.reporting.runs import Run
-from l2p_tf.reporting.sheets import Section, in_percent, to_csv
-from l2p_tf.reporting.text import DASH, attack_names, escape_markdown, minimal, plain
+from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, in_percent
+from l2p_tf.reporting.text import attack_names, escape_markdown, minimal, plain
 from l2p_tf.reporting.text import strength as budget
 
+NAME = "comparison"
 _CAPTION = (
     "Accuracy in percent, \N{PLUS-MINUS SIGN} its standard deviation over repeats where a model was judged more than once; "
     "below it the 95% interval (Wilson\N{RIGHT SINGLE QUOTATION MARK}s, for the number of images n)."
 )
+# With more runs than this a console shows accuracies without their intervals.
+_FEW = 8
 _SMALLEST = (
     " An attack that looks for the smallest perturbation leaves next to nothing by construction: its column has the "
     "median norm of the perturbations that succeeded instead; the larger, the more robust."
@@ -57,7 +59,7 @@ _CSV = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class Comparison:
     """The comparison.
 
     Attributes:
@@ -70,7 +72,7 @@ class Table:
       paired: the runs compared in pairs.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[AttackColumn, ...]
     rows: tuple[Row, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -79,75 +81,64 @@ class Table:
     paired: Paired = Paired()
 
     @property
-    def caption(self) -> str:
-        """What the figures of the comparison are."""
+    def table(self) -> Table:
+        """A row for each model, a column for each attack; what all rows have in common is said in the caption."""
         entries = [entry for row in self.rows for entry in row.entries.values()]
-        smallest = _SMALLEST if any(entry.sizes for entry in entries) else ""
-        return _CAPTION + smallest + (_PUBLISHED if any(entry.published for entry in entries) else "")
+        images = {accuracy(entry.summary).below[1] for entry in entries}
+        facts = {name: {getattr(row, name) for row in self.rows if row.entries} for name in ("data", "model")}
+        common = [*(next(iter(found)) for found in (*facts.values(), images) if len(found) == 1)]
+        caption = _CAPTION + _SMALLEST * any(entry.sizes is not None for entry in entries)
+        caption += _PUBLISHED * any(entry.published is not None for entry in entries)
+        caption += f" All rows: {'; '.join(filter(None, common))}." if any(common) else ""
+        columns = (Column("Run", figures=False), *(Column(column.label, column.detail) for column in self.columns))
+        rows = []
+        for row in self.rows:
+            below = [text for text in (row.defense, row.model, row.data) if text and text not in common]
+            cells = [row.entries[c.key].cell(common) if c.key in row.entries else NOTHING for c in self.columns]
+            rows.append((Cell(row.name, tuple(below)), *cells))
+        return Table("", caption, columns, tuple(rows))
+
+    @property
+    def all_sections(self) -> list[Section]:
+        """The comparison, with one line of its CSV per run and attack, and the sections beside it, in their order."""
+        found = [(row, row.entries.get(column.key)) for row in self.rows for column in self.columns]
+        lines = tuple(_csv_fields(row, entry) for row, entry in found if entry)
+        own = [Section(NAME, "Comparison", (self.table,), lines, remarks=self.notes, stem="table")] if self.rows else []
+        return [*(s for s in self.sections if s.leading), *own, *(s for s in self.sections if not s.leading)]
 
     def to_markdown(self) -> str:
-        """All tables, with warnings and notes, as GitHub Markdown; all text in it is escaped."""
-        heads = ["Run", "Defense", "Model", "Data"]
-        lines = [_line([*heads, *(f"{escape_markdown(c.label)}<br>{escape_markdown(c.detail)}" for c in self.columns)])]
-        lines.append("|" + " --- |" * len(heads) + " ---: |" * len(self.columns))
-        for row in self.rows:
-            data = f"{row.dataset}, {row.split}" if row.dataset else ""
-            cells = [_markdown(row.entries.get(column.key)) for column in self.columns]
-            lines.append(_line([*(escape_markdown(text) for text in (row.name, row.defense, row.model, data)), *cells]))
-        blocks = [
-            *(["\n".join(lines)] if self.rows else []),
-            *(f"**Warning:** {escape_markdown(text)}" for text in self.warnings),
-            *(escape_markdown(text) for text in self.notes),
-            *(section.to_markdown() for section in self.sections),
-        ]
-        return "\n\n".join(blocks) + "\n"
-
-    def to_latex(self) -> str:
-        """The comparison in LaTeX; all text in it is escaped."""
-        heads = [("Run",), *((column.label, column.detail) for column in self.columns)]
-        rows = [[(row.name,), *(_lines(row.entries.get(c.key)) for c in self.columns)] for row in self.rows]
-        return latex.table(self.caption, [False, *(True for _ in self.columns)], [heads, *rows])
-
-    def to_csv(self) -> str:
-        """One line per run and attack; accuracies, intervals, spreads and differences in percent."""
-        found = [(row, row.entries.get(column.key)) for row in self.rows for column in self.columns]
-        return to_csv(_CSV, [_csv_fields(row, entry) for row, entry in found if entry])
-
-    def to_rich(self) -> rich.table.Table:
-        """The table for a console: a row for each attack, as there are more attacks than runs, and lines are short."""
-        shown = rich.table.Table(title="Accuracy in percent (95% interval)", title_justify="left")
-        shown.add_column("attack", overflow="fold")
-        for row in self.rows:
-            # Names are folded; a number or an interval stays whole.
-            words = [w for c in self.columns for w in _console(row.entries.get(c.key)).split()]
-            least = max(map(len, words), default=1)
-            shown.add_column(Text(row.name), justify="right", overflow="fold", min_width=least)
-        for column in self.columns:
-            head = Text(column.label)
-            head.append(f"\n{column.detail}", style="dim")
-            shown.add_row(head, *(Text(_console(row.entries.get(column.key))) for row in self.rows))
-        return shown
+        """Warnings and all tables with their notes as GitHub Markdown; all text in it is escaped."""
+        warnings = [f"**Warning:** {escape_markdown(text)}" for text in self.warnings]
+        notes = [] if self.rows else [escape_markdown(text) for text in self.notes]
+        return "\n\n".join([*warnings, *notes, *(section.to_markdown() for section in self.all_sections)]) + "\n"
 
     def to_console(self, console: rich.console.Console) -> None:
-        """Prints all tables, warnings and notes, for lines of the console's width."""
-        if len(self.rows) > blocks.ACROSS and self.columns:
-            for block in blocks.blocks(self.rows, self.columns, console.width):
-                console.print(block)
-        elif self.columns:
-            console.print(self.to_rich())
+        """Prints the comparison, or where nothing is compared the first of the other sections, and the warnings."""
+        if any(row.entries for row in self.rows):
+            console.print(self._hardest_first().to_rich(console.width, 2 if len(self.rows) <= _FEW else 1))
+        else:
+            for table in (table for section in self.sections[:1] for table in section.tables):
+                console.print(table.to_rich(console.width))
         for warning in self.warnings:
             console.print(Text(f"Warning: {warning}", style="bold"))
-        for note in self.notes:
-            console.print(Text(note))
-        for section in self.sections:
-            if section.brief:
-                console.print(Text("\n".join([f"{section.title}:", *section.brief])))
-                continue
-            for shown in section.to_rich() if section.console else ():
-                console.print(shown)
+
+    def _hardest_first(self) -> Table:
+        """The comparison for a console, the columns that have no room at its end; its title says what the figures are."""
+
+        def left(column: AttackColumn) -> tuple[bool, bool, float]:
+            found = [row.entries[column.key].summary.accuracy for row in self.rows if column.key in row.entries]
+            return column.key[0] != CLEAN, column.minimal, statistics.fmean(found)
+
+        turned = len(self.rows) < len(self.columns)
+        columns = self.columns if turned else tuple(sorted(self.columns, key=left))
+        counts = sorted({entry.count for row in self.rows for entry in row.entries.values()})
+        images = f"n = {counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
+        return dataclasses.replace(
+            dataclasses.replace(self, columns=columns).table, title=f"Accuracy in percent, 95% interval; {images}"
+        )
 
 
-def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
+def compare(runs: Sequence[Run], match: Match | None = None) -> Comparison:
     """Compares runs by all that was measured on them.
 
     Args:
@@ -182,7 +173,7 @@ def comparison(runs: Sequence[Run], match: Match | None = None) -> Table:
     found = [checks.section(judged), paired_table.section(tested), *found, strength.section(runs)]
     sections = [section for section in found if section]
     met = [run.name for run in runs if run.records and all(record.source is not None for record in run.records)]
-    return Table(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met), tested)
+    return Comparison(tuple(shown), tuple(rows), tuple(warnings), tuple(said), tuple(sections), tuple(met), tested)
 
 
 def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
@@ -221,10 +212,10 @@ def _differ(a: Entry, b: Entry) -> bool:
     return [r.correct for r in a.summary.records] != [r.correct for r in b.summary.records] or a.count != b.count
 
 
-def _columns(firsts: Mapping[Key, Record]) -> list[Column]:
+def _columns(firsts: Mapping[Key, Record]) -> list[AttackColumn]:
     labels = attack_names(list(firsts.values()))
     found = zip(labels, firsts.items(), strict=True)
-    return [Column(key, label, budget(record), minimal(record)) for label, (key, record) in found]
+    return [AttackColumn(key, label, budget(record), minimal(record)) for label, (key, record) in found]
 
 
 def _csv_fields(row: Row, entry: Entry) -> dict[str, object]:
@@ -241,24 +232,3 @@ def _csv_fields(row: Row, entry: Entry) -> dict[str, object]:
         "difference": "" if difference is None else round(difference, 4),
         "suspect": str(cell.suspect).lower() if cell else "",
     }  # fmt: skip
-
-
-def _lines(entry: Entry | None) -> tuple[str, ...]:
-    """The lines of an entry, its second in brackets."""
-    if entry is None:
-        return (DASH,)
-    first, second, *below = entry.lines
-    return first, f"({second})", *below
-
-
-def _console(entry: Entry | None) -> str:
-    first, *below = _lines(entry)
-    return "\n".join([" ".join([first, *below[:1]]), *below[1:]])
-
-
-def _markdown(entry: Entry | None) -> str:
-    return "<br>".join(_lines(entry))
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,198 @@
+"""Tables: what they hold, and the same as Markdown, LaTeX, CSV and on a console; `templates/parts.html` makes them HTML."""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+
+import rich.table
+from rich.text import Text
+
+from l2p_tf.evaluation.records import Summary, wilson_interval
+from l2p_tf.reporting import latex
+from l2p_tf.reporting.text import DASH, escape_markdown, interval, percent
+
+_NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
+# On a console names are folded into columns this wide; borders take one character of a table and three of each column.
+_NAME, _EDGE, _BETWEEN = 16, 1, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """Head of a column: its name, a line below it, and whether the column holds figures."""
+
+    label: str
+    detail: str = ""
+    figures: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell of a table: its text, further lines below it, whether it stands out, and how good its news are.
+
+    `tone` is `good`, `bad`, `unknown` or empty; it colors what the text says in words too. `value` is what a column is
+    sorted by; None for the number that the text begins with.
+    """
+
+    text: str
+    below: tuple[str, ...] = ()
+    marked: bool = False
+    tone: str = ""
+    value: float | None = None
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All lines of it."""
+        return self.text, *self.below
+
+    @property
+    def number(self) -> float | None:
+        """What a column of figures is sorted by; None for no number, which comes last."""
+        if self.value is not None:
+            return self.value
+        found = _NUMBER.match(self.text.replace("\N{MINUS SIGN}", "-"))
+        return float(found[0].replace(",", "")) if found else None
+
+
+NOTHING = Cell(DASH)
+"""Where nothing was measured."""
+
+
+def accuracy(summary: Summary, *below: str, marked: bool = False) -> Cell:
+    """An accuracy over repeats: mean and spread in percent; below them its 95% interval, images, and what else is said."""
+    count, repeats = summary.first.count, len(summary.records)
+    spread = "" if summary.spread is None else f" ± {percent(summary.spread, count)}"
+    images = f"n = {count:,}" + (f", {repeats} repeats" if repeats > 1 else "")
+    lines = interval(summary.low, summary.high, count), images, *below
+    return Cell(percent(summary.accuracy, count) + spread, lines, marked, value=100 * summary.accuracy)
+
+
+def share(value: float, count: int, *below: str, marked: bool = False) -> Cell:
+    """A share of `count` images in percent; below it the 95% interval, and what else is said."""
+    return Cell(percent(value, count), (interval(*wilson_interval(value, count), count), *below), marked)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One table. The first cell of each row is its head.
+
+    Attributes:
+      title: what it is about; empty where it is the only one of its section.
+      caption: what its figures are.
+      columns: its columns.
+      rows: its cells, one a column.
+    """
+
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def wordy(self) -> bool:
+        """Whether its columns are text, which a narrow page sets below each other."""
+        return len(self.columns) > 1 and not any(column.figures for column in self.columns)
+
+    def without(self, column: int) -> Table:
+        """The table without one of its columns."""
+        rows = tuple((*row[:column], *row[column + 1 :]) for row in self.rows)
+        return dataclasses.replace(self, columns=(*self.columns[:column], *self.columns[column + 1 :]), rows=rows)
+
+    def turned(self) -> Table:
+        """Rows for columns."""
+        columns = [Column(row[0].text) for row in self.rows]
+        rows = [
+            (Cell(column.label, (column.detail,) if column.detail else ()), *(row[i] for row in self.rows))
+            for i, column in enumerate(self.columns[1:], 1)
+        ]
+        return dataclasses.replace(self, columns=(Column("", figures=False), *columns), rows=tuple(rows))
+
+    def to_markdown(self) -> str:
+        """Title, caption and table as GitHub Markdown; all text is escaped."""
+        heads = [_joined([column.label, column.detail] if column.detail else [column.label]) for column in self.columns]
+        lines = [_line(heads), _line(["---:" if column.figures else "---" for column in self.columns])]
+        lines += [_line([_joined(cell.lines) for cell in row]) for row in self.rows]
+        title = [f"### {escape_markdown(self.title)}"] if self.title else []
+        return "\n\n".join([*title, escape_markdown(self.caption), "\n".join(lines)])
+
+    def to_latex(self) -> str:
+        """The table in LaTeX; title and caption are its caption, and all text is escaped."""
+        heads: list[Sequence[str]] = [(c.label, c.detail) if c.detail else (c.label,) for c in self.columns]
+        caption = f"{self.title}. {self.caption}" if self.title else self.caption
+        rows: list[Sequence[Sequence[str]]] = [heads, *([cell.lines for cell in row] for row in self.rows)]
+        return latex.table(caption, [column.figures for column in self.columns], rows)
+
+    def to_rich(self, width: int, lines: int | None = None) -> rich.table.Table:
+        """The table for a console: rows for columns where those are more and all fit, and as many columns as fit.
+
+        Args:
+          width: characters of a line; what has no room is named below the table.
+          lines: how many lines of a cell are shown; None for all.
+        """
+        turned = self.turned()
+        if len(self.rows) < len(self.columns) - 1 and turned._fitting(width, lines) == len(turned.columns):
+            return turned._drawn(width, lines)
+        return self._drawn(width, lines)
+
+    def _drawn(self, width: int, lines: int | None) -> rich.table.Table:
+        fitting = self._fitting(width, lines)
+        hidden = ", ".join(column.label for column in self.columns[fitting:])
+        shown = rich.table.Table(title=Text(self.title) if self.title else None, title_justify="left")
+        shown.caption, shown.caption_justify = Text(f"No room for: {hidden}.") if hidden else None, "left"
+        for i, column in enumerate(self.columns[:fitting]):
+            least = self._size(i, lines) if i else None
+            shown.add_column(
+                Text(column.label), justify="right" if column.figures else "left", overflow="fold", min_width=least
+            )
+        for row in self.rows:
+            shown.add_row(*(Text("\n".join(cell.lines[:lines])) for cell in row[:fitting]))
+        return shown
+
+    def _fitting(self, width: int, lines: int | None) -> int:
+        """How many columns a console has room for, at least two."""
+        sizes = [self._size(i, lines) for i in range(len(self.columns))]
+        ends = list(itertools.accumulate((size + _BETWEEN for size in sizes[1:]), initial=0))
+        return max(2, bisect.bisect_right(ends, width - _EDGE - min(sizes[0], _NAME) - _BETWEEN))
+
+    def _size(self, i: int, lines: int | None) -> int:
+        """Characters that a column needs: lines of figures stay whole, other text is folded between words."""
+        column, texts = self.columns[i], [line for row in self.rows for line in row[i].lines[:lines]]
+        words = [word[:_NAME] for text in [column.label, *([] if column.figures else texts)] for word in text.split()]
+        return max(map(len, [*words, *(texts if column.figures else [])]), default=1)
+
+
+def to_csv(names: Sequence[str], lines: Sequence[Mapping[str, object]]) -> str:
+    """Lines as CSV below the names of their fields."""
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    # A spreadsheet would take a name that begins like a formula for one.
+    writer.writerows({key: _harmless(value) for key, value in line.items()} for line in lines)
+    return stream.getvalue()
+
+
+def in_percent(value: float | None) -> float | str:
+    """A share for a CSV: in percent with four decimals; empty for None."""
+    return "" if value is None else round(100 * value, 4)
+
+
+def rounded(value: float | None) -> float | str:
+    """A figure for a CSV, to six digits; empty for None."""
+    return "" if value is None else float(f"{value:.6g}")
+
+
+def _harmless(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "<br>".join(map(escape_markdown, lines))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
