@@ -148,6 +148,7 @@ def test_missing_inputs_are_named(tmp_path):
     assert "`run` of noise_at_prediction should name" in error("pipeline", *SMALL, run, derived)
     assert "`run` of noise_at_prediction should name" in error("train", *SMALL, run, "--defense=noise_at_prediction")
     assert "Smoothing: `sigma` should be above 0" in error("attack", run, "--name=x", "--certify=smoothing(sigma=0)")
+    assert "`match` should be clean accuracies" in error("pipeline", *SMALL, run, "--defense=none", "--match=2")
     assert "`--export` should name runs of none" in error("pipeline", *SMALL, run, "--defense=none", "--export=x")
 
 
