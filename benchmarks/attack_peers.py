@@ -1,8 +1,8 @@
 """The same attacks of CleverHans, Foolbox and ART, as `attacks.py` times them: called as their documentation shows.
 
 CleverHans compiles its gradient itself. Foolbox and ART call the classifier eagerly; how they fare with one that is
-compiled beforehand is shown as well, as a user may well do that. Every run ends with the classifier's answer to what was
-found, as robust accuracy needs it and ours does.
+compiled beforehand is shown as well, as a user may well do that. Every run ends with the classifier's answer to what
+was found, as robust accuracy needs it and ours does.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ python benchmarks/attacks.py
 python benchmarks/attacks.py --only=pgd,cw --rounds=3
 python benchmarks/attacks.py --only=autoattack --model=runs/mine/train/best.keras --data=runs/mine/data
 
-ResNet-V1(20), 32x32x3, batch 128, and where it says so the quickstart's ResNet-V1(8), 8x8x1. The variants take turns, so
-that a change of the machine's speed meets all of them; the median of the rounds is shown. Everything runs once before
-it is timed. The networks are untrained except for autoattack's: what is compared is the time of the same number of
-steps, and labels and budgets are such that nothing falls before the end.
+ResNet-V1(20), 32x32x3, batch 128, and where it says so the quickstart's ResNet-V1(8), 8x8x1. The variants take turns,
+so that a change of the machine's speed meets all of them; the median of the rounds is shown. Everything runs once
+before it is timed. The networks are untrained except for autoattack's: what is compared is the time of the same number
+of steps, and labels and budgets are such that nothing falls before the end.
 """
 
 from __future__ import annotations
@@ -233,7 +233,8 @@ def robust_digits(arguments: argparse.Namespace) -> tuple[keras.Model, np.ndarra
 def autoattack(arguments: argparse.Namespace) -> None:
     model, images, labels = robust_digits(arguments)
     attack = ATTACKS.parse(
-        f"autoattack(epsilon={arguments.epsilon}, steps={arguments.steps}, queries={arguments.queries}, target_classes=3)"
+        f"autoattack(epsilon={arguments.epsilon}, steps={arguments.steps}, queries={arguments.queries}, "
+        "target_classes=3)"
     )
     members = attack.members()
 

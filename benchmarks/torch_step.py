@@ -61,7 +61,7 @@ class ResNet20(nn.Module):
 
 
 def make_step(images: np.ndarray, labels: np.ndarray, per_example: bool) -> Callable[[], None]:
-    """A function that takes one step: PGD-7, then clean and adversarial loss, for W and theta from one backward pass."""
+    """A function that takes one step: PGD-7, then clean and adversarial loss, for W and theta of one backward pass."""
     model = ResNet20(per_example).to(memory_format=torch.channels_last)
     theta = [p for name, p in model.named_parameters() if name.endswith("theta")]
     others = [p for name, p in model.named_parameters() if not name.endswith("theta")]

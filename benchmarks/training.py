@@ -1,4 +1,4 @@
-"""Training steps of the generator paper's methods, and of mixed adversarial training, relative to each other in one run.
+"""Training steps of the generator paper's methods, and of mixed adversarial training, compared within one run.
 
 python benchmarks/training.py
 python benchmarks/training.py --model='all_conv(width=0.5)' --generator_width=0.5 --rounds=3

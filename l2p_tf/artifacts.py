@@ -1,8 +1,8 @@
 """What stages read and write: a folder with outputs and a manifest, made whole or not at all.
 
 Work in progress lives in `NAME.partial`. The manifest is written last and the folder renamed when everything is in
-place, so a folder called `NAME` is always finished. Doing the same work again (same stage, options and inputs) finds the
-finished folder and does nothing; unfinished work of the same kind is continued.
+place, so a folder called `NAME` is always finished. Doing the same work again (same stage, options and inputs) finds
+the finished folder and does nothing; unfinished work of the same kind is continued.
 """
 
 from __future__ import annotations
@@ -268,8 +268,8 @@ def _open_partial(
             if found is None:
                 # Never replaced, whatever the flags: it may be this very work.
                 raise UserError(
-                    f"{str(partial / _REQUEST)!r} is damaged, so what the unfinished work beside it was made with is not "
-                    f"known. Restore that file to continue the work, or move {str(partial)!r} away to begin anew."
+                    f"{str(partial / _REQUEST)!r} is damaged, so what the unfinished work beside it was made with is "
+                    f"not known. Restore that file to continue the work, or move {str(partial)!r} away to begin anew."
                 )
             if not overwrite:
                 # With --overwrite what is finished beside it would be lost too.

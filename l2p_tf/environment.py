@@ -25,8 +25,8 @@ def prepare() -> None:
         os.environ.setdefault(_ONEDNN, "1")
     elif _ONEDNN not in os.environ and not onednn():
         logging.getLogger("l2p_tf").warning(
-            "TensorFlow was loaded before l2p_tf, without oneDNN: set %s=1, or import l2p_tf first, for about twice the "
-            "speed on this CPU.",
+            "TensorFlow was loaded before l2p_tf, without oneDNN: set %s=1, or import l2p_tf first, for about twice "
+            "the speed on this CPU.",
             _ONEDNN,
         )
 
@@ -37,8 +37,8 @@ def check_backend() -> None:
     backend = keras.backend.backend() if hasattr(keras, "backend") else os.environ.get(_BACKEND) or "tensorflow"
     if backend != "tensorflow":
         raise UserError(
-            f"`{_BACKEND}` should be tensorflow, which this package computes with; unset it or set it so before Keras is "
-            f"loaded. Received: {backend!r}"
+            f"`{_BACKEND}` should be tensorflow, which this package computes with; unset it or set it so before Keras "
+            f"is loaded. Received: {backend!r}"
         )
 
 

@@ -58,8 +58,8 @@ def check_name(name: str, argument: str = "name") -> None:
     # Some file systems do not tell capitals apart.
     if name.lower() in RESERVED or name.lower().endswith(_OWN_SUFFIXES):
         raise UserError(
-            f"`{argument}` should not be {', '.join(RESERVED)}, or end in {', '.join(_OWN_SUFFIXES)}: these are folders "
-            f"of the stages. Received: {name!r}"
+            f"`{argument}` should not be {', '.join(RESERVED)}, or end in {', '.join(_OWN_SUFFIXES)}: these are "
+            f"folders of the stages. Received: {name!r}"
         )
 
 

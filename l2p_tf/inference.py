@@ -31,7 +31,8 @@ def program(
 ) -> Callable[[Any, Any], Any]:
     """The compiled `body`, made once per model and key and kept with the model.
 
-    It is traced once for all batch sizes of one image shape, or under XLA once for each. On a model made under a distribution strategy every replica runs `body` on its share of the batch.
+    It is traced once for all batch sizes of one image shape, or under XLA once for each. On a model made under a
+    distribution strategy every replica runs `body` on its share of the batch.
 
     Args:
       model: the classifier that `body` runs.

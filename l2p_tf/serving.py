@@ -52,7 +52,7 @@ class Served(tf.Module):
         self.tracked = [v.value for v in model.variables if not is_seed_state(v)]
 
     def signatures(self) -> dict[str, Any]:
-        """`serving_default` for float32 images in [0, 1], `serve_uint8` for 0..255; both (any, height, width, channels)."""
+        """`serving_default` takes float32 images in [0, 1], `serve_uint8` 0..255; (any, height, width, channels)."""
         shape = (None, *self._model().input_shape[1:])
 
         def signature(body: Callable[..., Any], dtype: tf.DType) -> Any:
@@ -164,8 +164,8 @@ def check_folder(output: str | os.PathLike[str]) -> None:
     path = user_path(output).absolute().as_posix()
     if "\\" in path or ("[" in path and "]" in path):
         raise UserError(
-            f"An export should lie in a folder without brackets and backslashes in its path, from which TensorFlow cannot "
-            f"load. Received: {path!r}"
+            "An export should lie in a folder without brackets and backslashes in its path, from which TensorFlow "
+            f"cannot load. Received: {path!r}"
         )
 
 

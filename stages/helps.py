@@ -18,7 +18,7 @@ _REGISTRIES = {
 
 
 def asked_for_help() -> bool:
-    """Prints what is behind every flag whose value is `help`, or `help(NAME)` for one name; True where there was one."""
+    """Prints what is behind every flag whose value is `help`, or `help(NAME)` for one name; True if there was one."""
     texts = []
     for flag, (module, name) in _REGISTRIES.items():
         value = str(FLAGS[flag].value or "").strip()

@@ -97,7 +97,7 @@ flags.DEFINE_string("published", "", "Published table row to show beside the mea
 _known = _group("train", _known)
 
 flags.DEFINE_multi_string(
-    "sweep", [], "Values to train a run with each, OPTION=VALUE,VALUE: an option of the defence, of the model or of the "
+    "sweep", [], "Values to train a run with each, OPTION=VALUE,VALUE: an option of the defense, of the model or of "
     "training; DEFENSE. before it is for one defence alone. Several sweeps: their product.",
 )  # fmt: skip
 flags.DEFINE_string("sweep_shard", "", "The share of the runs to do here: 2/8 is every eighth, from the second on.")
@@ -127,7 +127,7 @@ flags.DEFINE_list("which", ["best"], "Models to attack: best by validation, last
 _known = _group("attack", _known)
 
 flags.DEFINE_integer(
-    "export_draws", None, "Draws of the noise a served answer averages; the defence's own number, or 16, when not given.",
+    "export_draws", None, "Draws of the noise a served answer averages; by default the defense's own number, or 16.",
     lower_bound=1,
 )  # fmt: skip
 flags.DEFINE_list("export", [], "Runs the pipeline exports, by name; `all` for every one.")

@@ -65,7 +65,7 @@ def small(name):
 
 
 def linear(weights, bias=None, noise=None, sharing="example"):
-    """Logits W.x + b of images of shape `weights.shape[:-1]`; with `noise`, a feature map noise of that theta before."""
+    """Logits W.x + b of images of shape `weights.shape[:-1]`; with `noise`, feature map noise of that theta before."""
     weights = np.asarray(weights, np.float32)
     inputs = keras.Input(weights.shape[:-1], name="images")
     x = inputs

@@ -420,7 +420,8 @@ def test_autoattack_is_its_members():
         ("l2p_fgsm", {"epsilon": 8 / 255, "norm": Norm.LINF}),
         ("l2p_pgd", {"epsilon": 8 / 255, "steps": 7, "step_size": 0.01, "random_start": True}),
         ("l2p_eot", {"epsilon": 8 / 255, "steps": 7, "step_size": 0.01, "draws": 80}),
-        ("l2p_cw(kappa=5)", {"learning_rate": 5e-4, "steps": 1000, "binary_search_steps": 9, "initial_const": 1e-3, "kappa": 5.0}),
+        ("l2p_cw(kappa=5)", {"learning_rate": 5e-4, "steps": 1000, "binary_search_steps": 9, "initial_const": 1e-3,
+                             "kappa": 5.0}),
         ("few_pixel(pixels=2)", {"population": 400, "generations": 75, "pixels": 2}),
         ("gen_fgm", {"epsilon": 0.5, "norm": Norm.L2}),
         ("gen_mim", {"epsilon": 0.5, "norm": Norm.L2, "steps": 100}),
@@ -436,7 +437,14 @@ def test_presets_are_the_papers_settings(spec, options):
 
 
 @pytest.mark.filterwarnings("ignore:The classifier's clean accuracy is no better than chance")
-@pytest.mark.parametrize("spec", ["autoattack(version=rand, steps=5, draws=2)", "worst_case(attacks=(pgd(steps=2, restarts=5), square(queries=10)))", "apgd(restarts=4, steps=3)"])  # fmt: skip
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "autoattack(version=rand, steps=5, draws=2)",
+        "worst_case(attacks=(pgd(steps=2, restarts=5), square(queries=10)))",
+        "apgd(restarts=4, steps=3)",
+    ],
+)
 def test_in_a_cascade_too_a_lucky_draw_does_not_count(spec):
     weights = np.zeros((2, 2, 1, 3), np.float32)
     weights[0, 0, 0] = [1e3, -1e3, 0]

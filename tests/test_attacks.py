@@ -95,7 +95,7 @@ def test_pgd_finds_the_optimum_of_a_linear_model(norm):
     weights = rng.normal(size=(3, 3, 1, 2))
     weights[..., 1] = 0
     images = rng.uniform(0.4, 0.6, (30, 3, 3, 1)).astype(np.float32)
-    # A bias so large (yet not so large that the softmax saturates) that no perturbation changes the class: PGD then runs all its steps.
+    # A bias so large (yet the softmax does not saturate) that no perturbation changes the class: PGD runs all steps.
     model = linear(weights, bias=[8.0, 0.0])
     attack = ATTACKS.get("pgd")(epsilon=0.1, step_size=0.1, norm=norm, steps=40)
     output = attack(model, images, np.zeros(30, int))

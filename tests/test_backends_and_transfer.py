@@ -137,7 +137,11 @@ def test_both_backends_side_by_side(runs):
 
 def test_attacks_of_all_kinds_through_the_stage(runs, tmp_path):
     flags = [f"--run_dir={runs}", "--name=none", "--overwrite", "--limit=12"]
-    attacks = "autoattack(epsilon=0.1, steps=3, queries=10, target_classes=2); deepfool(steps=5); few_pixel(pixels=2, population=8, generations=2); worst_case(epsilon=0.1, attacks=(pgd(steps=2), noise)); pgd(epsilon=0.3, target=next)"  # fmt: skip
+    attacks = (
+        "autoattack(epsilon=0.1, steps=3, queries=10, target_classes=2); deepfool(steps=5); "
+        "few_pixel(pixels=2, population=8, generations=2); worst_case(epsilon=0.1, attacks=(pgd(steps=2), noise)); "
+        "pgd(epsilon=0.3, target=next)"
+    )
     done = stage("attack", *flags, *SMALL, f"--attacks={attacks}", "--limit=12")
     assert "AutoAttack shortened" in done.stdout
     assert "2 pixels" in done.stdout

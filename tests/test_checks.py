@@ -497,9 +497,11 @@ def test_inspections_are_read_as_they_were_written(inspection, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        ("one_step", "two_step"), ('"fail"', '"so so"'), ('"count"', '"number"'), ("{", ""), ('"hits": 9', '"hits": 90'),
+        ("one_step", "two_step"), ('"fail"', '"so so"'), ('"count"', '"number"'), ("{", ""),
+        ('"hits": 9', '"hits": 90'),
         ('"hits": 9', '"hits": -1'), ('"hits": 9', '"hits": "9"'), ('"hits": 9', '"hits": true'),
-        ('"hits": 9', '"hits": 9.0'), ('"p": 0.001', '"p": 7'), ('"p": 0.001', '"p": NaN'), ('"p": 0.001', '"p": "0.001"'),
+        ('"hits": 9', '"hits": 9.0'), ('"p": 0.001', '"p": 7'), ('"p": 0.001', '"p": NaN'),
+        ('"p": 0.001', '"p": "0.001"'),
         ('"label": "FGSM"', '"label": 3'), ('"reason": "why"', '"reason": ["why"]'), ('"correct": 10', '"correct": 13'),
         ('"seed": 5', '"seed": null'), ('"randomized": false', '"randomized": 0'), ('"eot"', '"one_step"'),
         ('"epsilon": 0.1', '"epsilon": "8/255"'),

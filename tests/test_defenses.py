@@ -257,7 +257,7 @@ def test_a_step_of_pni_by_hand():
     assert 0.6 < eta.std() < 1.4
     logs = step(trainer, images, labels)
     of_w, of_b = softmax_gradient(noisy, b, images, labels)
-    # The noise is alpha * std(w) * eta: alpha's gradient sums over its channel; std counts as a constant; decay spares alpha.
+    # The noise is alpha * std(w) * eta: alpha's gradient sums over its channel; std is a constant; decay spares alpha.
     np.testing.assert_allclose(layer.alpha, alpha - 0.1 * (of_w * w.std() * eta).sum(0, keepdims=True), atol=1e-6)
     np.testing.assert_allclose(layer.kernel, w - 0.1 * (of_w + 0.01 * w), atol=1e-6)
     np.testing.assert_allclose(layer.bias, b - 0.1 * (of_b + 0.01 * b), atol=1e-6)

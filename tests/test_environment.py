@@ -26,7 +26,10 @@ def python(program, **variables):
 
 
 def test_onednn_and_the_backend_are_chosen_where_the_user_has_not():
-    told = "import os, sys, l2p_tf; print(os.environ['TF_ENABLE_ONEDNN_OPTS'], os.environ['KERAS_BACKEND'], 'keras' in sys.modules)"
+    told = (
+        "import os, sys, l2p_tf; "
+        "print(os.environ['TF_ENABLE_ONEDNN_OPTS'], os.environ['KERAS_BACKEND'], 'keras' in sys.modules)"
+    )
     assert python(told, TF_ENABLE_ONEDNN_OPTS=None, KERAS_BACKEND=None).stdout.split() == ["1", "tensorflow", "False"]
     assert python(told, TF_ENABLE_ONEDNN_OPTS="0", KERAS_BACKEND="jax").stdout.split() == ["0", "jax", "False"]
 

@@ -1,4 +1,4 @@
-"""Trainers as Keras models: `fit`, `evaluate` and the like on arrays and data sets, weights, wrong data, plain networks."""
+"""Trainers as Keras models: `fit`, `evaluate` and the like on arrays and data sets, weights, wrong data, networks."""
 
 import itertools
 import re
@@ -23,7 +23,9 @@ from l2p_tf.types import UserError
 
 SHAPE, CLASSES = (3, 3, 1), 4
 WEIGHTS = np.random.default_rng(3).normal(size=(*SHAPE, CLASSES))
-STEPS = ["none", "fgsm", "pgd(steps=2)", "trades(steps=2)", "mat(strategy=both, steps=1)", "generator(generator_width=0.1)"]  # fmt: skip
+STEPS = [
+    "none", "fgsm", "pgd(steps=2)", "trades(steps=2)", "mat(strategy=both, steps=1)", "generator(generator_width=0.1)",
+]  # fmt: skip
 """Of the defences without layers of their own."""
 
 

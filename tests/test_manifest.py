@@ -1,4 +1,4 @@
-"""Manifests and requests that were damaged: read as they were written, told to be damaged, and never at the cost of work."""
+"""Manifests and requests that were damaged: read as written, told to be damaged, never at the cost of work."""
 
 import json
 import pathlib

@@ -133,7 +133,10 @@ def test_the_summary_begins_with_figures_and_warnings(html):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("81.5 ± 0.3", 81.5), ("1,234", 1234), ("\N{MINUS SIGN}0.5", -0.5), ("+2.0", 2), ("5 of 6", 5), ("\N{EN DASH}", None), ("", None), ("L2", None), ("1e-05", 1e-5)],
+    [
+        ("81.5 ± 0.3", 81.5), ("1,234", 1234), ("\N{MINUS SIGN}0.5", -0.5), ("+2.0", 2), ("5 of 6", 5),
+        ("\N{EN DASH}", None), ("", None), ("L2", None), ("1e-05", 1e-5),
+    ],
 )  # fmt: skip
 def test_a_field_is_sorted_by_the_number_it_begins_with(text, number):
     assert Cell(text).number == number
@@ -605,7 +608,8 @@ def test_tables_are_sorted_by_keyboard(shown, ten):
 def test_sorting_is_stable_and_dashes_come_last(shown):
     shown.run("""
       document.querySelector("main").insertAdjacentHTML("afterbegin", `<table id="t"><thead><tr><th>a<th>b</tr></thead>
-        <tbody><tr><th>x<td data-value="2">2<tr><th>y<td>\\u2013<tr><th>z<td data-value="-1">1<tr><th>w<td data-value="2">2
+        <tbody><tr><th>x<td data-value="2">2<tr><th>y<td>\\u2013
+        <tr><th>z<td data-value="-1">1<tr><th>w<td data-value="2">2
         <tr><th>x10<td>\\u2013</table>`);
       sortable(document.getElementById("t"));""")
 
@@ -662,7 +666,8 @@ def test_images_are_found_by_class_run_and_outcome(shown, html):
     count = "Number(document.querySelector('.count').textContent.split(' ')[0])"
     rows = "document.querySelectorAll('.examples tbody tr').length"
     assert (shown.run(count), shown.run(rows)) == (len(data["examples"]), 25)
-    names = "[...[...document.querySelectorAll('.filters label')].at(-1).querySelectorAll('option')].map(o => o.textContent)"
+    options = "[...document.querySelectorAll('.filters label')].at(-1).querySelectorAll('option')"
+    names = f"[...{options}].map(o => o.textContent)"
     assert shown.run(names) == ["any", "all right", "all wrong", "runs differ"]
     shown.run("document.querySelector('.more').click()")
     assert shown.run(rows) == 50

@@ -432,7 +432,10 @@ def test_only_the_papers_setting_is_compared(reference, fields, metric):
     ("reference", "message"),
     [
         ("table9", r"table/row/column.*Received: 'table9'"),
-        ("table9/ResNet-V1(20)/PNI", "should name a table: l2p_table1, l2p_table2, .*, generator_table2. Received: 'table9'"),
+        (
+            "table9/ResNet-V1(20)/PNI",
+            "should name a table: l2p_table1, l2p_table2, .*, generator_table2. Received: 'table9'",
+        ),
         ("l2p_supp_table2/ResNet-V1(20)/PNI", "l2p_supp_table1, study_table1.*Received: 'l2p_supp_table2'"),
         (
             "l2p_table1/ResNet-V1(32)/Vanilla",
@@ -532,7 +535,8 @@ DAMAGE = {
     "two spreads": (lambda d: grid(d)["values"][0].__setitem__(1, [0.0, 0.0, 0.0]), "as \\[value, spread\\]"),
     "again": (lambda d: d["tables"]["l2p_eot"]["grids"].append(grid(d, "l2p_eot")), "PNI/pgd_eot is there twice"),
     "gap": (lambda d: d["tables"]["generator_table1"]["grids"][1].update(
-        down={"row": ["Other"], "column": ["Baseline", "FGM training", "PGD training", "Generator"]}), "give every row"),
+        down={"row": ["Other"], "column": ["Baseline", "FGM training", "PGD training", "Generator"]}),
+        "give every row"),
     "row": (lambda d: d["tables"]["l2p_table1"]["rows"].update(Other={}), "have `rows` among .*'Other'"),
     "parameters": (lambda d: d["tables"]["l2p_table1"]["rows"].update(
         {"ResNet-V1(20)": {"parameters": "many"}}), "row ResNet-V1\\(20\\) of l2p_table1 should have `parameters`"),

@@ -96,7 +96,8 @@ def make_records(name, correct=CORRECT["pgd"], attacks=ATTACKS, count=360, rando
             "model": name, "dataset": "digits", "split": "test", "attack": spec, "label": label, "norm": norm,
             "epsilon": epsilon, "steps": steps, "restarts": 1, "draws": draws,
             "prediction_draws": 1, "backend": "l2p_tf", "source": None, "repeat": repeat,
-            "seed": repeat, "randomized": randomized, "count": count, "correct": right + 2 * repeat, "reached": count - right - 2 * repeat, "invalid": 0,
+            "seed": repeat, "randomized": randomized, "count": count, "correct": right + 2 * repeat,
+            "reached": count - right - 2 * repeat, "invalid": 0,
             "gradients": 1.0, "forwards": 1.0, "seconds": 0.5, "arrays": "arrays/0.npz", **fields,
         })
         for (spec, label, norm, epsilon, steps, draws), right in zip(attacks, correct, strict=True)
@@ -359,7 +360,8 @@ def test_csv_has_a_line_per_run_and_attack(reproduction, digits):
         "run": "learn2perturb", "defense": "learn2perturb(gamma=0.0001)", "model": "resnet_v1(depth=8)",
         "dataset": "cifar10 (8x8)", "attack": "pgd(step_size=0.01, steps=7)", "norm": "linf", "epsilon": repr(8 / 255),
         "steps": "7", "restarts": "1", "draws": "1", "prediction_draws": "1", "backend": "l2p_tf", "repeats": "2",
-        "count": "10000", "accuracy": "53.01", "low": "52.0308", "high": "53.9869", "spread": "0.0141", "published": "54.62",
+        "count": "10000", "accuracy": "53.01", "low": "52.0308", "high": "53.9869", "spread": "0.0141",
+        "published": "54.62",
         "published_spread": "0.06", "difference": "-1.61", "suspect": "true",
     }  # fmt: skip
     assert rows[0]["suspect"] == "false"

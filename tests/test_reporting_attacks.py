@@ -356,7 +356,8 @@ def test_the_csv_of_a_transfer_has_a_line_per_cell(tmp_path):
     assert len(lines) == 6
     low, high = wilson_interval(0.1, 200)
     assert lines[0] == {
-        "source": "a", "target": "a", "white_box": "true", "relation": "white-box", "dataset": "digits", "split": "test", "attack": "pgd",
+        "source": "a", "target": "a", "white_box": "true", "relation": "white-box", "dataset": "digits",
+        "split": "test", "attack": "pgd",
         "norm": "linf", "epsilon": repr(8 / 255), "steps": "20", "restarts": "1", "draws": "1",
         "prediction_draws": "1", "backend": "l2p_tf", "repeats": "1", "count": "200", "accuracy": "10.0",
         "low": str(round(100 * low, 4)),

@@ -119,7 +119,8 @@ def test_the_text_has_evaluation_settings_and_lineage(made, tmp_path):
     text = made.cards[0].read_text("utf-8")
     headings = [line for line in text.split("\n---\n")[1].splitlines() if line.startswith("#") and "Bytes" not in line]
     assert headings == [
-        "# learn2perturb", "## What it is", "## Intended use and limits", "## Loading and calling it", "## Training data",
+        "# learn2perturb", "## What it is", "## Intended use and limits", "## Loading and calling it",
+        "## Training data",
         "## Training procedure", "## Evaluation", "## Checks and warnings", "## Lineage and versions", "## License",
         "## Citation",
     ]  # fmt: skip
@@ -278,7 +279,8 @@ def test_every_defense_has_its_citation_or_none_of_its_own():
 @pytest.mark.parametrize(
     ("value", "written"),
     [
-        ("yes", '"yes"'), ('a"b\\', '"a\\"b\\\\"'), ("a\n\t\x85\u2028\ufeff\x7f", '"a\\n\\t\\u0085\\u2028\\ufeff\\u007f"'),
+        ("yes", '"yes"'), ('a"b\\', '"a\\"b\\\\"'),
+        ("a\n\t\x85\u2028\ufeff\x7f", '"a\\n\\t\\u0085\\u2028\\ufeff\\u007f"'),
         ("\ud800", '"\\ud800"'), ("\ufffe", '"\\ufffe"'), ("ε 8/255", '"ε 8/255"'), (3, "3"), (0.5, "0.5"),
         (1e-5, "1.0e-05"), (2.5e-7, "2.5e-07"), (1e22, "1.0e+22"), (1.0, "1.0"),
     ],

@@ -59,8 +59,10 @@ def make_certify(root, train, data, arrays=None, folder="certify", which="best",
             np.savez_compressed(work.path / f"arrays/{i:02d}.npz", **values)
             prediction = values["prediction"]
             records.append(CertificateRecord(**{
-                "model": train.options["name"], "dataset": "digits", "split": "test", "certificate": f"smoothing(n={i})",
-                "label": label, "sigma": 0.25, "draws": 10_000, "confidence": 0.999, "seed": 5, "count": len(prediction),
+                "model": train.options["name"], "dataset": "digits", "split": "test",
+                "certificate": f"smoothing(n={i})",
+                "label": label, "sigma": 0.25, "draws": 10_000, "confidence": 0.999, "seed": 5,
+                "count": len(prediction),
                 "correct": int((prediction == values["label"]).sum()), "abstained": int((prediction == -1).sum()),
                 "seconds": 2.0, "arrays": f"arrays/{i:02d}.npz", **fields,
             }))  # fmt: skip
@@ -349,7 +351,10 @@ def test_the_other_files_hold_the_same_table(made):
     assert len(lines) == 4
     markdown = (made.path / "report.md").read_text("utf-8")
     assert "## Certified robustness" in markdown
-    row = "| smooth<br>digits (8x8), test<br>n = 8 | smoothing 0.25<br>confidence 99.9%<br>10,000 draws | 25.0 | 62.5<br>30.6\N{EN DASH}86.3 |"
+    row = (
+        "| smooth<br>digits (8x8), test<br>n = 8 | smoothing 0.25<br>confidence 99.9%<br>10,000 draws "
+        "| 25.0 | 62.5<br>30.6\N{EN DASH}86.3 |"
+    )
     assert row in markdown
 
 

@@ -22,7 +22,10 @@ COUNT = 100
 DASH = "\N{EN DASH}"
 FOUND = {
     "one_step": Finding("one_step", PASS, (Share("FGSM", 10, 98), Share("PGD-20", 15, 98)), 1.0),
-    "black_box": Finding("black_box", FAIL, (Share("PGD-20", 4, 98), Share("Square-500", 90, 98), Share("Square-500 alone", 86, 98)), 1e-9),
+    "black_box": Finding(
+        "black_box", FAIL, (Share("PGD-20", 4, 98), Share("Square-500", 90, 98), Share("Square-500 alone", 86, 98)),
+        1e-9,
+    ),
     "random_search": Finding("random_search", PASS, (Share("noise x100, of the images left", 0, 0),), 1.0),
     "eot": Finding("eot", NOT_NEEDED, reason="no noise"),
     "gradients": Finding("gradients", FAIL, (Share("no usable gradient", 98, 98),), 1e-99),

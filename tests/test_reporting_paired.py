@@ -366,7 +366,7 @@ def test_ten_runs_under_six_attacks_on_a_thousand_images_take_no_time(tmp_path):
 
 
 def test_the_test_claims_too_much_no_more_often_than_it_says():
-    """Two runs alike, three draws each: of a thousand comparisons about one in twenty or fewer is called a difference."""
+    """Two runs alike, three draws each: of 1,000 comparisons about one in twenty or fewer is called a difference."""
     rng = np.random.default_rng(2)
     chances = rng.beta(0.4, 0.4, (1000, 100))
     a, b = (rng.binomial(3, chances) for _ in range(2))

@@ -468,7 +468,8 @@ def test_sweeps_of_one_method_along_different_settings_are_all_shown(tmp_path):
 def test_what_is_ordered_is_a_permutation(tmp_path):
     values = (0.1, 0.2, "a")
     tried = [dict(zip(keys, chosen, strict=True))
-             for keys in (("defense.a",), ("model.b",), ("train.seed",), ("defense.a", "train.seed"), ("defense.a", "model.b"))
+             for keys in (("defense.a",), ("model.b",), ("train.seed",), ("defense.a", "train.seed"),
+                          ("defense.a", "model.b"))
              for chosen in itertools.product(values[: 3 - len(keys) // 2], repeat=len(keys))]  # fmt: skip
     runs = [
         (f"{method}(steps={i % 2 + 1})", sweep) for i, sweep in enumerate([{}, *tried]) for method in ("pgd", "fgsm")
@@ -633,7 +634,8 @@ def test_many_robustness_curves_compare_methods_and_then_capacities(tmp_path):
         sweep = {"defense.epsilon": e, "model.width": w}
         make_swept(tmp_path, data, f"{method} {e} {w}", method, sweep, 8 - w // 2, e)
     drawn = [plot for plot in robustness.plots(runs_of(tmp_path)) if "curve" in plot.name]
-    assert {plot.title.rpartition(": ")[2]: sum("by epsilon" in shown for shown in texts_in(plot)) for plot in drawn} == {
+    by_epsilon = {plot: sum("by epsilon" in shown for shown in texts_in(plot)) for plot in drawn}
+    assert {plot.title.rpartition(": ")[2]: count for plot, count in by_epsilon.items()} == {
         "model.width=1": 2, "model.width=2": 2, "fgsm": 2, "pgd": 3, "trades, model.width=8": 1,
     }  # fmt: skip
 
@@ -854,8 +856,8 @@ def test_sources_of_the_same_seed_and_architecture_are_named(tmp_path):
     note = matched_table.section(runs, Match((0.8,))).note
     # Compared are a of none, c of another architecture, and a1 of noise; b has another seed, and a1 the weights of a.
     assert note.endswith(
-        " Of the sources of black-box examples, these share the seed and the architecture with the run, so that the two "
-        "were not initialized independently: x1 with a and a1."
+        " Of the sources of black-box examples, these share the seed and the architecture with the run, so that the "
+        "two were not initialized independently: x1 with a and a1."
     )
 
 

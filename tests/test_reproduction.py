@@ -43,12 +43,13 @@ def make_run(root, data, name, given, norms=None, which="best", **options):
                 count, right = len(correct), int(correct.sum())
                 norm = None if attack == "clean" else "l2" if attack == CW else "linf"
                 records.append(Record(
-                    name, "cifar10", "test", attack, attack, norm, 0.03 if norm == "linf" else None, 1, 1, 1, 1, "l2p_tf",
-                    None, repeat, 0, len(repeats) > 1, count, right, count - right, 0, 1.0, 1.0, 0.1, file,
+                    name, "cifar10", "test", attack, attack, norm, 0.03 if norm == "linf" else None, 1, 1, 1, 1,
+                    "l2p_tf", None, repeat, 0, len(repeats) > 1, count, right, count - right, 0, 1.0, 1.0, 0.1, file,
                 ))  # fmt: skip
                 sizes = np.asarray(norms if norms is not None else np.ones(count), np.float32)
-                np.savez(work.path / file, index=np.arange(count), correct=correct, success=(~correct).astype(np.float32),
-                         l2=sizes, linf=sizes, prediction=np.zeros(count, np.int32), label=np.zeros(count, np.int32))  # fmt: skip
+                zeros = np.zeros(count, np.int32)
+                np.savez(work.path / file, index=np.arange(count), correct=correct, prediction=zeros, label=zeros,
+                         success=(~correct).astype(np.float32), l2=sizes, linf=sizes)  # fmt: skip
         write_records(work.path, records)
     return train
 

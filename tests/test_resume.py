@@ -1,4 +1,4 @@
-"""What a training makes of damage to its unfinished work: nothing damaged is taken for its own, what is whole is kept."""
+"""What a training makes of damage to its unfinished work: nothing damaged is used, what is whole is kept."""
 
 import shutil
 import zipfile
@@ -18,7 +18,8 @@ from l2p_tf.training.run import TrainOptions, build_trainer, train
 from l2p_tf.types import Interrupted, UserError
 
 OPTIONS = TrainOptions(
-    name="run", model=Tiny(), defense=DEFENSES.parse("generator(generator_width=0.0625)"), validation_attack=ATTACKS.parse("fgsm"),
+    name="run", model=Tiny(), defense=DEFENSES.parse("generator(generator_width=0.0625)"),
+    validation_attack=ATTACKS.parse("fgsm"),
     epochs=3, batch_size=64,
 )  # fmt: skip
 BEST, STATE, BEST_STATE = "best-1.keras", state.STATE, state.BEST_STATE

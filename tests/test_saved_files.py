@@ -1,4 +1,4 @@
-"""Saved networks that were damaged, or made to do harm: loaded as they were, or refused in a line that names the file."""
+"""Saved networks that were damaged, or made to do harm: loaded as they were, or refused in a line naming the file."""
 
 import io
 import json

@@ -52,7 +52,8 @@ def test_it_withstands_more_than_no_defense(digits, name):
     gain = correct[name, pgd(epsilon, ", draws=10")].mean(0) - correct["none", pgd(epsilon)].mean(0)
     error = gain.std(ddof=1) / np.sqrt(len(gain))
     print(
-        f"{name}: PGD-20 with EOT at {epsilon}: {100 * gain.mean():.1f} points above none, standard error {100 * error:.1f}"
+        f"{name}: PGD-20 with EOT at {epsilon}: {100 * gain.mean():.1f} points above none, standard error "
+        f"{100 * error:.1f}"
     )
     assert gain.mean() > 0.05
     assert gain.mean() > 3 * error

@@ -106,7 +106,10 @@ def test_an_output_that_cannot_be_made_gives_one_line(tmp_path):
     assert_error(run("--dataset=digits", f"--run_dir={tmp_path}/file"), f"{tmp_path}/file")
 
 
-RAISE = "from stages import common\nfrom l2p_tf.types import Interrupted, UserError\ndef main(_): raise {}\ncommon.run(main)"
+RAISE = """from stages import common
+from l2p_tf.types import Interrupted, UserError
+def main(_): raise {}
+common.run(main)"""
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class Member(Attack):
 
     @property
     def is_single_step(self) -> bool:
-        """Whether it takes at most one step of a fixed budget: for every image then, also those misclassified as they are."""
+        """Whether it takes at most one step of a fixed budget: on every image then, misclassified or not."""
         return False
 
     def starts(self, classes: int) -> int:
@@ -190,10 +190,11 @@ class Member(Attack):
 class Search:
     """One call of an attack: its data, and what has been found so far.
 
-    The first candidate is the image as it is, which lies in every ball: under no attack is a classifier right more often
-    than without one. An example has fallen once the goal was reached on every draw it was looked at; in a cascade, and
-    where the budget is fixed, it then leaves. What is kept of an example is what reached the goal on the largest share
-    of draws, and among equals made it likeliest; an attack of smallest norm keeps the smallest that succeeds.
+    The first candidate is the image as it is, which lies in every ball: under no attack is a classifier right more
+    often than without one. An example has fallen once the goal was reached on every draw it was looked at; in a
+    cascade, and where the budget is fixed, it then leaves. What is kept of an example is what reached the goal on the
+    largest share of draws, and among equals made it likeliest; an attack of smallest norm keeps the smallest that
+    succeeds.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class Search:
                         self.targets[rows] = self._aim(member, start, others)[rows]
                     found = member.attempt(self, number, start, rows)
                     if last == (0, 0) and not self.certain and not member.MINIMAL:
-                        # Nothing to compare but images that may be misclassified as they are: the draws of scoring decide.
+                        # Nothing to compare but images that may be misclassified as they are: scoring decides.
                         sound = self.score[rows] <= 0.0
                         self.best[rows[sound]] = found[sound]
                         rows, found = rows[~sound], found[~sound]

@@ -45,7 +45,7 @@ class Goal:
         return Goal(tf.tile(self.labels, [times]), targets, self.strict, reference)
 
     def reached(self, logits: tf.Tensor) -> tf.Tensor:
-        """Whether each of the logits (batch, classes) is a success: bool (batch,). No number is never the right class."""
+        """Whether logits (batch, classes) are a success: bool (batch,). What is not finite is never the right class."""
         classes, finite = tf.argmax(logits, -1, tf.int32), is_answer(logits)
         return (classes == self.targets) & finite if self.strict else (classes != self.labels) | ~finite
 
@@ -55,9 +55,10 @@ class Goal:
         `ce`: cross-entropy of the label, or minus that of the target. `margin`: the largest other logit minus the
         label's (Carlini and Wagner 2017); with a target, its logit minus the largest other. `dlr`: the margin over the
         difference between the largest and the third largest logit (Croce and Hein 2020, Equations 6 and 7), which
-        unlike the others does not change when all logits are scaled. `difference`: the target's logit minus the label's.
-        `divergence`: the Kullback-Leibler divergence of the answer from that of the reference. Where the answer is no
-        number the loss is a constant: high where that is what the attack wants, and low for a targeted attack.
+        unlike the others does not change when all logits are scaled. `difference`: the target's logit minus the
+        label's. `divergence`: the Kullback-Leibler divergence of the answer from that of the reference. Where the
+        answer is no number the loss is a constant: high where that is what the attack wants, and low for a targeted
+        attack.
         """
         finite = is_answer(logits)
         # What is not chosen must be finite too: a gradient of 0 times infinity is no number.

@@ -36,8 +36,8 @@ def loss_gradient(
       goal: what the attack wants.
       draws: passes to average over, at least 1.
       loss: a name of `LOSSES`.
-      cap: what the loss of a draw is worth at most; beyond it there is nothing to gain, so no gradient, and short of it the goal is not
-        reached. A scalar.
+      cap: what the loss of a draw is worth at most; beyond it there is nothing to gain, so no gradient, and short of it
+        the goal is not reached. A scalar.
       most: the largest batch there will be, where `images` does not say.
 
     Returns:

@@ -156,7 +156,7 @@ def _planes(x: tf.Tensor) -> tf.Tensor:
 
 
 def bump(side: int) -> np.ndarray:
-    """Two rectangles of opposite sign, each falling off from its middle, of norm 1: (side, side) (Section 3.4 there)."""
+    """Two rectangles of opposite sign, each falling off from its middle, of norm 1: (side, side). Section 3.4 there."""
     half = side // 2
     delta = np.zeros((side, side))
     delta[:half] = _falling(half, side)

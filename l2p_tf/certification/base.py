@@ -42,7 +42,7 @@ class Certified:
 
     @classmethod
     def of(cls, top: np.ndarray, radius: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Certified:
-        """From the selected classes and float64 numbers, rounded to the safe side; abstains where no radius is above 0."""
+        """From the selected classes and float64 numbers, rounded to the safe side; abstains where no radius is > 0."""
         certain = radius > 0
         return cls(
             prediction=np.where(certain, top, ABSTAINED).astype(np.int32),

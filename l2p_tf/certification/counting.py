@@ -26,7 +26,8 @@ class Counts:
     """The answers to all draws, summed.
 
     Attributes:
-      votes: int64 (count, classes), draws that answered each class; they sum to `draws`, less answers that were no number.
+      votes: int64 (count, classes), draws that answered each class; they sum to `draws`, less answers that were no
+        number.
       softmax: float64 (count, classes), sums of the softmax probabilities.
       draws: how many there were.
     """

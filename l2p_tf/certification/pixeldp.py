@@ -44,7 +44,7 @@ class PixelDP(Certificate):
         return "PixelDP" if self.bound == "clopper_pearson" else "PixelDP softmax"
 
     def check(self, model: keras.Model) -> None:
-        """UserError unless the model's only noise is on, normal, per example, and right behind a bounded convolution."""
+        """UserError unless the model's only noise is on, normal, per example, right behind a bounded convolution."""
         _mechanism(model)
 
     def noise(self, model: keras.Model) -> float:
@@ -76,11 +76,11 @@ class PixelDP(Certificate):
 def largest_radius(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """The largest change that these bounds withstand, in units of sigma / sensitivity; float64 (count,), 0 for none.
 
-    The Gaussian mechanism with sigma = sqrt(2 ln(1.25 / delta)) * sensitivity * L / eps is (eps, delta)-private, for eps
-    of at most 1, to changes of length L, and then the answer cannot change if
-    lower > e^(2 eps) * upper + (1 + e^eps) * delta (propositions 1 and 2 of the paper). In t = e^eps the condition is
-    quadratic, so each delta has its largest eps. The largest L is looked for among 1000 deltas, and the one at which
-    eps reaches 1, where it often lies; changes that are shorter than it are withstood.
+    The Gaussian mechanism with sigma = sqrt(2 ln(1.25 / delta)) * sensitivity * L / eps is (eps, delta)-private, for
+    eps of at most 1, to changes of length L, and then the answer cannot change if lower > e^(2 eps) * upper + (1 +
+    e^eps) * delta (propositions 1 and 2 of the paper). In t = e^eps the condition is quadratic, so each delta has its
+    largest eps. The largest L is looked for among 1000 deltas, and the one at which eps reaches 1, where it often lies;
+    changes that are shorter than it are withstood.
 
     Args:
       lower: lower bounds of the selected class's expectation, float64 (count,).

@@ -15,7 +15,8 @@ from l2p_tf.schema import Column, Count, Positive, Share, Size, check_inside, re
 
 RESULTS = "certificates.json"
 COLUMNS = {
-    "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1), "prediction": Column("iu", -1, MOST_CLASSES - 1),
+    "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1),
+    "prediction": Column("iu", -1, MOST_CLASSES - 1),
     "radius": Column("f", 0), "lower": Column("f"), "upper": Column("f"),
 }  # fmt: skip
 """What the per-example arrays hold."""
@@ -40,7 +41,8 @@ class CertificateRecord:
       abstained: for how many the certificate abstained.
       seconds: time it took.
       arrays: file with the per-example arrays, relative to the results: `index` int64 (position in the split), `label`,
-        `prediction` int32 (-1: abstained), `radius` (l_2, in pixels of [0, 1]), `lower`, `upper` float32, each (count,).
+        `prediction` int32 (-1: abstained), `radius` (l_2, in pixels of [0, 1]), `lower`, `upper` float32, each
+        (count,).
     """
 
     model: str

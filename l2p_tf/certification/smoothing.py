@@ -1,4 +1,4 @@
-"""Randomised smoothing (Cohen, Rosenfeld and Kolter 2019, "Certified Adversarial Robustness via Randomized Smoothing")."""
+"""Randomized smoothing (Cohen, Rosenfeld, Kolter 2019: Certified Adversarial Robustness via Randomized Smoothing)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Smoothing(Certificate):
     """Randomised smoothing: the class that wins the vote under normal noise on the pixels (Cohen et al. 2019).
 
     The paper draws 100,000 times, ten times our default: radii end where the draws do, at 3.20 sigma with 10,000 and
-    3.81 sigma with 100,000. The model's own noise is off meanwhile, so that the classifier that is smoothed is a function.
+    3.81 sigma with 100,000. The model's own noise is off meanwhile, so that the classifier that is smoothed is a
+    function.
     """
 
     def __post_init__(self) -> None:

@@ -236,7 +236,8 @@ class _Reader:
         except tf.errors.OpError as error:
             if "different shapes" in error.message:
                 raise UserError(
-                    f"`image_size` should be given: the {name} images of {self._builder.name} differ in size. Received: 0"
+                    f"`image_size` should be given: the {name} images of {self._builder.name} differ in size. "
+                    "Received: 0"
                 ) from error
             raise UserError(_damaged(self._folder, f"{name} images: {error.message}")) from error
 

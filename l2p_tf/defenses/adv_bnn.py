@@ -85,7 +85,8 @@ class _Factory(LayerFactory):
 class AdvBNNTrainer(RobustTrainer):
     """Minimises the cross-entropy under attack + weight / N * KL(posterior || prior), the KL summed over all layers.
 
-    One draw of the weights a pass; the attack meets draws of its own. In the history `loss` is the cross-entropy and `kl` the divergence, in nats.
+    One draw of the weights a pass; the attack meets draws of its own. In the history `loss` is the cross-entropy and
+    `kl` the divergence, in nats.
     """
 
     def __init__(self, classifier: keras.Model, options: AdvBNN, seed: int, examples: int) -> None:

@@ -53,15 +53,15 @@ class Defense(Options, abc.ABC):
         classifier = as_classifier(classifier)
         if not getattr(classifier, "outputs", None):
             raise UserError(
-                f"The classifier {classifier.name!r} should be a functional or Sequential model, which tells shapes and "
-                "classes: make one by keras.Model(images, model(images)), with images = keras.Input(image_shape)."
+                f"The classifier {classifier.name!r} should be a functional or Sequential model, which tells shapes "
+                "and classes: make one by keras.Model(images, model(images)), with images = keras.Input(image_shape)."
             )
         layers = list(classifier._flatten_layers(include_self=False))
         missing = [kind.__name__ for kind in self.own_layers if not any(isinstance(layer, kind) for layer in layers)]
         if missing:
             raise UserError(
-                f"The classifier {classifier.name!r} has no layer of {' and '.join(missing)}, which this defense needs. "
-                f"Build one that has: MODELS.parse('resnet_v1').build(image_shape, classes, "
+                f"The classifier {classifier.name!r} has no layer of {' and '.join(missing)}, which this defense "
+                f"needs. Build one that has: MODELS.parse('resnet_v1').build(image_shape, classes, "
                 f"DEFENSES.parse({spec_of(self)!r}).factory(seed))"
             )
         return self.make_trainer(classifier, seed, examples)

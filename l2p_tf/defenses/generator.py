@@ -61,7 +61,7 @@ class GeneratorTraining(AdversarialDefense):
 
 
 class GeneratorTrainer(RobustTrainer):
-    """The minimax game of Equation 4: the generator ascends Loss(x', y) - c_L * |perturbation|^2, the classifier descends.
+    """Equation 4's minimax game: the generator raises Loss(x', y) - c_L * |perturbation|^2, the classifier lowers it.
 
     In `alternating` order the generator moves first, against the classifier with batch norm as at prediction, and the
     classifier then trains on what the moved generator makes. `joint` takes both gradients at the old weights from one

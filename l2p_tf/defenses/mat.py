@@ -1,4 +1,4 @@
-"""Mixed adversarial training over two norms (Araujo et al. 2020; Tramer and Boneh 2019; the 2021 study, section 2.3)."""
+"""Mixed adversarial training over two norms (Araujo et al. 2020; Tramer and Boneh 2019; the 2021 study, 2.3)."""
 
 from __future__ import annotations
 

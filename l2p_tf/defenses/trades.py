@@ -75,7 +75,7 @@ class Divergence(PGD):
 
 
 class TradesTrainer(RobustTrainer):
-    """Minimises cross-entropy(f(x), y) + beta * KL(f(x) || f(x')), Equation 5 there; gradients flow through both answers."""
+    """Minimizes cross-entropy(f(x), y) + beta * KL(f(x) || f(x')), Equation 5 there; both answers get gradients."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -179,8 +179,9 @@ class Battery:
 
     Attributes:
       right: bool (count,), which images the model gets right; the checks judge these.
-      around: the arrays of `probe.slopes`, and `attacked`, `stepped` and `strayed`, by how much the loss rose to what PGD
-        made of the image, by a short step along the gradient's sign, and by one in a random direction of the same size.
+      around: the arrays of `probe.slopes`, and `attacked`, `stepped` and `strayed`, by how much the loss rose to what
+        PGD made of the image, by a short step along the gradient's sign, and by one in a random direction of the same
+        size.
       trials: what the attacks of the battery did to those, by their part in it; none where gradients are not finite.
       done: each attack (None first, for the images as they are), the images it was tried on, and what it did.
     """
@@ -270,7 +271,8 @@ class Battery:
     def _how(self) -> dict[str, Any]:
         seed = int(inference.seed_pair(self.options.seed, _AGAIN, 2)[0])
         return {
-            "draws": self.draws, "seed": seed, "batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile,
+            "draws": self.draws, "seed": seed, "batch_size": self.options.batch_size,
+            "jit_compile": self.options.jit_compile,
         }  # fmt: skip
 
 

@@ -134,7 +134,8 @@ def evaluate(
                 records.append(Record(
                     model=name, dataset=data.info.name, split=options.split,
                     attack=attack.spec if attack else CLEAN, label=label,
-                    **(attack.facts() if attack else _clean_facts()), prediction_draws=averaged, backend=backend, source=None,
+                    **(attack.facts() if attack else _clean_facts()), prediction_draws=averaged, backend=backend,
+                    source=None,
                     repeat=repeat, seed=options.seed, randomized=randomized, **figures,
                 ))  # fmt: skip
                 if attack is None:

@@ -1,7 +1,7 @@
 """Signs that gradients mislead the attacks: the rules that tell them, and what a finding says.
 
-Athalye, Carlini and Wagner (2018, Section 3.1) and Carlini et al. (2019) name signs by which an accuracy under attack is
-seen to come from masked gradients instead of robustness. Each is decided here by an exact one-sided test at `LEVEL`,
+Athalye, Carlini and Wagner (2018, Section 3.1) and Carlini et al. (2019) name signs by which an accuracy under attack
+is seen to come from masked gradients instead of robustness. Each is decided here by an exact one-sided test at `LEVEL`,
 attacks against each other on the same images: what chance explains, on few images or a randomised model, fails none.
 Nothing here runs a model.
 """
@@ -66,7 +66,8 @@ CHECKS = {
     ),
     "transfer": Meaning(
         "Transfer",
-        "Examples made on another model do not beat the same attack on the model itself, which misses at most 5% that they fool.",
+        "Examples made on another model do not beat the same attack on the model itself, which misses at most 5% that "
+        "they fool.",
         "examples made on another model fool images on which the model's own gradients failed",
     ),
     "unbounded": Meaning(
@@ -92,7 +93,8 @@ CHECKS = {
     ),
     "loss": Meaning(
         "Loss",
-        "On at least 75% of the images the loss rises under PGD, and more by a short step along the gradient than by a random one.",
+        "On at least 75% of the images the loss rises under PGD, and more by a short step along the gradient than by a "
+        "random one.",
         "the loss is flat or shattered: it does not rise where the gradient says it does",
     ),
     "gradients": Meaning(
@@ -226,8 +228,8 @@ def black_box(blind: Sequence[Trial], white: Trial, check: str = "black_box") ->
 def random_search(blind: Trial, white: Trial) -> Finding:
     """Random points should not fool what gradients left standing.
 
-    On a randomised model an image that stood may fall on other draws, whatever is done to it: what random points fool is
-    held against what the old perturbation fools when asked `again`.
+    On a randomised model an image that stood may fall on other draws, whatever is done to it: what random points fool
+    is held against what the old perturbation fools when asked `again`.
     """
     standing = ~white.fooled
     share = Share(f"{blind.label}, of the images left", int((blind.fooled & standing).sum()), int(standing.sum()))
@@ -288,8 +290,8 @@ def outdone(strong: np.ndarray, weak: np.ndarray) -> float:
 def _alone(blind: np.ndarray, white: Trial, allowed: float) -> float:
     """How likely `blind` has so many of the images that `white` left standing where the allowed share is all it has.
 
-    Without noise that is a binomial test. With it, an image that stood may fall by chance, to `blind` as to `white` asked
-    again: `excess` tests by how much more often it does so to `blind`.
+    Without noise that is a binomial test. With it, an image that stood may fall by chance, to `blind` as to `white`
+    asked again: `excess` tests by how much more often it does so to `blind`.
     """
     standing = ~white.fooled
     if not white.randomized:
@@ -302,8 +304,8 @@ def _alone(blind: np.ndarray, white: Trial, allowed: float) -> float:
 def excess(only: int, other: int, count: int, allowed: float) -> float:
     """How likely one of two paired shares leads by this much where it truly leads by `allowed`.
 
-    Exact at any number of images: the chance of as large a lead, or larger, is the largest over the shares that the other
-    may truly have, up to a bound that it exceeds with a tenth of `LEVEL` (Berger and Boos 1994), which is added.
+    Exact at any number of images: the chance of as large a lead, or larger, is the largest over the shares that the
+    other may truly have, up to a bound that it exceeds with a tenth of `LEVEL` (Berger and Boos 1994), which is added.
 
     Args:
       only: images of the first alone.

@@ -26,10 +26,10 @@ def slopes(
     """The gradients that attacks follow, and where there is nothing to follow.
 
     A gradient is lost in one of three ways. `zero`: that of the cross-entropy, which attacks ascend, is exactly 0 in
-    every pixel, as where a saturated softmax leaves no float32 number for it, or where the input is rounded. `tiny`: that
-    of the margin (the largest other logit minus the label's) promises, for the best step within the whole ball, a change
-    below the last bit of the logits. `infinite`: either is not finite. A confident network whose probabilities are tiny
-    does none of this: attacks take signs and directions, whatever the length.
+    every pixel, as where a saturated softmax leaves no float32 number for it, or where the input is rounded. `tiny`:
+    that of the margin (the largest other logit minus the label's) promises, for the best step within the whole ball, a
+    change below the last bit of the logits. `infinite`: either is not finite. A confident network whose probabilities
+    are tiny does none of this: attacks take signs and directions, whatever the length.
 
     Args:
       model: the classifier.

@@ -24,8 +24,10 @@ MOST_CLASSES = 10_000
 """No classifier has more: what says so is damaged."""
 _NUMBER, _SHARE, _SIZE = Column("iu", 0, 2**31 - 1), Column("f", 0, 1), Column("f", 0)
 COLUMNS = {
-    "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1), "prediction": Column("iu", -1, MOST_CLASSES - 1),
-    "correct": Column("b"), "probability": Column("f", 0, 1, unknown=True), "success": _SHARE, "l0": _SIZE, "l2": _SIZE, "linf": _SIZE,
+    "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1),
+    "prediction": Column("iu", -1, MOST_CLASSES - 1),
+    "correct": Column("b"), "probability": Column("f", 0, 1, unknown=True), "success": _SHARE, "l0": _SIZE,
+    "l2": _SIZE, "linf": _SIZE,
     "gradients": _NUMBER, "forwards": _NUMBER,
 }  # fmt: skip
 """What the per-example arrays hold."""
@@ -61,8 +63,8 @@ class Record:
       forwards: forward passes used per example, on average.
       seconds: time it took.
       arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32 (-1 for an
-        answer that was not finite), `label` int32, `index` int64 (position in the split), `probability` (of the label), `success`, `l0`, `l2`, `linf`
-        float32, `gradients`, `forwards` int32, each of shape (count,).
+        answer that was not finite), `label` int32, `index` int64 (position in the split), `probability` (of the label),
+        `success`, `l0`, `l2`, `linf` float32, `gradients`, `forwards` int32, each of shape (count,).
     """
 
     model: str

@@ -112,7 +112,8 @@ def _transfer(
                         file = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
                         records.append(Record(
                             model=target, dataset=data.info.name, split=options.split, attack=attack.spec,
-                            label=attack.label, **attack.facts(), prediction_draws=how["averaged"], backend=attack.BACKEND, source=source, repeat=repeat,
+                            label=attack.label, **attack.facts(), prediction_draws=how["averaged"],
+                            backend=attack.BACKEND, source=source, repeat=repeat,
                             seed=options.seed, randomized=is_randomized(model),
                             **measured(folder, file, index, labels, seen),
                         ))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Mean-field Gaussian layers (Adv-BNN; Liu et al., ICLR 2019): every weight is drawn from a normal distribution of its own."""
+"""Mean-field Gaussian layers (Adv-BNN; Liu et al., ICLR 2019): every weight has a normal distribution of its own."""
 
 from __future__ import annotations
 

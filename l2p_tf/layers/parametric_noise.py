@@ -1,4 +1,4 @@
-"""Parametric noise injection (PNI; He, Rakin and Fan, CVPR 2019): alpha * std(v) * N(0, 1) on weights or activations."""
+"""Parametric noise injection (PNI; He, Rakin and Fan, CVPR 2019): alpha*std(v) * N(0, 1) on weights or activations."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class RandomWeights(NoiseLayer, Drawable):
 
 
 class DrawnDense(Drawable):
-    """A dense layer that takes its weights by `drawn`: a base for `RandomWeights`, since Keras's own saves two weights only.
+    """A dense layer that takes its weights by `drawn`: a base for `RandomWeights`. Keras's own saves only two weights.
 
     Args:
       units: outputs. Kernels start as Keras's do (Glorot uniform), biases at 0.

@@ -56,7 +56,7 @@ class Architecture(Options, abc.ABC):
         return keras.Model(images, logits, name="classifier")
 
     def logits(self, x: keras.KerasTensor, classes: int, factory: LayerFactory) -> keras.KerasTensor:
-        """From the normalised images to the logits (batch, classes): a dense layer on the features, unless overridden."""
+        """From the normalised images to the logits (batch, classes): a dense layer on the features by default."""
         return factory.dense(self.features(x, factory), classes, "logits")
 
     @abc.abstractmethod

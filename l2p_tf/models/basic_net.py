@@ -1,4 +1,4 @@
-"""A small network with two convolutions, for the BasicNet of the 2021 study of adversarial training (Tables 1 and 4)."""
+"""A small network with two convolutions, for the BasicNet of the 2021 study of adversarial training (Tables 1, 4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from l2p_tf.registry import option
 @MODELS.register("basic_net")
 @dataclasses.dataclass(frozen=True)
 class BasicNet(Architecture):
-    """Two 5x5 convolutions (6, 16 channels) with 2x2 max pooling and two dense layers (120, 84), in LeNet's proportions.
+    """Two 5x5 convolutions (6, 16 channels) with 2x2 max pooling, two dense layers (120, 84): LeNet's proportions.
 
     The study does not specify its BasicNet: this one is our choice. LeNet's convolutions leave out the border; these
     pad it, so that any image size works, and pooling keeps an odd last row or column. On 32x32x3 the first dense layer

@@ -79,7 +79,7 @@ def _load(path: str | os.PathLike[str], wanted: str) -> keras.Model:
 
 
 def _check_size(file: pathlib.Path) -> None:
-    """ValueError where a file would unpack to far more than it is: Keras compresses nothing, and weights hardly shrink."""
+    """ValueError where a file would unpack to far more than it is: Keras compresses nothing, weights hardly shrink."""
     most = _EXPANSION * file.stat().st_size + _ALWAYS
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())

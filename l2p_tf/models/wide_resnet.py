@@ -1,4 +1,4 @@
-"""Wide residual networks (Zagoruyko and Komodakis 2016), such as the WRN-28-10 of PixelDP in Learn2Perturb's Table 4."""
+"""Wide residual networks (Zagoruyko and Komodakis 2016), such as WRN-28-10 of PixelDP in Learn2Perturb's Table 4."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from l2p_tf.types import UserError
 @MODELS.register("wide_resnet")
 @dataclasses.dataclass(frozen=True)
 class WideResNet(Architecture):
-    """ResNet with 6k+4 layers: batch norm and ReLU before each convolution, three stages of 16, 32 and 64 wide channels.
+    """ResNet with 6k+4 layers: batch norm and ReLU before each convolution, three stages of 16, 32, 64 wide channels.
 
     Without dropout. WRN-28-10 has 36,479,194 trainable parameters for 10 classes of 32x32x3.
     """

@@ -1,4 +1,4 @@
-"""Model cards: a Markdown file for each exported model, with the head that model hubs read. Facts from manifests alone."""
+"""Model cards: a Markdown file for each exported model, with the head that model hubs read, from manifests alone."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def _about(run: Run, served: Mapping[str, Any]) -> str:
     *size, channels = served["shape"]
     model, defense = (run.option(key) or served.get(key) for key in ("model", "defense"))
     return (
-        f"A classifier of images of {' x '.join(map(str, size))} pixels and {plural(channels, 'channel')}, of the classes "
-        f"of {title}: {plain(model)}, trained with the defense {plain(defense)}."
+        f"A classifier of images of {' x '.join(map(str, size))} pixels and {plural(channels, 'channel')}, of the "
+        f"classes of {title}: {plain(model)}, trained with the defense {plain(defense)}."
     )
 
 
@@ -180,8 +180,8 @@ def _facts(card: Card, served: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _limits(run: Run, rows: Sequence[Row]) -> list[str]:
     title = run.title_of(run.info.get("name", "")) if run.info else "its training data"
     found = [
-        f"For images like those of {title}, of the same size and with pixels in [0, 1]. It answers with one of its classes "
-        "for any image, also for one that shows none of them.",
+        f"For images like those of {title}, of the same size and with pixels in [0, 1]. It answers with one of its "
+        "classes for any image, also for one that shows none of them.",
     ]
     radii: dict[str, float] = {}
     for row in rows:
@@ -209,8 +209,8 @@ def _other_draws(run: Run, draws: int) -> list[str]:
         return []
     counts = listed([f"{count:,}" for count in others])
     return [
-        f"An answer of this model averages {plural(draws, 'draw')} of the noise, one of those judged here {counts}, so the "
-        f"accuracies may differ. Attack with --prediction_draws={draws}."
+        f"An answer of this model averages {plural(draws, 'draw')} of the noise, one of those judged here {counts}, so "
+        f"the accuracies may differ. Attack with --prediction_draws={draws}."
     ]
 
 

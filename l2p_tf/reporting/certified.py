@@ -21,7 +21,8 @@ _CAPTION = (
     "image's radius changes the prediction of the smoothed classifier. It says nothing of L∞ attacks. Certified "
     "accuracy is the share of images, in percent, that are predicted right with at least the radius in the column's "
     "head; an image on which the certificate abstained counts as wrong. The mean radius is over the images predicted "
-    "right. Smoothing certifies a randomized model with its own noise off. Pixels lie in [0, 1]. Below each accuracy stands its 95% interval."
+    "right. Smoothing certifies a randomized model with its own noise off. Pixels lie in [0, 1]. Below each accuracy "
+    "stands its 95% interval."
 )
 
 

@@ -23,9 +23,9 @@ _TOLD = "from its attacks"
 _ACROSS = 5
 _NOTE = (
     "An accuracy under attack may come from robustness, or from gradients that mislead the attack. Each check compares "
-    "attacks on the same images, those that the model gets right, by exact one-sided tests: a sign test where two attacks "
-    f"are compared, binomial tests of shares. One fails where its tests speak against it at the {100 * LEVEL:g}% level; "
-    "passing all of them is no proof of robustness."
+    "attacks on the same images, those that the model gets right, by exact one-sided tests: a sign test where two "
+    "attacks are compared, binomial tests of shares. One fails where its tests speak against it at the "
+    f"{100 * LEVEL:g}% level; passing all of them is no proof of robustness."
 )
 _CAPTION = (
     "Below each verdict the figures of its check, in images of all that were judged; "

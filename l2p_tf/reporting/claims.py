@@ -28,12 +28,13 @@ NAME = "claims"
 LEVEL = 0.05
 _TONES = {"borne out": "good", "not borne out": "bad", "undecided": "unknown", "not measured": "unknown"}
 _NOTE = (
-    "What the paper says, in our words, and whether these results bear it out. Two runs are compared on the same images "
-    "by a paired test (McNemar's, or its extension to repeats), sizes of perturbations by Welch's; p-values are corrected "
-    f"for the number of comparisons within a claim (Holm), and a difference counts where p < {LEVEL:g} and its 95% "
-    "interval leaves out 0. A claim is borne out where all its differences count and have its sign, not borne out where "
-    "one counts and has the other sign, and undecided otherwise. What is said of curves over epochs goes by their first "
-    "and last values, and of robustness curves by their points, without a test. All rests on one training of each run."
+    "What the paper says, in our words, and whether these results bear it out. Two runs are compared on the same "
+    "images by a paired test (McNemar's, or its extension to repeats), sizes of perturbations by Welch's; p-values are "
+    f"corrected for the number of comparisons within a claim (Holm), and a difference counts where p < {LEVEL:g} and "
+    "its 95% interval leaves out 0. A claim is borne out where all its differences count and have its sign, not borne "
+    "out where one counts and has the other sign, and undecided otherwise. What is said of curves over epochs goes by "
+    "their first and last values, and of robustness curves by their points, without a test. All rests on one training "
+    "of each run."
 )
 _CAPTION = "Claim, verdict, and the figures behind it. Differences are in points of accuracy, with their 95% intervals."
 _LEAST = 1.1

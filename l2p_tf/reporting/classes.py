@@ -17,8 +17,8 @@ _FIELDS = 6000
 _SHOWN, _LISTED = 3, 20
 _CLASSES = "Accuracy in percent by class, below it the 95% interval; each run's lowest is framed. Over all repeats."
 _CONFUSIONS = (
-    "The most frequent mistakes of each run: right class \N{RIGHTWARDS ARROW} predicted class, and how many of the images "
-    f"of the right class. All repeats together; up to {_LISTED} of each are in confusions.csv."
+    "The most frequent mistakes of each run: right class \N{RIGHTWARDS ARROW} predicted class, and how many of the "
+    f"images of the right class. All repeats together; up to {_LISTED} of each are in confusions.csv."
 )
 
 

@@ -38,8 +38,8 @@ from l2p_tf.reporting.text import strength as budget
 
 NAME = "comparison"
 _CAPTION = (
-    "Accuracy in percent, \N{PLUS-MINUS SIGN} its standard deviation over repeats where a model was judged more than once; "
-    "below it the 95% interval (Wilson\N{RIGHT SINGLE QUOTATION MARK}s, for the number of images n)."
+    "Accuracy in percent, \N{PLUS-MINUS SIGN} its standard deviation over repeats where a model was judged more than "
+    "once; below it the 95% interval (Wilson\N{RIGHT SINGLE QUOTATION MARK}s, for the number of images n)."
 )
 # With more runs than this a console shows accuracies without their intervals.
 _FEW = 8

@@ -21,7 +21,8 @@ from l2p_tf.reporting.text import attack_name, epsilon, norm_name, plural, title
 NAME = "epsilons"
 _NOTE = (
     "The same attack at several radii; a radius of 0 is the clean images. Accuracy in percent, ± its standard "
-    "deviation over repeats where there are several; below it the 95% interval and the number of images. Mean norms and probabilities of the right class, over all images, are in the CSV where they were recorded."
+    "deviation over repeats where there are several; below it the 95% interval and the number of images. Mean norms "
+    "and probabilities of the right class, over all images, are in the CSV where they were recorded."
 )
 _TARGET = (
     "The target of a generator's training is exp(-c_L r\N{SUPERSCRIPT TWO}), drawn as 1 at r = 0, where c_L = "

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 _NEEDS = r"% Needs \usepackage{booktabs}. Names in scripts that pdfLaTeX does not know need LuaLaTeX or XeLaTeX."
 _SPECIAL = {
-    "\0": "{}", "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "\0": "{}", "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
+    "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "`": "{`}", "\N{RIGHT SINGLE QUOTATION MARK}": "'",
     "\N{EN DASH}": "--", "\N{EM DASH}": "---", "\N{HORIZONTAL ELLIPSIS}": r"\ldots{}", "\N{DAGGER}": r"\dag{}",

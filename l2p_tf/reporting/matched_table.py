@@ -12,15 +12,15 @@ from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, in_pe
 from l2p_tf.reporting.text import listed, percent, plain, strength
 
 _NOTE = (
-    "The more robust a training, the lower its accuracy on clean images tends to be, so methods are compared at the same "
-    "clean accuracy. Of each method, the run whose clean accuracy is nearest to the one wanted is picked on the very "
-    "images shown here, as the paper on perturbation generators does; the figures of picked runs are a little "
-    "flattered by it. Accuracy in percent, ± its standard deviation over repeats where there are several; below it the 95% "
-    "interval and the number of images. White-box: with full access to the model; "
-    "black-box: by examples made on runs that have none of its weights, the mean over those named. L2: mean norm \N{GREEK SMALL LETTER RHO} "
-    "and median of the perturbations that succeeded on images classified correctly when clean. Average: the plain mean "
-    "of the lines above it. Of an attack that was run at many radii one is shown: the largest, of those at which "
-    "examples were transferred where there are such."
+    "The more robust a training, the lower its accuracy on clean images tends to be, so methods are compared at the "
+    "same clean accuracy. Of each method, the run whose clean accuracy is nearest to the one wanted is picked on the "
+    "very images shown here, as the paper on perturbation generators does; the figures of picked runs are a little "
+    "flattered by it. Accuracy in percent, ± its standard deviation over repeats where there are several; below it the "
+    "95% interval and the number of images. White-box: with full access to the model; "
+    "black-box: by examples made on runs that have none of its weights, the mean over those named. L2: mean norm "
+    "\N{GREEK SMALL LETTER RHO} and median of the perturbations that succeeded on images classified correctly when "
+    "clean. Average: the plain mean of the lines above it. Of an attack that was run at many radii one is shown: the "
+    "largest, of those at which examples were transferred where there are such."
 )
 _BLACK_BOX = Column("Accuracy", "black-box")
 _HEADS = (
@@ -72,8 +72,8 @@ def _alike(found: Mapping[str, Sequence[str]]) -> str:
         return ""
     pairs = [f"{source} with {listed(list(dict.fromkeys(runs)))}" for source, runs in found.items()]
     return (
-        " Of the sources of black-box examples, these share the seed and the architecture with the run, so that the two "
-        f"were not initialized independently: {'; '.join(pairs)}."
+        " Of the sources of black-box examples, these share the seed and the architecture with the run, so that the "
+        f"two were not initialized independently: {'; '.join(pairs)}."
     )
 
 
@@ -152,7 +152,8 @@ def _lines(one: MatchedAt, pick: Pick, results: Sequence[Result]) -> list[dict[s
     subject = pick.subject
     head = {
         "wanted": in_percent(one.wanted), "tolerance": in_percent(one.tolerance), "dataset": subject.place[1],
-        "split": subject.place[2], "method": pick.label, "run": subject.name, "swept": "; ".join(settings_of(subject.run)),
+        "split": subject.place[2], "method": pick.label, "run": subject.name,
+        "swept": "; ".join(settings_of(subject.run)),
         "clean": in_percent(pick.clean.accuracy), "within": str(pick.within).lower(),
         "seconds_per_epoch": subject.run.note("seconds_per_epoch", ""),
     }  # fmt: skip
@@ -160,7 +161,8 @@ def _lines(one: MatchedAt, pick: Pick, results: Sequence[Result]) -> list[dict[s
     if len(results) > 1:
         white, means, medians, black = averages(results)
         figures.append({
-            "attack": "average", "accuracy": in_percent(white), "mean_l2": rounded(means), "median_l2": rounded(medians),
+            "attack": "average", "accuracy": in_percent(white), "mean_l2": rounded(means),
+            "median_l2": rounded(medians),
             "black_box": in_percent(black),
         })  # fmt: skip
     return [head | dict.fromkeys(_FIGURES, "") | line for line in figures or [{}]]

@@ -21,8 +21,8 @@ _CAPTION = (
     "Attacks that look for the smallest perturbation that succeeds: a larger one means a more robust model. Over the "
     "images that were classified correctly when clean and on which the attack succeeded (on at least half of the "
     "draws, where a model is randomized); all repeats together. Success is a share of the images classified correctly "
-    "when clean. Pixels lie in [0, 1]; the mean, \N{GREEK SMALL LETTER RHO}, is of the norm itself, not of its ratio to "
-    "the norm of the image."
+    "when clean. Pixels lie in [0, 1]; the mean, \N{GREEK SMALL LETTER RHO}, is of the norm itself, not of its ratio "
+    "to the norm of the image."
 )
 _NORMS = ("l0", "l2", "linf")
 

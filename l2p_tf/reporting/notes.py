@@ -39,8 +39,8 @@ def invalid(rows: Sequence[Row]) -> list[str]:
         if told:
             worst = max(told, key=lambda record: record.invalid)
             found.append(
-                f"{row.name} answered {worst.invalid:,} of {worst.count:,} images ({plain(worst.label)}) with numbers that "
-                "are not finite (NaN). They count as misclassified: look for a division by zero or an overflow."
+                f"{row.name} answered {worst.invalid:,} of {worst.count:,} images ({plain(worst.label)}) with numbers "
+                "that are not finite (NaN). They count as misclassified: look for a division by zero or an overflow."
             )
     return found
 

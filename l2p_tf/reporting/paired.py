@@ -72,7 +72,7 @@ class Pair:
     @property
     def better(self) -> bool:
         """Whether the first may be called better than the second."""
-        # Over few repeats the test may be surer than the interval, which takes each answer for a single one: both count.
+        # Over few repeats the test may be surer than the interval, which takes each answer singly: both count.
         return self.corrected < LEVEL and self.low > 0
 
 

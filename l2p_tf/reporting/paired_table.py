@@ -1,4 +1,4 @@
-"""The tables of runs compared in pairs: for each attack, by how much who is ahead of whom, and whether that says anything."""
+"""The tables of runs compared in pairs: for each attack, who is ahead of whom by how much, and whether that counts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from l2p_tf.reporting.table import Cell, Column, Table, accuracy, in_percent, ro
 from l2p_tf.reporting.text import attack_names, minimal, plain, signed, strength
 
 _NOTE = (
-    "Runs judged on the same images are compared image by image, which tells more than whether their intervals overlap. "
-    "A field says by how many percentage points the run in the head of its column is ahead of that of its row; below it "
-    "the 95% interval (Newcombe's method 10) and the p-value of McNemar's exact test, or, of means over repeats of a "
-    "randomized model, of the exact sign-flip test, which is the same for single evaluations. p-values are corrected by "
-    f"Holm's method for the number of pairs under an attack; below {LEVEL:g}, where the interval leaves out 0 too, the run is called better. Intervals are "
-    "for one pair by itself. All this is about these trained models; other trainings of the same methods may differ."
+    "Runs judged on the same images are compared image by image, which tells more than whether their intervals "
+    "overlap. A field says by how many percentage points the run in the head of its column is ahead of that of its "
+    "row; below it the 95% interval (Newcombe's method 10) and the p-value of McNemar's exact test, or, of means over "
+    "repeats of a randomized model, of the exact sign-flip test, which is the same for single evaluations. p-values "
+    f"are corrected by Holm's method for the number of pairs under an attack; below {LEVEL:g}, where the interval "
+    "leaves out 0 too, the run is called better. Intervals are for one pair by itself. All this is about these trained "
+    "models; other trainings of the same methods may differ."
 )
 # Of more runs than these a matrix is not read any more.
 _MATRIX = 6

@@ -167,7 +167,8 @@ def _note(reproduction: Reproduction, table: PrintedTable, others: Sequence[str]
     if others:
         title = next((run.title_of(others[0]) for run in runs if run.info.get("name") == others[0]), plain(others[0]))
         notes.append(
-            f"Measured on {title}, published for {table.dataset}: the two are no comparison, and no difference is shown."
+            f"Measured on {title}, published for {table.dataset}: the two are no comparison, and no difference is "
+            "shown."
         )
     notes += [f"† {reason}." for reason in dict.fromkeys(cell.reason for cell in table.cells.values()) if reason]
     notes += [f"{row}: {said}." for row, said in table.sources.items()]

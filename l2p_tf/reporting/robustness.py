@@ -85,7 +85,7 @@ def _robustness(name: str, attack: str, curves: Sequence[Curve], label: str, whe
 
 
 def _panels(found: Sequence[Series]) -> list[tuple[str, list[Series]]]:
-    """All curves in one plot; where they are many, the methods at each choice of what is not their own, then each method."""
+    """All curves in one plot; where they are many, the methods at each choice of what is not their own, then each."""
     if len(found) <= _CURVES:
         return [("", list(found))]
     groups: dict[tuple[bool, str], list[Series]] = {}

@@ -158,7 +158,7 @@ class Run:
         return plain(self.info.get("title") or dataset) if known else plain(dataset)
 
     def input(self, role: str) -> str:
-        """Fingerprint of what the training was made from in some role, such as `data`; empty where that is not known."""
+        """Fingerprint of what the training was made from in some role, such as `data`; empty where it is not known."""
         return _input(self.train, role) if self.train else ""
 
     def note(self, name: str, default: Any = None) -> Any:
@@ -225,7 +225,8 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
       One run per training, then one per training that was judged but is not there.
 
     Raises:
-      UserError: there is neither a training nor anything that judged one, or results, a history or facts cannot be read.
+      UserError: there is neither a training nor anything that judged one, or results, a history or facts cannot be
+        read.
     """
     data = {a.fingerprint: a for a in found if a.stage == "data"}
     trains = {a.fingerprint: a for a in found if a.stage == "train"}
@@ -345,7 +346,7 @@ def _name(train: Artifact | None, judged: Sequence[Judged]) -> str:
 
 
 def _names(names: Mapping[str, str], folders: Mapping[str, pathlib.Path | None]) -> dict[str, str]:
-    """Names that differ: where runs share one, each gets what sets its folder apart, or else a part of its fingerprint."""
+    """Names that differ: where runs share one, each gets what sets its folder apart, or part of its fingerprint."""
     named = dict(names)
     for name, count in collections.Counter(names.values()).items():
         if count > 1:

@@ -31,9 +31,9 @@ def sign_flip(differences: npt.ArrayLike) -> float:
     """Exact sign-flip permutation test of paired differences, two-sided.
 
     Were neither classifier better, each image's difference would be as likely with the other sign. Of all ways to set
-    the signs this is the share in which the sum is as far from 0 as the one observed, or farther. They are not tried one
-    by one: the distribution of the sum follows from its characteristic function, so the result is no estimate and needs
-    no seed. Where all differences are -1, 0 or 1 it is McNemar's exact test.
+    the signs this is the share in which the sum is as far from 0 as the one observed, or farther. They are not tried
+    one by one: the distribution of the sum follows from its characteristic function, so the result is no estimate and
+    needs no seed. Where all differences are -1, 0 or 1 it is McNemar's exact test.
 
     Args:
       differences: one whole number an image, (images,).
@@ -63,9 +63,9 @@ def sign_flip(differences: npt.ArrayLike) -> float:
 def difference_interval(first: npt.ArrayLike, second: npt.ArrayLike, covariance: npt.ArrayLike, count: int) -> Floats:
     """95% interval of the difference of two accuracies on the same images.
 
-    Newcombe's method 10 (Statistics in Medicine 17, 1998, p. 2635): Wilson's intervals of the two, squared and added, less
-    what the two have in common. It keeps a width where the two never differ. Accuracies that are means over repeats have
-    intervals like those of a single evaluation, on the safe side, as elsewhere in a report.
+    Newcombe's method 10 (Statistics in Medicine 17, 1998, p. 2635): Wilson's intervals of the two, squared and added,
+    less what the two have in common. It keeps a width where the two never differ. Accuracies that are means over
+    repeats have intervals like those of a single evaluation, on the safe side, as elsewhere in a report.
 
     Args:
       first: accuracies as shares, any shape.

@@ -28,7 +28,7 @@ ITERATED = {
     "apgd": 100, "bim": 20, "cw": 1000, "fab": 100, "gen_cw": 100, "gen_mim": 100, "l2p_cw": 1000, "l2p_eot": 7,
     "l2p_pgd": 7, "mim": 20, "pgd": 20,
 }  # fmt: skip
-"""Steps, where none are given, of the attacks that follow the gradient on and on; DeepFool ends where it first crosses."""
+"""Steps, where none are given, of attacks that follow the gradient on and on; DeepFool ends where it first crosses."""
 
 _NOTE = (
     "What the runs were attacked with. Every accuracy under attack is an upper bound, and as good as the attack. "
@@ -91,9 +91,10 @@ def stronger(record: Record) -> bool:
     """Whether an attack of a given size is stronger than PGD-20.
 
     That takes at least 20 steps along the gradient of the model itself, and besides: more steps, more than one start, a
-    step size that adapts (apgd), or a cascade (autoattack; worst_case of two or more). Averaging the gradient over draws
-    alone does not count, nor does an attack that must hit a target class, one without gradients by itself, or DeepFool.
-    C&W and FAB count where they were held to an epsilon: otherwise what they leave is no accuracy at any radius.
+    step size that adapts (apgd), or a cascade (autoattack; worst_case of two or more). Averaging the gradient over
+    draws alone does not count, nor does an attack that must hit a target class, one without gradients by itself, or
+    DeepFool. C&W and FAB count where they were held to an epsilon: otherwise what they leave is no accuracy at any
+    radius.
     """
     try:
         name, options = parse_spec(record.attack)
@@ -160,9 +161,9 @@ def _few(rows: Sequence[Row]) -> list[str]:
         low, high = wilson_interval(0.5, count)
         images = f"{count:,} image{'' if count == 1 else 's'}"
         found.append(
-            f"{several(names)} {'was' if len(names) == 1 else 'were'} judged on {images} only, too few for a claim: a 95% "
-            f"interval is up to {50 * (high - low):.0f} points wide to either side. Attack at least {FEW} images, by a "
-            "larger --limit or none."
+            f"{several(names)} {'was' if len(names) == 1 else 'were'} judged on {images} only, too few for a claim: a "
+            f"95% interval is up to {50 * (high - low):.0f} points wide to either side. Attack at least {FEW} images, "
+            "by a larger --limit or none."
         )
     return found
 
@@ -215,7 +216,7 @@ def _goal(measured: Measured) -> Cell:
 
 
 def _options(measured: Measured) -> tuple[dict[str, Any], bool]:
-    """The options of an attack, and whether these are all: only those given, where the stage does not say the others."""
+    """The options of an attack, and whether these are all: only those given, where the stage omits the others."""
     artifact, spec = measured.evaluation.artifact, measured.first.attack
     if artifact:
         specs, resolved = artifact.options.get("attacks"), artifact.options.get("attacks_options")

@@ -53,7 +53,8 @@ def settings_of(run: Run) -> tuple[str, ...]:
 def series(found: Sequence[Subject]) -> list[Series]:
     """The curves that the swept ones of some comparable runs make, by kind and then by their common settings.
 
-    Along a curve changes a setting of the defense; another one where the defense's were not swept or have but one value.
+    Along a curve changes a setting of the defense; another one where the defense's were not swept or have but one
+    value.
     """
     return [one for label, mine in swept_kinds(found) for one in series_along(label, mine, along_of(mine))]
 

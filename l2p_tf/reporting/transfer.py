@@ -100,7 +100,7 @@ def source_name(evaluation: Evaluation, record: Record, known: Mapping[str, Run]
 
 
 def relation_of(evaluation: Evaluation, record: Record, known: Mapping[str, Run]) -> str:
-    """What the source has of the target: it is the target, the target is part of it, its weights, or nothing (empty)."""
+    """What the source has of the target: it is the target, the target is part of it, its weights, or nothing."""
     keys = list(_parts(evaluation, record).values())
     target = evaluation.key_of(record.model)
     if keys == [target]:
@@ -256,5 +256,6 @@ def _line(source: str, target: str, summary: Summary, relation: str) -> dict[str
         "epsilon": first.epsilon, "steps": first.steps, "restarts": first.restarts, "draws": first.draws,
         "prediction_draws": first.prediction_draws, "backend": first.backend, "repeats": len(summary.records),
         "count": first.count, "accuracy": in_percent(summary.accuracy), "low": in_percent(summary.low),
-        "high": in_percent(summary.high), "spread": in_percent(summary.spread), "reached": in_percent(_reached(summary)),
+        "high": in_percent(summary.high), "spread": in_percent(summary.spread),
+        "reached": in_percent(_reached(summary)),
     }  # fmt: skip

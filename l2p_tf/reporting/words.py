@@ -81,8 +81,8 @@ def _measured(rows: Sequence[Row], column: AttackColumn) -> list[tuple[Row, Entr
 def _hardest(comparison: Comparison, rows: Sequence[Row]) -> list[AttackColumn]:
     """The attack that all rows were put to and that left the lowest mean accuracy; none where there is no such.
 
-    Any model falls to a perturbation of whatever size, so attacks of smallest norm do not count, and of several radii of
-    a norm only one does: that which most runs trained with, else the middle one.
+    Any model falls to a perturbation of whatever size, so attacks of smallest norm do not count, and of several radii
+    of a norm only one does: that which most runs trained with, else the middle one.
     """
     bounded = [column for column in comparison.columns if column.key[0] != CLEAN and not column.minimal]
     common = [column for column in bounded if len(_measured(rows, column)) == len(rows)]
@@ -194,9 +194,13 @@ def _order(comparison: Comparison, column: AttackColumn, rows: Sequence[Row]) ->
     """Who is ahead under an attack; better only than those from whom a paired test tells it apart."""
     rank = _rank(comparison, column, _measured(rows, column))
     name, value = rank.best.name, f"{rank.entry.accuracy}%"
-    text = f"Under {column.label} ({column.detail}), which of the attacks that all share left the least on average at the radius of the trainings, or else a middle one, "
+    text = (
+        f"Under {column.label} ({column.detail}), which of the attacks that all share left the least on average at the "
+        "radius of the trainings, or else a middle one, "
+    )
     if rank.below and not rank.level:
-        text += f"{name} is highest with {value}, and better than {several(rank.below)} by a paired test on the same images."
+        better = several(rank.below)
+        text += f"{name} is highest with {value}, and better than {better} by a paired test on the same images."
     elif rank.level:
         text += (
             f"{name} has the highest value, {value}, but a paired test on the same images does not tell it apart from "

@@ -32,8 +32,8 @@ class RobustTrainer(CheckedModel):
     Use it like any Keras model: `compile(optimizer)`, then `fit`, `evaluate`, `train_on_batch` and the like, on uint8
     images or floats in [0, 1] and integer labels, with weights of samples or classes if need be. Evaluation attacks as
     training does. What changes over epochs lives in variables that `begin_epoch` sets, so one trace serves the whole
-    run. A defence subclasses it and overrides `update` (its step), `answers` and `compute_loss` (what it makes of the two
-    halves of a batch), `penalty` or `begin_epoch`.
+    run. A defence subclasses it and overrides `update` (its step), `answers` and `compute_loss` (what it makes of the
+    two halves of a batch), `penalty` or `begin_epoch`.
 
     Weights enter as Keras defines it: a loss is the sum of weight times loss over the number of images, an accuracy the
     weighted mean.
@@ -186,7 +186,7 @@ class RobustTrainer(CheckedModel):
         return self.classifier(to_unit(inputs), training=training)
 
     def keep_averages(self, decay: float) -> None:
-        """Follows the classifier's weights by an exponential moving average: average += (1 - decay) * (weight - average).
+        """Follows the classifier's weights exponentially: average += (1 - decay) * (weight - average).
 
         Trained weights and the moving averages of batch norm are followed. Call it once, before the first step.
 
@@ -237,7 +237,7 @@ class RobustTrainer(CheckedModel):
         return {name: mean for name, mean in means.items() if clean or not name.startswith("clean_")}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        """The running means of a batch that nothing is trained on: clean, and attacked where training attacks by now."""
+        """The running means of a batch nothing is trained on: clean, and attacked where training attacks by now."""
         images, labels, sample_weight = unpacked(data)
 
         def judged(attacked: bool) -> tf.Tensor:
@@ -304,7 +304,7 @@ class RobustTrainer(CheckedModel):
         self.optimizer.apply(tape.gradient(loss, watched), variables)
 
     def penalty(self) -> tf.Tensor | float:
-        """What is added to the loss that does not depend on the batch: here the regularizers of the classifier's weights."""
+        """What is added to the loss that does not depend on the batch: here the regularizers of the weights."""
         return sum(v.regularizer(v) for v in self.classifier.trainable_variables if v.regularizer is not None)
 
     def batch_loss(
@@ -357,7 +357,7 @@ class RobustTrainer(CheckedModel):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> tf.Tensor:
-        """Alpha * clean + beta * adversarial cross-entropy, each the mean over the batch; of a clean batch, the clean one.
+        """Alpha * clean + beta * adversarial cross-entropy, each the mean over the batch; of a clean one, the first.
 
         Args:
           x: the images.

@@ -1,4 +1,4 @@
-"""What a trainer is given, checked: images in [0, 1] or bytes, whole labels of known classes, weights that are finite."""
+"""What a trainer is given, checked: images in [0, 1] or bytes, labels of known classes, finite weights."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ class TrainOptions:
       augment: crop and flip as the data set says.
       mean: channel means the classifier subtracts; empty for the training images' own.
       std: channel standard deviations it divides by; empty likewise.
-      ema: decay of the exponential moving average of the weights that is judged and saved; 0 for the weights themselves.
+      ema: decay of the exponential moving average of the weights that is judged and saved; 0 for the weights
+        themselves.
       early_stopping: epochs after which a training without a better model ends, at a validation; 0 for never.
       rho_attack: an attack of smallest l2 norm run at each validation, for the curve of its mean norm; None for none.
       validate_every: epochs between validations.
@@ -258,8 +259,8 @@ def _train(
     trainer = build_trainer(options, data, jit_compile)
     if not trainer.is_mature(options.epochs - 1):
         raise UserError(
-            f"`epochs` should reach beyond the warm-up of {spec_of(options.defense)}: no model of {options.epochs} epochs "
-            "would have the whole defence. Train longer, or shorten the warm-up."
+            f"`epochs` should reach beyond the warm-up of {spec_of(options.defense)}: no model of {options.epochs} "
+            "epochs would have the whole defence. Train longer, or shorten the warm-up."
         )
     for attack in (options.validation_attack, options.rho_attack):
         for member in attack.members() if attack else ():
