@@ -75,7 +75,7 @@ def network(depth: int, shape: tuple[int, int, int], factory: LayerFactory | Non
 
 
 def random_images(model: keras.Model, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise away from 0 and 1, labelled as the model answers: it falls only to those who look for it."""
+    """Noise away from 0 and 1, labeled as the model answers: it falls only to those who look for it."""
     images = np.random.default_rng(0).uniform(0.1, 0.9, (count, *model.input_shape[1:])).astype(np.float32)
     return images, np.asarray(model(images, training=False)).argmax(-1).astype(np.int32)
 

@@ -1,9 +1,9 @@
-"""Training and prediction of every defence, relative to PGD training and to the undefended network, in one run.
+"""Training and prediction of every defense, relative to PGD training and to the undefended network, in one run.
 
 python benchmarks/defenses.py
 python benchmarks/defenses.py --model='resnet_v2(depth=18)' --rounds=3 --only=pgd,pni
 
-Batch 128 of 32x32x3. Every defence that trains on attacks does so with PGD-7 on the adversarial images alone, so that
+Batch 128 of 32x32x3. Every defense that trains on attacks does so with PGD-7 on the adversarial images alone, so that
 its noise makes the only difference; RSE, PixelDP and smoothing train on clean images, as published. Prediction is one
 draw. The variants take turns, so that a change of the machine's speed meets all of them; medians of the rounds.
 """

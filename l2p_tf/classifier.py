@@ -87,7 +87,7 @@ def as_classifier(model: Any, images: np.ndarray | None = None) -> keras.Model:
 
     What it finds is kept with the model, so asking again costs nothing. What was mended is told in a warning: a softmax
     at the end is taken off, or, where it cannot be, the logarithm of the probabilities serves as logits. A model that
-    answers the same images differently is randomised, with one draw a pass.
+    answers the same images differently is randomized, with one draw a pass.
 
     Args:
       model: a Keras model: functional, sequential, or subclassed and built.

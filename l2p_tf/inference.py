@@ -222,7 +222,7 @@ def poll(
     Args:
       model: the classifier.
       images: as `checked_images` takes them.
-      seed: of the noise; the generators' states are as before afterwards.
+      seed: of the noise; the generators' states are as before afterward.
       draws: answers, each with fresh noise.
       averaged: forward passes, each with fresh noise, whose softmax one answer averages.
       batch_size: images a pass.

@@ -11,12 +11,12 @@ from typing import Any
 from l2p_tf.types import Norm, UserError
 
 _WIDE = 0.5
-"""The l_inf radius from which a gray image can hide any other: no defence is meant to hold beyond it."""
+"""The l_inf radius from which a gray image can hide any other: no defense is meant to hold beyond it."""
 _HINT = "pixels are in [0, 1]; did you mean"
 
 
 def check_radii(thing: Any, shape: Sequence[int | None] = ()) -> None:
-    """Checks the radii and step sizes among the options of an attack or a defence.
+    """Checks the radii and step sizes among the options of an attack or a defense.
 
     Args:
       thing: its `epsilon` and `step_size` are in its `norm` (l_inf where it has none), its `l2_epsilon` and

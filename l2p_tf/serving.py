@@ -135,7 +135,7 @@ def export(
       output: the folder to make; the SavedModel lies in its `saved_model`, a description in `serving.json`.
       which: `best` or `last`.
       draws: forward passes averaged per request; a model without noise takes 1 whatever is given. None takes as many
-        as the defence answers with, or 16 where it answers with one.
+        as the defense answers with, or 16 where it answers with one.
       class_names: for the description.
       overwrite: replace what was made with other options.
 

@@ -10,7 +10,7 @@ python -m stages.attack --attacks=help
 Reads RUN_DIR/NAME/train and RUN_DIR/data (or --data); makes RUN_DIR/NAME/attack, or attack_cleverhans with
 --backend=cleverhans. With --transfer examples are made on each of the named runs and shown to all of them; makes
 RUN_DIR/transfer. With --checks the signs of gradient masking are looked for after the attacks, in RUN_DIR/NAME/checks.
-With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A randomised model is
+With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A randomized model is
 evaluated --repeats times. Continues where an earlier run of the same command stopped.
 
 Attacks given later, with otherwise the same options, join those that are done, whose records stay as they are; a list

@@ -89,7 +89,7 @@ def train(options: TrainOptions, images: ImageData) -> Artifact:
 
 
 def check_source(options: TrainOptions, known: list[str]) -> None:
-    """UserError where a defence is made from itself, or from a run that is not among those known."""
+    """UserError where a defense is made from itself, or from a run that is not among those known."""
     from l2p_tf.defenses.base import DerivedDefense
 
     defense = options.defense

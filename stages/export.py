@@ -3,7 +3,7 @@
 python -m stages.export --flagfile=configs/l2p.flags --export_draws=16
 
 Reads RUN_DIR/NAME/train; makes RUN_DIR/NAME/export with `saved_model` and `serving.json`, which says what goes in and
-comes out. Answers of a randomised model are averaged over --export_draws draws of its noise.
+comes out. Answers of a randomized model are averaged over --export_draws draws of its noise.
 """
 
 from __future__ import annotations

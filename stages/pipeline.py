@@ -1,8 +1,8 @@
-"""Runs the stages in order from one flag file: data, then train and attack for every defence, export, report.
+"""Runs the stages in order from one flag file: data, then train and attack for every defense, export, report.
 
 python -m stages.pipeline --flagfile=configs/quickstart.flags
 
-What is up to date is skipped, what was interrupted is continued. --defense may hold several defences separated by `;`:
+What is up to date is skipped, what was interrupted is continued. --defense may hold several defenses separated by `;`:
 all are trained with the same flags on the same data, attacked alike and set side by side. With --certify each run is
 also certified, by those certificates that fit it; with --checks the signs of gradient masking are looked for.
 

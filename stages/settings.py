@@ -67,9 +67,9 @@ flags.DEFINE_integer("limit_train", None, "At most how many training images.", l
 flags.DEFINE_integer("limit_test", None, "At most how many test images.", lower_bound=1)
 _known = _group("data", _known)
 
-flags.DEFINE_string("name", "", "Name of the run; empty takes the defence's.")
+flags.DEFINE_string("name", "", "Name of the run; empty takes the defense's.")
 flags.DEFINE_string("model", "resnet_v1(depth=20)", "The architecture; `help` lists all with their options.")
-flags.DEFINE_string("defense", None, "The defence; the pipeline takes several, separated by `;`. `help` lists all.")
+flags.DEFINE_string("defense", None, "The defense; the pipeline takes several, separated by `;`. `help` lists all.")
 flags.DEFINE_integer("epochs", 100, "Epochs of training; more than a finished one has continue it.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "Images per training step.", lower_bound=1)
 flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "SGD with Nesterov momentum, or Adam.")
@@ -98,7 +98,7 @@ _known = _group("train", _known)
 
 flags.DEFINE_multi_string(
     "sweep", [], "Values to train a run with each, OPTION=VALUE,VALUE: an option of the defense, of the model or of "
-    "training; DEFENSE. before it is for one defence alone. Several sweeps: their product.",
+    "training; DEFENSE. before it is for one defense alone. Several sweeps: their product.",
 )  # fmt: skip
 flags.DEFINE_string("sweep_shard", "", "The share of the runs to do here: 2/8 is every eighth, from the second on.")
 _known = _group("sweep", _known)
@@ -108,9 +108,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum("split", "test", ["test", "validation"], "Images to attack.")
 flags.DEFINE_integer("limit", None, "Most images to attack, every class alike; all when not given.", lower_bound=1)
-flags.DEFINE_integer("repeats", 3, "Evaluations of a randomised model.", lower_bound=1)
+flags.DEFINE_integer("repeats", 3, "Evaluations of a randomized model.", lower_bound=1)
 flags.DEFINE_integer(
-    "prediction_draws", None, "Draws of the noise that one answer averages; the defence's own number when not given.",
+    "prediction_draws", None, "Draws of the noise that one answer averages; the defense's own number when not given.",
     lower_bound=1,
 )  # fmt: skip
 flags.DEFINE_integer("attack_batch_size", 128, "Images per pass.", lower_bound=1)
@@ -189,7 +189,7 @@ def start() -> None:
 
 
 def runs() -> dict[str, TrainOptions]:
-    """The trainings that the flags describe, by name: one per defence of --defense, or the points of a --sweep."""
+    """The trainings that the flags describe, by name: one per defense of --defense, or the points of a --sweep."""
     return _family(checked_name() if FLAGS.name else "")
 
 
@@ -211,13 +211,13 @@ def one_run() -> TrainOptions:
     if len(named) > 1:
         raise UserError(
             f"The flags describe {len(named)} runs, which only the pipeline takes: {', '.join(named)}. "
-            + ("`--name` picks one." if FLAGS.sweep else "`--defense` should name one defence here.")
+            + ("`--name` picks one." if FLAGS.sweep else "`--defense` should name one defense here.")
         )
     return next(iter(named.values()))
 
 
 def _family(name: str) -> dict[str, TrainOptions]:
-    """The trainings, by name; those of one defence under a name of their own where one is given."""
+    """The trainings, by name; those of one defense under a name of their own where one is given."""
     from l2p_tf.training.sweep import parse_axis, points
 
     base = [_train_options(run, defense) for run, defense in _defenses(name).items()]
@@ -225,7 +225,7 @@ def _family(name: str) -> dict[str, TrainOptions]:
 
 
 def _defenses(name: str) -> dict[str, Defense]:
-    """The defences of --defense by the name of their run."""
+    """The defenses of --defense by the name of their run."""
     from l2p_tf.defenses import DEFENSES
 
     found = DEFENSES.parse_list(common.require("defense"))

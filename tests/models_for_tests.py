@@ -22,7 +22,7 @@ from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.models.saving import companion_path, save_classifier
 
 TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name), DerivedDefense)]
-"""The defences that train a network of their own."""
+"""The defenses that train a network of their own."""
 
 SHALLOW = {
     "all_conv": "all_conv(width=0.0625)",
@@ -37,7 +37,7 @@ SHALLOW = {
 
 @dataclasses.dataclass(frozen=True)
 class Tiny(Architecture):
-    """Every kind of layer a factory makes, once: enough for what a defence does to a network."""
+    """Every kind of layer a factory makes, once: enough for what a defense does to a network."""
 
     name: ClassVar[str] = "tiny"
 
@@ -50,13 +50,13 @@ class Tiny(Architecture):
 
 
 def tiny(defense, shape=(6, 6, 1), classes=4, seed=0):
-    """A `Tiny` network of a defence's layers."""
+    """A `Tiny` network of a defense's layers."""
     keras.utils.set_random_seed(seed)
     return Tiny().build(shape, classes, defense.factory(seed), mean=(0.5,), std=(0.25,))
 
 
 def small(name):
-    """A registered defence that is whole from the first epoch, and attacks in few steps."""
+    """A registered defense that is whole from the first epoch, and attacks in few steps."""
     defense = DEFENSES.get(name)()
     # At the rates of the tests Adam would throw the generator's images to black and white in one step.
     few = {"steps": 2, "warmup_epochs": 0, "adversarial_epoch": 0, "generator_width": 0.1, "generator_rate": 0.001}

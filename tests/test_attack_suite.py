@@ -114,7 +114,7 @@ def test_labels_are_short_and_tell_what_matters(spec, label):
 # Fixed budget.
 
 
-def test_momentum_is_the_running_sum_of_normalised_gradients():
+def test_momentum_is_the_running_sum_of_normalized_gradients():
     # On a linear model the gradient of the margin is constant: momentum is n times it, and its sign never turns.
     model, images, w, _, _, _ = halfspace(margin=50.0)
     output = ATTACKS.parse("mim(epsilon=0.3, step_size=0.01, steps=3, loss=margin)")(model, images, np.zeros(12, int))
@@ -134,7 +134,7 @@ def test_momentum_is_the_running_sum_of_normalised_gradients():
     image = np.array([[[[0.505], [0.2]]]], np.float32)
     steps = "epsilon=0.4, step_size=0.02, loss=margin"
     # First gradient: class 1 falls to the right, so left it goes, over the kink. There the gradient points back: with
-    # decay 0 it returns, with decay 1 the two normalised gradients cancel and it stays.
+    # decay 0 it returns, with decay 1 the two normalized gradients cancel and it stays.
     for decay, place in ((0.0, 0.505), (1.0, 0.485)):
         output = ATTACKS.parse(f"mim({steps}, steps=2, decay={decay})")(model, image, [0])
         np.testing.assert_allclose(output.adversarial[0, 0, :, 0], [place, 0.2], atol=1e-6)
@@ -356,7 +356,7 @@ def test_few_pixels_finds_the_pixel_that_matters():
     weights[..., 1] = 0.0
     weights[4, 1, 0, 0] = 3.0
     images = np.full((9, 6, 6, 1), 0.5, np.float32)
-    # 1.5 + 0.175 + bias in favour; only that pixel, nearly black, turns it.
+    # 1.5 + 0.175 + bias in favor; only that pixel, nearly black, turns it.
     model = linear(weights, bias=[-0.6, 0.0])
     with pytest.raises(
         UserError, match=r"`pixels` of few_pixel should be at most \d+, those of an image. Received: 1000"
@@ -536,7 +536,7 @@ def test_a_stopped_attack_goes_on_where_it_was(monkeypatch, name, noise):
         np.testing.assert_array_equal(getattr(resumed, field), getattr(whole, field))
 
 
-def test_randomised_models_stop_nothing_early_and_look_before_they_choose():
+def test_randomized_models_stop_nothing_early_and_look_before_they_choose():
     model = smooth(noise=0.3)
     images, labels = images_and_labels(8)
     once = ATTACKS.parse("pgd(steps=5)")(model, images, labels)

@@ -77,13 +77,13 @@ def test_fgsm_on_a_linear_model_is_the_closed_form():
     weights = rng.normal(size=(3, 3, 1, 2))
     model = linear(weights, bias=[0.1, -0.1])
     images, labels = rng.uniform(0.3, 0.7, (20, 3, 3, 1)).astype(np.float32), rng.integers(0, 2, 20)
-    towards = np.where(
+    toward = np.where(
         labels[:, None, None, None] == 0, weights[..., 1] - weights[..., 0], weights[..., 0] - weights[..., 1]
     )
     output = ATTACKS.parse("fgsm(epsilon=0.1)")(model, images, labels)
-    np.testing.assert_allclose(output.adversarial, images + 0.1 * np.sign(towards), atol=1e-6)
+    np.testing.assert_allclose(output.adversarial, images + 0.1 * np.sign(toward), atol=1e-6)
     output = ATTACKS.parse("fgsm(epsilon=0.1, norm=l2)")(model, images, labels)
-    unit = towards / np.linalg.norm(towards.reshape(20, -1), axis=1)[:, None, None, None]
+    unit = toward / np.linalg.norm(toward.reshape(20, -1), axis=1)[:, None, None, None]
     np.testing.assert_allclose(output.adversarial, images + 0.1 * unit, atol=1e-6)
     np.testing.assert_allclose(output.l2, 0.1, rtol=1e-4)
     assert set(output.gradients) == {1}
@@ -313,7 +313,7 @@ def test_eot_counts_its_passes_and_tiles_only_independent_draws():
 
 
 @pytest.mark.filterwarnings("ignore:The classifier's clean accuracy is no better than chance")
-def test_on_a_randomised_model_one_lucky_draw_does_not_count():
+def test_on_a_randomized_model_one_lucky_draw_does_not_count():
     # The class hangs on the noise alone: whatever an attack picks, a fresh draw is a fair coin.
     weights = np.zeros((2, 2, 1, 2), np.float32)
     weights[0, 0, 0] = [1e3, -1e3]

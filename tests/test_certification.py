@@ -37,7 +37,7 @@ SIGMA = 0.25
 
 
 def halves(direction, noise=None):
-    """A classifier of two classes: 1 where the image, from the grey one, lies on the side of `direction`."""
+    """A classifier of two classes: 1 where the image, from the gray one, lies on the side of `direction`."""
     weights = np.stack([-direction, direction], -1).reshape(*SHAPE, 2)
     return linear(weights, np.array([1, -1]) * 0.5 * direction.sum(), noise=noise)
 
@@ -174,7 +174,7 @@ def test_the_models_own_noise_gives_sigma_and_is_off_meanwhile():
 
 
 def private(steep=4.0, scale=1.0, noise=0.05, **options):
-    """Normalisation by `scale`, a bounded convolution, noise, and a linear readout of two classes.
+    """Normalization by `scale`, a bounded convolution, noise, and a linear readout of two classes.
 
     The noise spreads the difference of their logits by `steep`.
     """
@@ -237,7 +237,7 @@ def test_private_radii_are_too_large_as_seldom_as_promised(bound):
 
 def test_the_sensitivity_is_that_of_everything_before_the_noise():
     images = np.full((5, *SHAPE), 0.5, np.float32)
-    # A grey image is 0 behind the normalisation, so the draws, and the bounds, do not depend on the kernel.
+    # A gray image is 0 behind the normalization, so the draws, and the bounds, do not depend on the kernel.
     model = private()
     model.get_layer("logits").bias.assign([0.0, 8.0])
     certificate = PixelDP(draws=500)

@@ -159,7 +159,7 @@ NOISES = {"own": TensorFlowNoise, "dropout": lambda: AlwaysDropout(0.5), "gaussi
 
 
 @pytest.mark.parametrize("kind", NOISES)
-def test_noise_of_any_kind_makes_a_model_randomised(kind, images):
+def test_noise_of_any_kind_makes_a_model_randomized(kind, images):
     # Both classes are as likely on average, so an attack of no budget succeeds on half of all fresh draws.
     model = finished(lambda x: layers.Dense(3)(NOISES[kind]()(x)))
     labels = inference.predict(model, images, draws=30).argmax(-1)

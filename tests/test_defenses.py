@@ -47,7 +47,7 @@ def names_of(model, kind):
     return [layer.name for layer in model.layers if isinstance(layer, kind)]
 
 
-# From a training step to a served answer: every defence, and in the slow tier on every architecture.
+# From a training step to a served answer: every defense, and in the slow tier on every architecture.
 
 
 @pytest.mark.parametrize("defense", DEFENSES.names())
@@ -110,7 +110,7 @@ def test_noise_adds_no_parameters_to_those_that_papers_count(defense):
     assert all(layer.active.path for layer in noise_layers(model))
 
 
-# Where each defence puts its noise, and how large it is.
+# Where each defense puts its noise, and how large it is.
 
 
 def test_pni_puts_noise_on_what_it_is_told():
@@ -227,7 +227,7 @@ class Linear(Tiny):
 
 
 def regression(defense):
-    """Softmax regression of a defence's dense layer on images that are not normalised."""
+    """Softmax regression of a defense's dense layer on images that are not normalized."""
     model = Linear().build((3, 3, 1), 4, defense.factory(0))
     layer = model.get_layer("logits")
     layer.kernel.assign(RNG.normal(size=(9, 4)))

@@ -137,7 +137,7 @@ def test_operations_are_those_counted_by_hand():
     [
         ("title = 'x'", "about"),
         ("title = 'x'\nabout = 'y'\nruns = []", "runs"),
-        ("title = 'x'\nabout = 'y'\nruns = [{flags = 'a', column = 3, colour = 4}]", "colour"),
+        ("title = 'x'\nabout = 'y'\nruns = [{flags = 'a', column = 3, color = 4}]", "color"),
         ("title = 'x'\nabout = 'y'\nruns = [{flags = 'a'}]\nmeasured = [{metric = 'a', statistic = 'b'}]", "statistic"),
         ("title = 'x'\nabout = 'y'\nruns = [{flags = 'a'}]\nclaims = [{text = 'z'}]", "check"),
         ("title = ", "x.toml"),

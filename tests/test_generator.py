@@ -378,7 +378,7 @@ def test_the_folder_given_in_any_way_is_one_generator(monkeypatch):
     assert [attack.folder.resolve() for attack in attacks] == [folder / "train"] * len(ways)
 
 
-def test_on_a_randomised_model_the_gradient_is_averaged_over_draws():
+def test_on_a_randomized_model_the_gradient_is_averaged_over_draws():
     images, labels = images_and_labels(4, (3, 3, 1), 4)
     model, y = linear(WEIGHTS, noise=0.5), tf.constant(labels, tf.int32)
     exact = np.asarray(gradient_image(linear(WEIGHTS), images, y, "raw"))

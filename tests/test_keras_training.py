@@ -26,7 +26,7 @@ WEIGHTS = np.random.default_rng(3).normal(size=(*SHAPE, CLASSES))
 STEPS = [
     "none", "fgsm", "pgd(steps=2)", "trades(steps=2)", "mat(strategy=both, steps=1)", "generator(generator_width=0.1)",
 ]  # fmt: skip
-"""Of the defences without layers of their own."""
+"""Of the defenses without layers of their own."""
 
 
 def plain():
@@ -309,7 +309,7 @@ def test_no_pixel_out_of_range_is_overlooked(position, value, dtype):
         Accepted(SHAPE, CLASSES).check(images, [0, 1])
 
 
-# Networks that were not built for a defence.
+# Networks that were not built for a defense.
 
 
 @pytest.mark.parametrize("spec", STEPS)

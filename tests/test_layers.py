@@ -50,7 +50,7 @@ def test_normal_numbers_are_independent():
     z = draw()
     half = len(z) // 2
     bound = 4.5 / np.sqrt(half)
-    # Neighbours, the two numbers of one random word, and other lags; values, squares and signs.
+    # Neighbors, the two numbers of one random word, and other lags; values, squares and signs.
     for lag in (1, 2, 3, 128, half, half - 1, half + 1):
         a, b = z[:-lag], z[lag:]
         scale = np.sqrt(half / len(a))

@@ -196,7 +196,7 @@ def test_a_block_of_the_wide_resnet_is_pre_activated():
 
 
 OTHER_LAYERS = list({type(DEFENSES.get(name)().factory(0)): name for name in DEFENSES.names()}.values())
-"""One defence for each kind of layers."""
+"""One defense for each kind of layers."""
 
 
 @pytest.mark.parametrize("name", MODELS.names())

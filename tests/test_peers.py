@@ -187,7 +187,7 @@ def test_momentum_iterative_method(setting, norm):
         setting.logits, setting.x, epsilon, step, 10, ORDERS[norm], clip_min=0.0, clip_max=1.0, y=setting.y
     )
     close(ours, setting.robust(theirs))
-    # Foolbox normalises the gradient by the norm of the ball before it is added up (in l_inf: takes its sign), the
+    # Foolbox normalizes the gradient by the norm of the ball before it is added up (in l_inf: takes its sign), the
     # paper by its mean absolute value: another algorithm, and a weaker one.
     attack = {
         "linf": foolbox.attacks.LinfMomentumIterativeFastGradientMethod,

@@ -813,7 +813,7 @@ def make_family(root):
 
 
 def make_derived(root, data, name, source):
-    """What noise was added to afterwards, with its attacks."""
+    """What noise was added to afterward, with its attacks."""
     train = make_swept(root, data, name, "noise_at_prediction(std=0.1)", {}, 8, 0.1)
     folder = root / f"train_{name}"
     manifest = json.loads((folder / artifacts.MANIFEST).read_text("utf-8"))

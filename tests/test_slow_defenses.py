@@ -1,4 +1,4 @@
-"""Every defence trained: on digits, where it must help, and on photographs. Run with `pytest -m slow`."""
+"""Every defense trained: on digits, where it must help, and on photographs. Run with `pytest -m slow`."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def run(stage, *flags):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """The folder of all defences on digits, and the correct examples by run, attack and repeat."""
+    """The folder of all defenses on digits, and the correct examples by run, attack and repeat."""
     folder = tmp_path_factory.mktemp("digits")
     print(run("pipeline", "--flagfile=configs/digits/defenses.flags", f"--run_dir={folder}"))
     correct = {}

@@ -143,7 +143,7 @@ def test_missing_inputs_are_named(tmp_path):
     assert "`--dataset` should be given" in error("data", run)
     assert "`--defense` should be given" in error("train", run, "--dataset=digits")
     assert "should be the folder of a finished train stage" in error("attack", run, "--dataset=digits", "--name=none")
-    assert "one defence here" in error("train", run, "--dataset=digits", "--defense=none; pgd")
+    assert "one defense here" in error("train", run, "--dataset=digits", "--defense=none; pgd")
     derived = "--defense=noise_at_prediction(run=none); none"
     assert "`run` of noise_at_prediction should name" in error("pipeline", *SMALL, run, derived)
     assert "`run` of noise_at_prediction should name" in error("train", *SMALL, run, "--defense=noise_at_prediction")

@@ -99,6 +99,27 @@ def test_modules_stay_small(path):
     assert len(path.read_text("utf-8").splitlines()) <= 400
 
 
+# In brackets, lest it find itself. `labeledby` is HTML.
+BRITISH = re.compile(
+    r"defen[c]e|(colo|behavio|neighbo|favo|hono|flavo)[u]r|\bgr[e]y|\b(cent|met|fib)[r]e(d|s)?\b|i[s]ations?\b|analy[s]e"
+    r"|(label|cancel|model|signal|travel)[l](ed\b|ing)|artefa[c]t"
+    r"|(random|normal|regular|general|initial|minim|maxim|optim|organ|real|recogn|summar|visual|parametr|quant|penal|linear)"
+    r"i[s](e|ed|es|er|ers|ing)\b",
+    re.IGNORECASE,
+)
+
+
+def test_spelling_is_american():
+    files = [ROOT / "README.md", ROOT / "BUILD.md"]
+    for name in ("l2p_tf", "stages", "tests", "benchmarks", "configs"):
+        files += [
+            p for p in (ROOT / name).rglob("*") if p.suffix in (".py", ".flags", ".toml", ".html", ".js", ".json")
+        ]
+    for path in files:
+        if path.name != "citations.json":  # Titles are spelled as they were printed.
+            assert not BRITISH.findall(path.read_text("utf-8")), path
+
+
 def test_every_stage_explains_itself():
     stages = [path for path in (ROOT / "stages").glob("*.py") if "\nif __name__" in path.read_text("utf-8")]
     assert len(stages) == 6

@@ -66,7 +66,7 @@ def test_values_may_be_words_and_keep_their_kind():
     [
         (["epsilon"], "should be written OPTION=VALUE,VALUE"),
         (["epsilon=0.1,,0.2"], "should be written OPTION=VALUE,VALUE"),
-        (["magic=1"], "should name an option of the defence, of the model, or one of epochs"),
+        (["magic=1"], "should name an option of the defense, of the model, or one of epochs"),
         (["none.epsilon=1"], "Received: 'epsilon' of 'none'"),
         (["epsilon=0.1", "pgd.epsilon=0.2"], "each option once. Received twice: 'epsilon'"),
         (["epsilon=-1"], "`epsilon` should be at least 0"),

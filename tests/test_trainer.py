@@ -135,7 +135,7 @@ def test_a_learn2perturb_step_by_hand(update):
     np.testing.assert_allclose(theta, np.maximum(0.5 - 0.1 * (of_theta + regularizer), 0.0), atol=2e-6)
 
 
-def test_learn2perturb_r_moves_theta_by_the_regulariser_alone():
+def test_learn2perturb_r_moves_theta_by_the_regularizer_alone():
     images, labels = images_and_labels(6, (3, 3, 1), 4)
     model, trainer, _ = l2p(", regularizer_only=True")
     trainer.begin_epoch(2)

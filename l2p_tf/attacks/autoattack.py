@@ -20,7 +20,7 @@ class AutoAttack(Cascade):
     """AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn (Croce and Hein 2020)."""
 
     version: str = option(
-        "standard", "rand is for randomised models: APGD-CE and APGD-DLR with EOT", choices=("standard", "rand")
+        "standard", "rand is for randomized models: APGD-CE and APGD-DLR with EOT", choices=("standard", "rand")
     )
     steps: int = option(100, "steps of APGD and FAB", low=1)
     queries: int = option(5000, "queries of Square", low=1)

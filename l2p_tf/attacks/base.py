@@ -109,7 +109,7 @@ class Attack(Options, abc.ABC):
     ) -> AttackOutput:
         """Attacks images and scores what was found.
 
-        On a randomised model the best start is chosen on draws that are not those it is scored on. A model that was
+        On a randomized model the best start is chosen on draws that are not those it is scored on. A model that was
         made under a distribution strategy is attacked on all its replicas.
 
         Args:
@@ -118,7 +118,7 @@ class Attack(Options, abc.ABC):
           labels: integers (count,).
           seed: of the attack.
           batch_size: images a compiled run.
-          score_draws: answers to score a randomised model on, each with fresh noise.
+          score_draws: answers to score a randomized model on, each with fresh noise.
           prediction_draws: draws of the noise that one answer averages, when what was found is compared and when it is
             scored.
           jit_compile: compile with XLA; None decides by device.
@@ -166,7 +166,7 @@ class Member(Attack):
 
     @property
     def aims(self) -> bool:
-        """Whether the loss pulls towards one class, which only targeted attacks insist on."""
+        """Whether the loss pulls toward one class, which only targeted attacks insist on."""
         return self.strict or bool(getattr(self, "target_classes", 0))
 
     @property
@@ -176,15 +176,15 @@ class Member(Attack):
 
     def starts(self, classes: int) -> int:
         """How many starts there are to choose from, on a classifier of so many classes."""
-        towards = min(int(getattr(self, "target_classes", 0)), classes - 1)
-        return int(getattr(self, "restarts", 1)) * max(1, towards)
+        toward = min(int(getattr(self, "target_classes", 0)), classes - 1)
+        return int(getattr(self, "restarts", 1)) * max(1, toward)
 
     def aim(self, start: int, others: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
         """The classes that start number `start` aims at; arguments as of `pick_targets`."""
         if self.strict:
             return pick_targets(str(getattr(self, "target", "")), others, labels, seed)
-        towards = min(int(getattr(self, "target_classes", 0)), others.shape[1])
-        return others[:, start % towards].astype(np.int32)
+        toward = min(int(getattr(self, "target_classes", 0)), others.shape[1])
+        return others[:, start % toward].astype(np.int32)
 
 
 class Search:

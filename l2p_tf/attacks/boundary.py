@@ -34,7 +34,7 @@ def nearest(
 
     Args:
       case: the batch.
-      x: where to linearise: (batch, height, width, channels).
+      x: where to linearize: (batch, height, width, channels).
       classes: from the logits at `x` to the other classes, int32 (batch, n).
       norm: in which to measure the distance.
       draws: of the noise to average over.

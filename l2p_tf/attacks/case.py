@@ -15,7 +15,7 @@ from l2p_tf.attacks.gradient import finite_part, loss_gradient, mean_loss
 State = dict[str, tf.Tensor]
 
 SELECTION_DRAWS = 8
-"""Draws on which what was found on a randomised model is judged, at least."""
+"""Draws on which what was found on a randomized model is judged, at least."""
 
 
 class Journal(Protocol):

@@ -18,7 +18,7 @@ from l2p_tf.types import Norm
 @ATTACKS.register("deepfool")
 @dataclasses.dataclass(frozen=True)
 class DeepFool(Loop):
-    """DeepFool: steps onto the nearest linearised boundary until it is crossed (Moosavi-Dezfooli et al. 2016)."""
+    """DeepFool: steps onto the nearest linearized boundary until it is crossed (Moosavi-Dezfooli et al. 2016)."""
 
     steps: int = option(50, "steps at most", low=1)
     overshoot: float = option(0.02, "how much farther than to the boundary to go, as a share", low=0)

@@ -20,7 +20,7 @@ from l2p_tf.types import Norm, UserError
 @ATTACKS.register("fab")
 @dataclasses.dataclass(frozen=True)
 class FAB(Loop):
-    """FAB: projects onto linearised boundaries, drawn to the image, for the smallest norm (Croce and Hein 2020)."""
+    """FAB: projects onto linearized boundaries, drawn to the image, for the smallest norm (Croce and Hein 2020)."""
 
     epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
     norm: Norm = option(Norm.LINF, "norm to keep small: linf or l2")
@@ -29,7 +29,7 @@ class FAB(Loop):
     target_classes: int = option(
         0, "likeliest wrong classes to head for, one a start; 0 weighs all in each step", low=0
     )
-    alpha_max: float = option(0.1, "most weight of the pull towards the image", low=0, high=1)
+    alpha_max: float = option(0.1, "most weight of the pull toward the image", low=0, high=1)
     eta: float = option(1.05, "how far to step, in distances to the boundary", above=0)
     beta: float = option(0.9, "what is left of a perturbation that succeeds, before the search goes on", low=0, high=1)
     draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
@@ -65,8 +65,8 @@ class FAB(Loop):
         """At the image; later starts in half the ball around it."""
         direction = random_in_ball(case.images, 1.0, self.norm, case.fold(0))
         direction = direction / tf.maximum(widest(direction, self.norm), 1e-12)
-        towards = tf.cast(case.start >= tf.maximum(1, self.target_classes), tf.float32)
-        start = tf.clip_by_value(case.images + 0.5 * case.numbers["epsilon"] * towards * direction, 0.0, 1.0)
+        toward = tf.cast(case.start >= tf.maximum(1, self.target_classes), tf.float32)
+        start = tf.clip_by_value(case.images + 0.5 * case.numbers["epsilon"] * toward * direction, 0.0, 1.0)
         return {"adversarial": case.images, "x": start, "size": case.full(float("inf"))}
 
     def step(self, case: Case, i: tf.Tensor, state: State) -> State:

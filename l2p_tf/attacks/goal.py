@@ -26,7 +26,7 @@ class Goal:
 
     Attributes:
       labels: int32 (batch,), the classes to leave.
-      targets: int32 (batch,), the classes the loss pulls towards; None for no class in particular.
+      targets: int32 (batch,), the classes the loss pulls toward; None for no class in particular.
       strict: only the target counts as success; False where any class but the label does.
       reference: float32 (batch, classes), logits to leave; None where no loss asks for them.
     """

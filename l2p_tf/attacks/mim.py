@@ -17,7 +17,7 @@ from l2p_tf.registry import option
 @ATTACKS.register("mim")
 @dataclasses.dataclass(frozen=True)
 class MIM(Iterative):
-    """Momentum iterative method: steps along a running sum of normalised gradients (Dong et al. 2018)."""
+    """Momentum iterative method: steps along a running sum of normalized gradients (Dong et al. 2018)."""
 
     decay: float = option(1.0, "mu: what is left of the former momentum at each step", low=0)
 

@@ -1,4 +1,4 @@
-"""Zeroth order optimisation (Chen et al. 2017)."""
+"""Zeroth order optimization (Chen et al. 2017)."""
 
 from __future__ import annotations
 

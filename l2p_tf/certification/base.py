@@ -112,7 +112,7 @@ class Certificate(Options, abc.ABC):
         """Certifies the smoothed classifier on images.
 
         Args:
-          model: the classifier; its noise, on or off, and its generators' states are as before afterwards.
+          model: the classifier; its noise, on or off, and its generators' states are as before afterward.
           images: uint8, or floats in [0, 1], (count, height, width, channels).
           seed: of all draws.
           batch_size: rows a pass; each is one draw of one image.

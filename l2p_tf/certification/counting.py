@@ -53,7 +53,7 @@ def count_draws(
 
     Args:
       model: the classifier, whose own noise, where it is on, is drawn per example; its generators' states are as before
-        afterwards.
+        afterward.
       images: float32 (count, height, width, channels).
       draws: per image, at least 1.
       seed: all draws follow from it, `purpose`, the image's position among so many images, and the batch size.

@@ -24,7 +24,7 @@ from l2p_tf.types import UserError
 @CERTIFICATES.register("smoothing")
 @dataclasses.dataclass(frozen=True)
 class Smoothing(Certificate):
-    """Randomised smoothing: the class that wins the vote under normal noise on the pixels (Cohen et al. 2019).
+    """Randomized smoothing: the class that wins the vote under normal noise on the pixels (Cohen et al. 2019).
 
     The paper draws 100,000 times, ten times our default: radii end where the draws do, at 3.20 sigma with 10,000 and
     3.81 sigma with 100,000. The model's own noise is off meanwhile, so that the classifier that is smoothed is a
@@ -91,7 +91,7 @@ class Smoothing(Certificate):
         """The smoothed classifier's class, without a radius, from few draws: the paper's PREDICT.
 
         Args:
-          model: the classifier; as before afterwards.
+          model: the classifier; as before afterward.
           images: uint8, or floats in [0, 1], (count, height, width, channels).
           seed: of the draws, which are not those of `certify`.
           draws: of the noise; None takes the certificate's.

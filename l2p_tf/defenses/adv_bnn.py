@@ -83,7 +83,7 @@ class _Factory(LayerFactory):
 
 
 class AdvBNNTrainer(RobustTrainer):
-    """Minimises the cross-entropy under attack + weight / N * KL(posterior || prior), the KL summed over all layers.
+    """Minimizes the cross-entropy under attack + weight / N * KL(posterior || prior), the KL summed over all layers.
 
     One draw of the weights a pass; the attack meets draws of its own. In the history `loss` is the cross-entropy and
     `kl` the divergence, in nats.

@@ -1,4 +1,4 @@
-"""What every defence is: options, a factory of layers, and a trainer."""
+"""What every defense is: options, a factory of layers, and a trainer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from l2p_tf.types import Norm, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Defense(Options, abc.ABC):
-    """How a classifier is made to withstand perturbations. Registered defences are named like `pgd(epsilon=8/255)`."""
+    """How a classifier is made to withstand perturbations. Registered defenses are named like `pgd(epsilon=8/255)`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_radii(self)
 
     def factory(self, seed: int) -> LayerFactory:
-        """The layers the architecture is built from; plain ones unless the defence has its own.
+        """The layers the architecture is built from; plain ones unless the defense has its own.
 
         Args:
           seed: all noise derives from it.
@@ -39,16 +39,16 @@ class Defense(Options, abc.ABC):
         return ()
 
     def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The trainer, not yet compiled, of a classifier made with this defence's factory.
+        """The trainer, not yet compiled, of a classifier made with this defense's factory.
 
         Args:
-          classifier: the network; if the defence has no `own_layers`, any functional or Sequential model from images in
+          classifier: the network; if the defense has no `own_layers`, any functional or Sequential model from images in
             [0, 1] to logits. A softmax at its end is taken off, with a note, and the weights are shared.
           seed: of the trainer's own randomness.
           examples: number of training images.
 
         Raises:
-          UserError: the classifier lacks the defence's own layers, or cannot be trained.
+          UserError: the classifier lacks the defense's own layers, or cannot be trained.
         """
         classifier = as_classifier(classifier)
         if not getattr(classifier, "outputs", None):
@@ -83,7 +83,7 @@ class Defense(Options, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialDefense(Defense):
-    """Base of the defences that attack every batch: how much the clean and the attacked half of it count, and when."""
+    """Base of the defenses that attack every batch: how much the clean and the attacked half of it count, and when."""
 
     attack_label: str = option("true", "label the training attack leaves", choices=("true", "predicted"))
     clean_weight: float = option(0.0, "alpha: weight of the clean loss", low=0)
@@ -110,7 +110,7 @@ class AdversarialDefense(Defense):
             raise UserError(f"{type(self).__name__}: `natural_share` should be below 1; `none` attacks nothing.")
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The shared trainer with this defence's attack and weights."""
+        """The shared trainer with this defense's attack and weights."""
         del examples
         return RobustTrainer(classifier, self.attack, seed=seed, **self.mixture())
 
@@ -122,7 +122,7 @@ class AdversarialDefense(Defense):
 
 @dataclasses.dataclass(frozen=True)
 class PGDDefense(AdversarialDefense):
-    """Base of the defences that attack every batch by PGD: the attack's options."""
+    """Base of the defenses that attack every batch by PGD: the attack's options."""
 
     epsilon: float = option(8 / 255, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
     step_size: float | None = option(0.01, "step of the training attack; None takes 2.5 epsilon / steps", low=0)
@@ -139,7 +139,7 @@ class PGDDefense(AdversarialDefense):
 
 @dataclasses.dataclass(frozen=True)
 class DerivedDefense(Defense):
-    """Base of the defences that are made from the classifier of another run, without training."""
+    """Base of the defenses that are made from the classifier of another run, without training."""
 
     run: str = option("", "name of the trained run to take the classifier of; in quotes where it has a `-`")
     prediction_draws: int | None = option(

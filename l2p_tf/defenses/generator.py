@@ -139,8 +139,8 @@ class GeneratorTrainer(RobustTrainer):
         """Adversarial images, and the mean squared norm of what the penalty is on."""
         push = self.generator([gradient, images, tf.one_hot(labels, self.classes)], training=True)
         adversarial = pushed(images, push, self.settings.margin)
-        penalised = adversarial - images if self.settings.penalty == "pixels" else push
-        return adversarial, tf.reduce_mean(tf.reduce_sum(tf.square(penalised), [1, 2, 3]))
+        penalized = adversarial - images if self.settings.penalty == "pixels" else push
+        return adversarial, tf.reduce_mean(tf.reduce_sum(tf.square(penalized), [1, 2, 3]))
 
     def _step_jointly(
         self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor, sample_weight: tf.Tensor | None

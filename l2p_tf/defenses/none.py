@@ -1,4 +1,4 @@
-"""No defence: natural training."""
+"""No defense: natural training."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class PixelDP(PGDDefense):
     """PixelDP: Gaussian noise after the first convolution, whose l_2 sensitivity is held at 1.
 
     Trained on clean images, as published; with `adversarial_weight` above 0 on attacked ones too. The image is only
-    centred, not scaled, and the first batch norm follows the noise, so that the sensitivity is that of the convolution.
-    `--certify=pixeldp` computes certified radii.
+    centered, not scaled, and the first batch norm follows the noise, so that the sensitivity is that of the
+    convolution. `--certify=pixeldp` computes certified radii.
     """
 
     clean_weight: float = option(1.0, "alpha: weight of the clean loss", low=0)
@@ -56,7 +56,7 @@ class _Factory(LayerFactory):
         self.options, self.first = options, True
 
     def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
-        """Centred only. In float32, as all up to the noise: rounding could lift the sensitivity above its bound."""
+        """Centered only. In float32, as all up to the noise: rounding could lift the sensitivity above its bound."""
         self.first = True
         return ChannelNormalization(mean, [1.0] * len(std), dtype="float32", name=name)(x)
 

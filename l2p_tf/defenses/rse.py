@@ -22,7 +22,7 @@ class RSE(Defense):
     The published training is SGD at 0.01 with weight decay 5e-4, on clean images.
     """
 
-    first_std: float = option(0.2, "standard deviation before the first convolution, of the normalised image", low=0)
+    first_std: float = option(0.2, "standard deviation before the first convolution, of the normalized image", low=0)
     inner_std: float = option(0.1, "standard deviation before the others", low=0)
     noise_sharing: str = option("example", "noise drawn per example, or one map a batch", choices=("example", "batch"))
     prediction_draws: int = option(10, "draws of the noise that one answer averages", low=1)

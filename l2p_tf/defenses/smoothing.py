@@ -1,4 +1,4 @@
-"""Training for randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019)."""
+"""Training for randomized smoothing (Cohen, Rosenfeld and Kolter, ICML 2019)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from l2p_tf.registry import option
 @DEFENSES.register("smoothing")
 @dataclasses.dataclass(frozen=True)
 class Smoothing(PGDDefense):
-    """Randomised smoothing: Gaussian noise on the pixels, in training and at prediction.
+    """Randomized smoothing: Gaussian noise on the pixels, in training and at prediction.
 
     Trained on clean images with noise, as in the paper; with `adversarial_weight` above 0 also under attack (the 2021
     study's noise in training). `--certify=smoothing` computes certified radii.
@@ -43,6 +43,6 @@ class _Factory(LayerFactory):
         self.options = options
 
     def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
-        """Noise before the normalisation."""
+        """Noise before the normalization."""
         noise = FixedNoise(self.options.sigma, seed=self.next_seed(), name="pixel_noise")
         return super().image(noise(x), name, mean, std)

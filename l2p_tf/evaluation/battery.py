@@ -51,7 +51,7 @@ class CheckOptions:
       batch_size: images a compiled run.
       seed: of images, attacks and draws.
       jit_compile: compile with XLA; None decides by device.
-      prediction_draws: draws of a randomised model's noise that one answer averages; None for as many as its defence
+      prediction_draws: draws of a randomized model's noise that one answer averages; None for as many as its defense
         answers with.
 
     Raises:
@@ -77,7 +77,7 @@ class CheckOptions:
             check_linf("checks_epsilon", self.epsilon)
 
     def resolved(self, trained: artifacts.Artifact) -> CheckOptions:
-        """With the training's epsilon and the draws its defence answers with, where none were given."""
+        """With the training's epsilon and the draws its defense answers with, where none were given."""
         epsilon = training_epsilon(trained) if self.epsilon is None else self.epsilon
         draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
         return dataclasses.replace(self, epsilon=epsilon, prediction_draws=draws)
@@ -96,7 +96,7 @@ class CheckOptions:
 
 
 def training_epsilon(trained: artifacts.Artifact) -> float:
-    """The l_inf radius that a training's defence attacked with; 8/255 where it did not.
+    """The l_inf radius that a training's defense attacked with; 8/255 where it did not.
 
     Of a run that was made from another's classifier it is that of the training which made this.
 
@@ -153,7 +153,7 @@ def rounds(epsilon: float, draws: int) -> list[Round]:
 
 def _rounds(epsilon: float, draws: int) -> list[Round]:
     pgd = PGD(epsilon=epsilon, steps=_STEPS, draws=draws)
-    # Looks at noise are dear: on a randomised model a search has fewer of them.
+    # Looks at noise are dear: on a randomized model a search has fewer of them.
     restarts, queries, looks, points = (3, 500, 1, 100) if draws == 1 else (2, 200, 2, 10)
     square = Square(epsilon=epsilon, queries=queries, draws=looks)
     return [

@@ -39,13 +39,13 @@ class EvaluationOptions:
       attacks: in the order of the tables; clean accuracy is always measured first.
       split: `test` or `validation`.
       limit: most examples, drawn by the seed with every class alike; None for all.
-      repeats: evaluations of a randomised model, each with its own attack and its own draws.
+      repeats: evaluations of a randomized model, each with its own attack and its own draws.
       batch_size: images a compiled run.
       slice_size: images between two saved parts of the work.
       seed: of examples, attacks and draws.
       jit_compile: compile with XLA; None decides by device.
-      prediction_draws: draws of a randomised model's noise that one answer averages (the mean of their softmax); None
-        for 1, or in `attack_artifact` for as many as its defence answers with.
+      prediction_draws: draws of a randomized model's noise that one answer averages (the mean of their softmax); None
+        for 1, or in `attack_artifact` for as many as its defense answers with.
     """
 
     attacks: tuple[Attack, ...]
@@ -73,7 +73,7 @@ class EvaluationOptions:
         return {role: found for attack in self.attacks for role, found in attack.inputs().items()}
 
     def resolved(self, trained: artifacts.Artifact) -> EvaluationOptions:
-        """With the draws that the defence of a training answers with, where none were asked for."""
+        """With the draws that the defense of a training answers with, where none were asked for."""
         draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
         return dataclasses.replace(self, prediction_draws=draws)
 

@@ -2,7 +2,7 @@
 
 Athalye, Carlini and Wagner (2018, Section 3.1) and Carlini et al. (2019) name signs by which an accuracy under attack
 is seen to come from masked gradients instead of robustness. Each is decided here by an exact one-sided test at `LEVEL`,
-attacks against each other on the same images: what chance explains, on few images or a randomised model, fails none.
+attacks against each other on the same images: what chance explains, on few images or a randomized model, fails none.
 Nothing here runs a model.
 """
 
@@ -228,7 +228,7 @@ def black_box(blind: Sequence[Trial], white: Trial, check: str = "black_box") ->
 def random_search(blind: Trial, white: Trial) -> Finding:
     """Random points should not fool what gradients left standing.
 
-    On a randomised model an image that stood may fall on other draws, whatever is done to it: what random points fool
+    On a randomized model an image that stood may fall on other draws, whatever is done to it: what random points fool
     is held against what the old perturbation fools when asked `again`.
     """
     standing = ~white.fooled

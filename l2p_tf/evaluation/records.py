@@ -131,7 +131,7 @@ class Summary:
 def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share of `count` examples.
 
-    For the mean over repeats of a randomised model it is on the safe side: averaging only narrows the truth.
+    For the mean over repeats of a randomized model it is on the safe side: averaging only narrows the truth.
 
     Args:
       accuracy: the share, in [0, 1].
@@ -143,7 +143,7 @@ def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tu
 
 
 def summarize(records: Iterable[Record]) -> list[Summary]:
-    """Groups records by model, data and attack (in order of appearance) and summarises the repeats of each group."""
+    """Groups records by model, data and attack (in order of appearance) and summarizes the repeats of each group."""
     keys = ("model", "dataset", "split", "attack", "backend", "source")
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:

@@ -69,7 +69,7 @@ class Digits(Scale):
         low=1,
     )
     limit: int = option(100, "test images", low=1)
-    repeats: int = option(2, "evaluations of a randomised model", low=1)
+    repeats: int = option(2, "evaluations of a randomized model", low=1)
     width: float = option(0.25, "factor of all networks' widths", above=0)
     points: int = option(3, "most values of each sweep: the first, the last and some between", low=1)
     linf: float = option(6.0, "factor of radii and steps in l_inf: 8/255 becomes 0.19", above=0)

@@ -1,4 +1,4 @@
-"""Keras layers: noise on activations, convolutions with batch norm, input normalisation, and the factory of layers.
+"""Keras layers: noise on activations, convolutions with batch norm, input normalization, and the factory of layers.
 
 Importing the package registers every layer with Keras, so that `keras.models.load_model` reads saved classifiers.
 """

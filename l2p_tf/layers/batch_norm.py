@@ -82,7 +82,7 @@ class BatchNorm(Normalizing):
         self.build_norm(input_shape[-1])
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Normalises; only `training` decides whose statistics are used."""
+        """Normalizes; only `training` decides whose statistics are used."""
         if training:
             return self.normalized(inputs)
         scale, shift = self.affine()

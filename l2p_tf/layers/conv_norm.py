@@ -54,7 +54,7 @@ class ConvNorm(Normalizing):
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Convolves and normalises; only `training` decides whose statistics are used."""
+        """Convolves and normalizes; only `training` decides whose statistics are used."""
         kernel = self.drawn("kernel")
         if not self.normalize:
             outputs = self._convolve(inputs, kernel)

@@ -1,4 +1,4 @@
-"""How architectures make their layers, and where defences put theirs."""
+"""How architectures make their layers, and where defenses put theirs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POINTS = ("blocks", "convolutions", "input")
 
 
 class LayerFactory:
-    """Makes the layers of a network. Architectures know nothing else of defences; a defence overrides a method.
+    """Makes the layers of a network. Architectures know nothing else of defenses; a defense overrides a method.
 
     Every method takes a symbolic tensor and the layer's name and returns the layer's output.
 
@@ -27,7 +27,7 @@ class LayerFactory:
         self._seed, self._seeds_given = seed, 0
 
     def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
-        """The images in [0, 1], (batch, height, width, channels), normalised per channel: the network's input."""
+        """The images in [0, 1], (batch, height, width, channels), normalized per channel: the network's input."""
         return ChannelNormalization(mean, std, name=name)(x)
 
     def conv(
@@ -57,7 +57,7 @@ class LayerFactory:
         return x
 
     def next_seed(self) -> int:
-        """A seed of its own for each randomised layer."""
+        """A seed of its own for each randomized layer."""
         self._seeds_given += 1
         return (self._seed * 1009 + self._seeds_given) % 2**31
 
@@ -68,7 +68,7 @@ class InjectingFactory(LayerFactory):
     Args:
       seed: all noise of the network derives from it.
       points: `blocks`: what the stem and every block give, before the activation; `convolutions`: after every
-        convolution and its batch norm; `input`: the normalised image.
+        convolution and its batch norm; `input`: the normalized image.
       make: the noise layer of a name and a seed.
     """
 
@@ -77,7 +77,7 @@ class InjectingFactory(LayerFactory):
         self.points, self.make = tuple(points), make
 
     def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
-        """The normalised image, with noise where `input` is a point."""
+        """The normalized image, with noise where `input` is a point."""
         return self._at("input", super().image(x, name, mean, std), "input_noise")
 
     def conv(

@@ -27,7 +27,7 @@ class ChannelNormalization(keras.layers.Layer):
         self.mean, self.std = [float(m) for m in mean], [float(s) for s in std]
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalised images."""
+        """Normalized images."""
         scale = 1.0 / np.asarray(self.std)
         return inputs * tf.constant(scale, inputs.dtype) - tf.constant(np.asarray(self.mean) * scale, inputs.dtype)
 

@@ -1,4 +1,4 @@
-"""What all randomised layers have in common, and how a whole model's noise is switched, seeded and asked about."""
+"""What all randomized layers have in common, and how a whole model's noise is switched, seeded and asked about."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class NoiseLayer(keras.layers.Layer):
 
 
 def noise_layers(model: keras.Model) -> list[NoiseLayer]:
-    """The randomised layers of a model, in its order, also those inside other layers."""
+    """The randomized layers of a model, in its order, also those inside other layers."""
     return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, NoiseLayer)]
 
 
@@ -79,7 +79,7 @@ def set_noise(model: keras.Model, on: bool) -> None:
 
 @contextlib.contextmanager
 def without_noise(model: keras.Model) -> Iterator[None]:
-    """All noise of a model is off meanwhile, and each layer's as it was afterwards."""
+    """All noise of a model is off meanwhile, and each layer's as it was afterward."""
     layers = noise_layers(model)
     former = [layer.is_on for layer in layers]
     set_noise(model, False)

@@ -32,8 +32,8 @@ class Architecture(Options, abc.ABC):
         Args:
           image_shape: height, width and channels.
           classes: number of classes.
-          factory: makes the layers; a defence's own, or None for plain ones.
-          mean: channel means of the normalisation, one or one per channel.
+          factory: makes the layers; a defense's own, or None for plain ones.
+          mean: channel means of the normalization, one or one per channel.
           std: channel standard deviations, above 0.
 
         Raises:
@@ -56,12 +56,12 @@ class Architecture(Options, abc.ABC):
         return keras.Model(images, logits, name="classifier")
 
     def logits(self, x: keras.KerasTensor, classes: int, factory: LayerFactory) -> keras.KerasTensor:
-        """From the normalised images to the logits (batch, classes): a dense layer on the features by default."""
+        """From the normalized images to the logits (batch, classes): a dense layer on the features by default."""
         return factory.dense(self.features(x, factory), classes, "logits")
 
     @abc.abstractmethod
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
-        """From the normalised images to what the last layer reads: (batch, n) where that is a dense layer."""
+        """From the normalized images to what the last layer reads: (batch, n) where that is a dense layer."""
 
 
 def scaled(width: float, *channels: int) -> list[int]:

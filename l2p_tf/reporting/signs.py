@@ -55,7 +55,7 @@ class Attacks:
     def trial(self, record: Record, label: str = "", blind: bool = False) -> Trial:
         """What an attack fooled.
 
-        Of a randomised model a `blind` one is that of the second repeat, whose draws are not those that the first was
+        Of a randomized model a `blind` one is that of the second repeat, whose draws are not those that the first was
         scored on.
         """
         second = self.repeats.get((record.attack, record.backend))

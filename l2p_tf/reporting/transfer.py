@@ -30,7 +30,7 @@ _NOTE = (
     "accuracy in percent, ± its standard deviation over repeats where there are several; below it the 95% interval and "
     f"the number of images n. Marked {WHITE_BOX}: made on the target itself. Where several models joined by {_JOINT} "
     f"are the source, the target may be one of them: {PARTLY}. Where the source and the target have their weights from "
-    f"one training, as where noise was added to a network afterwards: {SHARED}."
+    f"one training, as where noise was added to a network afterward: {SHARED}."
 )
 _WHERE = 1
 _Matrix = dict[tuple[str, str], tuple[Summary, str]]

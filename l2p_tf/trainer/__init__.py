@@ -1,1 +1,1 @@
-"""The trainer that all defences share, with its losses, optimizer and schedules."""
+"""The trainer that all defenses share, with its losses, optimizer and schedules."""

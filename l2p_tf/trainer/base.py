@@ -1,4 +1,4 @@
-"""The trainer that all defences share: a Keras model around a classifier, whose step is compiled once."""
+"""The trainer that all defenses share: a Keras model around a classifier, whose step is compiled once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RobustTrainer(CheckedModel):
     Use it like any Keras model: `compile(optimizer)`, then `fit`, `evaluate`, `train_on_batch` and the like, on uint8
     images or floats in [0, 1] and integer labels, with weights of samples or classes if need be. Evaluation attacks as
     training does. What changes over epochs lives in variables that `begin_epoch` sets, so one trace serves the whole
-    run. A defence subclasses it and overrides `update` (its step), `answers` and `compute_loss` (what it makes of the
+    run. A defense subclasses it and overrides `update` (its step), `answers` and `compute_loss` (what it makes of the
     two halves of a batch), `penalty` or `begin_epoch`.
 
     Weights enter as Keras defines it: a loss is the sum of weight times loss over the number of images, an accuracy the
@@ -113,7 +113,7 @@ class RobustTrainer(CheckedModel):
 
     @property
     def weights_w(self) -> list[keras.Variable]:
-        """What `optimizer` trains: all of the classifier, unless a defence trains its noise apart."""
+        """What `optimizer` trains: all of the classifier, unless a defense trains its noise apart."""
         return list(self.classifier.trainable_variables)
 
     @property
@@ -140,7 +140,7 @@ class RobustTrainer(CheckedModel):
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: bool | str = "auto", **more: Any
     ) -> None:
-        """Takes the optimizer of the classifier's weights; the loss and what is measured are the defence's.
+        """Takes the optimizer of the classifier's weights; the loss and what is measured are the defense's.
 
         Args:
           optimizer: a Keras optimizer, or its name.

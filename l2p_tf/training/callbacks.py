@@ -156,7 +156,7 @@ class BestModel(keras.callbacks.Callback):
     Args:
       folder: where it goes, by the number of its epoch: the state says which one counts.
       progress: holds the best so far.
-      criterion: the log to maximise.
+      criterion: the log to maximize.
     """
 
     def __init__(self, folder: pathlib.Path, progress: Progress, criterion: str) -> None:
@@ -179,7 +179,7 @@ class EarlyStopping(keras.callbacks.Callback):
     Args:
       trainer: knows the epochs that count.
       progress: has the history.
-      criterion: the log that the best model maximises.
+      criterion: the log that the best model maximizes.
       patience: epochs. It ends at the first validation that lies so far behind the best one, of equals the first.
     """
 

@@ -58,7 +58,7 @@ class TrainOptions:
     Attributes:
       name: of the run, for reports and for its folder.
       model: the architecture.
-      defense: the defence.
+      defense: the defense.
       validation_attack: measures robust validation accuracy.
       epochs: of the training.
       batch_size: images a step.
@@ -260,7 +260,7 @@ def _train(
     if not trainer.is_mature(options.epochs - 1):
         raise UserError(
             f"`epochs` should reach beyond the warm-up of {spec_of(options.defense)}: no model of {options.epochs} "
-            "epochs would have the whole defence. Train longer, or shorten the warm-up."
+            "epochs would have the whole defense. Train longer, or shorten the warm-up."
         )
     for attack in (options.validation_attack, options.rho_attack):
         for member in attack.members() if attack else ():

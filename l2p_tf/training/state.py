@@ -83,7 +83,7 @@ def keep_best_state(folder: pathlib.Path) -> None:
 
 
 def load_state(path: pathlib.Path, trainer: RobustTrainer) -> Progress:
-    """Restores a state into a trainer of the same model, defence and optimizers.
+    """Restores a state into a trainer of the same model, defense and optimizers.
 
     Raises:
       DamagedError: the file cannot be read; nothing is restored.

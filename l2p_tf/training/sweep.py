@@ -32,9 +32,9 @@ class Axis:
     """What one `--sweep` says.
 
     Attributes:
-      option: an option of the defence, of the model or of the training.
+      option: an option of the defense, of the model or of the training.
       values: at least one, in order.
-      defense: name of the only defence it is for; empty for every one that has the option.
+      defense: name of the only defense it is for; empty for every one that has the option.
     """
 
     option: str
@@ -61,7 +61,7 @@ def points(base: Sequence[TrainOptions], axes: Sequence[Axis]) -> list[TrainOpti
     `defense.epsilon`, `model.width` or `train.learning_rate`.
 
     Args:
-      base: the trainings to vary, such as one per defence.
+      base: the trainings to vary, such as one per defense.
       axes: what is varied; none gives `base` itself.
 
     Raises:
@@ -71,7 +71,7 @@ def points(base: Sequence[TrainOptions], axes: Sequence[Axis]) -> list[TrainOpti
     for axis in axes:
         if not any(_owner(options, axis) for options in base):
             raise UserError(
-                f"`sweep` should name an option of the defence, of the model, or one of {', '.join(_TRAINING)}. "
+                f"`sweep` should name an option of the defense, of the model, or one of {', '.join(_TRAINING)}. "
                 f"Received: {axis.option!r}" + (f" of {axis.defense!r}" if axis.defense else "")
             )
     for options in base:
