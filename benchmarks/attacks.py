@@ -34,7 +34,7 @@ from train_step import FORWARD, product_rate
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.base import Attack
-from l2p_tf.attacks.case import AttackOutput
+from l2p_tf.attacks.context import AttackOutput
 from l2p_tf.data import DATASETS, ImageData
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.noise import set_noise

@@ -23,7 +23,7 @@ from machine import described
 from train_step import BATCH, product_rate, tensorflow_step
 
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.inference import poll
+from l2p_tf.inference import predict_with_votes
 from l2p_tf.models import MODELS
 
 SAME = "clean_weight=0, adversarial_weight=1, steps=7, step_size=0.01, epsilon=8/255"
@@ -45,7 +45,7 @@ ANSWER = 16
 
 def prediction(spec: str, model: str, images: np.ndarray, averaged: int = 1) -> Callable[[], None]:
     network = MODELS.parse(model).build((32, 32, 3), 10, DEFENSES.parse(spec).factory(0), mean=(0.47,), std=(0.2,))
-    return lambda: poll(network, images, averaged=averaged, batch_size=BATCH) and None
+    return lambda: predict_with_votes(network, images, samples_per_prediction=averaged, batch_size=BATCH) and None
 
 
 def turns(runs: dict[str, Callable[[], None]], rounds: int, inner: int = 1) -> dict[str, float]:
@@ -87,7 +87,7 @@ def main() -> None:
     shared = {n: s for n, s in variants.items() if n in ("rse", "smoothing", "learn2perturb, per example")}
     one = {}
     for name, spec in shared.items():
-        one[f"{name}, together"] = prediction(spec, arguments.model, images[:1], averaged=ANSWER)
+        one[f"{name}, together"] = prediction(spec, arguments.model, images[:1], samples_per_prediction=ANSWER)
         sequential = prediction(spec, arguments.model, images[:1])
         one[f"{name}, one by one"] = lambda run=sequential: [run() for _ in range(ANSWER)] and None
     if one:

@@ -26,7 +26,7 @@ ROUNDING = 1e-6
 """How far a pixel may lie outside [0, 1]: arithmetic on float32 images leaves it by a last bit or two."""
 
 
-def program(
+def compiled(
     model: keras.Model, key: Hashable, body: Callable[[Any, Any], Any], jit_compile: bool | None = None
 ) -> Callable[[Any, Any], Any]:
     """The compiled `body`, made once per model and key and kept with the model.
@@ -43,7 +43,7 @@ def program(
     """
     jit_compile = resolve_jit(jit_compile)
     # Straight into the instance's dictionary: Keras would track what is set as an attribute.
-    programs: dict[Hashable, Callable[..., Any]] = vars(model).setdefault("_l2p_programs", {})
+    programs: dict[Hashable, Callable[..., Any]] = vars(model).setdefault("_l2p_compiled", {})
     if (key, jit_compile) not in programs:
         strategy = model.distribute_strategy
         if strategy.num_replicas_in_sync == 1:
@@ -54,7 +54,7 @@ def program(
 
 
 class Program:
-    """A compiled function of tensors with a batch axis and tensors without one; `program` tells more."""
+    """A compiled function of tensors with a batch axis and tensors without one; `compiled` tells more."""
 
     def __init__(self, body: Callable[[Any, Any], Any], jit_compile: bool) -> None:
         self.body, self.jit_compile = body, jit_compile
@@ -108,7 +108,7 @@ def replicas(model: keras.Model) -> int:
 
 
 def seed_noise(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:
-    """`reseed`, within a program: every replica gets noise of its own."""
+    """`reseed`, within a compiled function: every replica gets noise of its own."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1:
         seed = tf.random.fold_in(seed, context.replica_id_in_sync_group, alg=tf.random.Algorithm.PHILOX)
@@ -207,13 +207,13 @@ def checked_labels(model: keras.Model, labels: Any, count: int) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def poll(
+def predict_with_votes(
     model: keras.Model,
     images: np.ndarray,
     seed: int = 0,
     *,
     draws: int = 1,
-    averaged: int = 1,
+    samples_per_prediction: int = 1,
     batch_size: int = 128,
     jit_compile: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -224,9 +224,9 @@ def poll(
       images: as `checked_images` takes them.
       seed: of the noise; the generators' states are as before afterward.
       draws: answers, each with fresh noise.
-      averaged: forward passes, each with fresh noise, whose softmax one answer averages.
+      samples_per_prediction: forward passes, each with fresh noise, whose softmax one answer averages.
       batch_size: images a pass.
-      jit_compile: as in `program`.
+      jit_compile: as in `compiled`.
 
     Returns:
       Softmax probabilities averaged over all passes, and the share of answers that were each class; both float32
@@ -234,16 +234,18 @@ def poll(
     """
     model, images = prepared(model, images)
     if not is_randomized(model):
-        draws = averaged = 1
+        draws = samples_per_prediction = 1
     # One answer is split over copies of the image, several are dealt out to them.
     alone, count = draws == 1, len(images)
-    copies = _copies(model, count, averaged if alone else draws, batch_size)
+    copies = _copies(model, count, samples_per_prediction if alone else draws, batch_size)
     images = np.repeat(images, copies, 0) if copies > 1 else images
-    draws, averaged = (1, averaged // copies) if alone else (draws // copies, averaged)
-    run = program(model, "poll", functools.partial(_poll, model), jit_compile)
+    draws, samples_per_prediction = (
+        (1, samples_per_prediction // copies) if alone else (draws // copies, samples_per_prediction)
+    )
+    run = compiled(model, "votes", functools.partial(_votes, model), jit_compile)
     parts = []
     for number, (index, real) in enumerate(batches(len(images), batch_size, replicas(model))):
-        numbers = (seed_pair(seed, number), draws, averaged)
+        numbers = (seed_pair(seed, number), draws, samples_per_prediction)
         found = run(tf.constant(images[index]), tuple(map(tf.constant, numbers)))
         parts.append([part[:real].numpy() for part in found])
     probabilities, votes = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -266,7 +268,7 @@ def _copies(model: keras.Model, count: int, passes: int, batch_size: int) -> int
     return max(n for n in range(1, max(1, min(passes, batch_size // count)) + 1) if passes % n == 0)
 
 
-def _poll(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+def _votes(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
     seed, draws, averaged = numbers
     classes = int(model.output_shape[-1])
     former = seed_noise(model, seed)
@@ -308,5 +310,5 @@ def warn_at_chance(right: int, count: int, classes: int, name: str = "The classi
 
 
 def predict(model: keras.Model, images: np.ndarray, seed: int = 0, **how: Any) -> np.ndarray:
-    """Softmax probabilities, averaged over draws of the noise; arguments as of `poll`."""
-    return poll(model, images, seed, **how)[0]
+    """Softmax probabilities, averaged over draws of the noise; arguments as of `predict_with_votes`."""
+    return predict_with_votes(model, images, seed, **how)[0]

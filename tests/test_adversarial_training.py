@@ -8,8 +8,8 @@ from models_for_tests import images_and_labels, linear, smooth, tiny
 from scipy.special import log_softmax, softmax
 from scipy.stats import binom
 
-from l2p_tf.attacks.goal import divergence
-from l2p_tf.attacks.projection import sizes
+from l2p_tf.attacks.criterion import divergence
+from l2p_tf.attacks.projection import norms
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.trainer.base import RobustTrainer
 from l2p_tf.trainer.optimizers import MomentumSGD
@@ -86,7 +86,7 @@ def norms_drawn(per, calls, count=20):
     run = tf.function(lambda seed: attack.perturb(model, images, tf.constant(labels, tf.int32), seed), autograph=False)
     found = []
     for call in range(calls):
-        delta = sizes(np.asarray(run(tf.constant([call, 1]))) - images)
+        delta = norms(np.asarray(run(tf.constant([call, 1]))) - images)
         # With a constant gradient two steps end on the sphere.
         box, ball = np.isclose(delta["linf"], 0.05, rtol=1e-3), np.isclose(delta["l2"], 0.1, rtol=1e-3)
         assert np.all(box ^ ball)

@@ -14,10 +14,11 @@ from scipy import optimize
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS, iterative
 from l2p_tf.attacks.apgd import checkpoints
+from l2p_tf.attacks.base import MinimizationAttack
 from l2p_tf.attacks.boundary import to_hyperplane
-from l2p_tf.attacks.case import SELECTION_DRAWS
+from l2p_tf.attacks.context import SELECTION_DRAWS
+from l2p_tf.attacks.criterion import Criterion, pick_targets
 from l2p_tf.attacks.few_pixel import painted
-from l2p_tf.attacks.goal import Goal, pick_targets
 from l2p_tf.attacks.square import Square, bump
 from l2p_tf.layers.noise import set_noise
 from l2p_tf.types import Norm, UserError
@@ -45,7 +46,7 @@ def halfspace(seed=0, count=12, margin=0.4):
 
 
 def test_losses_are_those_of_the_papers():
-    untargeted, targeted = Goal(LABELS), Goal(LABELS, TARGETS, strict=True)
+    untargeted, targeted = Criterion(LABELS), Criterion(LABELS, TARGETS, targeted=True)
     log = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
     rows = np.arange(2)
     np.testing.assert_allclose(untargeted.loss("ce", LOGITS), -log[rows, LABELS], rtol=1e-5)
@@ -58,7 +59,7 @@ def test_losses_are_those_of_the_papers():
     np.testing.assert_allclose(untargeted.loss("dlr", LOGITS * 7 + 2), untargeted.loss("dlr", LOGITS), rtol=1e-5)
     np.testing.assert_array_equal(untargeted.reached(LOGITS), [False, True])
     np.testing.assert_array_equal(targeted.reached(LOGITS), [False, True])
-    np.testing.assert_array_equal(Goal(LABELS, TARGETS).reached(LOGITS), [False, True])
+    np.testing.assert_array_equal(Criterion(LABELS, TARGETS).reached(LOGITS), [False, True])
     np.testing.assert_array_equal(targeted.tile(3).labels, np.tile(LABELS, 3))
 
 
@@ -324,7 +325,9 @@ def test_zoo_comes_near_the_closed_form_without_gradients():
     assert not output.gradients.any()
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS.names() if ATTACKS.get(name).MINIMAL])
+@pytest.mark.parametrize(
+    "name", [name for name in ATTACKS.names() if issubclass(ATTACKS.get(name), MinimizationAttack)]
+)
 def test_what_is_wrong_already_needs_no_perturbation(name):
     model, images, *_ = halfspace()
     labels = np.arange(12) % 2
@@ -387,9 +390,9 @@ def test_the_worst_case_is_the_union_and_pays_only_for_the_standing():
     assert set(worst.gradients[by_first]) == {1}
     # One look at the images as they are comes first.
     assert set(worst.forwards[by_first]) == {2}
-    standing = worst.success == 0
-    assert set(worst.gradients[standing]) == {6}
-    assert set(worst.forwards[standing]) == {37}
+    robust = worst.success == 0
+    assert set(worst.gradients[robust]) == {6}
+    assert set(worst.forwards[robust]) == {37}
     with pytest.raises(UserError, match=r"`epsilon` should be given once, to worst_case itself\. Received"):
         ATTACKS.parse("worst_case(attacks=(pgd(epsilon=0.1),))")
     with pytest.raises(UserError, match="should be untargeted ones with an epsilon"):
@@ -525,7 +528,7 @@ def test_a_stopped_attack_goes_on_where_it_was(monkeypatch, name, noise):
     for limit[0] in (3, 4, 5, 10**9):
         ran = itertools.count()
         try:
-            resumed = attack(model, images, labels, seed=1, batch_size=8, journal=memory)
+            resumed = attack(model, images, labels, seed=1, batch_size=8, store=memory)
         except KeyboardInterrupt:
             runs += limit[0]
         else:

@@ -11,10 +11,10 @@ from models_for_tests import images_and_labels, linear, quick, smooth
 
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
-from l2p_tf.attacks.goal import Goal
+from l2p_tf.attacks.criterion import Criterion
 from l2p_tf.attacks.gradient import loss_gradient
-from l2p_tf.attacks.iterative import Loop
-from l2p_tf.attacks.projection import l2_norm, project, random_in_ball, sizes, steepest
+from l2p_tf.attacks.iterative import IterativeAttack
+from l2p_tf.attacks.projection import l2_norm, norms, project, random_in_ball, steepest
 from l2p_tf.layers.noise import seed_states, set_noise
 from l2p_tf.types import Norm, UserError
 
@@ -24,12 +24,12 @@ CLASSES = {name: ATTACKS.get(name) for name in ATTACKS.names()}
 COMPILED = [
     name
     for name, cls in CLASSES.items()
-    if issubclass(cls, Loop) and not any(o is not cls and issubclass(cls, o) for o in CLASSES.values())
+    if issubclass(cls, IterativeAttack) and not any(o is not cls and issubclass(cls, o) for o in CLASSES.values())
 ]
 
 
 def length(delta, norm):
-    measured = sizes(np.asarray(delta))
+    measured = norms(np.asarray(delta))
     return measured["linf"] if norm is Norm.LINF else measured["l2"]
 
 
@@ -139,7 +139,7 @@ def test_every_attack_stays_in_the_ball_and_in_range(name, options, norm, radius
         assert output.adversarial.max() <= 1
         delta = output.adversarial - images
         assert size_of(delta, norm).max() <= radius * (1 + 1e-5)
-        for key, value in sizes(delta).items():
+        for key, value in norms(delta).items():
             np.testing.assert_array_equal(getattr(output, key), value)
         prediction = inference.predict(model, output.adversarial, batch_size=8).argmax(-1)
         np.testing.assert_array_equal(output.prediction, prediction)
@@ -201,7 +201,7 @@ def test_every_attack_repeats_by_its_seed_alone_and_is_compiled_once(name, noise
     changed = attack(model, images, labels, seed=3, batch_size=8)
     if name != "noise":
         assert np.abs(changed.adversarial - first.adversarial).max() > 0
-    counts = {key: run.traces for key, run in vars(model)["_l2p_programs"].items()}
+    counts = {key: run.traces for key, run in vars(model)["_l2p_compiled"].items()}
     assert set(counts.values()) == {1}, counts
 
 
@@ -279,7 +279,7 @@ def test_eot_averages_real_draws():
         model = linear(weights, noise=1.0, sharing=sharing)
         gradients = []
         for draws in (1, 4000):
-            run = tf.function(lambda x, y, m=model, d=draws: loss_gradient(m, x, Goal(y), d)[0])
+            run = tf.function(lambda x, y, m=model, d=draws: loss_gradient(m, x, Criterion(y), d)[0])
             gradients.append(np.stack([run(tf.constant(images), tf.constant(labels)) for _ in range(3)]))
         single, many = gradients
         # Draws differ, and their mean settles on the same expectation whichever way noise is drawn.
@@ -302,7 +302,7 @@ def test_eot_counts_its_passes_and_tiles_only_independent_draws():
                 return plain(self, inputs, training=training, mask=mask)
 
         model.__class__ = Watched
-        goal = Goal(tf.constant(labels, tf.int32))
+        goal = Criterion(tf.constant(labels, tf.int32))
         loss_gradient(model, tf.constant(images), goal, 6)
         assert shapes == [8 * 6 // passes] * passes
         assert set(ATTACKS.parse("fgsm(draws=6)")(model, images, labels).gradients) == {6}

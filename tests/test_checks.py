@@ -318,7 +318,7 @@ def test_the_loss_of_a_linear_model_rises_as_its_slope_says(sound):
 def test_another_radius_needs_no_new_trace(sound, tmp_path):
     _, battery = sound
     model = battery.model
-    programs = vars(model)["_l2p_programs"]
+    programs = vars(model)["_l2p_compiled"]
     before = len(programs)
     found_on(model, tmp_path, epsilon=0.9 * EPSILON)
     assert len(programs) == before

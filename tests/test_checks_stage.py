@@ -112,7 +112,7 @@ def test_what_is_up_to_date_is_left_alone(made):
 
 def test_what_was_interrupted_goes_on(made, tmp_path, monkeypatch):
     root, data, train, _ = made
-    run, tried = battery.Slices._slice, []
+    run, tried = battery.ChunkedEvaluation._slice, []
 
     def stops(self, *arguments):
         tried.append(self.attack)
@@ -120,7 +120,7 @@ def test_what_was_interrupted_goes_on(made, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run(self, *arguments)
 
-    monkeypatch.setattr(battery.Slices, "_slice", stops)
+    monkeypatch.setattr(battery.ChunkedEvaluation, "_slice", stops)
     with pytest.raises(KeyboardInterrupt):
         checks.check_artifact(OPTIONS, train, data, tmp_path / "checks")
     assert not (tmp_path / "checks").exists()

@@ -278,7 +278,7 @@ def test_a_model_for_images_of_any_size_is_compiled_for_each():
         labels = inference.predict(model, images, jit_compile=jit).argmax(-1)
         output = ATTACKS.parse("pgd(epsilon=0.1, steps=2)")(model, images, labels, jit_compile=jit)
         assert output.adversarial.shape == images.shape
-    assert max(run.traces for run in vars(model)["_l2p_programs"].values()) == 1
+    assert max(run.traces for run in vars(model)["_l2p_compiled"].values()) == 1
 
 
 def fixed_batch():
@@ -385,7 +385,7 @@ def test_an_answer_that_is_no_number_is_wrong_and_leaves_the_others_alone(spec, 
     alone = ATTACKS.parse(spec)(model, images[others], labels[others], seed=1)
     # Of other places in the batch other random numbers come; without them nothing differs.
     assert abs(output.success[others].mean() - alone.success.mean()) < 0.2
-    probabilities, votes = inference.poll(model, images, draws=3)
+    probabilities, votes = inference.predict_with_votes(model, images, draws=3)
     assert not votes[3].any()
     assert not probabilities[3].any()
     np.testing.assert_array_equal(inference.decided(votes)[others], probabilities[others].argmax(-1))
@@ -393,7 +393,7 @@ def test_an_answer_that_is_no_number_is_wrong_and_leaves_the_others_alone(spec, 
 
 def test_the_largest_logit_decides_where_a_softmax_rounds():
     model = linear(np.zeros((*SHAPE, 3)), bias=[0.0, 200.0, 200.00002])
-    assert inference.poll(model, np.zeros((2, *SHAPE), np.float32))[1].argmax(-1).tolist() == [2, 2]
+    assert inference.predict_with_votes(model, np.zeros((2, *SHAPE), np.float32))[1].argmax(-1).tolist() == [2, 2]
 
 
 class Spikes(layers.Layer):

@@ -11,7 +11,7 @@ from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.defenses.base import DerivedDefense
-from l2p_tf.inference import poll
+from l2p_tf.inference import predict_with_votes
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.bayesian import BayesianConv, BayesianDense, BayesianNorm
 from l2p_tf.layers.bounded_conv import BoundedConv
@@ -312,18 +312,18 @@ def test_the_kl_sums_all_layers():
 def test_an_answer_is_the_argmax_of_the_mean_softmax(sharing):
     model = tiny(DEFENSES.parse(f"rse(first_std=2.0, inner_std=2.0, noise_sharing={sharing})"))
     images, labels = images_and_labels(6)
-    single, _ = poll(model, images, 1, draws=1)
-    many, votes = poll(model, images, 1, draws=400)
-    averaged, answers = poll(model, images, 2, averaged=400)
+    single, _ = predict_with_votes(model, images, 1, draws=1)
+    many, votes = predict_with_votes(model, images, 1, draws=400)
+    averaged, answers = predict_with_votes(model, images, 2, samples_per_prediction=400)
     assert np.abs(single - many).max() > 0.05
     np.testing.assert_allclose(averaged, many, atol=0.06)
     np.testing.assert_array_equal(answers, np.eye(4)[averaged.argmax(1)])
     assert np.any((votes > 0.05) & (votes < 0.95))
     # Several answers, each of several draws: they agree more than single draws do.
-    _, steadier = poll(model, images, 3, draws=40, averaged=30)
+    _, steadier = predict_with_votes(model, images, 3, draws=40, samples_per_prediction=30)
     assert steadier.max(1).mean() > votes.max(1).mean()
     # Few images share a pass where the noise is each one's own; the odd number is taken whole.
-    _, odd = poll(model, images[:2], 4, draws=7, batch_size=64)
+    _, odd = predict_with_votes(model, images[:2], 4, draws=7, batch_size=64)
     np.testing.assert_allclose(odd.sum(1), 1.0, rtol=1e-6)
     assert set(np.round(odd.ravel() * 7, 4)) <= set(range(8))
     found = ATTACKS.parse("fgsm(epsilon=0)")(model, images, labels, 5, prediction_draws=400)

@@ -33,13 +33,13 @@ def made(tmp_path_factory):
 def attacked(monkeypatch):
     """Notes what is attacked."""
     seen = []
-    run = evaluate.Slices.run
+    run = evaluate.ChunkedEvaluation.run
 
     def noted(self, *arguments):
         seen.append(self.attack.spec if self.attack else "clean")
         return run(self, *arguments)
 
-    monkeypatch.setattr(evaluate.Slices, "run", noted)
+    monkeypatch.setattr(evaluate.ChunkedEvaluation, "run", noted)
     return seen
 
 

@@ -9,7 +9,7 @@ import pytest
 from models_for_tests import images_and_labels, smooth
 
 from l2p_tf import progress
-from l2p_tf.evaluation.slices import Slices, clean
+from l2p_tf.evaluation.chunked import ChunkedEvaluation, clean
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
@@ -52,6 +52,6 @@ def test_the_accuracy_counts_what_is_misclassified_already(tmp_path, right, expe
 
     shown = []
     pixels = np.round(images * 255).astype(np.uint8)
-    job = Slices(smooth(), slow, pixels, labels.astype(np.int32), np.arange(1), tmp_path, 0, 4, 6, False)
+    job = ChunkedEvaluation(smooth(), slow, pixels, labels.astype(np.int32), np.arange(1), tmp_path, 0, 4, 6, False)
     job.run(1, 0, lambda n, accuracy: shown.append(accuracy), right)
     assert shown == expected

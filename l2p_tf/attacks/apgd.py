@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from l2p_tf.attacks.ascent import Ascent
 from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State, choose
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import project, random_in_ball, steepest, widest
 from l2p_tf.registry import option
 from l2p_tf.types import UserError
@@ -30,12 +30,12 @@ class APGD(Ascent):
     restarts: int = option(1, "random starts to choose the best of", low=1)
     target_classes: int = option(0, "likeliest wrong classes to head for, one a start, any wrong class counts", low=0)
 
-    HOST: ClassVar[tuple[str, ...]] = Loop.HOST
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = IterativeAttack.HOST_OPTIONS
     NAME: ClassVar[str] = "APGD"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target_classes and self.strict:
+        if self.target_classes and self.targeted:
             raise UserError(f"APGD: `target` should be none with `target_classes`. Received: {self.target!r}")
 
     @property
@@ -53,26 +53,26 @@ class APGD(Ascent):
         """A gradient at the start, and one after every step."""
         return self.steps + 1
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """On the sphere around the image."""
-        direction = random_in_ball(case.images, 1.0, self.norm, case.fold(0))
+        direction = random_in_ball(context.images, 1.0, self.norm, context.fold(0))
         direction = direction / tf.maximum(widest(direction, self.norm), 1e-12)
-        x = tf.clip_by_value(case.images + case.numbers["epsilon"] * direction, 0.0, 1.0)
+        x = tf.clip_by_value(context.images + context.numbers["epsilon"] * direction, 0.0, 1.0)
         none = tf.zeros_like(x)
-        least = case.full(float("-inf"))
+        least = context.full(float("-inf"))
         # `adversarial` is the best point so far; `pace` the step size in units of epsilon.
         state = {"adversarial": x, "x": x, "former": x, "gradient": none, "best_gradient": none, "loss": least}
-        state |= {"best": least, "last_best": least, "pace": case.full(2.0), "rises": case.full(0.0)}
-        return {**state, "reduced": case.full(True, tf.bool)}
+        state |= {"best": least, "last_best": least, "pace": context.full(2.0), "rises": context.full(0.0)}
+        return {**state, "reduced": context.full(True, tf.bool)}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Moves (Equations 1 and 2 there; not in round 0), looks, and at a checkpoint perhaps halves the step."""
         first = i == 0
-        x = tf.where(first, state["x"], self._moved(case, i, state))
-        gradient, loss, reached = case.climb(x, self.loss, self.draws)
+        x = tf.where(first, state["x"], self._moved(context, i, state))
+        gradient, loss, reached = context.loss_and_gradient(x, self.loss, self.draws)
         rises = state["rises"] + tf.where((loss > state["loss"]) & ~first, 1.0, 0.0)
         better = loss > state["best"]
-        done = reached > 0.0 if case.certain else case.full(False, tf.bool)
+        done = reached > 0.0 if context.deterministic else context.full(False, tf.bool)
         best = tf.where(better, loss, state["best"])
         # What has fallen ends where it fell, whatever its loss.
         adversarial = choose(better | done, x, state["adversarial"])
@@ -99,11 +99,11 @@ class APGD(Ascent):
             "done": done,
         }
 
-    def _moved(self, case: Case, i: tf.Tensor, state: State) -> tf.Tensor:
-        epsilon, x = case.numbers["epsilon"], state["x"]
+    def _moved(self, context: AttackContext, i: tf.Tensor, state: State) -> tf.Tensor:
+        epsilon, x = context.numbers["epsilon"], state["x"]
 
         def into(point: tf.Tensor) -> tf.Tensor:
-            return tf.clip_by_value(case.images + project(point - case.images, epsilon, self.norm), 0.0, 1.0)
+            return tf.clip_by_value(context.images + project(point - context.images, epsilon, self.norm), 0.0, 1.0)
 
         pace = tf.reshape(state["pace"], [-1, 1, 1, 1])
         plain = into(x + epsilon * pace * steepest(state["gradient"], self.norm))

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.case import Case, State, choose
-from l2p_tf.attacks.goal import LOSSES, TARGETS
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.criterion import LOSSES, TARGETS
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import project, random_in_ball, steepest
 from l2p_tf.registry import option
 from l2p_tf.types import Norm, UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Ascent(Loop):
+class Ascent(IterativeAttack):
     """Base of the attacks that ascend a loss by its gradient, inside the ball of `epsilon` and inside [0, 1]."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
@@ -25,7 +25,7 @@ class Ascent(Loop):
     target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
     draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon",)
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon",)
     NAME: ClassVar[str] = ""
     ENDS_EARLY: ClassVar[bool] = True
 
@@ -47,27 +47,27 @@ class Ascent(Loop):
         del classes
         return draws, draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image, or at a random point of the ball around it."""
         if not getattr(self, "random_start", False):
-            return {"adversarial": case.images}
-        offset = random_in_ball(case.images, case.numbers["epsilon"], self.norm, case.fold(0))
-        return {"adversarial": tf.clip_by_value(case.images + offset, 0.0, 1.0)}
+            return {"adversarial": context.images}
+        offset = random_in_ball(context.images, context.numbers["epsilon"], self.norm, context.fold(0))
+        return {"adversarial": tf.clip_by_value(context.images + offset, 0.0, 1.0)}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """One step of `step_size` along the steepest direction; an example that is seen to have fallen stays."""
         del i
-        gradient, _, reached = case.climb(state["adversarial"], self.loss, self.draws)
-        return self.moved(case, state, steepest(gradient, self.norm), reached)
+        gradient, _, reached = context.loss_and_gradient(state["adversarial"], self.loss, self.draws)
+        return self.moved(context, state, steepest(gradient, self.norm), reached)
 
-    def moved(self, case: Case, state: State, direction: tf.Tensor, reached: tf.Tensor) -> State:
-        """The state after a step along a direction, projected; `done` where the goal is reached for certain."""
-        x, epsilon = state["adversarial"], case.numbers["epsilon"]
-        length = case.numbers.get("step_size", epsilon)
-        moved = case.images + project(x + length * direction - case.images, epsilon, self.norm)
+    def moved(self, context: AttackContext, state: State, direction: tf.Tensor, reached: tf.Tensor) -> State:
+        """The state after a step along a direction, projected; `done` where the criterion is reached for certain."""
+        x, epsilon = state["adversarial"], context.numbers["epsilon"]
+        length = context.numbers.get("step_size", epsilon)
+        moved = context.images + project(x + length * direction - context.images, epsilon, self.norm)
         moved = tf.clip_by_value(moved, 0.0, 1.0)
         # A single step is for every image, as its name says; more are for those who need them.
-        if not case.certain or not self.ENDS_EARLY:
+        if not context.deterministic or not self.ENDS_EARLY:
             return {**state, "adversarial": moved}
         done = reached > 0.0
         return {**state, "adversarial": choose(done, x, moved), "done": done}

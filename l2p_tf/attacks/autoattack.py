@@ -6,17 +6,17 @@ import dataclasses
 from typing import Any
 
 from l2p_tf.attacks.apgd import APGD
-from l2p_tf.attacks.base import ATTACKS, Member
+from l2p_tf.attacks.base import ATTACKS, SingleAttack
 from l2p_tf.attacks.fab import FAB
 from l2p_tf.attacks.square import Square
-from l2p_tf.attacks.worst_case import Cascade
+from l2p_tf.attacks.worst_case import AttackSequence
 from l2p_tf.registry import option
 from l2p_tf.types import Norm
 
 
 @ATTACKS.register("autoattack")
 @dataclasses.dataclass(frozen=True)
-class AutoAttack(Cascade):
+class AutoAttack(AttackSequence):
     """AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn (Croce and Hein 2020)."""
 
     version: str = option(
@@ -39,7 +39,7 @@ class AutoAttack(Cascade):
         """Steps are those of APGD, not Square's queries."""
         return {**super().facts(), "steps": self.steps}
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[SingleAttack, ...]:
         """The attacks of the version."""
         apgd = APGD(epsilon=self.epsilon, norm=self.norm, steps=self.steps)
         if self.version == "rand":

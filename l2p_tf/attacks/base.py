@@ -12,16 +12,16 @@ import numpy as np
 
 from l2p_tf import inference
 from l2p_tf.artifacts import Artifact
-from l2p_tf.attacks.case import SELECTION_DRAWS, AttackOutput, Journal
-from l2p_tf.attacks.goal import pick_targets
-from l2p_tf.attacks.projection import sizes
+from l2p_tf.attacks.context import SELECTION_DRAWS, AttackOutput, CheckpointStore
+from l2p_tf.attacks.criterion import pick_targets
+from l2p_tf.attacks.projection import norms
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import Options, Registry, spec_of
 from l2p_tf.types import Norm, UserError
 
 _WRONG, _NEAR = 1e-2, 1e-4
-"""What counts beside the share of draws that reach the goal: that the image is misclassified, and how likely it is."""
+"""What counts beside the share of draws that succeed: that the image is misclassified, and how likely it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +29,9 @@ class Attack(Options, abc.ABC):
     """Base of all attacks: what they are called, what they aim at, and how they are run on images.
 
     Class attributes:
-      MINIMAL: looks for the smallest perturbation that succeeds, instead of the worst one of a given size.
       BACKEND: whose implementation it is.
     """
 
-    MINIMAL: ClassVar[bool] = False
     BACKEND: ClassVar[str] = "l2p_tf"
 
     def __post_init__(self) -> None:
@@ -41,10 +39,10 @@ class Attack(Options, abc.ABC):
         check_radii(self)
 
     @abc.abstractmethod
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[SingleAttack, ...]:
         """The attacks that are run in turn, each on what the earlier ones left standing; most have but one."""
 
-    def fitting(self, model: keras.Model) -> tuple[Member, ...]:
+    def fitting(self, model: keras.Model) -> tuple[SingleAttack, ...]:
         """The members, as they can be run on the model; UserError where one cannot."""
         members = self.members()
         for member in members:
@@ -52,7 +50,7 @@ class Attack(Options, abc.ABC):
         return members
 
     @property
-    def strict(self) -> bool:
+    def targeted(self) -> bool:
         """Whether the attack is targeted: only its target counts as success."""
         return getattr(self, "target", "none") != "none"
 
@@ -73,8 +71,8 @@ class Attack(Options, abc.ABC):
         parts = [name, f"x{restarts}" if restarts and restarts > 1 else ""]
         parts += [str(norm) if norm is not None and norm is not usual else "", f"kappa {kappa:g}" if kappa else ""]
         parts += [str(loss) if loss not in (None, _usual(self, "loss")) else ""]
-        parts += [f"to {getattr(self, 'target', '')}" if self.strict else ""]
-        parts += [f"within {epsilon:.4g}" if self.MINIMAL and epsilon is not None else ""]
+        parts += [f"to {getattr(self, 'target', '')}" if self.targeted else ""]
+        parts += [f"within {epsilon:.4g}" if isinstance(self, MinimizationAttack) and epsilon is not None else ""]
         parts += [f"EOT-{draws}" if draws and draws > 1 else ""]
         return " ".join(part for part in parts if part)
 
@@ -105,7 +103,7 @@ class Attack(Options, abc.ABC):
         prediction_draws: int = 1,
         jit_compile: bool | None = None,
         progress: Callable[[float, int], Any] | None = None,
-        journal: Journal | None = None,
+        store: CheckpointStore | None = None,
     ) -> AttackOutput:
         """Attacks images and scores what was found.
 
@@ -124,27 +122,34 @@ class Attack(Options, abc.ABC):
           jit_compile: compile with XLA; None decides by device.
           progress: called now and then with the share of the work that is done, in [0, 1], and the number of images
             that still stand.
-          journal: a `Journal` that keeps what is done, so that the same call made again goes on from there.
+          store: a `CheckpointStore` that keeps what is done, so that the same call made again goes on from there.
 
         Raises:
           UserError: images or labels do not fit the model, or lie outside their range, or the attack does not suit it.
         """
-        search = Search(self, model, images, labels, seed, batch_size, jit_compile, progress, journal, prediction_draws)
-        search.run()
-        return search.scored(score_draws)
+        runner = AttackRunner(
+            self, model, images, labels, seed, batch_size, jit_compile, progress, store, prediction_draws
+        )
+        runner.run()
+        return runner.scored(score_draws)
 
 
 @dataclasses.dataclass(frozen=True)
-class Member(Attack):
+class MinimizationAttack(Attack):
+    """Marks an attack that looks for the smallest perturbation that succeeds, not the worst one of a given size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleAttack(Attack):
     """Base of the attacks that are run by themselves, be it in a cascade."""
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[SingleAttack, ...]:
         """Itself."""
         return (self,)
 
     @abc.abstractmethod
-    def attempt(self, search: Search, number: int, start: int, rows: np.ndarray) -> np.ndarray:
-        """One start, as member `number`, on the images `rows` of a search: adversarial images, one a row."""
+    def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
+        """One start, as member `number`, on the images `rows` of a runner: adversarial images, one a row."""
 
     @property
     @abc.abstractmethod
@@ -157,7 +162,7 @@ class Member(Attack):
         classes = int(model.output_shape[-1])
         least = 1
         if getattr(self, "loss", "") == "dlr":
-            least = 4 if self.aims else 3
+            least = 4 if self.has_target else 3
         if classes < least:
             raise UserError(
                 f"`loss=dlr` of {self.label} needs a classifier of at least {least} classes; use `loss=margin`. "
@@ -165,9 +170,9 @@ class Member(Attack):
             )
 
     @property
-    def aims(self) -> bool:
+    def has_target(self) -> bool:
         """Whether the loss pulls toward one class, which only targeted attacks insist on."""
-        return self.strict or bool(getattr(self, "target_classes", 0))
+        return self.targeted or bool(getattr(self, "target_classes", 0))
 
     @property
     def is_single_step(self) -> bool:
@@ -181,32 +186,32 @@ class Member(Attack):
 
     def aim(self, start: int, others: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
         """The classes that start number `start` aims at; arguments as of `pick_targets`."""
-        if self.strict:
+        if self.targeted:
             return pick_targets(str(getattr(self, "target", "")), others, labels, seed)
         toward = min(int(getattr(self, "target_classes", 0)), others.shape[1])
         return others[:, start % toward].astype(np.int32)
 
 
-class Search:
+class AttackRunner:
     """One call of an attack: its data, and what has been found so far.
 
     The first candidate is the image as it is, which lies in every ball: under no attack is a classifier right more
-    often than without one. An example has fallen once the goal was reached on every draw it was looked at; in a
-    cascade, and where the budget is fixed, it then leaves. What is kept of an example is what reached the goal on the
-    largest share of draws, and among equals made it likeliest; an attack of smallest norm keeps the smallest that
+    often than without one. An example has fallen once the criterion was reached on every draw it was looked at; in a
+    cascade, and where the budget is fixed, it then leaves. What is kept of an example is what reached the criterion on
+    the largest share of draws, and among equals made it likeliest; an attack of smallest norm keeps the smallest that
     succeeds.
     """
 
     def __init__(
         self, attack: Attack, model: keras.Model, images: Any, labels: Any, seed: int, batch_size: int,
-        jit_compile: bool | None, progress: Callable[[float, int], Any] | None, journal: Journal | None,
-        averaged: int,
+        jit_compile: bool | None, progress: Callable[[float, int], Any] | None, store: CheckpointStore | None,
+        samples_per_prediction: int,
     ) -> None:  # fmt: skip
         self.attack, self.seed = attack, seed
         self.model, self.images = inference.prepared(model, images)
         self.labels = inference.checked_labels(self.model, labels, len(self.images))
-        self.batch_size, self.jit_compile, self.progress, self.journal = batch_size, jit_compile, progress, journal
-        self.certain, self.averaged = not is_randomized(self.model), averaged
+        self.batch_size, self.jit_compile, self.progress, self.store = batch_size, jit_compile, progress, store
+        self.deterministic, self.samples_per_prediction = not is_randomized(self.model), samples_per_prediction
         self.classes = int(self.model.output_shape[-1])
         self.members = attack.fitting(self.model)
         for member in self.members:
@@ -214,7 +219,7 @@ class Search:
         count = len(self.images)
         self.targets = self.labels.copy()
         self.best, self.score = self.images.copy(), np.zeros(count)
-        self.norm, self.fallen = np.full(count, np.inf), np.zeros(count, bool)
+        self.norm, self.is_adversarial = np.full(count, np.inf), np.zeros(count, bool)
         self.votes = np.zeros((count, self.classes), np.float32)
         self.likely = np.zeros(count, np.float32)
         self.gradients, self.forwards = np.zeros((2, count), np.int32)
@@ -225,19 +230,19 @@ class Search:
     def run(self) -> None:
         """Every start of every member."""
         # An attack of smallest norm with no limit to it goes on with what has fallen.
-        stay = self.attack.MINIMAL and getattr(self.attack, "epsilon", None) is None
+        stay = isinstance(self.attack, MinimizationAttack) and getattr(self.attack, "epsilon", None) is None
         others = self._look_at_clean()
         last = (len(self.members) - 1, self.members[-1].starts(self.classes) - 1)
         for number, member in enumerate(self.members):
             for start in range(member.starts(self.classes)):
-                rows = np.flatnonzero(self.norm > 0 if stay else ~self.fallen)
+                rows = np.flatnonzero(self.norm > 0 if stay else ~self.is_adversarial)
                 if member.is_single_step and number == start == 0:
                     rows = np.arange(len(self.images))
                 if len(rows):
-                    if member.aims:
+                    if member.has_target:
                         self.targets[rows] = self._aim(member, start, others)[rows]
                     found = member.attempt(self, number, start, rows)
-                    if last == (0, 0) and not self.certain and not member.MINIMAL:
+                    if last == (0, 0) and not self.deterministic and not isinstance(member, MinimizationAttack):
                         # Nothing to compare but images that may be misclassified as they are: scoring decides.
                         sound = self.score[rows] <= 0.0
                         self.best[rows[sound]] = found[sound]
@@ -245,44 +250,44 @@ class Search:
                     if len(rows):
                         self._compare(member, rows, found, start)
                 self._done += member.work
-                self.tell(int((~self.fallen).sum()))
+                self.tell(int((~self.is_adversarial).sum()))
 
     def _look_at_clean(self) -> np.ndarray:
         """Makes the images as they are the first candidates; returns the other classes, the likeliest first."""
-        looks = 1 if self.certain else -(-SELECTION_DRAWS // self.averaged)
-        likely, self.votes = self._poll(self.images, looks, 0, 3)
-        self.forwards += looks * (1 if self.certain else self.averaged)
+        looks = 1 if self.deterministic else -(-SELECTION_DRAWS // self.samples_per_prediction)
+        likely, self.votes = self._answers(self.images, looks, 0, 3)
+        self.forwards += looks * (1 if self.deterministic else self.samples_per_prediction)
         every, ranked = np.arange(len(self.images)), likely.copy()
         right = int((self.votes[every, self.labels] > 0.5).sum())
         inference.warn_at_chance(right, len(every), self.classes)
         ranked[every, self.labels] = -1.0
         others = np.argsort(-ranked, axis=-1, kind="stable")[:, :-1]
-        if self.attack.strict:
+        if self.attack.targeted:
             self.targets = self._aim(self.members[0], 0, others)
         share, wrong = self._shares(every, self.votes)
         self.likely = likely[every, self.labels]
         # What an attack finds is taken where it is as good: less than nothing for the likelihood.
         self.score = share + _WRONG * wrong - _NEAR
-        if self.certain:
-            self.fallen = share >= 1.0
-            self.norm[self.fallen] = 0.0
+        if self.deterministic:
+            self.is_adversarial = share >= 1.0
+            self.norm[self.is_adversarial] = 0.0
         return others
 
     def _shares(self, rows: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the answers to what was found for some images, the share that reach the goal, and that are wrong."""
+        """Of the answers to what was found for some images, the share that reach the criterion, and that are wrong."""
         every = np.arange(len(rows))
         wrong = 1.0 - votes[every, self.labels[rows]]
-        return votes[every, self.targets[rows]] if self.attack.strict else wrong, wrong
+        return votes[every, self.targets[rows]] if self.attack.targeted else wrong, wrong
 
     def scored(self, draws: int) -> AttackOutput:
         """What was found, on so many fresh answers."""
         # Without noise what was seen when it was kept is what would be seen again.
-        if not self.certain:
-            likely, self.votes = self._poll(self.best, draws, 0, 2)
+        if not self.deterministic:
+            likely, self.votes = self._answers(self.best, draws, 0, 2)
             self.likely = likely[np.arange(len(likely)), self.labels]
         rows, votes = np.arange(len(self.images)), self.votes
         wrong = 1.0 - votes[rows, self.labels]
-        success = votes[rows, self.targets] if self.attack.strict else wrong
+        success = votes[rows, self.targets] if self.attack.targeted else wrong
         return AttackOutput(
             adversarial=self.best,
             prediction=inference.decided(votes),
@@ -291,51 +296,53 @@ class Search:
             probability=self.likely,
             gradients=self.gradients,
             forwards=self.forwards,
-            **sizes(self.best - self.images),
+            **norms(self.best - self.images),
         )
 
-    def _aim(self, member: Member, start: int, others: np.ndarray) -> np.ndarray:
+    def _aim(self, member: SingleAttack, start: int, others: np.ndarray) -> np.ndarray:
         """Targets, by what the model answers on the images as they are."""
         return member.aim(start, others, self.labels, int(inference.seed_pair(self.seed, 0, 4)[0]))
 
-    def _compare(self, member: Member, rows: np.ndarray, found: np.ndarray, start: int) -> None:
+    def _compare(self, member: SingleAttack, rows: np.ndarray, found: np.ndarray, start: int) -> None:
         """Keeps what one start found where it is better than what there is, by draws of its own."""
         wanted = max(SELECTION_DRAWS, int(getattr(member, "draws", 1)))
-        looks = 1 if self.certain else -(-wanted // self.averaged)
-        likely, votes = self._poll(found, looks, start, 1)
-        if not self.certain:
-            self.forwards[rows] += looks * self.averaged
+        looks = 1 if self.deterministic else -(-wanted // self.samples_per_prediction)
+        likely, votes = self._answers(found, looks, start, 1)
+        if not self.deterministic:
+            self.forwards[rows] += looks * self.samples_per_prediction
         share, wrong = self._shares(rows, votes)
         every, labels, targets = np.arange(len(rows)), self.labels[rows], self.targets[rows]
-        near = likely[every, targets] if self.attack.strict else 1.0 - likely[every, labels]
+        near = likely[every, targets] if self.attack.targeted else 1.0 - likely[every, labels]
         score = share + _WRONG * wrong + _NEAR * near
-        if member.MINIMAL:
-            size = sizes(found - self.images[rows])["linf" if getattr(member, "norm", Norm.L2) is Norm.LINF else "l2"]
+        if isinstance(member, MinimizationAttack):
+            size = norms(found - self.images[rows])["linf" if getattr(member, "norm", Norm.L2) is Norm.LINF else "l2"]
             epsilon = getattr(member, "epsilon", None)
             within = size <= (np.inf if epsilon is None else epsilon * (1 + 1e-6))
             reached, none = within & (share > 0.5), np.isinf(self.norm[rows])
-            better = reached & (size < self.norm[rows]) & (~self.fallen[rows] | ~none)
+            better = reached & (size < self.norm[rows]) & (~self.is_adversarial[rows] | ~none)
             self.norm[rows[better]] = size[better]
             # Until one succeeds on most draws, that which does on the most is better than the image as it is.
-            better |= within & none & ~reached & ~self.fallen[rows] & (share > 0.0) & (score > self.score[rows])
+            better |= within & none & ~reached & ~self.is_adversarial[rows] & (share > 0.0) & (score > self.score[rows])
         else:
             reached = np.ones(len(rows), bool)
             better = score > self.score[rows]
         taken = rows[better]
         self.best[taken], self.score[taken], self.votes[taken] = found[better], score[better], votes[better]
         self.likely[taken] = likely[every, labels][better]
-        self.fallen[rows] |= reached & (share >= 1.0)
+        self.is_adversarial[rows] |= reached & (share >= 1.0)
 
-    def _poll(self, images: np.ndarray, draws: int, number: int, purpose: int) -> tuple[np.ndarray, np.ndarray]:
+    def _answers(self, images: np.ndarray, draws: int, number: int, purpose: int) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities and votes of some answers, on draws that serve one purpose alone."""
         seed = int(inference.seed_pair(self.seed, number, purpose)[0])
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
-        return inference.poll(self.model, images, seed, draws=draws, averaged=self.averaged, **how)
+        return inference.predict_with_votes(
+            self.model, images, seed, draws=draws, samples_per_prediction=self.samples_per_prediction, **how
+        )
 
-    def tell(self, standing: int, extra: float = 0.0) -> None:
+    def tell(self, robust: int, extra: float = 0.0) -> None:
         """Reports progress: how many images still stand, and the work done of the start that is running."""
         if self.progress is not None:
-            self.progress(min(1.0, (self._done + extra) / self._todo), standing)
+            self.progress(min(1.0, (self._done + extra) / self._todo), robust)
 
 
 def _usual(attack: Attack, name: str) -> Any:

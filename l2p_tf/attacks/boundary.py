@@ -26,14 +26,14 @@ def rivals(logits: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def nearest(
-    case: Case, x: tf.Tensor, classes: Callable[[tf.Tensor], tf.Tensor], norm: Norm, draws: int
+    context: AttackContext, x: tf.Tensor, classes: Callable[[tf.Tensor], tf.Tensor], norm: Norm, draws: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """The nearest decision boundary between the label and some other classes, to first order.
 
     One forward pass serves the backward passes of all classes; with EOT each class takes its own passes.
 
     Args:
-      case: the batch.
+      context: the batch.
       x: where to linearize: (batch, height, width, channels).
       classes: from the logits at `x` to the other classes, int32 (batch, n).
       norm: in which to measure the distance.
@@ -41,16 +41,16 @@ def nearest(
 
     Returns:
       The difference of logits (other class minus label; (batch,)) and its gradient (as `x`) for the nearest boundary,
-      the share of draws that reach the goal (batch,), and the classes compared.
+      the share of draws that reach the criterion (batch,), and the classes compared.
     """
-    model, labels, draws = case.model, case.goal.labels, case.draws(draws)
+    model, labels, draws = context.model, context.criterion.labels, context.draws(draws)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
         logits = model(x, training=False)
         numbers = tf.where(is_answer(logits)[:, None], logits, tf.zeros_like(logits))
     others, kinds = classes(numbers), int(logits.shape[-1])
-    one = tf.cast(case.goal.reached(logits), tf.float32)
-    share = one if draws == 1 else case.look(x, "margin", draws)[1]
+    one = tf.cast(context.criterion.reached(logits), tf.float32)
+    share = one if draws == 1 else context.loss(x, "margin", draws)[1]
 
     def compare(k: tf.Tensor, best: tf.Tensor, difference: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, ...]:
         other = tf.gather(others, k, axis=1)
@@ -59,7 +59,7 @@ def nearest(
             towards = tf.one_hot(other, kinds) - tf.one_hot(labels, kinds)
             slope = image_gradient(tape, logits, x, towards)
         else:
-            slope, its, _ = loss_gradient(model, x, Goal(labels, other), draws, "difference", most=case.most)
+            slope, its, _ = loss_gradient(model, x, Criterion(labels, other), draws, "difference", most=context.most)
         slope = finite_part(slope)
         distance = tf.abs(its) / (dual(slope, norm) + _TINY)
         closer = distance < best
@@ -70,7 +70,7 @@ def nearest(
             choose(closer, slope, gradient),
         )
 
-    state = (tf.constant(0), case.full(float("inf")), case.full(0.0), tf.zeros_like(x))
+    state = (tf.constant(0), context.full(float("inf")), context.full(0.0), tf.zeros_like(x))
     _, _, difference, gradient = repeat(compare, state, int(others.shape[1]))
     return difference, gradient, share, others
 
@@ -103,7 +103,7 @@ def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm
     # Scaled, so that tiny gradients do not vanish when squared.
     largest = tf.reduce_max(tf.abs(gradient), [1, 2, 3], keepdims=True)
     slope = tf.math.divide_no_nan(gradient, largest)
-    goal = tf.abs(tf.math.divide_no_nan(wide, largest))
+    wanted = tf.abs(tf.math.divide_no_nan(wide, largest))
     direction = -tf.sign(slope) * tf.where(wide >= 0.0, 1.0, -1.0)
     room = tf.where(direction > 0.0, 1.0 - x, x)
     size = tf.abs(slope)
@@ -115,13 +115,13 @@ def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm
     def newton(t: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         gained = tf.reduce_sum(size * tf.minimum(t * pace, room), [1, 2, 3], keepdims=True)
         rate = tf.reduce_sum(tf.where(t < full, size * pace, 0.0), [1, 2, 3], keepdims=True)
-        missing = goal - gained
+        missing = wanted - gained
         # Nothing left to gain: every number is at its end.
         return t + tf.maximum(tf.math.divide_no_nan(missing, rate), 0.0), missing
 
     def going(t: tf.Tensor, missing: tf.Tensor) -> tf.Tensor:
         del t
-        return tf.reduce_any(missing > 1e-6 * goal)
+        return tf.reduce_any(missing > 1e-6 * wanted)
 
-    t, _ = repeat(newton, (tf.zeros_like(goal), goal), _NEWTON_ROUNDS, going)
+    t, _ = repeat(newton, (tf.zeros_like(wanted), wanted), _NEWTON_ROUNDS, going)
     return direction * tf.minimum(t * pace, room)

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.base import ATTACKS, MinimizationAttack
 from l2p_tf.attacks.constant import close_round, open_search
-from l2p_tf.attacks.goal import TARGETS
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.criterion import TARGETS
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.registry import option
 from l2p_tf.types import Norm
 
@@ -22,7 +22,7 @@ _SHRINK = 1.0 - 1e-6
 
 @ATTACKS.register("cw")
 @dataclasses.dataclass(frozen=True)
-class CarliniWagner(Loop):
+class CarliniWagner(IterativeAttack, MinimizationAttack):
     """Carlini and Wagner l2: Adam on norm plus c times margin, in tanh space; c by binary search (2017)."""
 
     steps: int = option(1000, "steps of Adam for each c", low=1)
@@ -35,10 +35,9 @@ class CarliniWagner(Loop):
     epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
     draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("learning_rate", "kappa", "initial_const")
-    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "epsilon")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("learning_rate", "kappa", "initial_const")
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "epsilon")
     CHUNK: ClassVar[int] = 10
-    MINIMAL: ClassVar[bool] = True
     norm: ClassVar[Norm] = Norm.L2
 
     @property
@@ -56,22 +55,22 @@ class CarliniWagner(Loop):
         del classes
         return draws, draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image."""
-        start = tf.atanh((2.0 * case.images - 1.0) * _SHRINK)
+        start = tf.atanh((2.0 * context.images - 1.0) * _SHRINK)
         none = tf.zeros_like(start)
-        infinite = case.full(float("inf"))
-        moving = {"w": start, "m": none, "v": none, "total": case.full(0.0), "last_total": infinite}
-        return {**open_search(case), **moving}
+        infinite = context.full(float("inf"))
+        moving = {"w": start, "m": none, "v": none, "total": context.full(0.0), "last_total": infinite}
+        return {**open_search(context), **moving}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """One step of Adam of every example, for its own c."""
         del i
-        numbers, c, inner = case.numbers, state["c"], state["inner"]
-        start = tf.atanh((2.0 * case.images - 1.0) * _SHRINK)
+        numbers, c, inner = context.numbers, state["c"], state["inner"]
+        start = tf.atanh((2.0 * context.images - 1.0) * _SHRINK)
         tanh = tf.tanh(state["w"])
-        x, kept = (tanh + 1.0) / 2.0, (2.0 * case.images - 1.0) * _SHRINK / 2.0 + 0.5
-        slope, lead, share = case.climb(x, "margin", self.draws, cap=numbers["kappa"])
+        x, kept = (tanh + 1.0) / 2.0, (2.0 * context.images - 1.0) * _SHRINK / 2.0 + 0.5
+        slope, lead, share = context.loss_and_gradient(x, "margin", self.draws, cap=numbers["kappa"])
         away = x - kept
         objective = tf.reduce_sum(tf.square(away), [1, 2, 3]) + c * (numbers["kappa"] - lead)
         gradient = (2.0 * away - c[:, None, None, None] * slope) * (1.0 - tf.square(tanh)) / 2.0
@@ -89,7 +88,7 @@ class CarliniWagner(Loop):
         due = ((inner + 1) % tenth == 0) & (inner >= tenth)
         if self.abort_early:
             ended |= due & ~(total <= 0.9999 * last_total)
-        searched = close_round(case, state, x, case.confirmed(x, share > 0.5), ended, self.binary_search_steps)
+        searched = close_round(context, state, x, context.confirmed(x, share > 0.5), ended, self.binary_search_steps)
         none = tf.zeros_like(m)
         return {
             **searched,

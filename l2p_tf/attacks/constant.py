@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.context import AttackContext, State, choose
 
 _LARGEST = 1e10
 
 
-def open_search(case: Case) -> State:
-    """The part of an attack's state that the search needs, with `initial_const` among the case's numbers."""
-    zero, infinite = case.full(0.0), case.full(float("inf"))
-    state = {"adversarial": case.images, "size": infinite, "c": zero + case.numbers["initial_const"], "low": zero}
-    state |= {"high": infinite, "found": case.full(False, tf.bool)}
-    return {**state, "inner": case.full(0, tf.int32), "outer": case.full(0, tf.int32)}
+def open_search(context: AttackContext) -> State:
+    """The part of an attack's state that the search needs, with `initial_const` among the context's numbers."""
+    zero, infinite = context.full(0.0), context.full(float("inf"))
+    state = {"adversarial": context.images, "size": infinite, "c": zero + context.numbers["initial_const"], "low": zero}
+    state |= {"high": infinite, "found": context.full(False, tf.bool)}
+    return {**state, "inner": context.full(0, tf.int32), "outer": context.full(0, tf.int32)}
 
 
-def close_round(case: Case, state: State, x: tf.Tensor, reached: tf.Tensor, ended: tf.Tensor, rounds: int) -> State:
+def close_round(
+    context: AttackContext, state: State, x: tf.Tensor, reached: tf.Tensor, ended: tf.Tensor, rounds: int
+) -> State:
     """Takes note of where a step is, and of examples that are through with their constant.
 
     Where the constant led to success, a smaller one is tried: half way to the largest that failed; where it did not,
     a larger one: half way to the smallest that succeeded, or ten times it (Carlini and Wagner 2017, Section VI).
 
     Args:
-      case: the batch.
+      context: the batch.
       state: that of the step; the parts that `open_search` made are read.
       x: where the step is.
       reached: bool (batch,), whether that succeeds.
@@ -34,7 +36,7 @@ def close_round(case: Case, state: State, x: tf.Tensor, reached: tf.Tensor, ende
     Returns:
       The parts that `open_search` made, after the step, and `done`.
     """
-    size = tf.sqrt(tf.reduce_sum(tf.square(x - case.images), [1, 2, 3]))
+    size = tf.sqrt(tf.reduce_sum(tf.square(x - context.images), [1, 2, 3]))
     closer = reached & (size < state["size"])
     found, c = state["found"] | reached, state["c"]
     high, low = tf.where(found, tf.minimum(c, state["high"]), state["high"]), tf.where(found, state["low"], c)

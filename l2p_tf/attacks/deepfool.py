@@ -7,17 +7,17 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS
+from l2p_tf.attacks.base import ATTACKS, MinimizationAttack
 from l2p_tf.attacks.boundary import dual, nearest, rivals
-from l2p_tf.attacks.case import Case, State, choose
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.registry import option
 from l2p_tf.types import Norm
 
 
 @ATTACKS.register("deepfool")
 @dataclasses.dataclass(frozen=True)
-class DeepFool(Loop):
+class DeepFool(IterativeAttack, MinimizationAttack):
     """DeepFool: steps onto the nearest linearized boundary until it is crossed (Moosavi-Dezfooli et al. 2016)."""
 
     steps: int = option(50, "steps at most", low=1)
@@ -27,10 +27,9 @@ class DeepFool(Loop):
     epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
     draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("overshoot",)
-    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "steps", "epsilon")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("overshoot",)
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "steps", "epsilon")
     CHUNK: ClassVar[int] = 2
-    MINIMAL: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -42,21 +41,21 @@ class DeepFool(Loop):
         others = min(self.candidates, classes) - 1
         return others * draws, 1 if draws == 1 else 1 + draws + others * draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image."""
-        classes = tf.zeros([case.batch, self._others(case)], tf.int32)
-        return {"adversarial": case.images, "total": tf.zeros_like(case.images), "classes": classes}
+        classes = tf.zeros([context.batch, self._others(context)], tf.int32)
+        return {"adversarial": context.images, "total": tf.zeros_like(context.images), "classes": classes}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Adds the step to the nearest boundary (Algorithm 2 there); where the class has changed, it is done."""
-        x, n = state["adversarial"], self._others(case)
+        x, n = state["adversarial"], self._others(context)
 
         def picked(logits: tf.Tensor) -> tf.Tensor:
             # On the clean image, and then kept.
-            return tf.where(i == 0, rivals(logits, case.goal.labels, n), state["classes"])
+            return tf.where(i == 0, rivals(logits, context.criterion.labels, n), state["classes"])
 
-        difference, gradient, share, classes = nearest(case, x, picked, self.norm, self.draws)
-        done = case.confirmed(x, share > 0.5)
+        difference, gradient, share, classes = nearest(context, x, picked, self.norm, self.draws)
+        done = context.confirmed(x, share > 0.5)
         # A little farther than to the boundary, which rounding would otherwise miss.
         distance = tf.abs(difference) / (dual(gradient, self.norm) + 1e-8) + 1e-4
         if self.norm is Norm.LINF:
@@ -64,8 +63,8 @@ class DeepFool(Loop):
         else:
             direction = gradient / (dual(gradient, self.norm)[:, None, None, None] + 1e-8)
         total = state["total"] + distance[:, None, None, None] * direction
-        moved = tf.clip_by_value(case.images + (1.0 + case.numbers["overshoot"]) * total, 0.0, 1.0)
+        moved = tf.clip_by_value(context.images + (1.0 + context.numbers["overshoot"]) * total, 0.0, 1.0)
         return {"adversarial": choose(done, x, moved), "total": total, "classes": classes, "done": done}
 
-    def _others(self, case: Case) -> int:
-        return min(self.candidates, int(case.model.output_shape[-1])) - 1
+    def _others(self, context: AttackContext) -> int:
+        return min(self.candidates, int(context.model.output_shape[-1])) - 1

@@ -8,10 +8,10 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS
+from l2p_tf.attacks.base import ATTACKS, MinimizationAttack
 from l2p_tf.attacks.boundary import nearest, rivals, to_hyperplane
-from l2p_tf.attacks.case import Case, State, choose
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import random_in_ball, widest
 from l2p_tf.registry import option
 from l2p_tf.types import Norm, UserError
@@ -19,7 +19,7 @@ from l2p_tf.types import Norm, UserError
 
 @ATTACKS.register("fab")
 @dataclasses.dataclass(frozen=True)
-class FAB(Loop):
+class FAB(IterativeAttack, MinimizationAttack):
     """FAB: projects onto linearized boundaries, drawn to the image, for the smallest norm (Croce and Hein 2020)."""
 
     epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
@@ -34,9 +34,8 @@ class FAB(Loop):
     beta: float = option(0.9, "what is left of a perturbation that succeeds, before the search goes on", low=0, high=1)
     draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon", "alpha_max", "eta", "beta")
-    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "steps")
-    MINIMAL: ClassVar[bool] = True
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon", "alpha_max", "eta", "beta")
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "steps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,22 +56,22 @@ class FAB(Loop):
         """Nothing is asked of the model."""
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A gradient for every class compared, and a look where it led."""
-        others = 1 if self.aims else classes - 1
+        """A gradient for every class compared, and a forward pass where it led."""
+        others = 1 if self.has_target else classes - 1
         return others * draws, (1 if draws == 1 else 1 + draws + others * draws) + draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image; later starts in half the ball around it."""
-        direction = random_in_ball(case.images, 1.0, self.norm, case.fold(0))
+        direction = random_in_ball(context.images, 1.0, self.norm, context.fold(0))
         direction = direction / tf.maximum(widest(direction, self.norm), 1e-12)
-        toward = tf.cast(case.start >= tf.maximum(1, self.target_classes), tf.float32)
-        start = tf.clip_by_value(case.images + 0.5 * case.numbers["epsilon"] * toward * direction, 0.0, 1.0)
-        return {"adversarial": case.images, "x": start, "size": case.full(float("inf"))}
+        toward = tf.cast(context.start >= tf.maximum(1, self.target_classes), tf.float32)
+        start = tf.clip_by_value(context.images + 0.5 * context.numbers["epsilon"] * toward * direction, 0.0, 1.0)
+        return {"adversarial": context.images, "x": start, "size": context.full(float("inf"))}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Between the projections of where it is and of the image onto the boundary (Algorithm 1 there)."""
-        x, image, numbers = state["x"], case.images, case.numbers
-        difference, gradient, _, _ = nearest(case, x, lambda z: self._compared(case, z), self.norm, self.draws)
+        x, image, numbers = state["x"], context.images, context.numbers
+        difference, gradient, _, _ = nearest(context, x, lambda z: self._compared(context, z), self.norm, self.draws)
         at_image = difference + tf.reduce_sum(gradient * (image - x), [1, 2, 3])
         here = to_hyperplane(x, gradient, difference, self.norm)
         there = to_hyperplane(image, gradient, at_image, self.norm)
@@ -80,14 +79,14 @@ class FAB(Loop):
         alpha = tf.clip_by_value(near / (near + far), 0.0, numbers["alpha_max"])
         x = (x + numbers["eta"] * here) * (1.0 - alpha) + (image + numbers["eta"] * there) * alpha
         x = tf.clip_by_value(x, 0.0, 1.0)
-        _, share = case.look(x, "margin", self.draws)
+        _, share = context.loss(x, "margin", self.draws)
         size = widest(x - image, self.norm)[:, 0, 0, 0]
-        found = case.confirmed(x, share > 0.5)
+        found = context.confirmed(x, share > 0.5)
         smaller = found & (size < state["size"])
         new = {"adversarial": choose(smaller, x, state["adversarial"]), "size": tf.where(smaller, size, state["size"])}
         return {**new, "x": choose(found, image + numbers["beta"] * (x - image), x)}
 
-    def _compared(self, case: Case, logits: tf.Tensor) -> tf.Tensor:
-        if case.goal.targets is not None:
-            return case.goal.targets[:, None]
-        return rivals(logits, case.goal.labels, int(logits.shape[-1]) - 1)
+    def _compared(self, context: AttackContext, logits: tf.Tensor) -> tf.Tensor:
+        if context.criterion.targets is not None:
+            return context.criterion.targets[:, None]
+        return rivals(logits, context.criterion.labels, int(logits.shape[-1]) - 1)

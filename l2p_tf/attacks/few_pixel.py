@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State
-from l2p_tf.attacks.goal import LOSSES, TARGETS
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State
+from l2p_tf.attacks.criterion import LOSSES, TARGETS
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.randomness import below, standard_normal, uniform
 from l2p_tf.attacks.sampling import losses_of
 from l2p_tf.registry import option
@@ -20,7 +20,7 @@ from l2p_tf.types import UserError
 
 @ATTACKS.register("few_pixel")
 @dataclasses.dataclass(frozen=True)
-class FewPixel(Loop):
+class FewPixel(IterativeAttack):
     """Few pixels of any color, found by differential evolution; needs no gradient (Su et al. 2019)."""
 
     pixels: int = option(1, "pixels changed at most", low=1)
@@ -29,11 +29,11 @@ class FewPixel(Loop):
     mutation: float = option(0.5, "F: weight of the difference of two candidates", low=0, high=2)
     loss: str = option("margin", "loss to ascend", choices=LOSSES)
     target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
-    draws: int = option(1, "draws of the model's noise each look is averaged over", low=1)
+    draws: int = option(1, "draws of the model's noise each loss is averaged over", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("mutation",)
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("mutation",)
     CHUNK: ClassVar[int] = 5
-    SHAPED: ClassVar[bool] = True
+    STATIC_BATCH: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -59,51 +59,51 @@ class FewPixel(Loop):
             )
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A look at every candidate."""
+        """A forward pass for every candidate."""
         del classes
         return 0, self.population * draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """Places anywhere, colors around the middle of their range; to be looked at in round 0."""
-        channels = int(case.images.shape[-1])
-        shape = [case.batch, self.population, self.pixels]
-        places = uniform([*shape, 2], case.fold(0))
-        colors = tf.clip_by_value(0.5 + 0.5 * standard_normal([*shape, channels], case.fold(1)), 0.0, 1.0)
-        fitness = tf.tile(case.full(float("-inf"))[:, None], [1, self.population])
-        return {"adversarial": case.images, "genes": tf.concat([places, colors], -1), "fitness": fitness}
+        channels = int(context.images.shape[-1])
+        shape = [context.batch, self.population, self.pixels]
+        places = uniform([*shape, 2], context.fold(0))
+        colors = tf.clip_by_value(0.5 + 0.5 * standard_normal([*shape, channels], context.fold(1)), 0.0, 1.0)
+        fitness = tf.tile(context.full(float("-inf"))[:, None], [1, self.population])
+        return {"adversarial": context.images, "genes": tf.concat([places, colors], -1), "fitness": fitness}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Every candidate meets a child of three others, and the better of both lives on."""
         genes = state["genes"]
-        children = tf.where(i == 0, genes, self._children(case, i, genes))
+        children = tf.where(i == 0, genes, self._children(context, i, genes))
         losses, shares = losses_of(
-            case,
-            lambda first, many: painted(case.images, tf.gather(children, first + tf.range(many), axis=1)),
+            context,
+            lambda first, many: painted(context.images, tf.gather(children, first + tf.range(many), axis=1)),
             self.population,
             self.loss,
             self.draws,
         )
-        # What reaches the goal is better than what does not, whatever its loss.
+        # What reaches the criterion is better than what does not, whatever its loss.
         fitness = losses + 1e6 * shares
         better = fitness > state["fitness"]
         genes = tf.where(better[:, :, None, None], children, genes)
         fitness = tf.where(better, fitness, state["fitness"])
         first = tf.gather(genes, tf.argmax(fitness, -1, tf.int32)[:, None], axis=1, batch_dims=1)
-        done = tf.reduce_any(shares > 0.0, -1) if case.certain else case.full(False, tf.bool)
-        return {"adversarial": painted(case.images, first)[:, 0], "genes": genes, "fitness": fitness, "done": done}
+        done = tf.reduce_any(shares > 0.0, -1) if context.deterministic else context.full(False, tf.bool)
+        return {"adversarial": painted(context.images, first)[:, 0], "genes": genes, "fitness": fitness, "done": done}
 
-    def _children(self, case: Case, i: tf.Tensor, genes: tf.Tensor) -> tf.Tensor:
+    def _children(self, context: AttackContext, i: tf.Tensor, genes: tf.Tensor) -> tf.Tensor:
         """One candidate plus F times the difference of two others, three different ones for each child."""
-        count, shape = self.population, [case.batch, self.population]
-        one = below(count, shape, case.fold(i, 0))
-        two, three = below(count - 1, shape, case.fold(i, 1)), below(count - 2, shape, case.fold(i, 2))
+        count, shape = self.population, [context.batch, self.population]
+        one = below(count, shape, context.fold(i, 0))
+        two, three = below(count - 1, shape, context.fold(i, 1)), below(count - 2, shape, context.fold(i, 2))
         three += tf.cast(three >= two, tf.int32)
         indices = (one, (one + 1 + two) % count, (one + 1 + three) % count)
         parents = (tf.gather(genes, k, axis=1, batch_dims=1) for k in indices)
         a, b, c = parents
-        children = a + case.numbers["mutation"] * (b - c)
+        children = a + context.numbers["mutation"] * (b - c)
         places, colors = children[..., :2], children[..., 2:]
-        anew = uniform([*shape, self.pixels, 2], case.fold(i, 3))
+        anew = uniform([*shape, self.pixels, 2], context.fold(i, 3))
         places = tf.where((places >= 0.0) & (places < 1.0), places, anew)
         return tf.concat([places, tf.clip_by_value(colors, 0.0, 1.0)], -1)
 

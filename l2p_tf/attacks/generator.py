@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from l2p_tf import artifacts
 from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.attacks.tanh_space import gradient_image, pushed
 from l2p_tf.environment import user_path
@@ -26,7 +26,7 @@ NAME = "generator"
 
 @ATTACKS.register(NAME)
 @dataclasses.dataclass(frozen=True)
-class GeneratorAttack(Loop):
+class GeneratorAttack(IterativeAttack):
     """The perturbation generator of a run trained with `--defense=generator`, on this or another classifier."""
 
     run: str = option("", "the run whose generator it is: its name in RUN_DIR, or its folder, in quotes")
@@ -34,8 +34,8 @@ class GeneratorAttack(Loop):
     epsilon: float | None = option(None, "l2 norm its perturbation is scaled to; None leaves it as it is", low=0)
     draws: int = option(1, "draws of the model's noise the gradient is averaged over (EOT)", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon",)
-    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "run", "which")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon",)
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "run", "which")
 
     @property
     def norm(self) -> Norm | None:
@@ -91,23 +91,23 @@ class GeneratorAttack(Loop):
         del classes
         return draws, draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image."""
-        return {"adversarial": case.images}
+        return {"adversarial": context.images}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """The one step."""
         del i
         options = self._trained().options["defense_options"]
-        images, labels = case.images, case.goal.labels
-        gradient = gradient_image(case.model, images, labels, options["gradient"], case.draws(self.draws))
-        one_hot = tf.one_hot(labels, int(case.model.output_shape[-1]))
+        images, labels = context.images, context.criterion.labels
+        gradient = gradient_image(context.model, images, labels, options["gradient"], context.draws(self.draws))
+        one_hot = tf.one_hot(labels, int(context.model.output_shape[-1]))
         push = self._network()([gradient, images, one_hot], training=False)
         adversarial = pushed(images, push, options["margin"])
         if self.epsilon is not None:
             away = adversarial - images
             adversarial = tf.clip_by_value(
-                images + case.numbers["epsilon"] * tf.math.divide_no_nan(away, l2_norm(away)), 0.0, 1.0
+                images + context.numbers["epsilon"] * tf.math.divide_no_nan(away, l2_norm(away)), 0.0, 1.0
             )
         return {**state, "adversarial": adversarial}
 

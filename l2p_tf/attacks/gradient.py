@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2p_tf.attacks.goal import Goal
+from l2p_tf.attacks.criterion import Criterion
 from l2p_tf.layers.noise import draws_per_example
 from l2p_tf.loops import repeat
 
@@ -19,7 +19,7 @@ TILED_IMAGES = 512
 def loss_gradient(
     model: keras.Model,
     images: tf.Tensor,
-    goal: Goal,
+    criterion: Criterion,
     draws: int = 1,
     loss: str = "ce",
     cap: tf.Tensor | None = None,
@@ -33,22 +33,22 @@ def loss_gradient(
     Args:
       model: the classifier.
       images: float32 (batch, height, width, channels).
-      goal: what the attack wants.
+      criterion: what the attack wants.
       draws: passes to average over, at least 1.
       loss: a name of `LOSSES`.
       cap: what the loss of a draw is worth at most; beyond it there is nothing to gain, so no gradient, and short of it
-        the goal is not reached. A scalar.
+        the criterion is not reached. A scalar.
       most: the largest batch there will be, where `images` does not say.
 
     Returns:
-      The gradient (as `images`), the mean loss per example (batch,), and how often each example reached the goal
+      The gradient (as `images`), the mean loss per example (batch,), and how often each example reached the criterion
       among the draws (batch,), as a share.
     """
 
     def one_pass(together: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            logits, wanted = _pass(model, images, goal, together)
+            logits, wanted = _pass(model, images, criterion, together)
             losses = wanted.loss(loss, logits)
             reached = wanted.reached(logits)
             if cap is not None:
@@ -63,26 +63,31 @@ def loss_gradient(
 
 
 def mean_loss(
-    model: keras.Model, images: tf.Tensor, goal: Goal, draws: int = 1, loss: str = "margin", most: int | None = None
+    model: keras.Model,
+    images: tf.Tensor,
+    criterion: Criterion,
+    draws: int = 1,
+    loss: str = "margin",
+    most: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The loss and the share of draws that reach the goal, as `loss_gradient` has them, without the gradient."""
+    """The loss and the share of draws that reach the criterion, as `loss_gradient` has them, without the gradient."""
 
     def one_pass(together: int) -> tuple[tf.Tensor, tf.Tensor]:
-        logits, wanted = _pass(model, images, goal, together)
+        logits, wanted = _pass(model, images, criterion, together)
         return _over_draws(together, wanted.loss(loss, logits), wanted.reached(logits))
 
     return _mean(one_pass, _zeros(images), draws, _draws_together(model, most or images.shape[0], draws))
 
 
-def _pass(model: keras.Model, images: tf.Tensor, goal: Goal, together: int) -> tuple[tf.Tensor, Goal]:
+def _pass(model: keras.Model, images: tf.Tensor, criterion: Criterion, together: int) -> tuple[tf.Tensor, Criterion]:
     if together == 1:
-        return model(images, training=False), goal
+        return model(images, training=False), criterion
     # Broadcast instead of tile, whose gradient transposes integers, of which oneDNN complains.
     copies = tf.broadcast_to(images[None], tf.concat([[together], tf.shape(images)], 0))
     tiled = tf.reshape(copies, [-1, *images.shape[1:]])
     if images.shape[0] is not None:
         tiled = tf.ensure_shape(tiled, [together * images.shape[0], *images.shape[1:]])
-    return model(tiled, training=False), goal.tile(together)
+    return model(tiled, training=False), criterion.tile(together)
 
 
 def _over_draws(together: int, losses: tf.Tensor, reached: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

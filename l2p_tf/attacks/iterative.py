@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf import inference
-from l2p_tf.attacks.base import Member, Search
-from l2p_tf.attacks.case import SELECTION_DRAWS, Case, State, choose
-from l2p_tf.attacks.goal import Goal
+from l2p_tf.attacks.base import AttackRunner, MinimizationAttack, SingleAttack
+from l2p_tf.attacks.context import SELECTION_DRAWS, AttackContext, State, choose
+from l2p_tf.attacks.criterion import Criterion
 from l2p_tf.layers.noise import restore_seeds
 from l2p_tf.loops import repeat
 from l2p_tf.radii import check_radii
@@ -31,23 +31,24 @@ _WORTH_SAVING_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Loop(Member):
+class IterativeAttack(SingleAttack):
     """Base of the compiled attacks: how one batch begins, and one step of the loop, for any batch size.
 
     Everything else is done for it: input is checked, the loop compiled and run on full batches, who has fallen leaves
     and the rest are packed together, the best of several starts is kept, and what was found is scored on fresh draws.
 
     Class attributes:
-      NUMBERS: options that reach the loop as tensors, so that another epsilon needs no new trace.
-      HOST: options the compiled loop does not know at all.
+      TRACED_OPTIONS: options that reach the loop as tensors, so that another epsilon needs no new trace.
+      HOST_OPTIONS: options the compiled loop does not know at all.
       CHUNK: about how many steps lie between two looks at who still stands.
-      SHAPED: wants to know the size of its batch in advance (`Case.most`), at the price of a trace for each.
+      STATIC_BATCH: wants to know the size of its batch in advance (`AttackContext.most`), at the price of a trace for
+        each.
     """
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ()
-    HOST: ClassVar[tuple[str, ...]] = ("restarts", "target", "target_classes")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ()
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = ("restarts", "target", "target_classes")
     CHUNK: ClassVar[int] = 10
-    SHAPED: ClassVar[bool] = False
+    STATIC_BATCH: ClassVar[bool] = False
 
     @property
     def iterations(self) -> int:
@@ -62,10 +63,10 @@ class Loop(Member):
     @property
     def is_single_step(self) -> bool:
         """So it is where there are no more iterations."""
-        return self.iterations <= 1 and not self.MINIMAL
+        return self.iterations <= 1 and not isinstance(self, MinimizationAttack)
 
     @abc.abstractmethod
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """The state before the first step, without a look at the model: tensors (batch, ...) by name.
 
         `adversarial`, in it, are the images the attack would give if it ended here; `done`, bool (batch,), which
@@ -73,7 +74,7 @@ class Loop(Member):
         """
 
     @abc.abstractmethod
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """The state after step `i`, from 0; what it leaves out stays. Examples that were done before do not change."""
 
     @abc.abstractmethod
@@ -86,39 +87,39 @@ class Loop(Member):
         return float(self.iterations * sum(self.cost(int(getattr(self, "draws", 1)), _CLASSES)) or 1)
 
     def numbers(self) -> dict[str, float]:
-        """The values of `NUMBERS`, resolved."""
-        return {name: float(getattr(self, name)) for name in self.NUMBERS}
+        """The values of `TRACED_OPTIONS`, resolved."""
+        return {name: float(getattr(self, name)) for name in self.TRACED_OPTIONS}
 
     @property
     def graph_key(self) -> tuple[Any, ...]:
         """What the compiled loop depends on."""
-        left_out = {*self.NUMBERS, *self.HOST}
+        left_out = {*self.TRACED_OPTIONS, *self.HOST_OPTIONS}
         fields = (f.name for f in dataclasses.fields(self) if f.name not in left_out)
-        return type(self), self.strict, self.aims, tuple((name, getattr(self, name)) for name in fields)
+        return type(self), self.targeted, self.has_target, tuple((name, getattr(self, name)) for name in fields)
 
-    def attempt(self, search: Search, number: int, start: int, rows: np.ndarray) -> np.ndarray:
+    def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
         """Compiled, batch by batch."""
-        return _Start(self, search, number, start, rows).run()
+        return _Start(self, runner, number, start, rows).run()
 
-    def opened(self, case: Case) -> State:
+    def opened(self, context: AttackContext) -> State:
         """The state before the first step, whole."""
-        none = case.full(0, tf.int32)
-        return {"done": case.full(False, tf.bool), **self.begin(case), "gradients": none, "forwards": none}
+        none = context.full(0, tf.int32)
+        return {"done": context.full(False, tf.bool), **self.begin(context), "gradients": none, "forwards": none}
 
-    def advance(self, case: Case, state: State, first: int | tf.Tensor, last: int | tf.Tensor) -> State:
+    def advance(self, context: AttackContext, state: State, first: int | tf.Tensor, last: int | tf.Tensor) -> State:
         """Takes the steps from `first` to before `last`, within a graph; ends when every example is done.
 
         The state holds, besides the attack's own, `done`, and the passes used so far: `gradients` and `forwards`.
         """
-        classes = int(case.model.output_shape[-1])
-        gradients, forwards = self.cost(case.draws(int(getattr(self, "draws", 1))), classes)
-        if self.MINIMAL and not case.certain:
+        classes = int(context.model.output_shape[-1])
+        gradients, forwards = self.cost(context.draws(int(getattr(self, "draws", 1))), classes)
+        if isinstance(self, MinimizationAttack) and not context.deterministic:
             forwards += SELECTION_DRAWS  # What `confirmed` takes, where there is anything to confirm.
-        ends = case.certain or self.MINIMAL
+        ends = context.deterministic or isinstance(self, MinimizationAttack)
 
         def one(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:
             own = {key: value for key, value in former.items() if key not in ("gradients", "forwards")}
-            new = {**own, **self.step(case, i, own)}
+            new = {**own, **self.step(context, i, own)}
             if ends:
                 new = {key: choose(former["done"], own[key], new[key]) for key in own}
             # Chosen, not multiplied: oneDNN complains of products of integers.
@@ -141,37 +142,41 @@ class Loop(Member):
         Raises:
           UserError: the attack aims at classes, which is not known within a training step.
         """
-        if self.aims:
+        if self.has_target:
             raise UserError(f"A training attack should be untargeted. Received: {self.spec}")
         check_radii(self, images.shape[1:])
         numbers = {name: tf.constant(value, tf.float32) for name, value in self.numbers().items()}
         first = tf.constant(0)
-        goal = self.goal(model, images, labels)
-        case = Case(model, images, goal, seed, numbers, certain=False, most=images.shape[0], start=first)
-        return tf.stop_gradient(self.advance(case, self.opened(case), 0, self.iterations)["adversarial"])
+        criterion = self.criterion(model, images, labels)
+        context = AttackContext(
+            model, images, criterion, seed, numbers, deterministic=False, most=images.shape[0], start=first
+        )
+        return tf.stop_gradient(self.advance(context, self.opened(context), 0, self.iterations)["adversarial"])
 
-    def goal(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Goal:
+    def criterion(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Criterion:
         """What the attack wants in a training step: to leave the labels."""
         del model, images
-        return Goal(labels)
+        return Criterion(labels)
 
 
 class _Start:
-    """One start of a compiled attack on the images `rows` of a search.
+    """One start of a compiled attack on the images `rows` of a runner.
 
     All batches take a chunk of steps, then those who are done leave, and the rest fill fewer batches.
     """
 
-    def __init__(self, attack: Loop, search: Search, number: int, start: int, rows: np.ndarray) -> None:
-        self.attack, self.search, self.rows = attack, search, rows
+    def __init__(
+        self, attack: IterativeAttack, runner: AttackRunner, number: int, start: int, rows: np.ndarray
+    ) -> None:
+        self.attack, self.runner, self.rows = attack, runner, rows
         self.number, self.start = number, start
-        self.replicas = inference.replicas(search.model)
+        self.replicas = inference.replicas(runner.model)
         self.key = f"{number:02d}-{start:03d}"
 
     def run(self) -> np.ndarray:
         """Adversarial images, in the order of the rows."""
-        attack, search, rows = self.attack, self.search, self.rows
-        saved = None if search.journal is None else search.journal.load(self.key)
+        attack, runner, rows = self.attack, self.runner, self.rows
+        saved = None if runner.store is None else runner.store.load(self.key)
         if saved is not None and not np.array_equal(saved["rows"], rows):
             saved = None  # Noise that cannot be seeded made others fall.
         if saved is None:
@@ -194,27 +199,27 @@ class _Start:
             live = packed[~state["done"][packed]]
             if len(live) <= _WORTH_PACKING * len(packed):
                 packed = live
-            share = 1.0 - len(live) / len(search.images) * (1.0 - i / attack.iterations)
-            falls = search.certain and not attack.MINIMAL
-            search.tell(len(live) if falls else int((~search.fallen).sum()), share * attack.work)
+            share = 1.0 - len(live) / len(runner.images) * (1.0 - i / attack.iterations)
+            falls = runner.deterministic and not isinstance(attack, MinimizationAttack)
+            runner.tell(len(live) if falls else int((~runner.is_adversarial).sum()), share * attack.work)
         if saved is None and time.monotonic() - begun > _WORTH_SAVING_SECONDS:
             answer = {name: state[name] for name in ("adversarial", "gradients", "forwards")}
             self._save(answer, packed[:0], attack.iterations, 0)
-        search.gradients[rows] += state["gradients"]
-        search.forwards[rows] += state["forwards"]
+        runner.gradients[rows] += state["gradients"]
+        runner.forwards[rows] += state["forwards"]
         return state["adversarial"]
 
     def _batches(self, count: int) -> Iterator[tuple[np.ndarray, int]]:
-        return inference.batches(count, self.search.batch_size, self.replicas)
+        return inference.batches(count, self.runner.batch_size, self.replicas)
 
     def _save(self, state: dict[str, np.ndarray], packed: np.ndarray, i: int, batch: int) -> None:
-        if self.search.journal is not None:
+        if self.runner.store is not None:
             arrays = {f"state_{name}": value for name, value in state.items()}
             place = {"rows": self.rows, "packed": packed, "position": np.array([i, batch])}
-            self.search.journal.save(self.key, {**place, **arrays})
+            self.runner.store.save(self.key, {**place, **arrays})
 
     def _begin(self) -> dict[str, np.ndarray]:
-        run = self._program("begin", self.search.batch_size)
+        run = self._compiled("begin", self.runner.batch_size)
         parts = []
         for batch, (index, real) in enumerate(self._batches(len(self.rows))):
             found = run(self._sharded(index), self._shared(-1, batch))
@@ -225,48 +230,50 @@ class _Start:
         self, state: dict[str, np.ndarray], index: np.ndarray, real: int, batch: int, first: int, last: int
     ) -> None:
         """Steps `first` to before `last` of the examples `index` of the rows, in place."""
-        run = self._program("advance", len(index))
+        run = self._compiled("advance", len(index))
         sharded = {**self._sharded(index), "state": {n: tf.constant(v[index]) for n, v in state.items()}}
         shared = {**self._shared(first, batch), "first": tf.constant(first), "last": tf.constant(last)}
         for name, value in run(sharded, shared).items():
             state[name][index[:real]] = value.numpy()[:real]
 
-    def _program(self, kind: str, size: int) -> Callable[..., dict[str, tf.Tensor]]:
-        search = self.search
-        most = (size if self.attack.SHAPED else search.batch_size) // self.replicas
-        return _program(kind, self.attack, search.model, search.certain, most, search.jit_compile)
+    def _compiled(self, kind: str, size: int) -> Callable[..., dict[str, tf.Tensor]]:
+        runner = self.runner
+        most = (size if self.attack.STATIC_BATCH else runner.batch_size) // self.replicas
+        return _compiled(kind, self.attack, runner.model, runner.deterministic, most, runner.jit_compile)
 
     def _sharded(self, index: np.ndarray) -> dict[str, tf.Tensor]:
-        search = self.search
-        arrays = {"images": search.images, "labels": search.labels, "targets": search.targets}
+        runner = self.runner
+        arrays = {"images": runner.images, "labels": runner.labels, "targets": runner.targets}
         return {name: tf.constant(array[self.rows[index]]) for name, array in arrays.items()}
 
     def _shared(self, first: int, batch: int) -> dict[str, tf.Tensor]:
         numbers = tf.constant(list(self.attack.numbers().values()), tf.float32)
         where = (self.number, self.start, first, batch)
-        seed = tf.constant(inference.seed_pair(self.search.seed, *(n + 1 for n in where)))
+        seed = tf.constant(inference.seed_pair(self.runner.seed, *(n + 1 for n in where)))
         return {"seed": seed, "numbers": numbers, "start": tf.constant(self.start)}
 
 
-def _program(
-    kind: str, attack: Loop, model: keras.Model, certain: bool, most: int, jit_compile: bool | None
+def _compiled(
+    kind: str, attack: IterativeAttack, model: keras.Model, deterministic: bool, most: int, jit_compile: bool | None
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """The compiled `begin` or `advance` of an attack on a model. It knows no images: it outlives the search."""
+    """The compiled `begin` or `advance` of an attack on a model. It knows no images: it outlives the runner."""
 
-    def case_of(sharded: Any, shared: Any) -> Case:
+    def context_of(sharded: Any, shared: Any) -> AttackContext:
         numbers = {name: shared["numbers"][k] for k, name in enumerate(attack.numbers())}
-        goal = Goal(sharded["labels"], sharded["targets"] if attack.aims else None, attack.strict)
-        return Case(model, sharded["images"], goal, shared["seed"], numbers, certain, most, shared["start"])
+        criterion = Criterion(sharded["labels"], sharded["targets"] if attack.has_target else None, attack.targeted)
+        return AttackContext(
+            model, sharded["images"], criterion, shared["seed"], numbers, deterministic, most, shared["start"]
+        )
 
     def begin(sharded: Any, shared: Any) -> Any:
-        return attack.opened(case_of(sharded, shared))
+        return attack.opened(context_of(sharded, shared))
 
     def advance(sharded: Any, shared: Any) -> Any:
-        case = case_of(sharded, shared)
-        former = inference.seed_noise(model, case.seed)
-        found = attack.advance(case, sharded["state"], shared["first"], shared["last"])
+        context = context_of(sharded, shared)
+        former = inference.seed_noise(model, context.seed)
+        found = attack.advance(context, sharded["state"], shared["first"], shared["last"])
         restore_seeds(model, former)
         return found
 
     body = begin if kind == "begin" else advance
-    return inference.program(model, (kind, attack.graph_key, certain, most), body, jit_compile)
+    return inference.compiled(model, (kind, attack.graph_key, deterministic, most), body, jit_compile)

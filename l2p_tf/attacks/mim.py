@@ -8,7 +8,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State
+from l2p_tf.attacks.context import AttackContext, State
 from l2p_tf.attacks.pgd import Iterative
 from l2p_tf.attacks.projection import steepest
 from l2p_tf.registry import option
@@ -21,24 +21,24 @@ class MIM(Iterative):
 
     decay: float = option(1.0, "mu: what is left of the former momentum at each step", low=0)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = (*Iterative.NUMBERS, "decay")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = (*Iterative.TRACED_OPTIONS, "decay")
     NAME: ClassVar[str] = "MIM"
 
     def numbers(self) -> dict[str, float]:
         """Epsilon, step size and decay."""
         return {**super().numbers(), "decay": self.decay}
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image, at rest."""
-        return {**super().begin(case), "momentum": tf.zeros_like(case.images)}
+        return {**super().begin(context), "momentum": tf.zeros_like(context.images)}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Adds the gradient over its mean absolute value to the momentum (Equation 6 there), and steps along that."""
         del i
-        gradient, _, reached = case.climb(state["adversarial"], self.loss, self.draws)
+        gradient, _, reached = context.loss_and_gradient(state["adversarial"], self.loss, self.draws)
         # By the largest entry first: the mean of tiny numbers would be lost.
         scaled = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), [1, 2, 3], keepdims=True))
         scaled = tf.math.divide_no_nan(scaled, tf.reduce_mean(tf.abs(scaled), [1, 2, 3], keepdims=True))
-        momentum = case.numbers["decay"] * state["momentum"] + scaled
-        new = self.moved(case, state, steepest(momentum, self.norm), reached)
+        momentum = context.numbers["decay"] * state["momentum"] + scaled
+        new = self.moved(context, state, steepest(momentum, self.norm), reached)
         return {**new, "momentum": momentum}

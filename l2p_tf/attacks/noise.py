@@ -8,8 +8,8 @@ from typing import ClassVar
 import tensorflow as tf
 
 from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import random_in_ball
 from l2p_tf.registry import option
 from l2p_tf.types import Norm
@@ -17,14 +17,14 @@ from l2p_tf.types import Norm
 
 @ATTACKS.register("noise")
 @dataclasses.dataclass(frozen=True)
-class Noise(Loop):
+class Noise(IterativeAttack):
     """Random noise: a point drawn uniformly from the ball; the floor under every attack of its budget."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
     norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
     restarts: int = option(1, "points to choose the best of", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon",)
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     @property
     def label(self) -> str:
@@ -41,12 +41,12 @@ class Noise(Loop):
         del draws, classes
         return 0, 0
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """The point."""
-        offset = random_in_ball(case.images, case.numbers["epsilon"], self.norm, case.fold(0))
-        return {"adversarial": tf.clip_by_value(case.images + offset, 0.0, 1.0)}
+        offset = random_in_ball(context.images, context.numbers["epsilon"], self.norm, context.fold(0))
+        return {"adversarial": tf.clip_by_value(context.images + offset, 0.0, 1.0)}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """There is none."""
-        del case, i
+        del context, i
         return state

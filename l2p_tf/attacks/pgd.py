@@ -17,8 +17,8 @@ class Iterative(Ascent):
     steps: int = option(20, "gradient steps", low=1)
     step_size: float | None = option(None, "length of a step; None takes 2.5 epsilon / steps", low=0)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
-    HOST: ClassVar[tuple[str, ...]] = (*Ascent.HOST, "steps")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*Ascent.HOST_OPTIONS, "steps")
 
     def numbers(self) -> dict[str, float]:
         """Epsilon and the resolved step size."""

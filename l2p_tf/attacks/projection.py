@@ -51,7 +51,7 @@ def widest(delta: tf.Tensor, norm: Norm) -> tf.Tensor:
     return tf.reduce_max(tf.abs(delta), _features(delta), keepdims=True) if norm is Norm.LINF else l2_norm(delta)
 
 
-def sizes(delta: np.ndarray) -> dict[str, np.ndarray]:
+def norms(delta: np.ndarray) -> dict[str, np.ndarray]:
     """Measured norms of perturbations (batch, ...): float32 `l0` (changed numbers), `l2` and `linf`, each (batch,)."""
     flat = delta.reshape(len(delta), -1)
     return {

@@ -6,25 +6,25 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from l2p_tf.attacks.case import Case
+from l2p_tf.attacks.context import AttackContext
 from l2p_tf.attacks.gradient import TILED_IMAGES, mean_loss
 from l2p_tf.loops import repeat
 
 
-def together(case: Case, count: int) -> int:
+def together(context: AttackContext, count: int) -> int:
     """How many of `count` variations of a batch share a pass: the most that divide `count` and fit."""
-    fitting = max(1, TILED_IMAGES // case.most)
+    fitting = max(1, TILED_IMAGES // context.most)
     return max(n for n in range(1, min(count, fitting) + 1) if count % n == 0)
 
 
 def losses_of(
-    case: Case, make: Callable[[tf.Tensor, int], tf.Tensor], count: int, loss: str, draws: int,
+    context: AttackContext, make: Callable[[tf.Tensor, int], tf.Tensor], count: int, loss: str, draws: int,
     cap: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:  # fmt: skip
     """The losses of `count` variations of every image.
 
     Args:
-      case: the batch.
+      context: the batch.
       make: from the number of the first variation wanted, and how many, to them: (batch, many, height, width,
         channels).
       count: how many there are.
@@ -33,16 +33,16 @@ def losses_of(
       cap: what a loss is worth at most.
 
     Returns:
-      The losses, and the shares of draws that reach the goal; float32 (batch, count).
+      The losses, and the shares of draws that reach the criterion; float32 (batch, count).
     """
-    many = together(case, count)
-    shape = case.images.shape[1:]
+    many = together(context, count)
+    shape = context.images.shape[1:]
 
     def look(k: tf.Tensor, losses: tf.TensorArray, shares: tf.TensorArray) -> tuple[tf.Tensor, ...]:
-        # Variations first, so that copies of the goals follow one another as whole batches.
+        # Variations first, so that copies of the criteria follow one another as whole batches.
         images = tf.reshape(tf.transpose(make(k * many, many), [1, 0, 2, 3, 4]), [-1, *shape])
         loss_now, share = mean_loss(
-            case.model, images, case.goal.tile(many), case.draws(draws), loss, most=case.most * many
+            context.model, images, context.criterion.tile(many), context.draws(draws), loss, most=context.most * many
         )
         if cap is not None:
             loss_now = tf.minimum(loss_now, cap)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import tensorflow as tf
 
 from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State, choose
-from l2p_tf.attacks.goal import LOSSES, TARGETS
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.criterion import LOSSES, TARGETS
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import project
 from l2p_tf.attacks.randomness import signs
 from l2p_tf.attacks.sampling import losses_of, together
@@ -23,7 +23,7 @@ _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 @ATTACKS.register("spsa")
 @dataclasses.dataclass(frozen=True)
-class SPSA(Loop):
+class SPSA(IterativeAttack):
     """SPSA: Adam on gradients estimated from random directions; needs no gradient (Uesato et al. 2018)."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
@@ -34,11 +34,11 @@ class SPSA(Loop):
     learning_rate: float = option(0.01, "of Adam", above=0)
     loss: str = option("margin", "loss to ascend", choices=LOSSES)
     target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
-    draws: int = option(1, "draws of the model's noise each look is averaged over", low=1)
+    draws: int = option(1, "draws of the model's noise each loss is averaged over", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon", "delta", "learning_rate")
-    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "steps")
-    SHAPED: ClassVar[bool] = True
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon", "delta", "learning_rate")
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "steps")
+    STATIC_BATCH: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -50,29 +50,29 @@ class SPSA(Loop):
         del classes
         return 0, (2 * self.samples + 1) * draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image."""
-        none = tf.zeros_like(case.images)
-        return {"adversarial": case.images, "m": none, "v": none}
+        none = tf.zeros_like(context.images)
+        return {"adversarial": context.images, "m": none, "v": none}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Estimates the gradient from both sides along every direction, takes a step of Adam, and projects."""
-        x, numbers = state["adversarial"], case.numbers
-        _, reached = case.look(x, self.loss, self.draws)
-        shape = case.images.shape[1:]
-        many = together(case, 2 * self.samples)
+        x, numbers = state["adversarial"], context.numbers
+        _, reached = context.loss(x, self.loss, self.draws)
+        shape = context.images.shape[1:]
+        many = together(context, 2 * self.samples)
         # Each round of directions is drawn anew where it is needed, instead of kept.
         many = many if many % 2 == 0 else 1
 
         def directions(k: tf.Tensor, count: int) -> tf.Tensor:
-            return signs([case.batch, count, *shape], case.fold(i, k))
+            return signs([context.batch, count, *shape], context.fold(i, k))
 
         def pair(k: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             count = max(1, many // 2)
             along = directions(k, count)
             both = tf.concat([x[:, None] + numbers["delta"] * along, x[:, None] - numbers["delta"] * along], axis=1)
             losses, _ = losses_of(
-                case, lambda first, n: tf.gather(both, first + tf.range(n), axis=1), 2 * count, self.loss, self.draws
+                context, lambda first, n: tf.gather(both, first + tf.range(n), axis=1), 2 * count, self.loss, self.draws
             )
             slope = (losses[:, :count] - losses[:, count:]) / (2.0 * numbers["delta"])
             return k + 1, gradient + tf.reduce_sum(slope[:, :, None, None, None] * along, 1)
@@ -84,7 +84,7 @@ class SPSA(Loop):
         m = _BETA_1 * state["m"] + (1.0 - _BETA_1) * gradient
         v = _BETA_2 * state["v"] + (1.0 - _BETA_2) * tf.square(gradient)
         step = m / (1.0 - _BETA_1**time) / (tf.sqrt(v / (1.0 - _BETA_2**time)) + _ADAM_EPSILON)
-        moved = project(x + numbers["learning_rate"] * step - case.images, numbers["epsilon"], self.norm)
-        moved = tf.clip_by_value(case.images + moved, 0.0, 1.0)
-        done = reached > 0.0 if case.certain else case.full(False, tf.bool)
+        moved = project(x + numbers["learning_rate"] * step - context.images, numbers["epsilon"], self.norm)
+        moved = tf.clip_by_value(context.images + moved, 0.0, 1.0)
+        done = reached > 0.0 if context.deterministic else context.full(False, tf.bool)
         return {"adversarial": choose(done, x, moved), "m": m, "v": v, "done": done}

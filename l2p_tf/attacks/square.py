@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State, choose
-from l2p_tf.attacks.goal import LOSSES, TARGETS
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.criterion import LOSSES, TARGETS
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.attacks.randomness import below, signs
 from l2p_tf.registry import option
@@ -23,7 +23,7 @@ _TINY = 1e-12
 
 @ATTACKS.register("square")
 @dataclasses.dataclass(frozen=True)
-class Square(Loop):
+class Square(IterativeAttack):
     """Square: random squares, kept where they raise the loss; needs no gradient (Andriushchenko et al. 2020)."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
@@ -33,9 +33,9 @@ class Square(Loop):
     restarts: int = option(1, "random starts to choose the best of", low=1)
     loss: str = option("margin", "loss to ascend", choices=LOSSES)
     target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
-    draws: int = option(1, "draws of the model's noise each look is averaged over", low=1)
+    draws: int = option(1, "draws of the model's noise each loss is averaged over", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon",)
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon",)
     CHUNK: ClassVar[int] = 50
 
     @property
@@ -45,7 +45,7 @@ class Square(Loop):
 
     @property
     def iterations(self) -> int:
-        """A look each."""
+        """A forward pass each."""
         return self.queries
 
     def facts(self) -> dict[str, Any]:
@@ -53,16 +53,16 @@ class Square(Loop):
         return {**super().facts(), "steps": self.queries}
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A look."""
+        """A forward pass."""
         del classes
         return 0, draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """Stripes (l_inf) or a grid of bumps (l2), to be looked at in round 0."""
-        image, epsilon = case.images, case.numbers["epsilon"]
+        image, epsilon = context.images, context.numbers["epsilon"]
         height, width, channels = image.shape[1:]
         if self.norm is Norm.LINF:
-            delta = epsilon * signs([case.batch, 1, width, channels], case.fold(0)) * tf.ones_like(image)
+            delta = epsilon * signs([context.batch, 1, width, channels], context.fold(0)) * tf.ones_like(image)
         else:
             side = max(1, height // 5)
             grid = np.zeros((height, width), np.float32)
@@ -71,31 +71,31 @@ class Square(Loop):
                     grid[top : top + side, left : left + side] = bump(side)
             rows, columns = np.arange(height) // side, np.arange(width) // side
             cells = int(rows[-1] + 1), int(columns[-1] + 1)
-            sign = signs([case.batch, *cells, channels], case.fold(0))
+            sign = signs([context.batch, *cells, channels], context.fold(0))
             spread = tf.gather(tf.gather(sign, rows, axis=1), columns, axis=2)
             delta = spread * grid[None, :, :, None]
             delta = epsilon * delta / (l2_norm(delta) + _TINY)
-        return {"adversarial": tf.clip_by_value(image + delta, 0.0, 1.0), "best": case.full(float("-inf"))}
+        return {"adversarial": tf.clip_by_value(image + delta, 0.0, 1.0), "best": context.full(float("-inf"))}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Proposes a square (Algorithms 2 and 3 there), and keeps it where the loss is higher."""
-        former, image, epsilon = state["adversarial"], case.images, case.numbers["epsilon"]
+        former, image, epsilon = state["adversarial"], context.images, context.numbers["epsilon"]
         height, width, channels = image.shape[1:]
         sides = self._sides(height, width)
         sizes, which = np.unique(sides, return_inverse=True)
         level = tf.gather(tf.constant(which, tf.int32), i)
         side = tf.gather(tf.constant(sizes, tf.int32), level)
         if self.norm is Norm.LINF:
-            window = self._window(case, side, (i, 0))
-            sign = signs([case.batch, 1, 1, channels], case.fold(i, 1))
+            window = self._window(context, side, (i, 0))
+            sign = signs([context.batch, 1, 1, channels], context.fold(i, 1))
             moved = former + 2.0 * epsilon * sign * tf.cast(window, tf.float32)
             moved = tf.clip_by_value(moved, image - epsilon, image + epsilon)
         else:
-            moved = image + self._l2_step(case, former - image, level, side, sizes, i)
+            moved = image + self._l2_step(context, former - image, level, side, sizes, i)
         x = tf.where(i == 0, former, tf.clip_by_value(moved, 0.0, 1.0))
-        loss, reached = case.look(x, self.loss, self.draws)
+        loss, reached = context.loss(x, self.loss, self.draws)
         better = loss > state["best"]
-        done = reached > 0.0 if case.certain else case.full(False, tf.bool)
+        done = reached > 0.0 if context.deterministic else context.full(False, tf.bool)
         best = tf.where(better, loss, state["best"])
         return {"adversarial": choose(better | done, x, former), "best": best, "done": done}
 
@@ -108,37 +108,43 @@ class Square(Loop):
             side = np.maximum(side, 3) // 2 * 2 + 1
         return np.clip(side, 1, min(height, width) - (min(height, width) > 1))
 
-    def _window(self, case: Case, side: tf.Tensor, seeds: tuple[Any, ...]) -> tf.Tensor:
+    def _window(self, context: AttackContext, side: tf.Tensor, seeds: tuple[Any, ...]) -> tf.Tensor:
         """A square at a random place in every image: bool (batch, height, width, 1)."""
-        height, width = case.images.shape[1:3]
-        top, left = self._corner(case, side, seeds)
+        height, width = context.images.shape[1:3]
+        top, left = self._corner(context, side, seeds)
         rows, columns = tf.range(height)[None, :, None, None], tf.range(width)[None, None, :, None]
         return (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
 
-    def _corner(self, case: Case, side: tf.Tensor, seeds: tuple[Any, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-        height, width = case.images.shape[1:3]
-        shape = [case.batch, 1, 1, 1]
-        top = below(height - side + 1, shape, case.fold(*seeds, 0))
-        return top, below(width - side + 1, shape, case.fold(*seeds, 1))
+    def _corner(self, context: AttackContext, side: tf.Tensor, seeds: tuple[Any, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        height, width = context.images.shape[1:3]
+        shape = [context.batch, 1, 1, 1]
+        top = below(height - side + 1, shape, context.fold(*seeds, 0))
+        return top, below(width - side + 1, shape, context.fold(*seeds, 1))
 
     def _l2_step(
-        self, case: Case, delta: tf.Tensor, level: tf.Tensor, side: tf.Tensor, sizes: np.ndarray, i: tf.Tensor
+        self,
+        context: AttackContext,
+        delta: tf.Tensor,
+        level: tf.Tensor,
+        side: tf.Tensor,
+        sizes: np.ndarray,
+        i: tf.Tensor,
     ) -> tf.Tensor:
         """Moves the norm of one window into another, as a bump along what is there already."""
-        epsilon = case.numbers["epsilon"]
-        height, width, channels = case.images.shape[1:]
-        top, left = self._corner(case, side, (i, 2))
-        window, other = self._window(case, side, (i, 2)), self._window(case, side, (i, 3))
+        epsilon = context.numbers["epsilon"]
+        height, width, channels = context.images.shape[1:]
+        top, left = self._corner(context, side, (i, 2))
+        window, other = self._window(context, side, (i, 2)), self._window(context, side, (i, 3))
         table = np.zeros((2, len(sizes), height, width), np.float32)
         for number, size in enumerate(sizes):
             table[:, number, :size, :size] = bump(int(size)), bump(int(size)).T
         shape = tf.gather(tf.constant(table), level, axis=1)
-        turned = below(2, [case.batch], case.fold(i, 4))
+        turned = below(2, [context.batch], context.fold(i, 4))
         rows = (tf.range(height)[None, :] - top[:, 0, 0]) % height
         columns = (tf.range(width)[None, :] - left[:, 0, 0]) % width
         place = tf.gather(tf.gather(shape, turned), rows, axis=1, batch_dims=1)
         place = tf.gather(place, columns, axis=2, batch_dims=1)[..., None]
-        fresh = place * signs([case.batch, 1, 1, channels], case.fold(i, 5))
+        fresh = place * signs([context.batch, 1, 1, channels], context.fold(i, 5))
         inside = tf.cast(window, tf.float32)
         here = delta * inside
         fresh += here / (_planes(here) + _TINY)

@@ -9,20 +9,20 @@ from typing import Any
 
 import keras
 
-from l2p_tf.attacks.base import ATTACKS, Attack, Member
+from l2p_tf.attacks.base import ATTACKS, Attack, SingleAttack
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import option, parse_spec
 from l2p_tf.types import Norm, UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Cascade(Attack):
+class AttackSequence(Attack):
     """Base of the attacks made of several: each meets only what the earlier ones left standing."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
     norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
 
-    def fitting(self, model: keras.Model) -> tuple[Member, ...]:
+    def fitting(self, model: keras.Model) -> tuple[SingleAttack, ...]:
         """The members; where there are too few classes for the loss of one (`dlr`), it ascends the margin instead."""
         check_radii(self, model.input_shape[1:])
         found = []
@@ -49,7 +49,7 @@ class Cascade(Attack):
 
 @ATTACKS.register("worst_case")
 @dataclasses.dataclass(frozen=True)
-class WorstCase(Cascade):
+class WorstCase(AttackSequence):
     """The worst case over several attacks of one budget, per example: worst_case(attacks=(pgd(steps=20), square))."""
 
     attacks: tuple[str, ...] = option(
@@ -65,26 +65,26 @@ class WorstCase(Cascade):
         """Such as `worst of PGD-20, Square-5000`."""
         return f"worst of {', '.join(member.label for member in self.members())}"
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[SingleAttack, ...]:
         """The attacks, with the common budget."""
         return _members(self)
 
 
 @functools.lru_cache(maxsize=256)
-def _members(cascade: WorstCase) -> tuple[Member, ...]:
+def _members(sequence: WorstCase) -> tuple[SingleAttack, ...]:
     """Found once: of nested ones each level would ask several times for all below it."""
-    found: list[Member] = []
-    for spec in cascade.attacks:
+    found: list[SingleAttack] = []
+    for spec in sequence.attacks:
         for name in {"epsilon", "norm"} & set(parse_spec(spec, "attack")[1]):
             raise UserError(f"worst_case: `{name}` should be given once, to worst_case itself. Received: {spec!r}")
         attack = ATTACKS.parse(spec)
         known = {f.name for f in dataclasses.fields(attack)}
-        if not {"epsilon", "norm"} <= known or attack.strict:
+        if not {"epsilon", "norm"} <= known or attack.targeted:
             raise UserError(
                 "worst_case: `attacks` should be untargeted ones with an epsilon and a norm, such as pgd, apgd, fab or "
                 f"square. Received: {spec!r}"
             )
-        found += attack.replace(epsilon=cascade.epsilon, norm=cascade.norm).members()
+        found += attack.replace(epsilon=sequence.epsilon, norm=sequence.norm).members()
     if not found:
         raise UserError("worst_case: `attacks` should name at least one attack. Received: none")
     return tuple(found)

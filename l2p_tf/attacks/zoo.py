@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.attacks.case import Case, State, choose
+from l2p_tf.attacks.base import ATTACKS, MinimizationAttack
 from l2p_tf.attacks.constant import close_round, open_search
-from l2p_tf.attacks.goal import TARGETS
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.criterion import TARGETS
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.randomness import below
 from l2p_tf.attacks.sampling import losses_of
 from l2p_tf.registry import option
@@ -23,7 +23,7 @@ _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 @ATTACKS.register("zoo")
 @dataclasses.dataclass(frozen=True)
-class ZOO(Loop):
+class ZOO(IterativeAttack, MinimizationAttack):
     """ZOO: Carlini and Wagner's loss by coordinate-wise Adam on finite differences; no gradient (Chen et al. 2017)."""
 
     steps: int = option(1000, "steps for each c", low=1)
@@ -35,13 +35,12 @@ class ZOO(Loop):
     difference: float = option(1e-3, "length of the finite difference, in pixels of [0, 1]", above=0)
     target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
     epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
-    draws: int = option(1, "draws of the model's noise each look is averaged over", low=1)
+    draws: int = option(1, "draws of the model's noise each loss is averaged over", low=1)
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("learning_rate", "kappa", "initial_const", "difference")
-    HOST: ClassVar[tuple[str, ...]] = (*Loop.HOST, "epsilon")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("learning_rate", "kappa", "initial_const", "difference")
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "epsilon")
     CHUNK: ClassVar[int] = 20
-    MINIMAL: ClassVar[bool] = True
-    SHAPED: ClassVar[bool] = True
+    STATIC_BATCH: ClassVar[bool] = True
     norm: ClassVar[Norm] = Norm.L2
 
     @property
@@ -59,18 +58,18 @@ class ZOO(Loop):
         del classes
         return 0, (2 * self.coordinates + 1) * draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image. Adam's moments and times are those of single coordinates."""
-        none = tf.zeros_like(case.images)
-        return {**open_search(case), "x": case.images, "m": none, "v": none, "times": none}
+        none = tf.zeros_like(context.images)
+        return {**open_search(context), "x": context.images, "m": none, "v": none, "times": none}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Moves some coordinates (Algorithms 1 and 2 there), and keeps them in [0, 1]."""
-        x, numbers, c = state["x"], case.numbers, state["c"]
-        shape, size, count = case.images.shape[1:], int(np.prod(case.images.shape[1:])), self.coordinates
-        lead, share = (part[:, 0] for part in losses_of(case, lambda *_: x[:, None], 1, "margin", self.draws))
-        reached = case.confirmed(x, (share > 0.5) & (lead >= numbers["kappa"]))
-        chosen = below(size, [case.batch, count], case.fold(i))
+        x, numbers, c = state["x"], context.numbers, state["c"]
+        shape, size, count = context.images.shape[1:], int(np.prod(context.images.shape[1:])), self.coordinates
+        lead, share = (part[:, 0] for part in losses_of(context, lambda *_: x[:, None], 1, "margin", self.draws))
+        reached = context.confirmed(x, (share > 0.5) & (lead >= numbers["kappa"]))
+        chosen = below(size, [context.batch, count], context.fold(i))
 
         def moved(first: tf.Tensor, many: int) -> tf.Tensor:
             # The even variations go up, the odd ones down.
@@ -79,22 +78,22 @@ class ZOO(Loop):
             sign = tf.where(which % 2 == 0, 1.0, -1.0)[None, :, None]
             return x[:, None] + tf.reshape(at * sign, [-1, many, *shape])
 
-        losses, _ = losses_of(case, moved, 2 * count, "margin", self.draws, numbers["kappa"])
+        losses, _ = losses_of(context, moved, 2 * count, "margin", self.draws, numbers["kappa"])
         slope = (losses[:, ::2] - losses[:, 1::2]) / (2.0 * numbers["difference"])
         mask = tf.one_hot(chosen, size)
         # A coordinate drawn twice has the mean of two equal slopes.
         often = tf.reduce_sum(mask, 1)
         slope = tf.math.divide_no_nan(tf.reduce_sum(mask * slope[:, :, None], 1), often)
         touched = tf.reshape(tf.minimum(often, 1.0), tf.shape(x))
-        gradient = 2.0 * (x - case.images) - c[:, None, None, None] * tf.reshape(slope, tf.shape(x))
+        gradient = 2.0 * (x - context.images) - c[:, None, None, None] * tf.reshape(slope, tf.shape(x))
         times = state["times"] + touched
         m = tf.where(touched > 0.0, _BETA_1 * state["m"] + (1.0 - _BETA_1) * gradient, state["m"])
         v = tf.where(touched > 0.0, _BETA_2 * state["v"] + (1.0 - _BETA_2) * tf.square(gradient), state["v"])
         time = tf.maximum(times, 1.0)
         step = m / (1.0 - _BETA_1**time) / (tf.sqrt(v / (1.0 - _BETA_2**time)) + _ADAM_EPSILON)
         ended = state["inner"] + 1 >= self.steps
-        searched = close_round(case, state, x, reached, ended, self.binary_search_steps)
+        searched = close_round(context, state, x, reached, ended, self.binary_search_steps)
         none = tf.zeros_like(m)
         at = tf.clip_by_value(x - numbers["learning_rate"] * touched * step, 0.0, 1.0)
-        new = {"x": choose(ended, case.images, at), "m": choose(ended, none, m), "v": choose(ended, none, v)}
+        new = {"x": choose(ended, context.images, at), "m": choose(ended, none, m), "v": choose(ended, none, v)}
         return {**searched, **new, "times": choose(ended, none, times)}

@@ -60,13 +60,13 @@ def count_draws(
       purpose: any whole number; draws for different purposes are independent.
       sigma: standard deviation of normal noise added to the pixels, which are not clipped; 0 adds none.
       batch_size: rows a pass; each is one draw of one image.
-      jit_compile: as in `inference.program`.
+      jit_compile: as in `inference.compiled`.
       progress: called with the number of draws that were added to those already done.
     """
     classes, replicas = int(model.output_shape[-1]), inference.replicas(model)
     size = max(replicas, batch_size // replicas * replicas)
     noisy = sigma > 0
-    run = inference.program(model, ("count", noisy), functools.partial(_count, model, noisy), jit_compile)
+    run = inference.compiled(model, ("count", noisy), functools.partial(_count, model, noisy), jit_compile)
     votes, softmax = np.zeros((2, len(images), classes))
     strength = tf.constant(sigma, tf.float32)
 

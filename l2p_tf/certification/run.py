@@ -17,8 +17,8 @@ from l2p_tf.certification.base import ABSTAINED, Certificate
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certificates, write_certificates
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
+from l2p_tf.evaluation.chunked import Arrays, Folder
 from l2p_tf.evaluation.evaluate import PARTS, check_data
-from l2p_tf.evaluation.slices import Arrays, Folder
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.observation import PROBED_IMAGES
 from l2p_tf.progress import bar
@@ -127,8 +127,8 @@ def certify(
     records = []
     for number, certificate in enumerate(options.certificates):
         with bar(f"{name}: {certificate.label}", len(images), "images") as advance:
-            journal = Folder(folder / PARTS, f"{number:02d}-")
-            found, seconds = _slices(certificate, model, images, labels, options, journal, advance)
+            store = Folder(folder / PARTS, f"{number:02d}-")
+            found, seconds = _slices(certificate, model, images, labels, options, store, advance)
         arrays = {"index": index, "label": labels.astype(np.int32), **found}
         file, prediction = f"arrays/{number:02d}.npz", found["prediction"]
         artifacts.atomic_write(folder / file, lambda opened, arrays=arrays: np.savez_compressed(opened, **arrays))
@@ -159,7 +159,7 @@ def fitting(
 
 def _slices(
     certificate: Certificate, model: keras.Model, images: np.ndarray, labels: np.ndarray,
-    options: CertificationOptions, journal: Folder, advance: Callable[..., None],
+    options: CertificationOptions, store: Folder, advance: Callable[..., None],
 ) -> tuple[Arrays, float]:  # fmt: skip
     """What the certificate says of all images, slice by slice, and the seconds it took."""
     parts: list[Arrays] = []
@@ -173,7 +173,7 @@ def _slices(
             moved = max(moved, share * size)
 
         key = f"{start:07d}"
-        part = journal.load(key)
+        part = store.load(key)
         if part is None:
             begun = time.monotonic()
             found = certificate.certify(
@@ -181,7 +181,7 @@ def _slices(
                 jit_compile=options.jit_compile, progress=progress,
             )  # fmt: skip
             part = {**dataclasses.asdict(found), "seconds": np.array([time.monotonic() - begun])}
-            journal.save(key, part)
+            store.save(key, part)
         parts.append(part)
         right = np.concatenate([part["prediction"] for part in parts])
         share = certified_accuracy(labels[: len(right)], right, np.zeros(len(right)), 0.0)

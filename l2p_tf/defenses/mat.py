@@ -8,8 +8,8 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from l2p_tf.attacks.case import Case, State, choose
-from l2p_tf.attacks.iterative import Loop
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.projection import project, random_in_ball, steepest
 from l2p_tf.attacks.randomness import uniform
@@ -60,7 +60,7 @@ class MixedTraining(AdversarialDefense):
 
 
 @dataclasses.dataclass(frozen=True)
-class EitherNorm(Loop):
+class EitherNorm(IterativeAttack):
     """PGD in which each example, or the whole batch, draws its norm by a fair coin. For training steps alone.
 
     One gradient serves both norms, so it costs hardly more than PGD in one.
@@ -74,33 +74,33 @@ class EitherNorm(Loop):
     random_start: bool = option(True, "start at a random point of the ball")
     per: str = option("example", "what draws its norm", choices=("example", "batch"))
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ("epsilon", "step_size", "l2_epsilon", "l2_step_size")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon", "step_size", "l2_epsilon", "l2_step_size")
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A gradient."""
         del classes
         return draws, draws
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """With the coin thrown, at a random point of the ball it chose, or at the image."""
-        coins = uniform([1] if self.per == "batch" else [case.batch], case.fold(1)) < 0.5
-        round_ball = tf.broadcast_to(coins, [case.batch])
-        start = case.images
+        coins = uniform([1] if self.per == "batch" else [context.batch], context.fold(1)) < 0.5
+        round_ball = tf.broadcast_to(coins, [context.batch])
+        start = context.images
         if self.random_start:
-            offsets = [random_in_ball(start, case.numbers[n], norm, case.fold(0)) for norm, n, _ in self._norms]
+            offsets = [random_in_ball(start, context.numbers[n], norm, context.fold(0)) for norm, n, _ in self._norms]
             start = tf.clip_by_value(start + choose(round_ball, offsets[1], offsets[0]), 0.0, 1.0)
         return {"adversarial": start, "round_ball": round_ball}
 
-    def step(self, case: Case, i: tf.Tensor, state: State) -> State:
+    def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """One step in either norm; the example's own is kept."""
         del i
         x = state["adversarial"]
-        gradient = case.climb(x, "ce", 1)[0]
+        gradient = context.loss_and_gradient(x, "ce", 1)[0]
         moved = []
         for norm, epsilon, size in self._norms:
-            away = x + case.numbers[size] * steepest(gradient, norm) - case.images
-            moved.append(project(away, case.numbers[epsilon], norm))
-        new = case.images + choose(state["round_ball"], moved[1], moved[0])
+            away = x + context.numbers[size] * steepest(gradient, norm) - context.images
+            moved.append(project(away, context.numbers[epsilon], norm))
+        new = context.images + choose(state["round_ball"], moved[1], moved[0])
         return {**state, "adversarial": tf.clip_by_value(new, 0.0, 1.0)}
 
     @property
@@ -115,7 +115,7 @@ class BothOf:
     attacks: tuple[PGD, PGD]
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Arguments as of `Loop.perturb`."""
+        """Arguments as of `IterativeAttack.perturb`."""
         return tf.concat([attack.perturb(model, images, labels, seed) for attack in self.attacks], 0)
 
 
@@ -126,7 +126,7 @@ class WorseOf:
     attacks: tuple[PGD, PGD]
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Arguments as of `Loop.perturb`."""
+        """Arguments as of `IterativeAttack.perturb`."""
         found = [attack.perturb(model, images, labels, seed) for attack in self.attacks]
         first, second = (
             tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(x, training=False)) for x in found

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2p_tf.attacks.case import Case, State
-from l2p_tf.attacks.goal import Goal, divergence
+from l2p_tf.attacks.context import AttackContext, State
+from l2p_tf.attacks.criterion import Criterion, divergence
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.randomness import standard_normal
 from l2p_tf.defenses.base import DEFENSES, PGDDefense
@@ -63,15 +63,15 @@ class Divergence(PGD):
     loss: str = option("divergence", "loss to ascend", choices=("divergence",))
     start_std: float = option(0.001, "standard deviation of the noise at the start", low=0)
 
-    def begin(self, case: Case) -> State:
+    def begin(self, context: AttackContext) -> State:
         """At the image with a little Gaussian noise: at the image itself the divergence has no gradient."""
-        shape = [case.batch, *case.images.shape[1:]]
-        start = case.images + self.start_std * standard_normal(shape, case.fold(0))
+        shape = [context.batch, *context.images.shape[1:]]
+        start = context.images + self.start_std * standard_normal(shape, context.fold(0))
         return {"adversarial": tf.clip_by_value(start, 0.0, 1.0)}
 
-    def goal(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Goal:
+    def criterion(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Criterion:
         """To leave the answer to the clean image."""
-        return Goal(labels, reference=tf.stop_gradient(model(images, training=False)))
+        return Criterion(labels, reference=tf.stop_gradient(model(images, training=False)))
 
 
 class TradesTrainer(RobustTrainer):

@@ -18,10 +18,10 @@ from l2p_tf.attacks.noise import Noise
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.square import Square
 from l2p_tf.evaluation import masking, probe
+from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation
 from l2p_tf.evaluation.evaluate import PARTS
 from l2p_tf.evaluation.masking import Finding, Trial
 from l2p_tf.evaluation.records import CLEAN
-from l2p_tf.evaluation.slices import Arrays, Slices
 from l2p_tf.layers.noise import is_randomized, without_noise
 from l2p_tf.progress import bar
 from l2p_tf.radii import any_radius, check_linf
@@ -197,7 +197,7 @@ class Battery:
         self.labels = labels.astype(np.int32)
         self.randomized = is_randomized(self.model)
         self.draws = _DRAWS if self.randomized else 1
-        self.averaged = (options.prediction_draws or 1) if self.randomized else 1
+        self.samples_per_prediction = (options.prediction_draws or 1) if self.randomized else 1
         self.done: list[tuple[Round | None, np.ndarray, Arrays]] = []
         self.around: Arrays = {}
         self.trials: dict[str, Trial] = {}
@@ -210,17 +210,17 @@ class Battery:
         self.right = self._attack(None, every)[0]["wrong"] < 0.5
         self.around = probe.slopes(self.model, self.images, self.labels, self.epsilon, **self._how())
         direction = self.around.pop("direction")
-        attacked, standing = self.images, every
+        attacked, robust = self.images, every
         # Attacks that follow a gradient that is no number end in images that are none.
         for one in () if self.around["infinite"].any() else rounds(self.epsilon, self.draws):
-            rows = standing if one.part == "random" else every
+            rows = robust if one.part == "random" else every
             fooled, found = np.zeros(len(every), bool), self.images
             if len(rows):
                 values, found = self._attack(one, rows)
                 fooled[rows] = values["wrong"] >= 0.5
             again = None
             if one.part == "white":
-                attacked, standing = found, np.flatnonzero(~fooled)
+                attacked, robust = found, np.flatnonzero(~fooled)
                 if self.randomized:
                     again = (self._answers(found, self.labels, _AGAIN)["wrong"] >= 0.5)[self.right]
             self.trials[one.part] = Trial(one.label, fooled[self.right], again, self.randomized)
@@ -231,9 +231,9 @@ class Battery:
     def _attack(self, one: Round | None, rows: np.ndarray) -> tuple[Arrays, np.ndarray]:
         """One attack on some images: arrays of `PER_EXAMPLE`, and the adversarial images."""
         options, number = self.options, len(self.done)
-        job = Slices(
+        job = ChunkedEvaluation(
             self.model, one.attack if one else None, self.images[rows], self.labels[rows], np.arange(len(rows)),
-            self.parts, options.seed, options.batch_size, _SLICE, options.jit_compile, self.averaged,
+            self.parts, options.seed, options.batch_size, _SLICE, options.jit_compile, self.samples_per_prediction,
         )  # fmt: skip
         quiet = one is not None and one.quiet
         with (
@@ -250,7 +250,9 @@ class Battery:
         """What the model answers on draws of their own: the arrays of `PER_EXAMPLE` that tell it."""
         seed = int(inference.seed_pair(self.options.seed, draws)[0])
         how: dict[str, Any] = {"batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile}
-        answers, votes = inference.poll(self.model, images, seed, averaged=self.averaged, **how)
+        answers, votes = inference.predict_with_votes(
+            self.model, images, seed, samples_per_prediction=self.samples_per_prediction, **how
+        )
         prediction = inference.decided(votes)
         wrong = (prediction != labels).astype(np.float32)
         probability = answers[np.arange(len(labels)), labels]

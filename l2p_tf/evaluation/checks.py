@@ -14,10 +14,10 @@ from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.battery import Battery, CheckOptions, Round
+from l2p_tf.evaluation.chunked import Arrays
 from l2p_tf.evaluation.evaluate import OWN, PARTS, check_data, measured
 from l2p_tf.evaluation.inspections import Inspection, read_inspection, write_inspection
 from l2p_tf.evaluation.records import CLEAN, Record, write_records
-from l2p_tf.evaluation.slices import Arrays
 from l2p_tf.models.saving import load_classifier
 
 STAGE = "checks"
@@ -80,7 +80,7 @@ def inspect(
     arrays: dict[str, Any] = {"index": index, "label": battery.labels, "correct": battery.right, **battery.around}
     artifacts.atomic_write(folder / PROBE, lambda file: np.savez_compressed(file, **arrays))
     where: dict[str, Any] = {"model": name, "dataset": data.info.name, "split": options.split, "seed": options.seed}
-    where |= {"randomized": battery.randomized, "prediction_draws": battery.averaged}
+    where |= {"randomized": battery.randomized, "prediction_draws": battery.samples_per_prediction}
     records = [_record(folder, where, index, battery, number, *done) for number, done in enumerate(battery.done)]
     write_records(folder, records)
     found = Inspection(

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from l2p_tf import inference
 from l2p_tf.attacks.ascent import Ascent
-from l2p_tf.attacks.base import Attack, Member, Search
+from l2p_tf.attacks.base import Attack, AttackRunner, SingleAttack
 from l2p_tf.attacks.bim import BIM
 from l2p_tf.attacks.carlini_wagner import CarliniWagner
 from l2p_tf.attacks.deepfool import DeepFool
@@ -30,7 +30,7 @@ _REASONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CleverHans(Member):
+class CleverHans(SingleAttack):
     """FGSM, BIM, PGD or MIM as CleverHans runs it: eagerly, step by step, every example to the end.
 
     Restarts, targets and scoring are those of every attack. The random starts of PGD follow TensorFlow's global seed,
@@ -97,23 +97,23 @@ class CleverHans(Member):
         """Those of the attack."""
         return self.attack.options()
 
-    def attempt(self, search: Search, number: int, start: int, rows: np.ndarray) -> np.ndarray:
+    def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
         """One start, in full batches."""
-        model, attack = search.model, self.attack
+        model, attack = runner.model, self.attack
         # One function for each model: CleverHans traces its gradient anew for every new one.
         answer = vars(model).setdefault("_l2p_answer", functools.partial(model, training=False))
-        found = np.empty((len(rows), *search.images.shape[1:]), np.float32)
-        for batch, (index, real) in enumerate(inference.batches(len(rows), search.batch_size)):
-            pair = inference.seed_pair(search.seed, number + 1, start + 1, batch + 1)
+        found = np.empty((len(rows), *runner.images.shape[1:]), np.float32)
+        for batch, (index, real) in enumerate(inference.batches(len(rows), runner.batch_size)):
+            pair = inference.seed_pair(runner.seed, number + 1, start + 1, batch + 1)
             tf.random.set_seed(int(abs(int(pair[0]))))
             former = reseed(model, tf.constant(pair))
-            x = tf.constant(search.images[rows[index]])
-            y = tf.constant((search.targets if attack.strict else search.labels)[rows[index]])
+            x = tf.constant(runner.images[rows[index]])
+            y = tf.constant((runner.targets if attack.targeted else runner.labels)[rows[index]])
             found[index[:real]] = self._run(answer, x, y).numpy()[:real]
             restore_seeds(model, former)
         passes = attack.iterations
-        search.gradients[rows] += passes
-        search.forwards[rows] += passes
+        runner.gradients[rows] += passes
+        runner.forwards[rows] += passes
         return found
 
     def _run(self, answer: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -124,7 +124,7 @@ class CleverHans(Member):
 
         attack = self.attack
         norm = np.inf if attack.norm is Norm.LINF else 2
-        common: dict[str, Any] = {"clip_min": 0.0, "clip_max": 1.0, "y": y, "targeted": attack.strict}
+        common: dict[str, Any] = {"clip_min": 0.0, "clip_max": 1.0, "y": y, "targeted": attack.targeted}
         if isinstance(attack, FGSM):
             found = fgm.fast_gradient_method(answer, x, attack.epsilon, norm, **common)
         else:

@@ -17,9 +17,9 @@ from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
+from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation
 from l2p_tf.evaluation.join import ADDED, joining, merge
 from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
-from l2p_tf.evaluation.slices import Arrays, Slices
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.observation import PROBED_IMAGES
@@ -58,12 +58,12 @@ class EvaluationOptions:
     jit_compile: bool | None = None
     prediction_draws: int | None = None
 
-    def slices(
+    def chunked(
         self, model: keras.Model, attack: Attack | None, images: np.ndarray, labels: np.ndarray, shown: np.ndarray,
         parts: pathlib.Path,
-    ) -> Slices:  # fmt: skip
+    ) -> ChunkedEvaluation:  # fmt: skip
         """One attack on these images, as these options have it."""
-        return Slices(
+        return ChunkedEvaluation(
             model, attack, images, labels, shown, parts, self.seed, self.batch_size, self.slice_size, self.jit_compile,
             self.prediction_draws or 1,
         )  # fmt: skip
@@ -112,14 +112,14 @@ def evaluate(
         wanted.fitting(model)
     randomized = is_randomized(model)
     options = options if randomized else dataclasses.replace(options, repeats=1, prediction_draws=1)
-    repeats, averaged = options.repeats, options.prediction_draws or 1
+    repeats, samples = options.repeats, options.prediction_draws or 1
     shown = np.sort([np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:_GALLERY_EXAMPLES]])
     (folder / "arrays").mkdir(exist_ok=True)
     (folder / PARTS).mkdir(exist_ok=True)
     records, gallery = [], []
     right: dict[int, np.ndarray] = {}
     for number, attack in enumerate([None, *options.attacks]):
-        job = options.slices(model, attack, images, labels, shown, folder / PARTS)
+        job = options.chunked(model, attack, images, labels, shown, folder / PARTS)
         label = attack.label if attack else CLEAN
         backend = attack.BACKEND if attack else OWN
         with bar(f"{name}: {label}", len(images) * repeats, "images") as advance:
@@ -134,7 +134,7 @@ def evaluate(
                 records.append(Record(
                     model=name, dataset=data.info.name, split=options.split,
                     attack=attack.spec if attack else CLEAN, label=label,
-                    **(attack.facts() if attack else _clean_facts()), prediction_draws=averaged, backend=backend,
+                    **(attack.facts() if attack else _clean_facts()), prediction_draws=samples, backend=backend,
                     source=None,
                     repeat=repeat, seed=options.seed, randomized=randomized, **figures,
                 ))  # fmt: skip
@@ -142,7 +142,7 @@ def evaluate(
                     inference.warn_at_chance(figures["correct"], len(labels), int(model.output_shape[-1]), name)
                 if repeat == 0:
                     gallery.append((label, pictures))
-    _write_gallery(folder / GALLERY, model, images[shown], labels[shown], gallery, options.seed, averaged)
+    _write_gallery(folder / GALLERY, model, images[shown], labels[shown], gallery, options.seed, samples)
     write_records(folder, records)
     return records
 
@@ -233,11 +233,11 @@ def _clean_facts() -> dict[str, Any]:
 
 def _write_gallery(
     path: pathlib.Path, model: keras.Model, clean: np.ndarray, labels: np.ndarray,
-    found: Sequence[tuple[str, np.ndarray]], seed: int, averaged: int,
+    found: Sequence[tuple[str, np.ndarray]], seed: int, samples: int,
 ) -> None:  # fmt: skip
     """Clean and adversarial images of one example per class, with predictions and confidences on fresh draws."""
     views = [inference.checked_images(clean), *(pictures for label, pictures in found[1:])]
-    answers = [inference.poll(model, view, seed + 1, averaged=averaged) for view in views]
+    answers = [inference.predict_with_votes(model, view, seed + 1, samples_per_prediction=samples) for view in views]
     probabilities = [p for p, _ in answers]
     classes = np.stack([inference.decided(votes) for _, votes in answers])
     confidences = np.stack([p.max(-1).astype(np.float32) for p in probabilities])

@@ -231,9 +231,9 @@ def random_search(blind: Trial, white: Trial) -> Finding:
     On a randomized model an image that stood may fall on other draws, whatever is done to it: what random points fool
     is held against what the old perturbation fools when asked `again`.
     """
-    standing = ~white.fooled
-    share = Share(f"{blind.label}, of the images left", int((blind.fooled & standing).sum()), int(standing.sum()))
-    return _decided("random_search", (share,), [_alone(blind.fooled, white, FOUND_BLINDLY)], len(standing))
+    robust = ~white.fooled
+    share = Share(f"{blind.label}, of the images left", int((blind.fooled & robust).sum()), int(robust.sum()))
+    return _decided("random_search", (share,), [_alone(blind.fooled, white, FOUND_BLINDLY)], len(robust))
 
 
 def unbounded(free: Trial) -> Finding:
@@ -293,11 +293,11 @@ def _alone(blind: np.ndarray, white: Trial, allowed: float) -> float:
     Without noise that is a binomial test. With it, an image that stood may fall by chance, to `blind` as to `white`
     asked again: `excess` tests by how much more often it does so to `blind`.
     """
-    standing = ~white.fooled
+    robust = ~white.fooled
     if not white.randomized:
-        return _above(int((blind & standing).sum()), len(blind), allowed)
+        return _above(int((blind & robust).sum()), len(blind), allowed)
     assert white.again is not None
-    only, other = (int((a & ~b & standing).sum()) for a, b in ((blind, white.again), (white.again, blind)))
+    only, other = (int((a & ~b & robust).sum()) for a, b in ((blind, white.again), (white.again, blind)))
     return excess(only, other, len(blind), allowed)
 
 

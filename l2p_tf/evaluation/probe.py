@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf import inference
-from l2p_tf.attacks.goal import Goal
+from l2p_tf.attacks.criterion import Criterion
 from l2p_tf.attacks.gradient import loss_gradient, mean_loss
 from l2p_tf.layers.noise import is_randomized, restore_seeds
 
@@ -39,7 +39,7 @@ def slopes(
       draws: draws of the noise that gradients are averaged over.
       seed: of the noise.
       batch_size: images a pass.
-      jit_compile: as in `inference.program`.
+      jit_compile: as in `inference.compiled`.
 
     Returns:
       `direction`: float32 as `images`, the sign of the cross-entropy's gradient, 0 where that is not finite.
@@ -51,9 +51,9 @@ def slopes(
     most = batch_size // inference.replicas(model)
 
     def body(sharded: Tensors, shared: Tensors) -> Tensors:
-        x, goal = sharded["images"], Goal(sharded["labels"])
+        x, criterion = sharded["images"], Criterion(sharded["labels"])
         former = inference.seed_noise(model, shared["seed"])
-        entropy, slope = (loss_gradient(model, x, goal, draws, loss, most=most)[0] for loss in ("ce", "margin"))
+        entropy, slope = (loss_gradient(model, x, criterion, draws, loss, most=most)[0] for loss in ("ce", "margin"))
         highest = tf.reduce_max(tf.abs(model(x, training=False)), -1)
         restore_seeds(model, former)
         axes = list(range(1, len(x.shape)))
@@ -67,7 +67,7 @@ def slopes(
         }
 
     shared = {"epsilon": tf.constant(epsilon, tf.float32)}
-    run = inference.program(model, ("slopes", draws, most), body, jit_compile)
+    run = inference.compiled(model, ("slopes", draws, most), body, jit_compile)
     return _in_batches(run, model, {"images": images, "labels": labels}, shared, seed, batch_size)
 
 
@@ -86,11 +86,11 @@ def margins(
 
     def body(sharded: Tensors, shared: Tensors) -> Tensors:
         former = inference.seed_noise(model, shared["seed"])
-        found = mean_loss(model, sharded["images"], Goal(sharded["labels"]), draws, "margin", most)[0]
+        found = mean_loss(model, sharded["images"], Criterion(sharded["labels"]), draws, "margin", most)[0]
         restore_seeds(model, former)
         return {"margin": found}
 
-    run = inference.program(model, ("margins", draws, most), body, jit_compile)
+    run = inference.compiled(model, ("margins", draws, most), body, jit_compile)
     return _in_batches(run, model, {"images": images, "labels": labels}, {}, seed, batch_size)["margin"]
 
 

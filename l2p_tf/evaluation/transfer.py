@@ -64,7 +64,7 @@ def transfer_artifact(
         if unknown:
             raise UserError(f"`--transfer` should name runs of {', '.join(trained)}. Received: {unknown[0]!r}")
     for attack in options.attacks:
-        if attack.strict:
+        if attack.targeted:
             raise UserError(f"`--transfer` shows what untargeted attacks made. Received: {attack.spec!r}")
     for run in trained.values():
         check_data(run, data)
@@ -89,22 +89,22 @@ def _transfer(
     models = {name: inference.prepared(model, images[:PROBED_IMAGES])[0] for name, model in models.items()}
     random = any(is_randomized(model) for model in models.values())
     repeats = options.repeats if random else 1
-    averaged = {name: options.resolved(run).prediction_draws for name, run in trained.items()}
+    samples = {name: options.resolved(run).prediction_draws for name, run in trained.items()}
     records = []
     for s, source in enumerate(sources):
         # Copies of its own: an ensemble renames its members.
         members = source.split("+")
         made_on = ensemble([load_classifier(trained[name].path / f"{which}.keras") for name in members])
         for a, attack in enumerate(options.attacks):
-            job = options.slices(made_on, attack, images, labels, np.arange(len(images)), folder / PARTS)
+            job = options.chunked(made_on, attack, images, labels, np.arange(len(images)), folder / PARTS)
             with bar(f"{source}: {attack.label}", len(images) * repeats, "images") as advance:
                 for repeat in range(repeats):
                     values, adversarial = job.run(s * len(options.attacks) + a, repeat, advance)
                     for t, (target, model) in enumerate(models.items()):
                         seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
                         how: dict[str, Any] = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
-                        how["averaged"] = averaged[target] if is_randomized(model) else 1
-                        answers, votes = inference.poll(model, adversarial, seed, **how)
+                        how["samples_per_prediction"] = samples[target] if is_randomized(model) else 1
+                        answers, votes = inference.predict_with_votes(model, adversarial, seed, **how)
                         shown = inference.decided(votes)
                         wrong = (shown != labels).astype(np.float32)
                         likely = answers[np.arange(len(labels)), labels].astype(np.float32)
@@ -112,7 +112,7 @@ def _transfer(
                         file = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
                         records.append(Record(
                             model=target, dataset=data.info.name, split=options.split, attack=attack.spec,
-                            label=attack.label, **attack.facts(), prediction_draws=how["averaged"],
+                            label=attack.label, **attack.facts(), prediction_draws=how["samples_per_prediction"],
                             backend=attack.BACKEND, source=source, repeat=repeat,
                             seed=options.seed, randomized=is_randomized(model),
                             **measured(folder, file, index, labels, seen),

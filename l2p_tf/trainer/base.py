@@ -20,10 +20,10 @@ from l2p_tf.types import UserError
 
 
 class TrainingAttack(Protocol):
-    """What makes the adversarial images of a training step: any `Loop`, or another thing that can do this."""
+    """What makes the adversarial images of a training step: an `IterativeAttack`, or what else can do this."""
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Adversarial images within a graph, through which no gradient flows; arguments as of `Loop.perturb`."""
+        """Adversarial images in a graph, through which no gradient flows; arguments as of `IterativeAttack.perturb`."""
 
 
 class RobustTrainer(CheckedModel):

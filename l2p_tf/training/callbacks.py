@@ -72,7 +72,7 @@ class Validation(keras.callbacks.Callback):
       batch_size: images a pass.
       seed: of the attack and of the noise it meets.
       jit_compile: as the attack takes it.
-      averaged: draws of the noise that one answer averages.
+      samples_per_prediction: draws of the noise that one answer averages.
       rho_attack: an attack of smallest norm, whose mean norm is recorded too; None for none.
     """
 
@@ -86,13 +86,13 @@ class Validation(keras.callbacks.Callback):
         batch_size: int,
         seed: int,
         jit_compile: bool,
-        averaged: int,
+        samples_per_prediction: int,
         rho_attack: Attack | None = None,
     ) -> None:
         super().__init__()
         self.images, self.labels, self.attack = images, labels, attack
         self.every, self.epochs, self.batch_size, self.seed = every, epochs, batch_size, seed
-        self.jit_compile, self.averaged, self.rho_attack = jit_compile, averaged, rho_attack
+        self.jit_compile, self.samples_per_prediction, self.rho_attack = jit_compile, samples_per_prediction, rho_attack
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds `validation_accuracy` and `validation_robust_accuracy`, perhaps `validation_rho`, to the logs."""
@@ -103,8 +103,10 @@ class Validation(keras.callbacks.Callback):
 
     def _judge(self, classifier: keras.Model, epoch: int, logs: dict[str, Any]) -> None:
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
-        predictions = predict(classifier, self.images, self.seed + epoch, averaged=self.averaged, **how).argmax(-1)
-        how["prediction_draws"] = self.averaged
+        predictions = predict(
+            classifier, self.images, self.seed + epoch, samples_per_prediction=self.samples_per_prediction, **how
+        ).argmax(-1)
+        how["prediction_draws"] = self.samples_per_prediction
         found = self.attack(classifier, self.images, self.labels, self.seed + epoch, **how)
         logs["validation_accuracy"] = float(np.mean(predictions == self.labels))
         logs["validation_robust_accuracy"] = float(1.0 - np.mean(found.wrong))
@@ -113,10 +115,10 @@ class Validation(keras.callbacks.Callback):
             if not len(right):
                 return
             small = self.rho_attack(classifier, self.images[right], self.labels[right], self.seed + epoch, **how)
-            fallen = small.success >= 0.5
-            logs["validation_rho_success"] = float(fallen.mean())
-            if fallen.any():
-                logs["validation_rho"] = float(small.l2[fallen].mean())
+            is_adversarial = small.success >= 0.5
+            logs["validation_rho_success"] = float(is_adversarial.mean())
+            if is_adversarial.any():
+                logs["validation_rho"] = float(small.l2[is_adversarial].mean())
 
 
 class History(keras.callbacks.Callback):

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf import artifacts, inference
-from l2p_tf.attacks.base import Attack
+from l2p_tf.attacks.base import Attack, MinimizationAttack
 from l2p_tf.data.pipeline import TrainBatches
 from l2p_tf.data.store import ImageData
 from l2p_tf.defenses.base import Defense
@@ -127,7 +127,11 @@ class TrainOptions:
         check_drops(self.drops, self.epochs)
         if self.rho_attack is not None:
             facts = self.rho_attack.facts()
-            if not self.rho_attack.MINIMAL or facts["norm"] != "l2" or facts["epsilon"] is not None:
+            if (
+                not isinstance(self.rho_attack, MinimizationAttack)
+                or facts["norm"] != "l2"
+                or facts["epsilon"] is not None
+            ):
                 raise UserError(
                     "`rho_attack` should look for the smallest l2 norm, whatever its size, such as cw or deepfool. "
                     f"Received: {self.rho_attack.spec!r}"

@@ -16,8 +16,8 @@ import numpy as np
 from l2p_tf import inference
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
-from l2p_tf.attacks.case import AttackOutput
-from l2p_tf.attacks.projection import sizes
+from l2p_tf.attacks.context import AttackOutput
+from l2p_tf.attacks.projection import norms
 
 _CLOCK_SECONDS = 10.0
 Arrays = dict[str, np.ndarray]
@@ -26,7 +26,7 @@ PER_EXAMPLE = ("prediction", "probability", "success", "wrong", "l0", "l2", "lin
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A journal of attacks: one file a key, in a folder that is there. Satisfies `search.Journal`."""
+    """Checkpoints of attacks: one file a key, in a folder that is there. Satisfies `context.CheckpointStore`."""
 
     path: pathlib.Path
     prefix: str = ""
@@ -53,7 +53,7 @@ class Folder:
 
 
 @dataclasses.dataclass(frozen=True)
-class Slices:
+class ChunkedEvaluation:
     """Images under one attack, or under none.
 
     Attributes:
@@ -97,12 +97,12 @@ class Slices:
           Arrays of `PER_EXAMPLE`, and the adversarial images of `shown`.
         """
         found: list[Arrays] = []
-        standing, done = 0.0, 0
-        journal = Folder(self.parts)
+        robust, done = 0.0, 0
+        store = Folder(self.parts)
         for start in range(0, len(self.images), self.slice_size):
             rows = np.arange(start, min(start + self.slice_size, len(self.images)))
             key = f"{number:02d}-{repeat:02d}-{start:07d}"
-            part = journal.load(key)
+            part = store.load(key)
             moved = 0.0
             # An attack only finds out in time what is misclassified already.
             most = len(rows) if right is None else int(right[rows].sum())
@@ -110,26 +110,26 @@ class Slices:
             def progress(share: float, left: int, rows: np.ndarray = rows, most: int = most) -> None:
                 nonlocal moved
                 now, left = share * len(rows), min(left, most)
-                advance(max(0.0, now - moved), accuracy=f"{100 * (standing + left) / (done + len(rows)):.1f}%")  # noqa: B023
+                advance(max(0.0, now - moved), accuracy=f"{100 * (robust + left) / (done + len(rows)):.1f}%")  # noqa: B023
                 moved = max(moved, now)
 
             if part is None:
                 own = Folder(self.parts, f"{key}+")
                 part = self._slice(rows, repeat, start, progress, own)
-                journal.save(key, part)
+                store.save(key, part)
                 own.clear()
-            standing += len(rows) - float((part["wrong"] >= 0.5).sum())
+            robust += len(rows) - float((part["wrong"] >= 0.5).sum())
             done += len(rows)
-            advance(len(rows) - moved, accuracy=f"{100 * standing / done:.1f}%")
+            advance(len(rows) - moved, accuracy=f"{100 * robust / done:.1f}%")
             found.append(part)
         joined = {key: np.concatenate([part[key] for part in found]) for key in PER_EXAMPLE}
         return joined, np.concatenate([part["pictures"] for part in found])
 
-    def _slice(self, rows: np.ndarray, repeat: int, start: int, progress: Any, journal: Folder) -> Arrays:
+    def _slice(self, rows: np.ndarray, repeat: int, start: int, progress: Any, store: Folder) -> Arrays:
         seed = int(inference.seed_pair(self.seed, repeat, start)[0])
         images, labels = inference.checked_images(self.images[rows]), self.labels[rows]
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
-        earlier = journal.load("clock")
+        earlier = store.load("clock")
         begun = time.monotonic() - (float(earlier["seconds"]) if earlier else 0.0)
 
         saved = begun
@@ -137,14 +137,14 @@ class Slices:
         def tell(share: float, left: int) -> None:
             nonlocal saved
             if (now := time.monotonic()) - saved > _CLOCK_SECONDS:
-                journal.save("clock", {"seconds": np.array(now - begun)})
+                store.save("clock", {"seconds": np.array(now - begun)})
                 saved = now
             progress(share, left)
 
         if self.attack is None:
-            output = clean(self.model, images, labels, seed, averaged=self.prediction_draws, **how)
+            output = clean(self.model, images, labels, seed, samples_per_prediction=self.prediction_draws, **how)
         else:
-            how |= {"prediction_draws": self.prediction_draws, "progress": tell, "journal": journal}
+            how |= {"prediction_draws": self.prediction_draws, "progress": tell, "store": store}
             output = self.attack(self.model, images, labels, seed, **how)
         values = {key: getattr(output, key) for key in PER_EXAMPLE if key != "seconds"}
         values["seconds"] = np.full(len(rows), (time.monotonic() - begun) / len(rows))
@@ -153,8 +153,8 @@ class Slices:
 
 
 def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
-    """Images as they are, scored like an attack's, on one answer; arguments as of `inference.poll`."""
-    probabilities, votes = inference.poll(model, images, seed, **how)
+    """Images as they are, scored like an attack's, on one answer; arguments as of `inference.predict_with_votes`."""
+    probabilities, votes = inference.predict_with_votes(model, images, seed, **how)
     prediction = inference.decided(votes)
     wrong = (prediction != labels).astype(np.float32)
     return AttackOutput(
@@ -164,6 +164,6 @@ def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int,
         success=wrong,
         wrong=wrong,
         gradients=np.zeros(len(images), np.int32),
-        forwards=np.full(len(images), how.get("averaged", 1), np.int32),
-        **sizes(np.zeros_like(images)),
+        forwards=np.full(len(images), how.get("samples_per_prediction", 1), np.int32),
+        **norms(np.zeros_like(images)),
     )

@@ -21,33 +21,33 @@ _NO_NUMBER = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
-class Goal:
+class Criterion:
     """Classes to leave, and perhaps to arrive at.
 
     Attributes:
       labels: int32 (batch,), the classes to leave.
       targets: int32 (batch,), the classes the loss pulls toward; None for no class in particular.
-      strict: only the target counts as success; False where any class but the label does.
+      targeted: only the target counts as success; False where any class but the label does.
       reference: float32 (batch, classes), logits to leave; None where no loss asks for them.
     """
 
     labels: tf.Tensor
     targets: tf.Tensor | None = None
-    strict: bool = False
+    targeted: bool = False
     reference: tf.Tensor | None = None
 
-    def tile(self, times: int) -> Goal:
-        """The goals of `times` copies of the batch, one after the other."""
+    def tile(self, times: int) -> Criterion:
+        """The criteria of `times` copies of the batch, one after the other."""
         if times == 1:
             return self
         targets = None if self.targets is None else tf.tile(self.targets, [times])
         reference = None if self.reference is None else tf.tile(self.reference, [times, 1])
-        return Goal(tf.tile(self.labels, [times]), targets, self.strict, reference)
+        return Criterion(tf.tile(self.labels, [times]), targets, self.targeted, reference)
 
     def reached(self, logits: tf.Tensor) -> tf.Tensor:
         """Whether logits (batch, classes) are a success: bool (batch,). What is not finite is never the right class."""
         classes, finite = tf.argmax(logits, -1, tf.int32), is_answer(logits)
-        return (classes == self.targets) & finite if self.strict else (classes != self.labels) | ~finite
+        return (classes == self.targets) & finite if self.targeted else (classes != self.labels) | ~finite
 
     def loss(self, kind: str, logits: tf.Tensor) -> tf.Tensor:
         """The loss an attack ascends, per example: float32 (batch,).
@@ -63,7 +63,7 @@ class Goal:
         finite = is_answer(logits)
         # What is not chosen must be finite too: a gradient of 0 times infinity is no number.
         loss = self._loss(kind, tf.where(finite[:, None], logits, tf.zeros_like(logits)))
-        return tf.where(finite, loss, -_NO_NUMBER if self.strict else _NO_NUMBER)
+        return tf.where(finite, loss, -_NO_NUMBER if self.targeted else _NO_NUMBER)
 
     def _loss(self, kind: str, logits: tf.Tensor) -> tf.Tensor:
         if kind == "ce":

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.attacks.goal import Goal
+from l2p_tf.attacks.criterion import Criterion
 from l2p_tf.attacks.gradient import finite_part, loss_gradient, mean_loss
 
 State = dict[str, tf.Tensor]
@@ -18,7 +18,7 @@ SELECTION_DRAWS = 8
 """Draws on which what was found on a randomized model is judged, at least."""
 
 
-class Journal(Protocol):
+class CheckpointStore(Protocol):
     """Keeps arrays by name, so that an attack that was stopped goes on where it was."""
 
     def load(self, key: str) -> dict[str, np.ndarray] | None:
@@ -35,8 +35,8 @@ class AttackOutput:
     Attributes:
       adversarial: float32 (count, height, width, channels) in [0, 1].
       prediction: int32, the class on fresh draws of the noise (the most frequent one).
-      success: float32, share of the scoring draws on which the attack's goal is reached: any class but the label, or a
-        targeted attack's target; 0 or 1 without noise.
+      success: float32, share of the scoring draws on which the attack's criterion is reached: any class but the label,
+        or a targeted attack's target; 0 or 1 without noise.
       wrong: float32, share of the scoring draws on which the image is misclassified; `success`, unless targeted.
       probability: float32, the softmax probability of the label, the mean over the scoring draws.
       l0: float32, numbers changed.
@@ -59,27 +59,27 @@ class AttackOutput:
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class AttackContext:
     """One batch under attack, as an attack's `begin` and `step` see it within a graph.
 
     Attributes:
       model: the classifier, to be called with `training=False`.
       images: float32 (batch, height, width, channels) in [0, 1].
-      goal: the classes to leave, or to arrive at.
+      criterion: the classes to leave, or to arrive at.
       seed: two integers; of all the attack's own randomness.
-      numbers: the options named in `NUMBERS`, as float32 scalars.
-      certain: one look at the model proves what it answers. False while its noise is on, and in training, which wants
-        the greatest loss and no early end.
+      numbers: the options named in `TRACED_OPTIONS`, as float32 scalars.
+      deterministic: one look at the model proves what it answers. False while its noise is on, and in training, which
+        wants the greatest loss and no early end.
       most: the largest batch there will be.
       start: int32 scalar, the number of this start.
     """
 
     model: keras.Model
     images: tf.Tensor
-    goal: Goal
+    criterion: Criterion
     seed: tf.Tensor
     numbers: dict[str, tf.Tensor]
-    certain: bool
+    deterministic: bool
     most: int
     start: tf.Tensor
 
@@ -99,35 +99,35 @@ class Case:
             seed = tf.random.fold_in(seed, number, alg=tf.random.Algorithm.PHILOX)
         return seed
 
-    def climb(
+    def loss_and_gradient(
         self, x: tf.Tensor, loss: str, draws: int, cap: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """`loss_gradient` at `x`, its `finite_part`; without noise all draws are the same, and one will do."""
-        gradient, *others = loss_gradient(self.model, x, self.goal, self.draws(draws), loss, cap, self.most)
+        gradient, *others = loss_gradient(self.model, x, self.criterion, self.draws(draws), loss, cap, self.most)
         return finite_part(gradient), *others
 
-    def look(self, x: tf.Tensor, loss: str, draws: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, x: tf.Tensor, loss: str, draws: int) -> tuple[tf.Tensor, tf.Tensor]:
         """`mean_loss` at `x`."""
-        return mean_loss(self.model, x, self.goal, self.draws(draws), loss, self.most)
+        return mean_loss(self.model, x, self.criterion, self.draws(draws), loss, self.most)
 
     def confirmed(self, x: tf.Tensor, reached: tf.Tensor) -> tf.Tensor:
-        """Of the examples that reached the goal at `x`, those that do on all but one of `SELECTION_DRAWS` fresh draws.
+        """Of examples that reached the criterion at `x`, those that do on all but one of `SELECTION_DRAWS` fresh draws.
 
         Attacks of smallest norm ask at every step, so that lucky draws do not pass for a small perturbation that
         succeeds. More than a majority is asked for because the smallest of many candidates is also the luckiest.
         """
-        if self.certain:
+        if self.deterministic:
             return reached
 
         def again() -> tf.Tensor:
-            share = self.look(x, "margin", SELECTION_DRAWS)[1]
+            share = self.loss(x, "margin", SELECTION_DRAWS)[1]
             return reached & (share > (SELECTION_DRAWS - 1.5) / SELECTION_DRAWS)
 
         return tf.cond(tf.reduce_any(reached), again, lambda: tf.identity(reached))
 
     def draws(self, wanted: int) -> int:
         """How many draws there are to average over."""
-        return 1 if self.certain else wanted
+        return 1 if self.deterministic else wanted
 
 
 def choose(mask: tf.Tensor, these: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
