@@ -31,7 +31,8 @@ from stages import outlook
 
 ROOT = pathlib.Path(__file__).parent.parent
 OPTIONS = TrainOptions(
-    name="run", model=Tiny(), defense=DEFENSES.parse("generator(generator_width=0.0625)"), validation_attack=ATTACKS.parse("fgsm"),
+    name="run", model=Tiny(), defense=DEFENSES.parse("generator(generator_width=0.0625)"),
+    validation_attack=ATTACKS.parse("fgsm"),
     epochs=2, drops=(1,), batch_size=64,
 )  # fmt: skip
 FOUR = dataclasses.replace(OPTIONS, epochs=4, drops=(1, 3))
@@ -115,7 +116,8 @@ def test_what_is_finished_stays_until_the_rest_is(digits, finished, two, monkeyp
 
 @pytest.mark.parametrize(
     ("lost", "text"),
-    [(("best-1.keras", "best-1.generator.keras"), "best-1.keras' is missing or damaged. The training goes on after epoch 2."),
+    [(("best-1.keras", "best-1.generator.keras"),
+      "best-1.keras' is missing or damaged. The training goes on after epoch 2."),
      (("state.npz",), "state-best.npz' is missing. The training starts again where '.*train' ends."),
      (("state.npz", "history.csv", "logs"), "The training starts again where '.*train' ends.")],
 )  # fmt: skip
@@ -149,7 +151,8 @@ def test_overwrite_trains_anew(digits, finished, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"learning_rate": 0.2}, {"drops": ()}, {"drops": (1, 2), "epochs": 3, "seed": 1}, {"sweep": {"epochs": 4.0}}]
+    "changes",
+    [{"learning_rate": 0.2}, {"drops": ()}, {"drops": (1, 2), "epochs": 3, "seed": 1}, {"sweep": {"epochs": 4.0}}],
 )  # fmt: skip
 def test_what_differs_in_more_than_its_length_is_another_training(digits, finished, changes, judged):
     with pytest.raises(UserError, match=r"was made with other options: .*epochs=2 \(now [34]\).* --overwrite"):
@@ -174,7 +177,8 @@ def changed(path, options, notes=(), dropped=()):
 @pytest.mark.parametrize(
     ("options", "notes", "dropped", "why"),
     [
-        ({"epochs": 5, "validate_every": 2}, {"epochs": 5}, (), "validated after its last epoch.* 5 is no multiple of `validate_every`, 2"),
+        ({"epochs": 5, "validate_every": 2}, {"epochs": 5}, (),
+         "validated after its last epoch.* 5 is no multiple of `validate_every`, 2"),
         ({"epochs": 5, "early_stopping": 2}, {"epochs": 4}, (), "early stopping ended it after 4"),
         ({"epochs": 5}, {"epochs": 5}, ("state.npz",), r"it holds no state\.npz"),
     ],
@@ -194,7 +198,9 @@ def test_epochs_that_cannot_follow_are_refused_with_the_reason(finished, options
 def test_a_state_that_is_not_that_of_the_end_is_refused(digits, finished, epoch, step):
     with np.load(finished / state.STATE) as file:
         arrays = dict(file)
-    arrays["meta"] = np.frombuffer(arrays["meta"].tobytes().replace(b'"epoch": 2, "step": 0', f'"epoch": {epoch!r}, "step": {step}'.replace("'", '"').encode()), np.uint8)  # fmt: skip
+    place = f'"epoch": {epoch!r}, "step": {step}'.replace("'", '"').encode()
+    meta = arrays["meta"].tobytes().replace(b'"epoch": 2, "step": 0', place)
+    arrays["meta"] = np.frombuffer(meta, np.uint8)
     np.savez(finished / state.STATE, **arrays)
     manifest = artifacts.read(finished, verify=False).manifest
     manifest["outputs"][state.STATE] = artifacts.digest_file(finished / state.STATE)
@@ -229,7 +235,8 @@ prepare(DATASETS.parse("digits"), folder / "data", limit_train=200)
 data = ImageData.open(folder / "data")
 options = TrainOptions(
     name="run", model=Tiny(), defense=DEFENSES.parse(sys.argv[2]), validation_attack=ATTACKS.parse("pgd(steps=2)"),
-    epochs=6, drops=(2, 5), batch_size=32, validate_every=2, deterministic=True, early_stopping=20, ema=float(sys.argv[3]),
+    epochs=6, drops=(2, 5), batch_size=32, validate_every=2, deterministic=True, early_stopping=20,
+    ema=float(sys.argv[3]),
     optimizer=sys.argv[4], learning_rate=0.01,
 )
 train(options, data, folder / "whole")
@@ -241,7 +248,8 @@ for epochs, drops in ((2, ()), (4, (2,)), (6, (2, 5))):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("defense", "ema", "optimizer"),
-    [("learn2perturb(warmup_epochs=1, steps=2)", 0.9, "sgd"), ("generator(generator_width=0.0625)", 0, "adam"), ("adv_bnn(steps=2, kl_epochs=5)", 0, "sgd")],
+    [("learn2perturb(warmup_epochs=1, steps=2)", 0.9, "sgd"), ("generator(generator_width=0.0625)", 0, "adam"),
+     ("adv_bnn(steps=2, kl_epochs=5)", 0, "sgd")],
 )  # fmt: skip
 def test_in_parts_it_is_the_same_bits_as_at_once(tmp_path, defense, ema, optimizer):
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}

@@ -178,8 +178,8 @@ def train(
     Args:
       options: what to train.
       data: on what.
-      output: the folder to make. It holds `best.keras` (by validation), `last.keras`, `history.csv`, TensorBoard's `logs`
-        and `state.npz`, from which more epochs go on.
+      output: the folder to make. It holds `best.keras` (by validation), `last.keras`, `history.csv`, TensorBoard's
+        `logs` and `state.npz`, from which more epochs go on.
       jit_compile: compile the step with XLA; None does so on a GPU.
       checkpoint_minutes: most time between saved states within an epoch.
       overwrite: replace work made with other options.
