@@ -73,8 +73,8 @@ def joining(
         asked = {"options": _shared(request), "inputs": used}
         found = {"options": _shared(finished.options), "inputs": recorded}
         raise UserError(
-            f"{str(path)!r} was made with {artifacts.difference(found, asked)}, so further attacks cannot join it. Pass "
-            "--overwrite to replace it."
+            f"{str(path)!r} was made with {artifacts.difference(found, asked)}, so further attacks cannot join it. "
+            "Pass --overwrite to replace it."
         )
     missing = tuple(i for i, attack in enumerate(wanted) if attack not in known)
     columns = zip(*known, *(wanted[i] for i in missing), strict=True)
