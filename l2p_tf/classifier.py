@@ -152,7 +152,7 @@ def _check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
 
 
 def _plain(model: keras.Model) -> tuple[keras.Model, str]:
-    """A functional model of one tensor of images and float32 logits, as far as its layers tell; a note of what was mended.
+    """A functional model of one tensor of images and float32 logits, as its layers tell; notes on what was mended.
 
     Containers of one input or output, other precisions and a softmax at the end are taken off.
     """
@@ -217,8 +217,8 @@ def _observed(model: keras.Model, images: np.ndarray) -> keras.Model:
         probabilities = not linear and _are_probabilities(whole, seen.dtype)
         if not linear and not probabilities and len(whole) and whole.min() >= 0 and whole.max() <= 1 and np.ptp(whole):
             warnings.warn(
-                f"The model {model.name!r} answers numbers in [0, 1] that do not sum to 1, which are taken for logits. If "
-                "they come from a sigmoid, gradients vanish where it saturates: build it without.",
+                f"The model {model.name!r} answers numbers in [0, 1] that do not sum to 1, which are taken for logits. "
+                "If they come from a sigmoid, gradients vanish where it saturates: build it without.",
                 UserWarning,
                 stacklevel=4,
             )

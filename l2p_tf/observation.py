@@ -118,9 +118,9 @@ def _warn_of_noise_in_training(model: keras.Model, images: np.ndarray) -> None:
         model(tf.constant(images[:1]))
     if scope.draws(model):
         warnings.warn(
-            f"The model {model.name!r} draws random numbers when it is called as it is, but not with training=False, as "
-            "`predict` calls it and as it is judged here. To keep the noise, make a layer whose `call` gives the noisy "
-            "layer training=True.",
+            f"The model {model.name!r} draws random numbers when it is called as it is, but not with training=False, "
+            "as `predict` calls it and as it is judged here. To keep the noise, make a layer whose `call` gives the "
+            "noisy layer training=True.",
             UserWarning,
             stacklevel=5,
         )

@@ -1,4 +1,4 @@
-"""The figures of reports on typical results, file by file: `tests/golden/CASE/*.csv` as `python tests/test_golden.py` writes them."""
+"""The figures of reports on typical results: `tests/golden/CASE/*.csv`, which `python tests/test_golden.py` writes."""
 
 import datetime
 import pathlib

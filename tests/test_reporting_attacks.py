@@ -575,7 +575,8 @@ def test_each_table_is_a_csv_and_part_of_the_markdown(everything):
     markdown = (everything / "report.md").read_text("utf-8")
     headings = [line for line in markdown.splitlines() if line.startswith("#")]
     assert headings == [
-        "# Everything", "## Comparison", "## Accuracy by size of perturbation", "### DeepFool", "### FAB linf", "## Size of perturbations", "## Transfer of adversarial examples", "### PGD-20",
+        "# Everything", "## Comparison", "## Accuracy by size of perturbation", "### DeepFool", "### FAB linf",
+        "## Size of perturbations", "## Transfer of adversarial examples", "### PGD-20",
         "## Backends side by side", "## What they were attacked with",
     ]  # fmt: skip
     for block in markdown.split("\n\n"):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from l2p_tf.attacks.case import Case, choose
-from l2p_tf.attacks.goal import Goal, logit
+from l2p_tf.attacks.context import AttackContext, choose
+from l2p_tf.attacks.criterion import Criterion, logit
 from l2p_tf.attacks.gradient import finite_part, image_gradient, loss_gradient
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.classifier import is_answer
@@ -56,8 +56,8 @@ def nearest(
         other = tf.gather(others, k, axis=1)
         if draws == 1:
             its = logit(numbers, other) - logit(numbers, labels)
-            towards = tf.one_hot(other, kinds) - tf.one_hot(labels, kinds)
-            slope = image_gradient(tape, logits, x, towards)
+            toward = tf.one_hot(other, kinds) - tf.one_hot(labels, kinds)
+            slope = image_gradient(tape, logits, x, toward)
         else:
             slope, its, _ = loss_gradient(model, x, Criterion(labels, other), draws, "difference", most=context.most)
         slope = finite_part(slope)

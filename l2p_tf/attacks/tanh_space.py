@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from l2p_tf.attacks.goal import logit
+from l2p_tf.attacks.criterion import logit
 from l2p_tf.attacks.gradient import finite_part, image_gradient
 from l2p_tf.attacks.projection import steepest
 from l2p_tf.loops import repeat

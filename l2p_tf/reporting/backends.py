@@ -59,7 +59,8 @@ def section(runs: Sequence[Run]) -> Section | None:
         return None
     heads = (
         Column("Run", figures=False), Column("Attack", figures=False), Column("l2p_tf"), Column("CleverHans"),
-        Column("Difference", "points"), Column("Disagree", "images"), Column("Time", "l2p_tf"), Column("Time", "CleverHans"),
+        Column("Difference", "points"), Column("Disagree", "images"), Column("Time", "l2p_tf"),
+        Column("Time", "CleverHans"),
     )  # fmt: skip
     return Section("backends", "Backends side by side", (Table("", _CAPTION, heads, tuple(rows)),), tuple(lines))
 

@@ -26,7 +26,10 @@ from l2p_tf.types import UserError
 FOLDER = "cards"
 SERVING = "serving.json"
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
-_CAPTION = "Accuracy in percent, ± its standard deviation over repeats where there are several, with its 95% interval (Wilson's)."
+_CAPTION = (
+    "Accuracy in percent, ± its standard deviation over repeats where there are several, with its 95% interval "
+    "(Wilson's)."
+)
 _CITATIONS = pathlib.Path(__file__).with_name("citations.json")
 
 

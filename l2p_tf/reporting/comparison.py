@@ -123,7 +123,7 @@ class Comparison:
             console.print(Text(f"Warning: {warning}", style="bold"))
 
     def _hardest_first(self) -> Table:
-        """The comparison for a console, the columns that have no room at its end; its title says what the figures are."""
+        """The comparison for a console, columns that have no room at its end; its title says what figures are."""
 
         def left(column: AttackColumn) -> tuple[bool, bool, float]:
             found = [row.entries[column.key].summary.accuracy for row in self.rows if column.key in row.entries]

@@ -39,8 +39,9 @@ def table(caption: str, figures: Sequence[bool], rows: Sequence[Sequence[Sequenc
     head, *body = map(_row, rows)
     lines = [
         _NEEDS, r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}",
-        rf"\begin{{tabular}}{{{''.join('r' if figure else 'l' for figure in figures)}}}", r"\toprule", *head, r"\midrule",
-        *(line for row in body for line in row), r"\bottomrule", r"\end{tabular}", r"\end{table}",
+        rf"\begin{{tabular}}{{{''.join('r' if figure else 'l' for figure in figures)}}}",
+        r"\toprule", *head, r"\midrule", *(line for row in body for line in row),
+        r"\bottomrule", r"\end{tabular}", r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

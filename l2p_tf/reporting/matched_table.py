@@ -24,8 +24,9 @@ _NOTE = (
 )
 _BLACK_BOX = Column("Accuracy", "black-box")
 _HEADS = (
-    Column("Method", figures=False), Column("Attack", figures=False), Column("Accuracy", "white-box"), Column("Mean L2", "white-box"),
-    Column("Median L2", "white-box"), _BLACK_BOX, Column("Clean", "accuracy"), Column("Seconds", "per epoch"),
+    Column("Method", figures=False), Column("Attack", figures=False), Column("Accuracy", "white-box"),
+    Column("Mean L2", "white-box"), Column("Median L2", "white-box"),
+    _BLACK_BOX, Column("Clean", "accuracy"), Column("Seconds", "per epoch"),
 )  # fmt: skip
 _FIGURES = (
     "attack", "norm", "epsilon", "backend", "count", "accuracy", "low", "high", "succeeded", "mean_l2", "median_l2",

@@ -271,10 +271,13 @@ def _parameters(runs: Sequence[Run], comparison: Comparison) -> Table:
     rows = [_facts(run, comparison) for run in runs]
     published = any(row[_PUBLISHED].text for row in rows)
     heads = (
-        Column("Run", figures=False), Column("Parameters"), Column("Published"), Column("Noise parameters"), Column("Epochs"),
-        Column("Best epoch"), Column("Images/s"), Column("Time"), Column("Device", figures=False),
+        Column("Run", figures=False), Column("Parameters"), Column("Published"), Column("Noise parameters"),
+        Column("Epochs"), Column("Best epoch"), Column("Images/s"), Column("Time"), Column("Device", figures=False),
     )  # fmt: skip
-    caption = "Size and training of each run. Noise parameters are counted apart from the network\N{RIGHT SINGLE QUOTATION MARK}s own."
+    caption = (
+        "Size and training of each run. Noise parameters are counted apart from the "
+        "network\N{RIGHT SINGLE QUOTATION MARK}s own."
+    )
     sheet = Table("", caption, heads, tuple(rows))
     return sheet if published else sheet.without(_PUBLISHED)
 

@@ -1,4 +1,4 @@
-"""Tables: what they hold, and the same as Markdown, LaTeX, CSV and on a console; `templates/parts.html` makes them HTML."""
+"""Tables: what they hold, and their Markdown, LaTeX, CSV and console forms; `templates/parts.html` makes them HTML."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ NOTHING = Cell(DASH)
 
 
 def accuracy(summary: Summary, *below: str, marked: bool = False) -> Cell:
-    """An accuracy over repeats: mean and spread in percent; below them its 95% interval, images, and what else is said."""
+    """An accuracy over repeats: mean and spread in percent; below them its 95% interval, images, what else is said."""
     count, repeats = summary.first.count, len(summary.records)
     spread = "" if summary.spread is None else f" ± {percent(summary.spread, count)}"
     images = f"n = {count:,}" + (f", {repeats} repeats" if repeats > 1 else "")
