@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 from test_reporting import ATTACKS, EVIL, Outline, make_data, make_records, make_train, without_own_script
 from test_reporting_attacks import DEEPFOOL, make_stage, of_correct, records_of
 from test_stage_report import stage
@@ -15,7 +16,6 @@ from l2p_tf import artifacts, serving
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.reporting import card, report
 from l2p_tf.reporting.comparison import compare
-from l2p_tf.reporting.front_matter import front_matter, scalar
 from l2p_tf.reporting.runs import find, gather
 from l2p_tf.types import UserError
 
@@ -59,38 +59,7 @@ def made(tmp_path_factory):
 
 
 def parse(text):
-    """The head of a card, by a strict reader of the part of YAML that it is written in."""
-    lines = text.split("\n---\n")[0].removeprefix("---\n").split("\n")
-    items = []
-    for line in lines:
-        indent = len(line) - len(line.lstrip(" "))
-        rest = line[indent:]
-        while rest.startswith("- "):
-            items.append((indent, "-", ""))
-            indent, rest = indent + 2, rest[2:]
-        match = re.fullmatch(r"([a-z_-]+):(?: (.*))?", rest)
-        items.append((indent, match[1], match[2] or "") if match else (indent, "", rest))
-
-    def value(at, indent):
-        if items[at][1] == "":
-            return json.loads(items[at][2]), at + 1
-        found = [] if items[at][1] == "-" else {}
-        while at < len(items) and items[at][0] == indent and (items[at][1] == "-") == isinstance(found, list):
-            _, key, rest = items[at]
-            if rest:
-                inner, at = json.loads(rest), at + 1
-            else:
-                inner, at = value(at + 1, items[at + 1][0])
-            if key == "-":
-                found.append(inner)
-            else:
-                assert key not in found
-                found[key] = inner
-        return found, at
-
-    found, end = value(0, 0)
-    assert end == len(items)
-    return found
+    return yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
 
 
 def test_the_head_holds_every_figure_of_the_records(made):
@@ -271,29 +240,3 @@ def test_every_defense_has_its_citation_or_none_of_its_own():
     known = json.loads(pathlib.Path(card._CITATIONS).read_text("utf-8"))
     assert set(known) == set(DEFENSES.names())
     assert [name for name, texts in known.items() if not texts] == ["none"]
-
-
-# The YAML.
-
-
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        ("yes", '"yes"'), ('a"b\\', '"a\\"b\\\\"'),
-        ("a\n\t\x85\u2028\ufeff\x7f", '"a\\n\\t\\u0085\\u2028\\ufeff\\u007f"'),
-        ("\ud800", '"\\ud800"'), ("\ufffe", '"\\ufffe"'), ("ε 8/255", '"ε 8/255"'), (3, "3"), (0.5, "0.5"),
-        (1e-5, "1.0e-05"), (2.5e-7, "2.5e-07"), (1e22, "1.0e+22"), (1.0, "1.0"),
-    ],
-)  # fmt: skip
-def test_scalars_read_as_what_they_are_in_every_version_of_yaml(value, written):
-    assert scalar(value) == written
-    assert json.loads(written) == value
-    if isinstance(value, float):
-        assert re.fullmatch(r"[-+]?[0-9]+\.[0-9]*(e[-+][0-9]+)?", written)
-
-
-def test_nested_values_come_back():
-    values = {"a": [], "b": [{"c": 1, "d": [{"e": "f"}, "g"]}, {"h": {}}], "i": {"j": [1.5, 2]}, "k-l": "m: [n"}
-    assert parse(front_matter(values)) == values
-    with pytest.raises(ValueError, match="finite"):
-        scalar(float("nan"))

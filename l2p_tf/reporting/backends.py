@@ -11,6 +11,7 @@ from l2p_tf.evaluation.records import CLEAN, Summary, summarize
 from l2p_tf.reporting.arrays import read_arrays
 from l2p_tf.reporting.runs import Evaluation, Run
 from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.subjects import strongest
 from l2p_tf.reporting.table import Cell, Column, Table, accuracy, in_percent
 from l2p_tf.reporting.text import pace, percent, plain, signed, strength
 
@@ -73,20 +74,16 @@ def pairs_of(run: Run) -> list[tuple[Evaluation, Pair]]:
     Raises:
       UserError: arrays cannot be read.
     """
-    found: dict[tuple[str, ...], tuple[Evaluation, Pair]] = {}
+    found: list[tuple[Evaluation, Pair]] = []
     for mine, own in _summaries(run, OWN):
         for theirs, other in _summaries(run, OTHER):
             if _what(mine, own) != _what(theirs, other) or own.first.count != other.first.count:
                 continue
-            what = _what(mine, own)
-            kept = found.get(what)
-            if kept and kept[1].own.first.count >= own.first.count:
-                continue
             a = read_arrays(mine, own.first, "index", "correct")
             b = read_arrays(theirs, other.first, "index", "correct")
             if np.array_equal(a["index"], b["index"]):
-                found[what] = mine, Pair(own, other, int((a["correct"] != b["correct"]).sum()))
-    return list(found.values())
+                found.append((mine, Pair(own, other, int((a["correct"] != b["correct"]).sum()))))
+    return strongest(found, lambda pair: _what(pair[0], pair[1].own), lambda pair: pair[1].own.first.count)
 
 
 def _summaries(run: Run, backend: str) -> Iterator[tuple[Evaluation, Summary]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import yaml
+
 from l2p_tf.evaluation.records import CLEAN, Record
 from l2p_tf.reporting.comparison import Comparison
 from l2p_tf.reporting.entries import AttackColumn, Entry, Row
-from l2p_tf.reporting.front_matter import Value, front_matter
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.text import plain
 
@@ -21,7 +24,7 @@ def head(name: str, run: Run, comparison: Comparison, defense: str) -> str:
       comparison: what was measured on these weights.
       defense: name of the defense.
     """
-    values: dict[str, Value] = {
+    values: dict[str, Any] = {
         "library_name": "tensorflow",
         "pipeline_tag": _TASK,
         "tags": list(dict.fromkeys([_TASK, "adversarial-robustness", "saved-model", plain(defense)])),
@@ -37,7 +40,7 @@ def head(name: str, run: Run, comparison: Comparison, defense: str) -> str:
             _result(row, [(column, entry) for one, column, entry in found if one is row]) for row in rows.values()
         ]
         values |= {"metrics": ["accuracy"], "model-index": [{"name": name, "results": results}]}
-    return front_matter(values)
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000)}---\n"
 
 
 def measured(comparison: Comparison) -> list[tuple[Row, AttackColumn, Entry]]:
@@ -50,7 +53,7 @@ def _first(row: Row) -> Record:
     return next(iter(row.entries.values())).summary.first
 
 
-def _result(row: Row, found: list[tuple[AttackColumn, Entry]]) -> Value:
+def _result(row: Row, found: list[tuple[AttackColumn, Entry]]) -> dict[str, Any]:
     return {
         "task": {"type": _TASK},
         "dataset": {"type": plain(_first(row).dataset), "name": row.dataset, "split": row.split},
@@ -58,10 +61,10 @@ def _result(row: Row, found: list[tuple[AttackColumn, Entry]]) -> Value:
     }
 
 
-def _metric(column: AttackColumn, entry: Entry) -> Value:
+def _metric(column: AttackColumn, entry: Entry) -> dict[str, Any]:
     first, summary = entry.summary.first, entry.summary
     clean = first.attack == CLEAN
-    arguments: dict[str, Value] = {} if clean else {"attack": plain(first.attack), "backend": plain(first.backend)}
+    arguments: dict[str, Any] = {} if clean else {"attack": plain(first.attack), "backend": plain(first.backend)}
     if first.norm is not None:
         arguments["norm"] = plain(first.norm)
     if first.epsilon is not None:

@@ -11,6 +11,7 @@ from l2p_tf.certification.records import CertificateRecord, certified_accuracy, 
 from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting.runs import Certification, Run
 from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.subjects import strongest
 from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, in_percent, share
 from l2p_tf.reporting.text import percent, plain, plural
 
@@ -67,14 +68,11 @@ def certificates(runs: Sequence[Run]) -> list[Certified]:
     Raises:
       UserError: the arrays of a certificate cannot be read.
     """
-    found: dict[tuple[str, ...], tuple[Run, Certification, CertificateRecord]] = {}
-    for run in runs:
-        for certification in run.certifications:
-            for record in certification.records:
-                what = (run.key, certification.which, record.dataset, record.split, record.certificate)
-                if what not in found or record.count > found[what][2].count:
-                    found[what] = run, certification, record
-    return [_read(*place) for place in found.values()]
+    found = [(run, one, record) for run in runs for one in run.certifications for record in one.records]
+    kept = strongest(
+        found, lambda p: (p[0].key, p[1].which, p[2].dataset, p[2].split, p[2].certificate), lambda p: p[2].count
+    )
+    return [_read(*place) for place in kept]
 
 
 def section(runs: Sequence[Run]) -> Section | None:

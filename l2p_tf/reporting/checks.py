@@ -10,6 +10,7 @@ from l2p_tf.evaluation.masking import CHECKS, FAIL, LEVEL, NOT_NEEDED, PASS, UNM
 from l2p_tf.reporting import signs
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.subjects import strongest
 from l2p_tf.reporting.table import Cell, Column, Table, in_percent, rounded
 from l2p_tf.reporting.text import epsilon, interval, listed, norm_name, percent, plain
 
@@ -83,12 +84,8 @@ def judged(runs: Sequence[Run]) -> list[Judged]:
     found = []
     for run in runs:
         told = signs.findings(run, known)
-        inspected: dict[signs.Place, Inspection] = {}
-        for checked in run.checked:
-            for one in checked.records:
-                place = (checked.which, one.dataset, one.split)
-                if place not in inspected or one.count > inspected[place].count:
-                    inspected[place] = one
+        stages = [((c.which, one.dataset, one.split), one) for c in run.checked for one in c.records]
+        inspected = dict(strongest(stages, lambda pair: pair[0], lambda pair: pair[1].count))
         for place in dict.fromkeys([*inspected, *told]):
             inspection, which = inspected.get(place), place[0]
             # Only a report knows of examples that were made on other runs.

@@ -14,7 +14,7 @@ from scipy import stats
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.experiments.definition import Claim
 from l2p_tf.reporting.norms import found_of, sizes_of
-from l2p_tf.reporting.paired import Member, group_of, has_arrays, images_of, member_of
+from l2p_tf.reporting.paired import Member, group_of, images_of, member_of
 from l2p_tf.reporting.reproduction import Reproduction, found
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.section import Section
@@ -259,7 +259,7 @@ def _paired(
 ) -> Compared | None:
     """Two runs, or one at two weights or under two attacks, on the same images; None where that was not measured."""
     sides = [results.measured(mine[0], attack, mine[1]), results.measured(other[0], other_attack or attack, other[1])]
-    found = [side for side in sides if side and has_arrays(side[1])]
+    found = [side for side in sides if side and side[1].has_arrays]
     if len(found) < 2:
         return None
     a, b = (member_of(*side) for side in found)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import rich.console
 from rich.text import Text
 
-from l2p_tf.evaluation.records import CLEAN, Record, summarize
+from l2p_tf.evaluation.records import CLEAN, Record, Summary
 from l2p_tf.reporting import (
     backends,
     certified,
@@ -32,6 +32,7 @@ from l2p_tf.reporting.paired import Paired
 from l2p_tf.reporting.published import Target
 from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.subjects import subjects
 from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, in_percent
 from l2p_tf.reporting.text import attack_names, escape_markdown, minimal, plain
 from l2p_tf.reporting.text import strength as budget
@@ -178,38 +179,35 @@ def compare(runs: Sequence[Run], match: Match | None = None) -> Comparison:
 
 def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
     """The rows of one run: one for each choice of weights, data set and split that was attacked."""
-    groups: dict[tuple[str, str, str], dict[Key, Entry]] = {}
-    for evaluation in run.evaluations:
-        for summary in summarize(record for record in evaluation.records if record.source is None):
-            first = summary.first
-            entries = groups.setdefault((evaluation.which, first.dataset, first.split), {})
-            sizes = norms.sizes_if_minimal(evaluation, summary)
-            entry = Entry(summary, target.cell_for(first) if target else None, sizes)
-            key = (first.attack, first.backend)
-            kept = entries[key] = _stronger(entries.get(key), entry)
-            if kept is not entry and _differ(kept, entry):
-                said.append(
-                    f"{run.name} was judged more than once under {plain(first.label)}; shown is the evaluation with "
-                    f"the most examples, then the most repeats ({kept.count:,} and {len(kept.summary.records)})."
-                )
-    several = len({(dataset, split) for _, dataset, split in groups}) > 1
+    found = subjects([run])
+    several = len({subject.place[1:] for subject in found}) > 1
     rows = []
-    for (which, dataset, split), entries in groups.items():
+    for subject in found:
+        which, dataset, split = subject.place
+        kept = {one.key: one for one in subject.measured}
+        for other in subject.replaced:
+            one = kept[other.key]
+            if _differ(one.summary, other.summary):
+                said.append(
+                    f"{run.name} was judged more than once under {plain(one.first.label)}; shown is the evaluation on "
+                    f"the most images, with the most repeats ({one.first.count:,} and {len(one.summary.records)})."
+                )
+        entries = {
+            key: Entry(
+                one.summary,
+                target.cell_for(one.first) if target else None,
+                norms.sizes_if_minimal(one.evaluation, one.summary),
+            )
+            for key, one in kept.items()
+        }
         parts = ([which] if which != "best" else []) + ([run.title_of(dataset), plain(split)] if several else [])
         name = f"{run.name} ({', '.join(parts)})" if parts else run.name
         rows.append(Row(run, name, run.title_of(dataset), plain(split), entries, target, which))
     return rows
 
 
-def _stronger(old: Entry | None, new: Entry) -> Entry:
-    def evidence(entry: Entry) -> tuple[int, int]:
-        return entry.count, len(entry.summary.records)
-
-    return new if old is None or evidence(new) > evidence(old) else old
-
-
-def _differ(a: Entry, b: Entry) -> bool:
-    return [r.correct for r in a.summary.records] != [r.correct for r in b.summary.records] or a.count != b.count
+def _differ(a: Summary, b: Summary) -> bool:
+    return [record.correct for record in a.records] != [record.correct for record in b.records]
 
 
 def _columns(firsts: Mapping[Key, Record]) -> list[AttackColumn]:

@@ -137,10 +137,10 @@ def compared(runs: Sequence[Run]) -> Paired:
         for found in met.values():
             if len(found) < 2:
                 continue
-            bare += [subject.name for subject, one in found if not has_arrays(one)]
+            bare += [subject.name for subject, one in found if not one.has_arrays]
             parts: dict[object, list[Member]] = {}
             for subject, one in found:
-                if has_arrays(one):
+                if one.has_arrays:
                     member = member_of(subject, one)
                     parts.setdefault((images_of(subject, one), member.index.tobytes()), []).append(member)
             groups += [group_of(members) for members in parts.values() if len(members) > 1]
@@ -192,12 +192,6 @@ def member_of(subject: Subject, one: Measured) -> Member:
     arrays = [read_arrays(one.evaluation, record, "index", "correct") for record in records]
     times = np.stack([values["correct"].astype(bool) for values in arrays]).sum(0, dtype=np.int64)
     return Member(subject, one.summary, arrays[0]["index"].astype(np.int64), times)
-
-
-def has_arrays(one: Measured) -> bool:
-    """Whether there are results per image."""
-    artifact = one.evaluation.artifact
-    return artifact is not None and all(r.arrays in artifact.manifest["outputs"] for r in one.summary.records)
 
 
 def images_of(subject: Subject, one: Measured) -> str:

@@ -1,14 +1,20 @@
-"""What was measured on each run on one set of images: for tables and plots that set runs side by side."""
+"""What was measured on each run on one set of images: for tables and plots that set runs side by side.
+
+One rule says which of several evaluations of the same counts, in every table and plot: that on the most images; of
+those on as many, one whose results per image are there, then the one with the most repeats, then the first.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from l2p_tf.evaluation.records import CLEAN, Record, Summary, summarize
 from l2p_tf.reporting.runs import Evaluation, Run
 from l2p_tf.reporting.text import minimal, plain
 
+T = TypeVar("T")
 Place = tuple[str, str, str]
 """Weights, data set and split: what runs have in common that may be set side by side."""
 
@@ -46,6 +52,12 @@ class Measured:
         return *self.key, self.first.count
 
     @property
+    def has_arrays(self) -> bool:
+        """Whether there are results per image."""
+        outputs = self.evaluation.artifact.manifest["outputs"] if self.evaluation.artifact else {}
+        return all(record.arrays in outputs for record in self.summary.records)
+
+    @property
     def sized(self) -> bool:
         """Whether there are arrays, and something to tell which images were right before."""
         return self.evaluation.artifact is not None and self.clean is not None
@@ -58,12 +70,14 @@ class Subject:
     Attributes:
       run: the run.
       place: weights, data set and split.
-      measured: clean and attacks; of several evaluations under one attack that on the most images.
+      measured: clean and attacks; of several evaluations under one attack that which counts.
+      replaced: those that do not count.
     """
 
     run: Run
     place: Place
     measured: tuple[Measured, ...]
+    replaced: tuple[Measured, ...] = ()
 
     @property
     def name(self) -> str:
@@ -99,7 +113,7 @@ class Subject:
 
 def subjects(runs: Sequence[Run]) -> list[Subject]:
     """Every run with what was measured on it, by weights, data set and split, in the order of the runs."""
-    return [Subject(run, place, tuple(found)) for run in runs for place, found in _measured(run).items()]
+    return [subject for run in runs for subject in _subjects(run)]
 
 
 def by_place(found: Sequence[Subject]) -> dict[Place, list[Subject]]:
@@ -110,23 +124,35 @@ def by_place(found: Sequence[Subject]) -> dict[Place, list[Subject]]:
     return places
 
 
-def _measured(run: Run) -> dict[Place, list[Measured]]:
-    places: dict[Place, dict[tuple[str, str], Measured]] = {}
+def strongest(found: Iterable[T], same: Callable[[T], Hashable], evidence: Callable[[T], Any]) -> list[T]:
+    """Of those that are the same the one with the most evidence, the first of equals, in order of appearance."""
+    kept: dict[Hashable, T] = {}
+    for one in found:
+        if same(one) not in kept or evidence(one) > evidence(kept[same(one)]):
+            kept[same(one)] = one
+    return list(kept.values())
+
+
+def _subjects(run: Run) -> list[Subject]:
+    places: dict[Place, list[Measured]] = {}
     for evaluation in run.evaluations:
         summaries = summarize(record for record in evaluation.records if record.source is None)
         for summary in summaries:
             first = summary.first
             clean = next((s for s in summaries if s.first.attack == CLEAN and _same(s.first, first)), None)
-            one = Measured(evaluation, summary, clean)
-            kept = places.setdefault((evaluation.which, first.dataset, first.split), {})
-            if one.key not in kept or _evidence(one) > _evidence(kept[one.key]):
-                kept[one.key] = one
-    return {place: list(kept.values()) for place, kept in places.items()}
+            place = (evaluation.which, first.dataset, first.split)
+            places.setdefault(place, []).append(Measured(evaluation, summary, clean))
+    made = []
+    for place, found in places.items():
+        kept = strongest(found, lambda one: one.key, _evidence)
+        replaced = tuple(one for one in found if not any(one is other for other in kept))
+        made.append(Subject(run, place, tuple(kept), replaced))
+    return made
 
 
 def _same(a: Record, b: Record) -> bool:
     return (a.dataset, a.split, a.count) == (b.dataset, b.split, b.count)
 
 
-def _evidence(one: Measured) -> tuple[bool, int, int]:
-    return one.sized, one.first.count, len(one.summary.records)
+def _evidence(one: Measured) -> tuple[int, bool, int]:
+    return one.first.count, one.has_arrays, len(one.summary.records)
