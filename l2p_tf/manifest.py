@@ -20,7 +20,7 @@ class _Options:
     """Those options that later stages use as what they are; of the others they only show what is there."""
 
     name: str = ""
-    which: str = ""
+    checkpoint: str = ""
     model: str | None = None
     defense: str | None = None
     source: str | None = None

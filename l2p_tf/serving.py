@@ -123,7 +123,7 @@ def export(
     trained: artifacts.Artifact,
     output: str | os.PathLike[str],
     *,
-    which: str = "best",
+    checkpoint: str = "best",
     draws: int | None = None,
     class_names: Sequence[str] = (),
     overwrite: bool = False,
@@ -133,7 +133,7 @@ def export(
     Args:
       trained: the artifact of a training.
       output: the folder to make; the SavedModel lies in its `saved_model`, a description in `serving.json`.
-      which: `best` or `last`.
+      checkpoint: `best` or `last`.
       draws: forward passes averaged per request; a model without noise takes 1 whatever is given. None takes as many
         as the defense answers with, or 16 where it answers with one.
       class_names: for the description.
@@ -149,12 +149,12 @@ def export(
     if draws is None:
         usual = int(trained.manifest["notes"].get("prediction_draws", 1))
         draws = usual if usual > 1 else _DRAWS
-    request = {"which": which, "draws": draws}
+    request = {"checkpoint": checkpoint, "draws": draws}
     inputs = {"train": trained}
     with artifacts.produce(output, "export", request, inputs, device=device(), overwrite=overwrite) as work:
         if work is not None:
             work.clear()  # A SavedModel is not continued.
-            model = load_classifier(trained.path / f"{which}.keras")
+            model = load_classifier(trained.path / f"{checkpoint}.keras")
             _export(model, work.path, draws if is_randomized(model) else 1, list(class_names), trained)
     return artifacts.read(output, "export")
 

@@ -152,15 +152,19 @@ def check_generators(known: list[str]) -> None:
             raise UserError(f"`run` of the attack {attack.spec} should be a run of {wanted}. Received: {run!r}")
 
 
-def attack_folder(name: str, backend: str, which: str) -> pathlib.Path:
+def attack_folder(name: str, backend: str, checkpoint: str) -> pathlib.Path:
     """Where the attacks of a backend on a run's best or last model go."""
-    parts = ["attack", backend if backend != "l2p_tf" else "", which if which != "best" else ""]
+    parts = ["attack", backend if backend != "l2p_tf" else "", checkpoint if checkpoint != "best" else ""]
     return settings.run_dir() / name / "_".join(part for part in parts if part)
 
 
 def attack_folders(name: str) -> list[pathlib.Path]:
-    """What --backend and --which make of a run."""
-    return [attack_folder(name, backend, which) for backend in settings.backends() for which in settings.which()]
+    """What --backend and --checkpoint make of a run."""
+    return [
+        attack_folder(name, backend, checkpoint)
+        for backend in settings.backends()
+        for checkpoint in settings.checkpoints()
+    ]
 
 
 def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
@@ -180,16 +184,16 @@ def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
 
     settings.check_attacks()
     records = []
-    for whose, which in itertools.product(settings.backends(), settings.which()):
+    for whose, checkpoint in itertools.product(settings.backends(), settings.checkpoints()):
         options = settings.evaluation_options()
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
-        folder = attack_folder(name, whose, which)
-        records += attack_into(folder, options, name, run, images, which, overwrite=FLAGS.overwrite)
+        folder = attack_folder(name, whose, checkpoint)
+        records += attack_into(folder, options, name, run, images, checkpoint, overwrite=FLAGS.overwrite)
     return records
 
 
 def attack_into(
-    output: pathlib.Path, options: EvaluationOptions, name: str, run: Artifact, images: ImageData, which: str,
+    output: pathlib.Path, options: EvaluationOptions, name: str, run: Artifact, images: ImageData, checkpoint: str,
     *, overwrite: bool,
 ) -> list[Record]:  # fmt: skip
     """Attacks one model of a run as the options say, or finds it done; returns its records."""
@@ -199,7 +203,7 @@ def attack_into(
 
     finished = output.exists() and not overwrite
     before = artifacts.read(output, "attack", verify=False).options["attacks"] if finished else []
-    records = attack_artifact(options, run, images, output, which=which, overwrite=overwrite)
+    records = attack_artifact(options, run, images, output, checkpoint=checkpoint, overwrite=overwrite)
     joined = len(artifacts.read(output, verify=False).options["attacks"]) - len(before)
     state = "" if not finished else f" ({plural(joined, 'attack')} joined {len(before)})" if joined else " (up to date)"
     common.say(f"{name}: attacked{state}; in {str(output)!r}")
@@ -215,10 +219,10 @@ def check(name: str, run: Artifact, images: ImageData) -> list[Inspection]:
     from l2p_tf.evaluation.masking import FAIL, PASS
 
     inspections = []
-    for which in settings.which():
-        output = checks_folder(name, which)
+    for checkpoint in settings.checkpoints():
+        output = checks_folder(name, checkpoint)
         found = output.exists()
-        one = check_artifact(options, run, images, output, which=which, overwrite=FLAGS.overwrite)
+        one = check_artifact(options, run, images, output, checkpoint=checkpoint, overwrite=FLAGS.overwrite)
         verdicts = [finding.verdict for finding in one.findings]
         common.say(
             f"{name}: checked for gradient masking{' (up to date)' if found and not FLAGS.overwrite else ''}, "
@@ -228,14 +232,16 @@ def check(name: str, run: Artifact, images: ImageData) -> list[Inspection]:
     return inspections
 
 
-def checks_folder(name: str, which: str) -> pathlib.Path:
+def checks_folder(name: str, checkpoint: str) -> pathlib.Path:
     """Where the checks of a run's best or last model go."""
-    return settings.run_dir() / name / ("checks" if which == "best" else f"checks_{which}")
+    return settings.run_dir() / name / ("checks" if checkpoint == "best" else f"checks_{checkpoint}")
 
 
 def check_folders(name: str) -> list[pathlib.Path]:
-    """What --checks and --which make of a run."""
-    return [checks_folder(name, which) for which in settings.which()] if settings.check_options() else []
+    """What --checks and --checkpoint make of a run."""
+    return (
+        [checks_folder(name, checkpoint) for checkpoint in settings.checkpoints()] if settings.check_options() else []
+    )
 
 
 def certify(name: str, run: Artifact, images: ImageData, *, fitting_only: bool = False) -> list[CertificateRecord]:
@@ -247,7 +253,7 @@ def certify(name: str, run: Artifact, images: ImageData, *, fitting_only: bool =
 
     options = settings.certification_options()
     if options and fitting_only:
-        kept, reasons = certification.fitting(options.certificates, run, settings.which()[0])
+        kept, reasons = certification.fitting(options.certificates, run, settings.checkpoints()[0])
         for reason in reasons:
             common.say(f"{name}: not certified: {reason}")
         options = dataclasses.replace(options, certificates=tuple(kept))
@@ -256,7 +262,7 @@ def certify(name: str, run: Artifact, images: ImageData, *, fitting_only: bool =
     output = certified_folder(name)
     found = output.exists()
     records = certification.certify_artifact(
-        options, run, images, output, which=settings.which()[0], overwrite=FLAGS.overwrite
+        options, run, images, output, checkpoint=settings.checkpoints()[0], overwrite=FLAGS.overwrite
     )
     common.say(f"{name}: certified{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
     return records
@@ -288,18 +294,18 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
 def transfer(sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
     """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
     output, options = settings.run_dir() / "transfer", settings.evaluation_options()
-    return transfer_into(output, options, sources, runs, images, settings.which()[0], FLAGS.overwrite)
+    return transfer_into(output, options, sources, runs, images, settings.checkpoints()[0], FLAGS.overwrite)
 
 
 def transfer_into(
     output: pathlib.Path, options: EvaluationOptions, sources: list[str], runs: dict[str, Artifact], images: ImageData,
-    which: str, overwrite: bool,
+    checkpoint: str, overwrite: bool,
 ) -> list[Record]:  # fmt: skip
     """The same into a folder, as the options say."""
     from l2p_tf.evaluation.transfer import transfer_artifact
 
     found = output.exists()
-    records = transfer_artifact(options, sources, runs, images, output, which=which, overwrite=overwrite)
+    records = transfer_artifact(options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite)
     common.say(f"transfer: shown{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
     return records
 
@@ -320,7 +326,7 @@ def export(name: str, run: Artifact, images: ImageData) -> None:
     export_it(
         run,
         output,
-        which=settings.which()[0],
+        checkpoint=settings.checkpoints()[0],
         draws=FLAGS.export_draws,
         class_names=images.info.class_names,
         overwrite=FLAGS.overwrite,

@@ -68,8 +68,8 @@ def main() -> None:
     for name, one in plan.runs.items():
         with settings.flags_of(one.arguments):
             runs[name] = calls.train(one.options, images)
-    for (name, which), folder in plan.attack_folders().items():
-        calls.attack_into(folder, plan.runs[name].evaluation, name, runs[name], images, which, overwrite=overwrite)
+    for (name, checkpoint), folder in plan.attack_folders().items():
+        calls.attack_into(folder, plan.runs[name].evaluation, name, runs[name], images, checkpoint, overwrite=overwrite)
     checked = []
     for name, one in plan.runs.items():
         with settings.flags_of(one.arguments):
@@ -78,7 +78,9 @@ def main() -> None:
     for group, folder in zip(plan.experiment.transfer, plan.transfer_folders(), strict=True):
         first = plan.runs[group.sources[0]]
         shown = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
-        calls.transfer_into(folder, first.evaluation, list(group.sources), shown, images, first.which[0], overwrite)
+        calls.transfer_into(
+            folder, first.evaluation, list(group.sources), shown, images, first.checkpoints[0], overwrite
+        )
     folders = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
     with settings.flags_of(plan.first.arguments):
         calls.report(
@@ -141,7 +143,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) 
             data = re.sub(r"\W+", "_", common.require("dataset")).strip("_")
             arguments += (f"--run_dir={pathlib.Path('runs', 'papers', data)}",)
     with settings.flags_of(arguments):
-        family, evaluation, which = settings.runs(), settings.evaluation_options(), tuple(settings.which())
+        family, evaluation, checkpoints = settings.runs(), settings.evaluation_options(), tuple(settings.checkpoints())
     said = {flag.removeprefix("--").partition("=")[0] for flag in given}
     if "attacks" not in said:
         evaluation = dataclasses.replace(evaluation, attacks=_distinct(scale.attack(one) for one in evaluation.attacks))
@@ -169,7 +171,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) 
         source = getattr(options.defense, "run", "")
         defense = options.defense.replace(run=names[source]) if source else options.defense
         own = dataclasses.replace(options, name=names[name], defense=defense)
-        runs[names[name]] = Planned(own, evaluation, arguments, which, places[name])
+        runs[names[name]] = Planned(own, evaluation, arguments, checkpoints, places[name])
     return runs
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from stages import calls, common, helps, settings
 
 settings.show("export")
-settings.show_flags("name", "defense", "data", "which")
+settings.show_flags("name", "defense", "data", "checkpoint")
 
 
 def main(_argv: list[str]) -> None:

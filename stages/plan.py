@@ -21,14 +21,14 @@ class Planned:
       options: its training.
       evaluation: how it is attacked.
       arguments: the flags it follows from.
-      which: the models that are attacked: best, last or both.
+      checkpoints: the models that are attacked: best, last or both.
       places: rows and columns of the printed table where it stands.
     """
 
     options: TrainOptions
     evaluation: EvaluationOptions
     arguments: tuple[str, ...]
-    which: tuple[str, ...]
+    checkpoints: tuple[str, ...]
     places: tuple[tuple[str, str], ...]
 
 
@@ -57,15 +57,17 @@ class Plan:
         """Where the training of a run goes."""
         return self.run_dir / name / "train"
 
-    def attack_folder(self, name: str, which: str) -> pathlib.Path:
+    def attack_folder(self, name: str, checkpoint: str) -> pathlib.Path:
         """Where the attacks on a run go: those of its flag file are shared by experiments, others are their own."""
         kind = f"attack_{self.experiment.name}" if self.experiment.attacks else "attack"
-        return self.run_dir / name / ("_".join([kind, which]) if which != "best" else kind)
+        return self.run_dir / name / ("_".join([kind, checkpoint]) if checkpoint != "best" else kind)
 
     def attack_folders(self) -> dict[tuple[str, str], pathlib.Path]:
         """Those of all runs, by run and model."""
         return {
-            (name, which): self.attack_folder(name, which) for name, one in self.runs.items() for which in one.which
+            (name, checkpoint): self.attack_folder(name, checkpoint)
+            for name, one in self.runs.items()
+            for checkpoint in one.checkpoints
         }
 
     def transfer_folders(self) -> list[pathlib.Path]:

@@ -123,7 +123,7 @@ flags.DEFINE_integer(
 common.define_number(
     "checks_epsilon", None, "Linf radius of --checks; that of the run's own training, else 8/255, when not given.", 0
 )
-flags.DEFINE_list("which", ["best"], "Models to attack: best by validation, last, or both; others take the first.")
+flags.DEFINE_list("checkpoint", ["best"], "Models to attack: best by validation, last, or both; others take the first.")
 _known = _group("attack", _known)
 
 flags.DEFINE_integer(
@@ -354,12 +354,12 @@ def backends() -> list[str]:
     return names
 
 
-def which() -> list[str]:
-    """--which, each once."""
-    names = list(dict.fromkeys(name.strip() for name in FLAGS.which if name.strip())) or ["best"]
+def checkpoints() -> list[str]:
+    """--checkpoint, each once."""
+    names = list(dict.fromkeys(name.strip() for name in FLAGS.checkpoint if name.strip())) or ["best"]
     for name in names:
         if name not in ("best", "last"):
-            raise UserError(f"`--which` should be best, last or both. Received: {name!r}")
+            raise UserError(f"`--checkpoint` should be best, last or both. Received: {name!r}")
     return names
 
 
@@ -368,7 +368,7 @@ def check_attacks() -> None:
     from l2p_tf.evaluation.cleverhans import backend
 
     options = evaluation_options()
-    which()
+    checkpoints()
     check_options()
     for name in backends():
         backend(name, options.attacks)

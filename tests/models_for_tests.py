@@ -132,6 +132,6 @@ def generator_run(shape, classes):
         "model": "none",
     }
     with artifacts.produce(folder / "made" / "train", "train", spec) as work:
-        for which in ("best", "last"):
-            save_classifier(generator, companion_path(work.path / f"{which}.keras", "generator"))
+        for checkpoint in ("best", "last"):
+            save_classifier(generator, companion_path(work.path / f"{checkpoint}.keras", "generator"))
     return folder / "made"

@@ -31,8 +31,8 @@ def trained_on(root, data, name="mean", scale=1.0, **defense):
     model = linear(2 * scale * means, -scale * (means.reshape(-1, 10) ** 2).sum(0))
     options = {"name": name, "defense": "pgd", "defense_options": defense, "model": "linear"}
     with artifacts.produce(root / name / "train", "train", options, {"data": data.artifact}, seed=0) as work:
-        for which in ("best", "last"):
-            save_classifier(model, work.path / f"{which}.keras")
+        for checkpoint in ("best", "last"):
+            save_classifier(model, work.path / f"{checkpoint}.keras")
         work.notes.update(parameters=650, best_epoch=0)
     return artifacts.read(root / name / "train")
 
@@ -62,8 +62,8 @@ def test_the_stage_makes_the_checks_beside_the_attack(made):
     assert artifact.manifest["inputs"]["train"] == train.fingerprint
     assert set(artifact.manifest["inputs"]) == {"train", "data"}
     # The radius is that of the training.
-    assert {key: artifact.options[key] for key in ("count", "epsilon", "which")} == {
-        "count": 30, "epsilon": 0.05, "which": "best",
+    assert {key: artifact.options[key] for key in ("count", "epsilon", "checkpoint")} == {
+        "count": 30, "epsilon": 0.05, "checkpoint": "best",
     }  # fmt: skip
     assert not (root / "mean" / "checks" / "parts").exists()
 
@@ -140,10 +140,10 @@ def test_other_data_is_refused(made, tmp_path):
 def test_a_saturated_training_fails(made, tmp_path):
     _, data, _, _ = made
     train = trained_on(tmp_path, data, "steep", scale=1e5)
-    found = checks.check_artifact(OPTIONS, train, data, tmp_path / "checks", which="last")
+    found = checks.check_artifact(OPTIONS, train, data, tmp_path / "checks", checkpoint="last")
     assert {f.check for f in found.findings if f.verdict == FAIL} >= {"gradients", "unbounded", "loss"}
     assert [f.check for f in found.findings if f.verdict == UNMEASURED] == ["transfer"]
-    assert artifacts.read(tmp_path / "checks").options["which"] == "last"
+    assert artifacts.read(tmp_path / "checks").options["checkpoint"] == "last"
 
 
 @pytest.mark.parametrize(

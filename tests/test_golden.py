@@ -24,11 +24,11 @@ GOLDEN = pathlib.Path(__file__).with_name("golden")
 def make_all_certified(root):
     """Two trainings, each attacked and certified at two levels of noise, one of them by its last weights."""
     data = make_data(root)
-    for name, which in (("smooth", "best"), ("plain", "last")):
+    for name, checkpoint in (("smooth", "best"), ("plain", "last")):
         train = make_train(root, data, name)
         make_attack(root, train, data, make_records(name), f"attack_{name}")
         arrays = {"smoothing 0.25": arrays_of(), "smoothing 0.5": arrays_of(RADIUS[::-1])}
-        make_certify(root, train, data, arrays, f"certify_{name}", which)
+        make_certify(root, train, data, arrays, f"certify_{name}", checkpoint)
 
 
 def make_checked(root):

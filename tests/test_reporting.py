@@ -105,10 +105,18 @@ def make_records(name, correct=CORRECT["pgd"], attacks=ATTACKS, count=360, rando
     ]  # fmt: skip
 
 
-def make_attack(root, train, data, records, folder=None, which="best", examples=6, shape=(8, 8, 1), **options):
+def make_attack(root, train, data, records, folder=None, checkpoint="best", examples=6, shape=(8, 8, 1), **options):
     specs = list(dict.fromkeys(record.attack for record in records if record.attack != CLEAN))
     labels = [next(record.label for record in records if record.attack == spec) for spec in specs]
-    resolved = {"attacks": specs, "split": "test", "limit": 0, "repeats": 2, "seed": 5, "which": which, **options}
+    resolved = {
+        "attacks": specs,
+        "split": "test",
+        "limit": 0,
+        "repeats": 2,
+        "seed": 5,
+        "checkpoint": checkpoint,
+        **options,
+    }
     path = root / (folder or train.path.name.replace("train", "attack"))
     rng = np.random.default_rng(0)
     with artifacts.produce(path, "attack", resolved, {"train": train, "data": data}, seed=5) as work:
@@ -292,7 +300,7 @@ def test_best_and_last_weights_and_splits_are_rows_of_their_own(tmp_path):
     data = make_data(tmp_path)
     train = make_train(tmp_path, data)
     make_attack(tmp_path, train, data, make_records("pgd"), "a")
-    make_attack(tmp_path, train, data, make_records("pgd"), "b", which="last")
+    make_attack(tmp_path, train, data, make_records("pgd"), "b", checkpoint="last")
     make_attack(tmp_path, train, data, make_records("pgd", split="validation"), "c")
     names = {row.name for row in compare(gather(find([tmp_path]))).rows}
     assert names == {"pgd (digits (8x8), test)", "pgd (last, digits (8x8), test)", "pgd (digits (8x8), validation)"}

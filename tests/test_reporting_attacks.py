@@ -276,7 +276,7 @@ def test_each_attack_and_each_transfer_stage_has_a_matrix(tmp_path):
     trains = [make_train(tmp_path, data, name) for name in ("a", "b")]
     stronger = ("pgd(steps=100)", "PGD-100", "linf", 8 / 255, 100, 1)
     make_transfer(tmp_path, trains, data, transferred(MATRIX) + transferred(MATRIX, stronger))
-    make_transfer(tmp_path, trains, data, transferred({("a", "b"): 150}), "transfer2", which="last")
+    make_transfer(tmp_path, trains, data, transferred({("a", "b"): 150}), "transfer2", checkpoint="last")
     section = transfer.section(runs_of(tmp_path))
     # Two of the same name are told apart by all in which they differ.
     assert [sheet.title.partition(" (")[0] for sheet in section.tables] == ["PGD-20", "PGD-100", "PGD-20"]
@@ -516,7 +516,7 @@ def test_columns_settings_and_galleries_say_whose_attack_it_was(tmp_path):
         dataclasses.replace(record, backend="l2p_tf" if record.attack == CLEAN else "cleverhans", arrays="x")
         for record in make_records("pgd")
     ]
-    make_attack(tmp_path / "runs", train, data, cleverhans, "b", which="last", backends=["cleverhans"])
+    make_attack(tmp_path / "runs", train, data, cleverhans, "b", checkpoint="last", backends=["cleverhans"])
     page = (report.make([tmp_path / "runs"], tmp_path / "report").path / "report.html").read_text("utf-8")
     for shown in ("PGD-7 (CleverHans)", ">pgd (last, CleverHans)</h3>", "<h3>Attack (last, CleverHans)</h3>"):
         assert shown in page
@@ -594,9 +594,9 @@ def test_everything_from_outside_is_escaped(tmp_path):
         arrays = [of_correct([1, 1]), of_correct([0, 1])]
         records = records_of(EVIL, (CLEAN_ATTACK, evil), arrays, dataset=EVIL, split=EVIL, backend=backend)
         records = [dataclasses.replace(record, reached=2) for record in records]
-        make_stage(root / backend, "attack", {"train": train, "data": data}, records, arrays, which=EVIL)
+        make_stage(root / backend, "attack", {"train": train, "data": data}, records, arrays, checkpoint=EVIL)
     records = transferred({(EVIL, EVIL): 3, (f"{EVIL}+b", EVIL): 4}, evil, dataset=EVIL, split=EVIL)
-    make_transfer(root, [train], data, records, which=EVIL)
+    make_transfer(root, [train], data, records, checkpoint=EVIL)
     made = report.make([root], tmp_path / "report", EVIL)
     assert [section.name for section in made.comparison.sections] == [
         "power",

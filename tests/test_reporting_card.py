@@ -22,8 +22,10 @@ from l2p_tf.types import UserError
 CLEAN, FGSM = ATTACKS[:2]
 
 
-def make_export(root, train, folder, which="best", draws=16, names=None, content=None):
-    with artifacts.produce(root / folder, "export", {"which": which, "draws": draws}, {"train": train}) as work:
+def make_export(root, train, folder, checkpoint="best", draws=16, names=None, content=None):
+    with artifacts.produce(
+        root / folder, "export", {"checkpoint": checkpoint, "draws": draws}, {"train": train}
+    ) as work:
         (work.path / "saved_model").mkdir()
         (work.path / "saved_model" / "saved_model.pb").write_bytes(b"graph")
         images = {"dtype": "float32", "shape": [None, 8, 8, 1], "range": [0, 1]}
@@ -35,7 +37,7 @@ def make_export(root, train, folder, which="best", draws=16, names=None, content
     return artifacts.read(root / folder)
 
 
-def make_attacked(root, data, name, attacks=(CLEAN, FGSM), repeats=3, which="best", folder=None, **options):
+def make_attacked(root, data, name, attacks=(CLEAN, FGSM), repeats=3, checkpoint="best", folder=None, **options):
     train = make_train(root, data, name, **options)
     arrays = [of_correct(np.arange(150) < 150 - 40 * i) for i in range(len(attacks))]
     records = [
@@ -44,7 +46,7 @@ def make_attacked(root, data, name, attacks=(CLEAN, FGSM), repeats=3, which="bes
         for record in records_of(name, attacks, arrays, repeat=repeat, randomized=repeats > 1)
     ]
     inputs = {"train": train, "data": data}
-    make_stage(root / (folder or f"attack_{name}"), "attack", inputs, records, arrays * repeats, which=which)
+    make_stage(root / (folder or f"attack_{name}"), "attack", inputs, records, arrays * repeats, checkpoint=checkpoint)
     return train
 
 
@@ -144,7 +146,7 @@ def test_the_program_on_the_card_names_what_an_export_has(made):
 
 def test_only_what_was_measured_on_these_weights_is_on_the_card(tmp_path):
     data = make_data(tmp_path)
-    train = make_attacked(tmp_path, data, "pgd", repeats=1, which="last")
+    train = make_attacked(tmp_path, data, "pgd", repeats=1, checkpoint="last")
     make_export(tmp_path, train, "best", draws=1)
     make_export(tmp_path, train, "last", "last", draws=1)
     cards = {one.name: one for one in card.cards(gather(find([tmp_path])))}

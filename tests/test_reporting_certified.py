@@ -49,11 +49,13 @@ def arrays_of(radius=RADIUS, prediction=PREDICTION, label=LABEL):
     return found | {name: np.full(count, 0.5, np.float32) for name in ("lower", "upper")}
 
 
-def make_certify(root, train, data, arrays=None, folder="certify", which="best", **fields):
+def make_certify(root, train, data, arrays=None, folder="certify", checkpoint="best", **fields):
     """A finished certify stage of `{label: arrays}`; the spec of each is that of its sigma."""
     records = []
     arrays = {"smoothing 0.25": arrays_of()} if arrays is None else arrays
-    with artifacts.produce(root / folder, "certify", {"which": which}, {"train": train, "data": data}, seed=5) as work:
+    with artifacts.produce(
+        root / folder, "certify", {"checkpoint": checkpoint}, {"train": train, "data": data}, seed=5
+    ) as work:
         (work.path / "arrays").mkdir()
         for i, (label, values) in enumerate(arrays.items()):
             np.savez_compressed(work.path / f"arrays/{i:02d}.npz", **values)
@@ -111,7 +113,7 @@ def test_certificates_are_joined_with_their_training_by_fingerprint(tmp_path):
     assert runs["a"].train.fingerprint == first.fingerprint
     assert runs["a"].certifications == ()
     (certification,) = runs["b"].certifications
-    assert (certification.which, certification.detail, certification.artifact.stage) == ("best", "", "certify")
+    assert (certification.checkpoint, certification.detail, certification.artifact.stage) == ("best", "", "certify")
     assert [record.label for record in certification.records] == ["smoothing 0.25"]
 
 
@@ -184,7 +186,7 @@ def test_weights_and_certificates_have_rows_of_their_own(tmp_path):
     train = make_train(tmp_path, data, "smooth")
     nothing_right = arrays_of(prediction=[-1] * 8, radius=[0] * 8)
     make_certify(tmp_path, train, data, {"smoothing 0.25": arrays_of(), "smoothing 0.5": nothing_right}, "a")
-    make_certify(tmp_path, train, data, {"smoothing 0.25": arrays_of()}, "b", which="last")
+    make_certify(tmp_path, train, data, {"smoothing 0.25": arrays_of()}, "b", checkpoint="last")
     section = certified.section(runs_of(tmp_path))
     assert {tuple(row[:2]) for row in texts_of(section)} == {
         ("smooth", "smoothing 0.25"), ("smooth", "smoothing 0.5"), ("smooth (last)", "smoothing 0.25"),
@@ -302,11 +304,11 @@ def test_a_curve_of_nothing_right_is_drawn(tmp_path):
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("certified")
     data = make_data(root / "runs")
-    for name, which in (("smooth", "best"), ("plain", "last")):
+    for name, checkpoint in (("smooth", "best"), ("plain", "last")):
         train = make_train(root / "runs", data, name)
         make_attack(root / "runs", train, data, make_records(name), f"attack_{name}")
         arrays = {"smoothing 0.25": arrays_of(), "smoothing 0.5": arrays_of(RADIUS[::-1])}
-        make_certify(root / "runs", train, data, arrays, f"certify_{name}", which)
+        make_certify(root / "runs", train, data, arrays, f"certify_{name}", checkpoint)
     return report.make([root / "runs"], root / "report", "Certified")
 
 
@@ -383,7 +385,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
     data = make_data(root, name=EVIL)
     train = make_train(root, data, EVIL, folder="t")
     evil = {"certificate": EVIL, "dataset": EVIL, "split": EVIL}
-    make_certify(root, train, data, {EVIL: arrays_of()}, which=EVIL, **evil)
+    make_certify(root, train, data, {EVIL: arrays_of()}, checkpoint=EVIL, **evil)
     made = report.make([root], tmp_path / "report", EVIL)
     assert [section.name for section in made.comparison.sections] == ["certified"]
     page = (made.path / "report.html").read_text("utf-8")

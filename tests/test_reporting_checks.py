@@ -32,11 +32,13 @@ FOUND = {
 }  # fmt: skip
 
 
-def make_checks(root, train, data, found=None, folder="checks", which="best", count=COUNT, **fields):
+def make_checks(root, train, data, found=None, folder="checks", checkpoint="best", count=COUNT, **fields):
     """A finished checks stage; what is not among `found` was not measured."""
     found = FOUND if found is None else found
     findings = tuple(found.get(check, unmeasured(check)) for check in CHECKS)
-    with artifacts.produce(root / folder, "checks", {"which": which}, {"train": train, "data": data}, seed=5) as work:
+    with artifacts.produce(
+        root / folder, "checks", {"checkpoint": checkpoint}, {"train": train, "data": data}, seed=5
+    ) as work:
         write_inspection(work.path, Inspection(**{
             "model": train.options["name"], "dataset": "digits", "split": "test", "norm": "linf", "epsilon": 8 / 255,
             "randomized": False, "draws": 1, "prediction_draws": 1, "seed": 5, "count": count, "correct": 98,
@@ -50,7 +52,9 @@ def make_attacked(root, train, data, attacks, stage="attack", folder=None, wrong
     images are repeats."""
     fooled = {("clean", "clean", None, None, 0, 1): range(wrong_when_clean), **attacks}
     folder = folder or f"{train.path.name}_{stage}"
-    with artifacts.produce(root / folder, stage, {"which": "best"}, {"train": train, "data": data}, seed=5) as work:
+    with artifacts.produce(
+        root / folder, stage, {"checkpoint": "best"}, {"train": train, "data": data}, seed=5
+    ) as work:
         (work.path / "arrays").mkdir()
         records = []
         for number, (attack, images) in enumerate(fooled.items()):
@@ -176,7 +180,7 @@ def test_weights_have_rows_of_their_own_and_the_most_images_count(root):
     train = make_train(root, data)
     make_checks(root, train, data, {"one_step": FOUND["one_step"]}, "few", count=20, correct=19)
     make_checks(root, train, data)
-    make_checks(root, train, data, {}, "last", which="last")
+    make_checks(root, train, data, {}, "last", checkpoint="last")
     found = judged_on(root)
     assert set(found) == {"pgd", "pgd (last)"}
     assert found["pgd"].inspection.count == COUNT
@@ -411,7 +415,7 @@ def test_transferred_examples_are_compared_image_by_image(root):
         make_attacked(root, train, data, {PGD: range(20)}, folder=f"{name}_attack", wrong_when_clean=2)
     shown = {"pgd": range(10, 40), "none": range(15)}
     inputs = {"data": data, **{f"train:{name}": train for name, train in trains.items()}}
-    with artifacts.produce(root / "transfer", "transfer", {"which": "best"}, inputs, seed=5) as work:
+    with artifacts.produce(root / "transfer", "transfer", {"checkpoint": "best"}, inputs, seed=5) as work:
         (work.path / "arrays").mkdir()
         records = []
         for number, (target, images) in enumerate(shown.items()):

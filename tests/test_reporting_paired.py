@@ -214,7 +214,7 @@ def test_runs_on_other_images_are_not_compared(tmp_path, other):
         train = make_train(tmp_path, data, "b", history=False)
         arrays = [of_correct(right), of_correct(right)]
         records = records_of("b", (ATTACKS[0], PGD), arrays)
-        make_stage(tmp_path / "attack_b", "attack", {"train": train, "data": data}, records, arrays, which="last")
+        make_stage(tmp_path / "attack_b", "attack", {"train": train, "data": data}, records, arrays, checkpoint="last")
     else:
         judged(tmp_path, data, "b", [right], [[right]], attacks, index, **fields)
     found = paired.compared(runs_of(tmp_path))

@@ -149,15 +149,15 @@ def test_too_few_images_are_warned_about():
 
 
 @pytest.mark.parametrize(
-    ("split", "which", "flattered"),
+    ("split", "checkpoint", "flattered"),
     [("validation", "best", True), ("validation", "last", False), ("test", "best", False)],
 )
-def test_the_split_that_chose_the_weights_is_warned_about(tmp_path, split, which, flattered):
+def test_the_split_that_chose_the_weights_is_warned_about(tmp_path, split, checkpoint, flattered):
     data = make_data(tmp_path)
     train = make_train(tmp_path, data)
     arrays = [of_correct([1] * 120)]
     records = records_of("pgd", (CLEAN,), arrays, split=split)
-    make_stage(tmp_path / "attack", "attack", {"train": train, "data": data}, records, arrays, which=which)
+    make_stage(tmp_path / "attack", "attack", {"train": train, "data": data}, records, arrays, checkpoint=checkpoint)
     found = [w for w in compare(gather(find([tmp_path]))).warnings if "--split=test" in w]
     assert len(found) == flattered
     if flattered:

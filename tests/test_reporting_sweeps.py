@@ -84,7 +84,7 @@ def first(count, total=10):
     return np.arange(total) < count
 
 
-def make_run(root, data, name, attacks, arrays, *, folder="", which="best", **options):
+def make_run(root, data, name, attacks, arrays, *, folder="", checkpoint="best", **options):
     """A training and its attack stage; `arrays` are those of each attack, in order."""
     train = make_train(root, data, name, folder=f"train_{folder or name}", **options)
     records = [
@@ -93,7 +93,7 @@ def make_run(root, data, name, attacks, arrays, *, folder="", which="best", **op
         for record in make_records(name, (int(values["correct"].sum()),), (attack,), count=len(values["correct"]))
     ]
     inputs = {"train": train, "data": data}
-    make_stage(root / f"attack_{folder or name}", "attack", inputs, records, arrays, which=which)
+    make_stage(root / f"attack_{folder or name}", "attack", inputs, records, arrays, checkpoint=checkpoint)
     return train
 
 
@@ -129,7 +129,7 @@ def make_transferred(root, data, trains, right=((("a", 5), ("b", 7)))):
         for source, count in (*right, (name, 1), (f"a+{name}", 2)):
             records += make_records(name, (count,), (CW,), count=10, source=source)
     inputs = {"data": data, **{f"train:{train.options['name']}": train for train in [*trains, *sources]}}
-    make_stage(root / "transfer", "transfer", inputs, records, which="best")
+    make_stage(root / "transfer", "transfer", inputs, records, checkpoint="best")
 
 
 @pytest.fixture(scope="module")
@@ -693,10 +693,10 @@ def test_the_table_of_a_sweep(swept):
 
 def test_weights_and_data_are_swept_apart(tmp_path):
     data = make_data(tmp_path)
-    for i, which in enumerate(("best", "last")):
+    for i, checkpoint in enumerate(("best", "last")):
         sweep = {"defense.epsilon": i}
         arrays = [clean_arrays()]
-        make_run(tmp_path, data, f"r{i}", (CLEAN,), arrays, which=which, defense="pgd", sweep=sweep)
+        make_run(tmp_path, data, f"r{i}", (CLEAN,), arrays, checkpoint=checkpoint, defense="pgd", sweep=sweep)
     sheets = sweep_table.section(runs_of(tmp_path)).tables
     assert [sheet.title for sheet in sheets] == ["digits (8x8), test", "digits (8x8), test, last weights"]
 
@@ -808,7 +808,7 @@ def make_family(root):
         for record in make_records(target, (5,), (CW,), count=10, source=source)
     ]
     inputs = {"data": data, **{f"train:{name}": train for name, train in trains.items()}}
-    make_stage(root / "transfer", "transfer", inputs, records, which="best")
+    make_stage(root / "transfer", "transfer", inputs, records, checkpoint="best")
     return root
 
 
@@ -871,7 +871,7 @@ def test_of_an_attack_at_many_radii_one_is_compared(tmp_path):
     make_stage(
         tmp_path / "transfer", "transfer", {"train:run": run.train},
         [record for e in (0.1, 0.2) for record in make_records("run", (5,), (fgm(e),), count=10, source="other")],
-        which="best",
+        checkpoint="best",
     )  # fmt: skip
     (run,) = runs_of(tmp_path)
     results = matched.results_of(subjects([run])[0], {})
@@ -982,7 +982,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
     for i in range(3):
         sweep = {f"defense.{EVIL}": i, EVIL: EVIL}
         options = {"defense": EVIL, "model": EVIL, "sweep": sweep}
-        make_run(root, data, f"{EVIL}{i}", attacks, arrays, folder=str(i), which=EVIL, **options)
+        make_run(root, data, f"{EVIL}{i}", attacks, arrays, folder=str(i), checkpoint=EVIL, **options)
     made = report.make([root], tmp_path / "report", EVIL, match=(0.8,))
     names = ["paired", "sweep", "matched", "epsilons", "power", "norms", "strength"]
     assert [section.name for section in made.comparison.sections] == names

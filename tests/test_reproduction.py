@@ -28,12 +28,12 @@ def answers(right, count=200, shift=0):
     return (np.arange(count) - shift) % count < right
 
 
-def make_run(root, data, name, given, norms=None, which="best", **options):
+def make_run(root, data, name, given, norms=None, checkpoint="best", **options):
     """A run whose images were right as `given` says, by attack: one array a repeat."""
     train = root / name / "train"
     train = artifacts.read(train) if train.exists() else make_train(root, data, name, folder=f"{name}/train", **options)
     with artifacts.produce(
-        root / name / f"attack_{which}", "attack", {"which": which}, {"train": train, "data": data}
+        root / name / f"attack_{checkpoint}", "attack", {"checkpoint": checkpoint}, {"train": train, "data": data}
     ) as work:
         (work.path / "arrays").mkdir()
         records = []
@@ -167,10 +167,12 @@ def test_runs_that_learned_nothing_are_named(tmp_path):
 def test_the_best_weights_against_the_last(tmp_path):
     data = make_data(tmp_path, name="cifar10")
     make_run(tmp_path, data, "a", {FGSM: [answers(140)]})
-    make_run(tmp_path, data, "a", {FGSM: [answers(100)]}, which="last")
-    options = {"run": "a", "than": ["a"], "attack": FGSM, "which": "best", "than_which": "last"}
+    make_run(tmp_path, data, "a", {FGSM: [answers(100)]}, checkpoint="last")
+    options = {"run": "a", "than": ["a"], "attack": FGSM, "checkpoint": "best", "than_checkpoint": "last"}
     assert verdict(tmp_path, "above", **options)[0] == "borne out"
-    assert verdict(tmp_path, "above", **options | {"which": "last", "than_which": "best"})[0] == "not borne out"
+    assert (
+        verdict(tmp_path, "above", **options | {"checkpoint": "last", "than_checkpoint": "best"})[0] == "not borne out"
+    )
 
 
 def test_sizes_and_curves(tmp_path):
@@ -314,7 +316,7 @@ def test_no_cell_is_filled_by_what_was_made_otherwise(tmp_path):
     # White-box results of both runs are there, and nothing that was transferred.
     assert [line["measured"] for line in section(made, runs).lines if line["measured"] != ""] == []
     # With the best and the last weights the best ones count.
-    make_run(tmp_path, data, "a", {FGSM: [answers(20)]}, which="last")
+    make_run(tmp_path, data, "a", {FGSM: [answers(20)]}, checkpoint="last")
     places = {"a": [("ResNet20", "NoiseNet")]}
     made, runs = reproduced(tmp_path, ["a"], table=TABLE, places=places, measured=[Measure("fgsm", FGSM)])
     (line,) = [line for line in section(made, runs).lines if line["measured"] != ""]

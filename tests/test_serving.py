@@ -118,7 +118,7 @@ def test_the_noise_is_not_in_the_file(trained, tmp_path):
 
 def test_without_noise_the_answers_are_the_classifiers(trained, tmp_path):
     artifact, model = trained
-    made = export(artifact, tmp_path / "export", which="last", draws=64)
+    made = export(artifact, tmp_path / "export", checkpoint="last", draws=64)
     assert json.loads((made.path / "serving.json").read_text())["draws"] == 1
     images = np.random.default_rng(1).random((5, 8, 8, 1)).astype(np.float32)
     loaded = tf.saved_model.load(str(made.path / "saved_model"))

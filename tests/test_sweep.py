@@ -171,7 +171,7 @@ def test_a_generator_through_the_pipeline(tmp_path):
         "--dataset=digits", "--limit_train=120", "--limit_test=30", "--model=all_conv(width=0.125)", "--epochs=2",
         "--batch_size=32", "--optimizer=adam", "--learning_rate=1e-3", "--ema=0.9", f"--run_dir={tmp_path}",
         "--defense=none; generator(generator_width=0.1)", "--validation_attack=fgsm(epsilon=0.1)",
-        "--which=best,last", "--attacks=generator(run=generator); generator(run=generator, epsilon=0.5)",
+        "--checkpoint=best,last", "--attacks=generator(run=generator); generator(run=generator, epsilon=0.5)",
     ]  # fmt: skip
     stage("pipeline", *flags)
     folder = tmp_path / "generator" / "train"

@@ -30,12 +30,12 @@ class GeneratorAttack(IterativeAttack):
     """The perturbation generator of a run trained with `--defense=generator`, on this or another classifier."""
 
     run: str = option("", "the run whose generator it is: its name in RUN_DIR, or its folder, in quotes")
-    which: str = option("best", "the generator of the best or of the last epoch", choices=("best", "last"))
+    checkpoint: str = option("best", "the generator of the best or of the last epoch", choices=("best", "last"))
     epsilon: float | None = option(None, "l2 norm its perturbation is scaled to; None leaves it as it is", low=0)
     draws: int = option(1, "draws of the model's noise the gradient is averaged over (EOT)", low=1)
 
     TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon",)
-    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "run", "which")
+    HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "run", "checkpoint")
 
     @property
     def norm(self) -> Norm | None:
@@ -46,7 +46,7 @@ class GeneratorAttack(IterativeAttack):
     def label(self) -> str:
         """Such as `Generator of pgd` or `Generator of pgd l2 0.5 EOT-10`."""
         parts = [f"Generator of {self.recorded().run}"]
-        parts += [self.which] if self.which != "best" else []
+        parts += [self.checkpoint] if self.checkpoint != "best" else []
         parts += [] if self.epsilon is None else [f"l2 {self.epsilon:.4g}"]
         parts += [f"EOT-{self.draws}"] if self.draws > 1 else []
         return " ".join(parts)
@@ -121,7 +121,7 @@ class GeneratorAttack(IterativeAttack):
         return found
 
     def _file(self) -> tuple[pathlib.Path, int]:
-        path = companion_path(self._trained().path / f"{self.which}.keras", NAME)
+        path = companion_path(self._trained().path / f"{self.checkpoint}.keras", NAME)
         return path, path.stat().st_mtime_ns if path.exists() else 0
 
     def _network(self) -> keras.Model:

@@ -64,7 +64,7 @@ def certify_artifact(
     data: ImageData,
     output: str | os.PathLike[str],
     *,
-    which: str = "best",
+    checkpoint: str = "best",
     overwrite: bool = False,
 ) -> list[CertificateRecord]:
     """Certifies a trained model, or continues, or finds it done.
@@ -74,7 +74,7 @@ def certify_artifact(
       trained: the artifact of a training.
       data: where the examples come from.
       output: the folder to make.
-      which: `best` or `last`.
+      checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
 
     Returns:
@@ -85,7 +85,7 @@ def certify_artifact(
         with other options.
     """
     check_data(trained, data)
-    request = {**options.request(), "which": which}
+    request = {**options.request(), "checkpoint": checkpoint}
     with artifacts.produce(
         output,
         STAGE,
@@ -97,7 +97,7 @@ def certify_artifact(
     ) as work:
         if work is not None:
             work.scratch.append(PARTS)
-            model = load_classifier(trained.path / f"{which}.keras")
+            model = load_classifier(trained.path / f"{checkpoint}.keras")
             certify(model, data, options, work.path, str(trained.options["name"]))
     return read_certificates(user_path(output))
 
@@ -143,10 +143,10 @@ def certify(
 
 
 def fitting(
-    certificates: Sequence[Certificate], trained: artifacts.Artifact, which: str = "best"
+    certificates: Sequence[Certificate], trained: artifacts.Artifact, checkpoint: str = "best"
 ) -> tuple[list[Certificate], list[str]]:
     """The certificates that fit a trained model, and for each of the others why it does not."""
-    model = load_classifier(trained.path / f"{which}.keras")
+    model = load_classifier(trained.path / f"{checkpoint}.keras")
     kept, reasons = [], []
     for certificate in certificates:
         try:

@@ -30,7 +30,7 @@ def check_artifact(
     data: ImageData,
     output: str | os.PathLike[str],
     *,
-    which: str = "best",
+    checkpoint: str = "best",
     overwrite: bool = False,
 ) -> Inspection:
     """Looks for signs of gradient masking on a trained model, or continues, or finds it done.
@@ -40,7 +40,7 @@ def check_artifact(
       trained: the artifact of a training.
       data: where the examples come from.
       output: the folder to make.
-      which: `best` or `last`.
+      checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
 
     Returns:
@@ -51,13 +51,13 @@ def check_artifact(
     """
     check_data(trained, data)
     options = options.resolved(trained)
-    request = {**options.request(), "which": which}
+    request = {**options.request(), "checkpoint": checkpoint}
     inputs = {"train": trained, "data": data.artifact}
     how: dict[str, Any] = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
     with artifacts.produce(output, STAGE, request, inputs, **how) as work:
         if work is not None:
             work.scratch.append(PARTS)
-            model = load_classifier(trained.path / f"{which}.keras")
+            model = load_classifier(trained.path / f"{checkpoint}.keras")
             inspect(model, data, options, work.path, str(trained.options["name"]))
     return read_inspection(user_path(output))
 

@@ -175,7 +175,7 @@ def attack_artifact(
     data: ImageData,
     output: str | os.PathLike[str],
     *,
-    which: str = "best",
+    checkpoint: str = "best",
     overwrite: bool = False,
 ) -> list[Record]:
     """Attacks a trained model, or continues, or finds it done.
@@ -187,7 +187,7 @@ def attack_artifact(
       trained: the artifact of a training.
       data: where the examples come from.
       output: the folder to make.
-      which: `best` or `last`.
+      checkpoint: `best` or `last`.
       overwrite: replace what was made with other options or other attacks.
 
     Returns:
@@ -198,7 +198,7 @@ def attack_artifact(
     """
     check_data(trained, data)
     options = options.resolved(trained)
-    request = {**options.request(), "which": which}
+    request = {**options.request(), "checkpoint": checkpoint}
     inputs = {"train": trained, "data": data.artifact, **options.inputs()}
     joined = None if overwrite else joining(output, request, inputs)
     if joined and not joined.missing:
@@ -220,7 +220,7 @@ def attack_artifact(
             work.scratch += [PARTS, ADDED]
             folder = work.path / ADDED if joined else work.path
             folder.mkdir(exist_ok=True)
-            model = load_classifier(trained.path / f"{which}.keras")
+            model = load_classifier(trained.path / f"{checkpoint}.keras")
             evaluate(model, data, options, folder, str(trained.options["name"]))
             if joined:
                 merge(joined.finished, folder, work.path)

@@ -39,7 +39,7 @@ def transfer_artifact(
     data: ImageData,
     output: str | os.PathLike[str],
     *,
-    which: str = "best",
+    checkpoint: str = "best",
     overwrite: bool = False,
 ) -> list[Record]:
     """Makes examples on every source and shows them to every target, or continues, or finds it done.
@@ -50,7 +50,7 @@ def transfer_artifact(
       trained: the trainings by name of the run; every one of them is a target.
       data: what all were trained on.
       output: the folder to make.
-      which: `best` or `last`.
+      checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
 
     Returns:
@@ -68,20 +68,20 @@ def transfer_artifact(
             raise UserError(f"`--transfer` shows what untargeted attacks made. Received: {attack.spec!r}")
     for run in trained.values():
         check_data(run, data)
-    request = {**options.request(), "which": which, "sources": list(sources), "targets": list(trained)}
+    request = {**options.request(), "checkpoint": checkpoint, "sources": list(sources), "targets": list(trained)}
     inputs = {"data": data.artifact, **{f"train:{name}": run for name, run in trained.items()}, **options.inputs()}
     how = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
     with artifacts.produce(output, "transfer", request, inputs, **how) as work:  # type: ignore[arg-type]
         if work is not None:
             work.scratch.append(PARTS)
-            models = {name: load_classifier(run.path / f"{which}.keras") for name, run in trained.items()}
-            write_records(work.path, _transfer(options, sources, models, data, work.path, trained, which))
+            models = {name: load_classifier(run.path / f"{checkpoint}.keras") for name, run in trained.items()}
+            write_records(work.path, _transfer(options, sources, models, data, work.path, trained, checkpoint))
     return read_records(user_path(output))
 
 
 def _transfer(
     options: EvaluationOptions, sources: Sequence[str], models: Mapping[str, keras.Model], data: ImageData,
-    folder: pathlib.Path, trained: Mapping[str, artifacts.Artifact], which: str,
+    folder: pathlib.Path, trained: Mapping[str, artifacts.Artifact], checkpoint: str,
 ) -> list[Record]:  # fmt: skip
     index, images, labels = data.sample(options.split, options.limit, options.seed)
     (folder / "arrays").mkdir(exist_ok=True)
@@ -94,7 +94,7 @@ def _transfer(
     for s, source in enumerate(sources):
         # Copies of its own: an ensemble renames its members.
         members = source.split("+")
-        made_on = ensemble([load_classifier(trained[name].path / f"{which}.keras") for name in members])
+        made_on = ensemble([load_classifier(trained[name].path / f"{checkpoint}.keras") for name in members])
         for a, attack in enumerate(options.attacks):
             job = options.chunked(made_on, attack, images, labels, np.arange(len(images)), folder / PARTS)
             with bar(f"{source}: {attack.label}", len(images) * repeats, "images") as advance:

@@ -53,7 +53,7 @@ def section(runs: Sequence[Run]) -> Section | None:
     rows, lines = [], []
     for run in runs:
         for evaluation, pair in pairs_of(run):
-            name = run.named(evaluation.which)
+            name = run.named(evaluation.checkpoint)
             rows.append(_row(run, name, pair))
             lines.append(_line(name, pair))
     if not rows:
@@ -96,7 +96,7 @@ def _summaries(run: Run, backend: str) -> Iterator[tuple[Evaluation, Summary]]:
 
 def _what(evaluation: Evaluation, summary: Summary) -> tuple[str, ...]:
     first = summary.first
-    return evaluation.which, first.dataset, first.split, first.attack
+    return evaluation.checkpoint, first.dataset, first.split, first.attack
 
 
 def _row(run: Run, name: str, pair: Pair) -> tuple[Cell, ...]:

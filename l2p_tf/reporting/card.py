@@ -74,14 +74,14 @@ def cards(runs: Sequence[Run]) -> list[Card]:
     found, taken = [], collections.Counter[str]()
     for run in runs:
         for export in run.exports:
-            which = str(export.options.get("which", "best"))
-            mine = [one for one in run.evaluations if one.which == which]
-            certificates = [one for one in run.certifications if one.which == which]
-            checked = tuple(one for one in run.checked if one.which == which)
+            checkpoint = str(export.options.get("checkpoint", "best"))
+            mine = [one for one in run.evaluations if one.checkpoint == checkpoint]
+            certificates = [one for one in run.certifications if one.checkpoint == checkpoint]
+            checked = tuple(one for one in run.checked if one.checkpoint == checkpoint)
             view = dataclasses.replace(
                 run, evaluations=tuple(mine), certifications=tuple(certificates), checked=checked
             )
-            name = run.named(which)
+            name = run.named(checkpoint)
             stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80] or "model"
             taken[stem.lower()] += 1
             number = taken[stem.lower()]
@@ -166,9 +166,9 @@ def _about(run: Run, served: Mapping[str, Any]) -> str:
 
 def _facts(card: Card, served: Mapping[str, Any]) -> list[tuple[str, str]]:
     run, names = card.run, [plain(name) for name in served["class_names"]]
-    which = str(card.export.options.get("which", "best"))
+    checkpoint = str(card.export.options.get("checkpoint", "best"))
     weights = {"best": "those that did best on the validation split", "last": "those of the last epoch"}.get(
-        which, which
+        checkpoint, checkpoint
     )
     found = [("Classes", f"{len(names):,}: {several(names, 20)}" if names else "names not known"), ("Weights", weights)]
     for label, note in (("Parameters", "parameters"), ("Noise parameters", "noise_parameters")):

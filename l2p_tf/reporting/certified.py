@@ -70,7 +70,7 @@ def certificates(runs: Sequence[Run]) -> list[Certified]:
     """
     found = [(run, one, record) for run in runs for one in run.certifications for record in one.records]
     kept = strongest(
-        found, lambda p: (p[0].key, p[1].which, p[2].dataset, p[2].split, p[2].certificate), lambda p: p[2].count
+        found, lambda p: (p[0].key, p[1].checkpoint, p[2].dataset, p[2].split, p[2].certificate), lambda p: p[2].count
     )
     return [_read(*place) for place in kept]
 
@@ -95,7 +95,7 @@ def section(runs: Sequence[Run]) -> Section | None:
 def _read(run: Run, certification: Certification, record: CertificateRecord) -> Certified:
     arrays = read_certified(certification.artifact.path, record)
     wanted = {name: arrays[name] for name in ("label", "prediction", "radius")}
-    return Certified(run, run.named(certification.which), record, **wanted)
+    return Certified(run, run.named(certification.checkpoint), record, **wanted)
 
 
 def _row(one: Certified) -> tuple[Cell, ...]:

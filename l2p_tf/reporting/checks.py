@@ -84,10 +84,10 @@ def judged(runs: Sequence[Run]) -> list[Judged]:
     found = []
     for run in runs:
         told = signs.findings(run, known)
-        stages = [((c.which, one.dataset, one.split), one) for c in run.checked for one in c.records]
+        stages = [((c.checkpoint, one.dataset, one.split), one) for c in run.checked for one in c.records]
         inspected = dict(strongest(stages, lambda pair: pair[0], lambda pair: pair[1].count))
         for place in dict.fromkeys([*inspected, *told]):
-            inspection, which = inspected.get(place), place[0]
+            inspection, checkpoint = inspected.get(place), place[0]
             # Only a report knows of examples that were made on other runs.
             mine = {finding.check: finding for finding in inspection.findings} if inspection else {}
             theirs = {finding.check: finding for finding in told.get(place, [])}
@@ -100,7 +100,7 @@ def judged(runs: Sequence[Run]) -> list[Judged]:
                 if other.verdict == FAIL and best.get(check, other).verdict == PASS:
                     best[check] = dataclasses.replace(other, reason=f"{_TOLD}; the checks stage passes it")
             findings = tuple({**theirs, **best}[check] for check in CHECKS)
-            found.append(Judged(run, run.named(which), *place[1:], inspection, findings))
+            found.append(Judged(run, run.named(checkpoint), *place[1:], inspection, findings))
     return found
 
 

@@ -59,10 +59,10 @@ class Results:
         """The attacks as they were run."""
         return self.reproduction.attacks[spec]
 
-    def measured(self, name: str, attack: str, which: str) -> tuple[Subject, Measured] | None:
-        """An attack on a run at some weights, any where `which` is empty; None if not measured."""
+    def measured(self, name: str, attack: str, checkpoint: str) -> tuple[Subject, Measured] | None:
+        """An attack on a run at some weights, any where `checkpoint` is empty; None if not measured."""
         for subject in self.subjects:
-            if name in self.runs and subject.run is self.runs[name] and which in ("", subject.place[0]):
+            if name in self.runs and subject.run is self.runs[name] and checkpoint in ("", subject.place[0]):
                 for one in subject.measured:
                     if one.key == (attack, "l2p_tf"):
                         return subject, one
@@ -73,9 +73,9 @@ class Results:
         """The runs with what was measured on them."""
         return subjects(list(self.runs.values()))
 
-    def norms(self, name: str, attack: str, which: str) -> np.ndarray | None:
+    def norms(self, name: str, attack: str, checkpoint: str) -> np.ndarray | None:
         """Norms of the perturbations that succeeded, of the first repeat; None if not measured."""
-        met = found(self.runs[name], attack, which) if name in self.runs else None
+        met = found(self.runs[name], attack, checkpoint) if name in self.runs else None
         return None if met is None else found_of(met[0], met[1].records[:1]).norms
 
     def point(self, name: str, attack: str) -> tuple[float, float] | None:
@@ -138,11 +138,11 @@ def _check(name: str) -> Callable[[Check], Check]:
 
 @_check("above")
 def above(results: Results, options: Mapping[str, object]) -> Verdict:
-    """`run` keeps more images right than each of `than`, under each attack of `attack`; `which` weights."""
-    which = str(options.get("which", ""))
-    other_which = str(options.get("than_which", which))
+    """`run` keeps more images right than each of `than`, under each attack of `attack`; `checkpoint` weights."""
+    checkpoint = str(options.get("checkpoint", ""))
+    other_checkpoint = str(options.get("than_checkpoint", checkpoint))
     return _tally([
-        _paired(results, attack, (str(options["run"]), which), (other, other_which))
+        _paired(results, attack, (str(options["run"]), checkpoint), (other, other_checkpoint))
         for attack in results.attacks(str(options["attack"]))
         for other in chosen(options["than"], results.runs)
     ])  # fmt: skip
@@ -275,8 +275,8 @@ def _paired(
 
 
 def _side(member: Member, label: str, same: bool) -> str:
-    which = member.subject.place[0]
-    what = f" ({', '.join([plain(label), *([plain(which)] if which != 'best' else [])])})" if same else ""
+    checkpoint = member.subject.place[0]
+    what = f" ({', '.join([plain(label), *([plain(checkpoint)] if checkpoint != 'best' else [])])})" if same else ""
     return f"{member.subject.run.name}{what} {100 * member.summary.accuracy:.1f}"
 
 

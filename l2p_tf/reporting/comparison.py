@@ -183,7 +183,7 @@ def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
     several = len({subject.place[1:] for subject in found}) > 1
     rows = []
     for subject in found:
-        which, dataset, split = subject.place
+        checkpoint, dataset, split = subject.place
         kept = {one.key: one for one in subject.measured}
         for other in subject.replaced:
             one = kept[other.key]
@@ -200,9 +200,11 @@ def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
             )
             for key, one in kept.items()
         }
-        parts = ([which] if which != "best" else []) + ([run.title_of(dataset), plain(split)] if several else [])
+        parts = ([checkpoint] if checkpoint != "best" else []) + (
+            [run.title_of(dataset), plain(split)] if several else []
+        )
         name = f"{run.name} ({', '.join(parts)})" if parts else run.name
-        rows.append(Row(run, name, run.title_of(dataset), plain(split), entries, target, which))
+        rows.append(Row(run, name, run.title_of(dataset), plain(split), entries, target, checkpoint))
     return rows
 
 

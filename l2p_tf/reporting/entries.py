@@ -105,7 +105,7 @@ class Row:
       split: its split; empty likewise.
       entries: what was measured, by column.
       target: what the run is to reproduce; None for nothing.
-      which: the weights: `best` or `last`.
+      checkpoint: the weights: `best` or `last`.
     """
 
     run: Run
@@ -114,7 +114,7 @@ class Row:
     split: str
     entries: Mapping[Key, Entry]
     target: Target | None
-    which: str = "best"
+    checkpoint: str = "best"
 
     @property
     def defense(self) -> str:

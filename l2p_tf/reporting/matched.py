@@ -219,7 +219,7 @@ def _transferred(subject: Subject, one: Measured, known: Mapping[str, Run]) -> t
     for evaluation in subject.run.evaluations:
         for summary in summarize(record for record in evaluation.records if record.source is not None):
             first = summary.first
-            place: Place = (evaluation.which, first.dataset, first.split)
+            place: Place = (evaluation.checkpoint, first.dataset, first.split)
             if (place, (first.attack, first.backend)) != (subject.place, one.key):
                 continue
             source = source_name(evaluation, first, known)

@@ -58,9 +58,9 @@ def averaged(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         draws = sorted({record.prediction_draws for record in run.records})
         if draws and draws[-1] > 1:
-            which = " or ".join(f"{count:,}" for count in draws)
+            counts = " or ".join(f"{count:,}" for count in draws)
             where = "; column prediction_draws of the CSVs says where" if len(draws) > 1 else ""
-            found.append(f"{run.name}: each answer averages {which} draws of the noise (mean softmax){where}.")
+            found.append(f"{run.name}: each answer averages {counts} draws of the noise (mean softmax){where}.")
     return found
 
 

@@ -87,9 +87,9 @@ def _field(pair: Pair | None, count: int) -> Cell:
 
 def _line(group: Group, pair: Pair) -> dict[str, object]:
     first = group.record
-    which, dataset, split = pair.first.subject.place
+    checkpoint, dataset, split = pair.first.subject.place
     return {
-        "dataset": dataset, "split": split, "weights": plain(which), "attack": first.attack, "norm": first.norm,
+        "dataset": dataset, "split": split, "weights": plain(checkpoint), "attack": first.attack, "norm": first.norm,
         "epsilon": first.epsilon, "steps": first.steps, "restarts": first.restarts, "draws": first.draws,
         "backend": first.backend, "count": first.count,
         "first": pair.first.subject.name, "second": pair.second.subject.name,

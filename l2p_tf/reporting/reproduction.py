@@ -90,19 +90,19 @@ class Figure:
     dataset: str = ""
 
 
-def found(run: Run, attack: str, which: str = "", source: str = "") -> tuple[Evaluation, Summary] | None:
+def found(run: Run, attack: str, checkpoint: str = "", source: str = "") -> tuple[Evaluation, Summary] | None:
     """An attack on a run, on the most images; None where it was not measured.
 
     Args:
       run: the run.
       attack: spec of the attack; `clean` for none.
-      which: `best` or `last`; empty for whichever there is.
+      checkpoint: `best` or `last`; empty for whichever there is.
       source: fingerprint of the run that the images were made on; empty for the run itself.
     """
     met = []
     # The best weights count before the last ones.
-    for evaluation in sorted(run.evaluations, key=lambda one: one.which != "best"):
-        if which and evaluation.which != which:
+    for evaluation in sorted(run.evaluations, key=lambda one: one.checkpoint != "best"):
+        if checkpoint and evaluation.checkpoint != checkpoint:
             continue
         for summary in summarize(evaluation.records):
             first = summary.first

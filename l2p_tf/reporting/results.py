@@ -107,7 +107,7 @@ class Results:
                 for record in evaluation.records:
                     head = {
                         **self._head(run),
-                        "weights": evaluation.which,
+                        "weights": evaluation.checkpoint,
                         "counted": id(record) in kept or record.source is not None,
                     }
                     rows.append({**head, **_derived(record), **dataclasses.asdict(record), **_sweep(run)})
@@ -119,7 +119,7 @@ class Results:
         rows = []
         for run in self.all_runs:
             for certification, one, kept in _judged(run.certifications, lambda r: (r.dataset, r.split, r.certificate)):
-                head = {**self._head(run), "weights": certification.which, "counted": kept}
+                head = {**self._head(run), "weights": certification.checkpoint, "counted": kept}
                 shares = {"accuracy": one.correct / one.count, "abstained": one.abstained / one.count}
                 rows.append(head | dataclasses.asdict(one) | shares)
         return _frame("certificates", rows)
@@ -130,7 +130,7 @@ class Results:
         rows = []
         for run in self.all_runs:
             for checked, one, kept in _judged(run.checked, lambda r: (r.dataset, r.split)):
-                head = {**self._head(run), "weights": checked.which, "counted": kept}
+                head = {**self._head(run), "weights": checked.checkpoint, "counted": kept}
                 rows += [head | _facts(one) | dataclasses.asdict(finding) for finding in one.findings]
         return _frame("checks", rows)
 
@@ -207,5 +207,5 @@ def _facts(one: Inspection) -> dict[str, object]:
 def _judged(parts: Sequence[Any], what: Callable[[Any], Hashable]) -> Iterator[tuple[Any, Any, bool]]:
     """Each stage with each of its records, and whether it counts among those of the same."""
     found = [(part, record) for part in parts for record in part.records]
-    kept = strongest(found, lambda pair: (pair[0].which, what(pair[1])), lambda pair: pair[1].count)
+    kept = strongest(found, lambda pair: (pair[0].checkpoint, what(pair[1])), lambda pair: pair[1].count)
     return ((*pair, any(pair is other for other in kept)) for pair in found)

@@ -42,19 +42,19 @@ class Evaluation:
 
     Attributes:
       records: one per attack and repeat, in a transfer stage for each source too.
-      which: the weights attacked: `best` or `last`.
+      checkpoint: the weights attacked: `best` or `last`.
       artifact: the stage; None for records that come from nowhere on disk.
     """
 
     records: tuple[Record, ...]
-    which: str = "best"
+    checkpoint: str = "best"
     artifact: Artifact | None = None
 
     @property
     def detail(self) -> str:
         """What sets it apart where it is not of the best weights by this package's attacks; empty where it is."""
         others = [r.backend for r in self.records if r.attack != CLEAN and r.backend != "l2p_tf"]
-        parts = [plain(self.which)] if self.which != "best" else []
+        parts = [plain(self.checkpoint)] if self.checkpoint != "best" else []
         return ", ".join([*parts, *dict.fromkeys(map(backend_name, others))])
 
     def key_of(self, name: str) -> str:
@@ -68,18 +68,18 @@ class Certification:
 
     Attributes:
       records: one per certificate.
-      which: the weights certified: `best` or `last`.
+      checkpoint: the weights certified: `best` or `last`.
       artifact: the stage.
     """
 
     records: tuple[CertificateRecord, ...]
-    which: str
+    checkpoint: str
     artifact: Artifact
 
     @property
     def detail(self) -> str:
         """What sets it apart where it is not of the best weights; empty where it is."""
-        return plain(self.which) if self.which != "best" else ""
+        return plain(self.checkpoint) if self.checkpoint != "best" else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,18 +88,18 @@ class Checked:
 
     Attributes:
       records: the one inspection.
-      which: the weights looked at: `best` or `last`.
+      checkpoint: the weights looked at: `best` or `last`.
       artifact: the stage.
     """
 
     records: tuple[Inspection]
-    which: str
+    checkpoint: str
     artifact: Artifact
 
     @property
     def detail(self) -> str:
         """What sets it apart where it is not of the best weights; empty where it is."""
-        return plain(self.which) if self.which != "best" else ""
+        return plain(self.checkpoint) if self.checkpoint != "best" else ""
 
 
 Judged = Evaluation | Certification | Checked
@@ -144,9 +144,9 @@ class Run:
         """Every stage that measured it."""
         return [*self.evaluations, *self.certifications, *self.checked]
 
-    def named(self, which: str) -> str:
+    def named(self, checkpoint: str) -> str:
         """Its name, with the weights that were judged where they are not the best ones."""
-        return self.name if which == "best" else f"{self.name} ({plain(which)})"
+        return self.name if checkpoint == "best" else f"{self.name} ({plain(checkpoint)})"
 
     def option(self, name: str, default: Any = "") -> Any:
         """An option of the training; the default where the training or the option is missing."""
@@ -337,7 +337,7 @@ def _input(artifact: Artifact, role: str) -> str:
 
 
 def _which(artifact: Artifact) -> str:
-    return str(artifact.options.get("which", "best"))
+    return str(artifact.options.get("checkpoint", "best"))
 
 
 def _name(train: Artifact | None, judged: Sequence[Judged]) -> str:

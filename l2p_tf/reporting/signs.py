@@ -89,7 +89,7 @@ def findings(run: Run, known: Mapping[str, Run]) -> dict[Place, list[Finding]]:
     for evaluation in run.evaluations:
         for attacks in _attacks(evaluation):
             first = attacks.records[0]
-            places.setdefault((evaluation.which, first.dataset, first.split), []).append(attacks)
+            places.setdefault((evaluation.checkpoint, first.dataset, first.split), []).append(attacks)
     made: dict[Place, list[Finding]] = {}
     for place, several in places.items():
         found = {check: [one for attacks in several for one in rule(attacks)] for check, rule in _RULES.items()}
@@ -199,7 +199,7 @@ def _worst(check: str, judged: Iterable[Judged]) -> Finding:
 def _transfer(run: Run, place: Place, several: Sequence[Attacks], known: Mapping[str, Run]) -> Iterable[Judged]:
     """Examples made on other models against the same attack on the model itself."""
     for evaluation in run.evaluations:
-        if evaluation.which != place[0]:
+        if evaluation.checkpoint != place[0]:
             continue
         shown = [r for r in evaluation.records if (r.dataset, r.split) == place[1:] and _has_arrays(evaluation, r)]
         made = [r for r in shown if r.source is not None and r.repeat == 0 and not text.minimal(r)]

@@ -169,7 +169,7 @@ def _few(rows: Sequence[Row]) -> list[str]:
 
 
 def _chosen(rows: Sequence[Row]) -> list[str]:
-    names = [row.name for row in rows if row.which == "best" and row.split == "validation" and row.entries]
+    names = [row.name for row in rows if row.checkpoint == "best" and row.split == "validation" and row.entries]
     if not names:
         return []
     return [

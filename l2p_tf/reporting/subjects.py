@@ -93,8 +93,8 @@ class Subject:
     @property
     def title(self) -> str:
         """Data set and split, and the weights where they are not the best ones, in words."""
-        which = self.place[0]
-        return self.where if which == "best" else f"{self.where}, {plain(which)} weights"
+        checkpoint = self.place[0]
+        return self.where if checkpoint == "best" else f"{self.where}, {plain(checkpoint)} weights"
 
     @property
     def clean(self) -> Summary | None:
@@ -140,7 +140,7 @@ def _subjects(run: Run) -> list[Subject]:
         for summary in summaries:
             first = summary.first
             clean = next((s for s in summaries if s.first.attack == CLEAN and _same(s.first, first)), None)
-            place = (evaluation.which, first.dataset, first.split)
+            place = (evaluation.checkpoint, first.dataset, first.split)
             places.setdefault(place, []).append(Measured(evaluation, summary, clean))
     made = []
     for place, found in places.items():

@@ -121,7 +121,7 @@ def _parts(found: Sequence[Subject], label: str) -> list[tuple[str, list[Subject
     bounds = [round(i * len(found) / count) for i in range(count + 1)]
     parts = [list(found[low:high]) for low, high in itertools.pairwise(bounds)]
     of = [f"{i + 1} of {count}" if count > 1 else "" for i in range(count)]
-    return [(" ".join(filter(None, (label, which))), part) for which, part in zip(of, parts, strict=True)]
+    return [(" ".join(filter(None, (label, kind))), part) for kind, part in zip(of, parts, strict=True)]
 
 
 def _sorted(found: Sequence[Subject], key: str) -> tuple[Subject, ...]:

@@ -86,7 +86,7 @@ def matrices(runs: Sequence[Run]) -> list[Matrix]:
             for summary in summarize(r for r in evaluation.records if r.source is not None):
                 first = summary.first
                 stage = evaluation.artifact.fingerprint if evaluation.artifact else ""
-                place = (stage, evaluation.which, first.dataset, first.split, first.attack, first.backend)
+                place = (stage, evaluation.checkpoint, first.dataset, first.split, first.attack, first.backend)
                 cells = found.setdefault(place, {})
                 cells[source_name(evaluation, first, known), run.name] = summary, relation_of(evaluation, first, known)
                 titles[place] = _titles(run, evaluation, first)
@@ -140,7 +140,7 @@ def _origin(key: str, known: Mapping[str, Run]) -> str:
 def _titles(run: Run, evaluation: Evaluation, record: Record) -> tuple[str, ...]:
     """What may tell one matrix from another, the most telling first."""
     where = f"{run.title_of(record.dataset)}, {plain(record.split)}"
-    weights = "" if evaluation.which == "best" else f"{plain(evaluation.which)} weights"
+    weights = "" if evaluation.checkpoint == "best" else f"{plain(evaluation.checkpoint)} weights"
     folder = plain(evaluation.artifact.path) if evaluation.artifact else ""
     return plain(record.label), where, strength(record), weights, plain(record.attack), folder
 

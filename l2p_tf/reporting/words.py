@@ -187,7 +187,7 @@ def _rank(comparison: Comparison, column: AttackColumn, measured: Sequence[tuple
 
 
 def _who(row: Row, entry: Entry) -> Who:
-    return row.run.key, row.which, entry.summary.first.dataset, entry.summary.first.split
+    return row.run.key, row.checkpoint, entry.summary.first.dataset, entry.summary.first.split
 
 
 def _order(comparison: Comparison, column: AttackColumn, rows: Sequence[Row]) -> str:
