@@ -20,6 +20,8 @@ from l2p_tf.attacks.context import AttackOutput
 from l2p_tf.attacks.projection import norms
 
 _CLOCK_SECONDS = 10.0
+_KEY = "checkpoint_key"
+"""The array in a file that says whose it is."""
 Arrays = dict[str, np.ndarray]
 PER_EXAMPLE = ("prediction", "probability", "success", "wrong", "l0", "l2", "linf", "gradients", "forwards", "seconds")
 
@@ -35,13 +37,16 @@ class Folder:
         """The arrays of a key; None where there are none, or they cannot be read and are to be made again."""
         try:
             with self._file(key).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
+                arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
             return None
+        # What lies under the name of another is not its.
+        return arrays if str(arrays.pop(_KEY, "")) == self.prefix + key else None
 
     def save(self, key: str, arrays: dict[str, Any]) -> None:
         """Keeps the arrays, whole or not at all."""
-        atomic_write(self._file(key), lambda file: np.savez(file, **arrays))
+        named = {**arrays, _KEY: np.array(self.prefix + key)}
+        atomic_write(self._file(key), lambda file: np.savez(file, **named))
 
     def clear(self) -> None:
         """Removes every key."""
