@@ -18,7 +18,7 @@ from l2p_tf import artifacts
 from l2p_tf.data import DATASETS
 from l2p_tf.data.store import prepare
 from l2p_tf.evaluation.records import wilson_interval
-from l2p_tf.reporting import classes, drill, latex, lines, matched_table, outcomes, page, report, svg, transfer
+from l2p_tf.reporting import classes, drill, latex, lines, matched_table, outcomes, page, report, svg
 from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.gallery import data_uri
 from l2p_tf.reporting.history import History
@@ -266,29 +266,18 @@ def test_best_and_last_epoch_are_marked_where_the_training_overfits():
     assert "at the best epoch" not in plot.svg
 
 
-def test_the_transfer_matrix_is_a_heat_map(ten):
-    runs = of(ten[0].path.parent / "runs")
-    (plot,) = transfer.plots(runs)
-    cells = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" [^>]*><title>(.*?)</title>', plot.svg)
+@with_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_transfer_matrix_is_tinted_and_stays_legible(browser, ten, scheme):
+    browser.scheme(scheme)
+    browser.open(ten[0].path / "report.html")
+    cells = browser.run("""[...document.querySelectorAll("#transfer ~ .scroll td, [aria-labelledby=transfer] td")].map(
+      cell => [cell.style.getPropertyValue("--share"), cell.querySelector(".value").textContent])""")
     assert len(cells) == 16
-    first = next(text for *_, text in cells if text.startswith("Made on none, shown to fgsm"))
-    low, high = wilson_interval(90 / 200, 200)
-    assert first == (
-        f"Made on none, shown to fgsm: accuracy 45.0% ({100 * low:.1f}\N{EN DASH}{100 * high:.1f}), n = 200"
-    )
-    diagonal = [(x, y) for x, y, _, text in cells if text.endswith("white-box")]
-    assert len({x for x, _ in diagonal}) == len({y for _, y in diagonal}) == 4
-    assert sorted(diagonal, key=lambda at: float(at[0])) == sorted(diagonal, key=lambda at: float(at[1]))
-    assert plot.svg.count("stroke-width: 2.5") == 4
-    assert plot.title.endswith("brighter is higher; framed: made on the model itself")
-    assert transfer.plots([]) == []
-
-
-@pytest.mark.parametrize("share", np.linspace(0, 1, 21).tolist())
-def test_numbers_in_the_heat_map_stand_out(share):
-    color = transfer.mpl.colormaps["cividis"](share)
-    text = transfer._legible(color)
-    assert contrast(tuple(round(255 * c) for c in color[:3]), rgb(text)) >= 4.5
+    assert all(float(share) == pytest.approx(float(text) / 100, abs=0.006) for share, text in cells)
+    tint, page_ = (rgb((LIGHT if scheme == "light" else DARK)[name]) for name in ("blue", "page"))
+    darkest = tuple(0.2 * a + 0.8 * b for a, b in zip(tint, page_, strict=True))
+    assert contrast(darkest, rgb((LIGHT if scheme == "light" else DARK)["ink"])) >= 4.5
 
 
 # By class and by image.
@@ -640,17 +629,20 @@ def test_marks_of_plots_speak_to_keyboard_and_finger(shown):
     assert shown.run(f"[...{svg_}.children].indexOf(document.activeElement)") == count - 1
     shown.press("Escape", 27)
     assert shown.run(tip) is None
-    shown.run("document.querySelector('#transfer ~ .plots').scrollIntoView({block: 'center'})")
-    marks = "document.querySelector('#transfer ~ .plots .marks').children"
-    x, y, right = shown.run(
-        f"(r => [r.x + r.width / 2, r.y + r.height / 2, r.right])({marks}[0].getBoundingClientRect())"
-    )
+    shown.run("document.querySelector('#power ~ .plots').scrollIntoView({block: 'center'})")
+    marks = "document.querySelector('#power ~ .plots .marks').children"
+    place = "(r => [r.x + r.width / 2, r.y + r.height / 2])(%s[%d].getBoundingClientRect())"
+    # Where curves meet, one mark covers another.
+    free = shown.run(f"""[...{marks}].map((mark, i) => [mark.getBoundingClientRect(), mark, i]).filter(([r, mark]) =>
+      document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2) === mark).map(found => found[2])""")
+    x, y = shown.run(place % (marks, free[0]))
     shown.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
-    first = shown.run(f"{marks}[0].getAttribute('aria-label')")
-    assert (shown.run(tip), first[:8]) == (first, "Made on ")
+    first = shown.run(f"{marks}[{free[0]}].getAttribute('aria-label')")
+    assert shown.run(tip) == first
     shown.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-    shown.call("Input.dispatchMouseEvent", type="mouseMoved", x=right + 5, y=y)
-    assert shown.run(tip) == shown.run(f"{marks}[1].getAttribute('aria-label')") != first
+    x, y = shown.run(place % (marks, free[-1]))
+    shown.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    assert shown.run(tip) == shown.run(f"{marks}[{free[-1]}].getAttribute('aria-label')") != first
 
 
 SET = """((label, value) => {

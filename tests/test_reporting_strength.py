@@ -243,11 +243,6 @@ def test_without_noise_nothing_is_drawn():
     assert (plain[7].text, noisy[7].text) == ("1,230", "0.123")
 
 
-def test_text_from_outside_is_escaped_in_markdown():
-    shown = strength.section(from_records(make_records(EVIL, (9,), ((EVIL, EVIL, "linf", 0.1, 20, 1),))))
-    assert "<script" not in shown.to_markdown().replace("\\<script", "")
-
-
 def test_long_lists_of_names_are_cut():
     assert text.several(["a"]) == "a"
     assert text.several(["a", "b", "a"]) == "a and b"

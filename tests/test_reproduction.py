@@ -92,7 +92,7 @@ def test_better_is_said_only_where_a_paired_test_says_it(judged):
     word, text = verdict(judged, "above", run="a", than=["b"], attack="both")
     assert word == "undecided"
     assert text.startswith(
-        "Of 2 comparisons 1 higher, 0 lower, 1 not told apart. Least: a 90.0 \N{MINUS SIGN} b 90.0 = +0"
+        "Of 2 comparisons 1 higher, 0 lower, 1 with no significant difference. Least: a 90.0 \N{MINUS SIGN} b 90.0 = +0"
     )
     assert verdict(judged, "above", run="a", than=["missing"], attack=FGSM)[0] == "not measured"
 

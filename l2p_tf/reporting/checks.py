@@ -25,7 +25,7 @@ _ACROSS = 5
 _NOTE = (
     "An accuracy under attack may come from robustness, or from gradients that mislead the attack. Each check compares "
     "attacks on the same images, those that the model gets right, by exact one-sided tests: a sign test where two "
-    "attacks are compared, binomial tests of shares. One fails where its tests speak against it at the "
+    "attacks are compared, binomial tests of shares. A check fails if its test rejects at the "
     f"{100 * LEVEL:g}% level; passing all of them is no proof of robustness."
 )
 _CAPTION = (

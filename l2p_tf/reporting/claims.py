@@ -304,7 +304,8 @@ def _tally(compared: Sequence[Compared | None]) -> Verdict:
     if len(there) == 1:
         return Verdict(word, f"{there[0].shown}, p = {corrected[0]:.2g}.")
     least, most = (pick(there, key=lambda one: one.difference) for pick in (min, max))
-    text = f"Of {len(there)} comparisons {higher} higher, {lower} lower, {len(there) - sum(told)} not told apart. "
+    alike = f"{len(there) - sum(told)} with no significant difference"
+    text = f"Of {len(there)} comparisons {higher} higher, {lower} lower, {alike}. "
     return Verdict(word, text + f"Least: {least.shown}. Most: {most.shown}.")
 
 

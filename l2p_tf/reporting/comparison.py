@@ -200,9 +200,8 @@ def _rows(run: Run, target: Target | None, said: list[str]) -> list[Row]:
             )
             for key, one in kept.items()
         }
-        parts = ([checkpoint] if checkpoint != "best" else []) + (
-            [run.title_of(dataset), plain(split)] if several else []
-        )
+        parts = [plain(checkpoint)] if checkpoint != "best" else []
+        parts += [run.title_of(dataset), plain(split)] if several else []
         name = f"{run.name} ({', '.join(parts)})" if parts else run.name
         rows.append(Row(run, name, run.title_of(dataset), plain(split), entries, target, checkpoint))
     return rows

@@ -31,7 +31,6 @@ from l2p_tf.reporting import (
     svg,
     sweep_table,
     trainings,
-    transfer,
     words,
 )
 from l2p_tf.reporting.card import Card
@@ -168,7 +167,6 @@ def draw(runs: Sequence[Run], match: Match, advance: Callable[[], None]) -> Draw
         epsilons.NAME: epsilons.plots(runs),
         certified.NAME: plots.of_certificates(certified.certificates(runs)),
         power.NAME: power.plots(subjects(runs)),
-        transfer.NAME: transfer.plots(runs),
     }
     advance()
     return Drawn(trainings.plots(runs), curves, beside)

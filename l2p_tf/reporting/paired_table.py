@@ -81,7 +81,7 @@ def _field(pair: Pair | None, count: int) -> Cell:
     if pair is None:
         return Cell("")
     reach = f"{signed(100 * pair.low, count)} to {signed(100 * pair.high, count)}"
-    below = (reach, p_value(pair.corrected), "better" if pair.better else "not told apart")
+    below = (reach, p_value(pair.corrected), "better" if pair.better else "no significant difference")
     return Cell(signed(100 * pair.difference, count), below, tone="good" if pair.better else "unknown")
 
 

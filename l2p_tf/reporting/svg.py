@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -68,14 +67,12 @@ class Mark:
       x: of its center, in the units of the axes.
       y: likewise.
       text: what it says.
-      size: width and height of a cell, in the units of the axes; None for a point.
     """
 
     axes: Axes
     x: float
     y: float
     text: str
-    size: tuple[float, float] | None = None
 
 
 @contextlib.contextmanager
@@ -114,18 +111,12 @@ def to_svg(figure: Figure, name: str, marks: Sequence[Mark] = ()) -> str:
 
 def _shape(figure: Figure, mark: Mark) -> str:
     """A mark as an element that is not seen; empty where it is outside of its axes."""
-    corner = np.array(mark.size or (0.0, 0.0)) / 2
-    center = np.array([mark.x, mark.y])
-    (x, y), (left, bottom), (right, top) = mark.axes.transData.transform([center, center - corner, center + corner])
+    x, y = mark.axes.transData.transform((mark.x, mark.y))
     box = mark.axes.bbox
     if not (box.x0 - 1 <= x <= box.x1 + 1 and box.y0 - 1 <= y <= box.y1 + 1):
         return ""
     height = figure.bbox.height
     shape = f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="{_RADIUS}"'
-    if mark.size:
-        y0, y1 = sorted((bottom, top))
-        shape = f'<rect x="{left:.1f}" y="{height - y1:.1f}" width="{right - left:.1f}" height="{y1 - y0:.1f}"'
-        return f'{shape} role="img"><title>{html.escape(mark.text)}</title></rect>'
     return f'{shape} role="img"><title>{html.escape(mark.text)}</title></circle>'
 
 

@@ -35,8 +35,8 @@ class Column:
 class Cell:
     """A cell of a table: its text, further lines below it, whether it stands out, and how good its news are.
 
-    `tone` is `good`, `bad`, `unknown` or empty; it colors what the text says in words too. `value` is what a column is
-    sorted by; None for the number that the text begins with.
+    `tint` in [0, 1] shades it on the page. `tone` is `good`, `bad`, `unknown` or empty; it colors what the text says in
+    words too. `value` is what a column is sorted by; None for the number that the text begins with.
     """
 
     text: str
@@ -44,6 +44,7 @@ class Cell:
     marked: bool = False
     tone: str = ""
     value: float | None = None
+    tint: float | None = None
 
     @property
     def lines(self) -> tuple[str, ...]:

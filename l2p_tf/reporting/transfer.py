@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-
 from l2p_tf.evaluation.records import Record, Summary, summarize
-from l2p_tf.reporting import svg
-from l2p_tf.reporting.lines import Plot, make
 from l2p_tf.reporting.runs import Evaluation, Run
 from l2p_tf.reporting.section import Section
-from l2p_tf.reporting.svg import Mark
 from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, in_percent
-from l2p_tf.reporting.text import interval, percent, plain, strength
+from l2p_tf.reporting.text import percent, plain, strength
 
 NAME = "transfer"
 _TITLE = "Transfer of adversarial examples"
@@ -28,19 +19,13 @@ WHITE_BOX, PARTLY, SHARED = "white-box", "part of the source", "shares its weigh
 _NOTE = (
     "A row is the model that examples were made on, a column the model that they were shown to. Each cell is a robust "
     "accuracy in percent, ± its standard deviation over repeats where there are several; below it the 95% interval and "
-    f"the number of images n. Marked {WHITE_BOX}: made on the target itself. Where several models joined by {_JOINT} "
+    f"the number of images n; more tint is higher. Marked {WHITE_BOX}: made on the target itself. "
+    f"Where several models joined by {_JOINT} "
     f"are the source, the target may be one of them: {PARTLY}. Where the source and the target have their weights from "
     f"one training, as where noise was added to a network afterward: {SHARED}."
 )
 _WHERE = 1
 _Matrix = dict[tuple[str, str], tuple[Summary, str]]
-# Its lightness rises evenly, for all eyes alike and in gray.
-_MAP = "cividis"
-# Below this luminance white text is the more legible one.
-_DARK = 0.18
-_CELL, _FRAME = 44, 130
-# More names than this run into each other side by side.
-_LEVEL = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +54,6 @@ def section(runs: Sequence[Run]) -> Section | None:
         return None
     lines = [_line(*names, *cell) for matrix in found for names, cell in matrix.cells.items()]
     return Section(NAME, _TITLE, tuple(map(_sheet, found)), tuple(lines), _NOTE)
-
-
-def plots(runs: Sequence[Run]) -> list[Plot]:
-    """A heat map for each of these matrices."""
-    return [_heat_map(f"{NAME}-{i}", matrix) for i, matrix in enumerate(matrices(runs))]
 
 
 def matrices(runs: Sequence[Run]) -> list[Matrix]:
@@ -175,61 +155,6 @@ def _sheet(matrix: Matrix) -> Table:
     return Table(matrix.title, caption, heads, tuple(rows))
 
 
-def _heat_map(name: str, matrix: Matrix) -> Plot:
-    colors = mpl.colormaps[_MAP]
-    columns, rows = len(matrix.targets), len(matrix.sources)
-
-    def draw(axes: Axes) -> list[Mark]:
-        marks = []
-        places = itertools.product(enumerate(matrix.sources), enumerate(matrix.targets))
-        for (y, source), (x, target) in places:
-            if (source, target) not in matrix.cells:
-                continue
-            summary, relation = matrix.cells[source, target]
-            color = colors(summary.accuracy)
-            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, linewidth=0))
-            if relation:
-                # Drawn on top, a little inside, so that its neighbors do not cover it.
-                frame = Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=_legible(color), zorder=2)
-                frame.set_linewidth(2.5 if relation == WHITE_BOX else 1)
-                frame.set_linestyle("-" if relation == WHITE_BOX else "--")
-                axes.add_patch(frame)
-            shown = percent(summary.accuracy, summary.first.count)
-            axes.text(x, y, shown, ha="center", va="center", color=_legible(color), fontsize=9 if columns < 9 else 7)
-            text = f"Made on {source}, shown to {target}: accuracy {shown}%"
-            text += f" ({interval(summary.low, summary.high, summary.first.count)}), n = {summary.first.count:,}"
-            marks.append(Mark(axes, x, y, f"{text}; {relation}" if relation else text, (1.0, 1.0)))
-        axes.set_xlim(-0.5, columns - 0.5)
-        axes.set_ylim(rows - 0.5, -0.5)
-        axes.set_xticks(range(columns), [plain(target, 22) for target in matrix.targets])
-        if columns > _LEVEL:
-            for label in axes.get_xticklabels():
-                label.set(rotation=35, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(rows), [plain(source, 22) for source in matrix.sources])
-        axes.tick_params(length=0, labelcolor=svg.INK)
-        axes.set_xlabel("shown to")
-        axes.set_ylabel("made on")
-        axes.grid(visible=False)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        return marks
-
-    title = f"Accuracy in percent on examples of {matrix.title} made on one model and shown to another, {matrix.where}"
-    relations = {relation for _, relation in matrix.cells.values()}
-    title += "; brighter is higher"
-    title += "; framed: made on the model itself" if WHITE_BOX in relations else ""
-    title += "; framed in dashes: with part of its weights" if relations & {PARTLY, SHARED} else ""
-    return make(name, title, _FRAME + _CELL * rows, draw)
-
-
-def _legible(color: tuple[float, ...]) -> str:
-    """Black or white, whichever is the more legible on a color (red, green and blue in [0, 1])."""
-    parts = np.array(color[:3])
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    # Near black and white, but not the palette's own, which a theme would change.
-    return "#000001" if linear @ (0.2126, 0.7152, 0.0722) > _DARK else "#ffffff"
-
-
 def _rank(order: Sequence[str], name: str) -> int:
     return order.index(name) if name in order else len(order)
 
@@ -241,7 +166,8 @@ def _field(summary: Summary, relation: str) -> Cell:
         below.append(f"target class reached {percent(_reached(summary), count)}%")
     if relation:
         below.append(relation)
-    return accuracy(summary, *below, marked=relation == WHITE_BOX)
+    cell = accuracy(summary, *below, marked=relation == WHITE_BOX)
+    return dataclasses.replace(cell, tint=summary.accuracy)
 
 
 def _reached(summary: Summary) -> float:

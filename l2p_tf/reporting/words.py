@@ -56,9 +56,9 @@ def figures(comparison: Comparison) -> list[Figure]:
         if column not in clean:
             note = f"{column.detail}; {note}"
         if rank.level:
-            note += f", not told apart from {several(rank.level)}"
+            note += f"; no significant difference from {several(rank.level)}"
         if rank.untested:
-            note += f", not tested against {several(rank.untested)}"
+            note += f"; not tested against {several(rank.untested)}"
         found.append(Figure(f"{'Highest' if len(measured) > 1 else 'Accuracy'} {kind}", f"{entry.accuracy}%", note))
     counts = sorted({entry.count for row in rows for entry in row.entries.values()})
     size = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
@@ -194,25 +194,11 @@ def _order(comparison: Comparison, column: AttackColumn, rows: Sequence[Row]) ->
     """Who is ahead under an attack; better only than those from whom a paired test tells it apart."""
     rank = _rank(comparison, column, _measured(rows, column))
     name, value = rank.best.name, f"{rank.entry.accuracy}%"
-    text = (
-        f"Under {column.label} ({column.detail}), which of the attacks that all share left the least on average at the "
-        "radius of the trainings, or else a middle one, "
-    )
-    if rank.below and not rank.level:
-        better = several(rank.below)
-        text += f"{name} is highest with {value}, and better than {better} by a paired test on the same images."
-    elif rank.level:
-        text += (
-            f"{name} has the highest value, {value}, but a paired test on the same images does not tell it apart from "
-        )
-        text += f"{several(rank.level)}."
-        if rank.below:
-            text += f" It is better than {several(rank.below)}."
-    else:
-        text += f"{name} has the highest value, {value}."
+    text = f"{column.label} ({column.detail}) was the strongest attack common to all runs at its radius; "
+    text += f"under it {name} is best ({value})"
+    text += f", significantly better than {several(rank.below)}" if rank.below else ""
+    text += f", with no significant difference from {several(rank.level)}" if rank.level else ""
+    text += " (paired test on the same images)." if rank.below or rank.level else "."
     if rank.untested:
-        text += (
-            f" Whether it is better than {several(rank.untested)} is not tested: that takes results per image, of the "
-            "same images and choice of weights."
-        )
+        text += f" Not tested against {several(rank.untested)}: that takes results per image, of the same images."
     return text
