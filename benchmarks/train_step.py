@@ -27,7 +27,7 @@ from machine import described
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.inference import resolve_jit
 from l2p_tf.models import MODELS
-from l2p_tf.trainer.optimizers import MomentumSGD
+from l2p_tf.training.optimizers import MomentumSGD
 
 BATCH = 128
 # Multiply-adds of ResNet-V1(20) on 32x32 are 40.8 million; a forward pass costs one such, a backward pass to the input

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from l2p_tf.evaluation.evaluate import EvaluationOptions
     from l2p_tf.evaluation.inspections import Inspection
     from l2p_tf.evaluation.records import Record
+    from l2p_tf.fitting.run import TrainOptions
     from l2p_tf.reporting.reproduction import Reproduction
-    from l2p_tf.training.run import TrainOptions
 
 FLAGS = settings.FLAGS
 
@@ -59,7 +59,7 @@ def train(options: TrainOptions, images: ImageData) -> Artifact:
     """Trains one run, or makes it from another, or finds it done."""
     from l2p_tf import artifacts
     from l2p_tf.defenses.base import DerivedDefense
-    from l2p_tf.training.run import train as train_it
+    from l2p_tf.fitting.run import train as train_it
 
     if isinstance(options.defense, DerivedDefense):
         return _derive(options, options.defense, images)
@@ -102,7 +102,7 @@ def check_source(options: TrainOptions, known: list[str]) -> None:
 
 
 def _derive(options: TrainOptions, defense: DerivedDefense, images: ImageData) -> Artifact:
-    from l2p_tf.training.derive import derive
+    from l2p_tf.fitting.derive import derive
 
     check_source(options, trained_names())
     output = settings.run_dir() / options.name / "train"

@@ -131,7 +131,7 @@ def planned(name: str) -> Plan:
 
 def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) -> dict[str, Planned]:
     """The runs of one flag file that an experiment has, with those they are made from."""
-    from l2p_tf.training.run import TrainOptions
+    from l2p_tf.fitting.run import TrainOptions
 
     path = configs() / f"{file}.flags"
     if not path.is_file():

@@ -62,7 +62,7 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
 def _trained(plan: Plan, name: str) -> tuple[str, int]:
     """The state of a training and the epochs of it that need not be done again; one made otherwise is of no use."""
     from l2p_tf.defenses.base import DerivedDefense
-    from l2p_tf.training.extend import check_extends
+    from l2p_tf.fitting.extend import check_extends
 
     folder, options = plan.train_folder(name), plan.runs[name].options
     state = _state(folder)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from l2p_tf.evaluation.evaluate import EvaluationOptions
     from l2p_tf.experiments.definition import Experiment
     from l2p_tf.experiments.scales import Scale
-    from l2p_tf.training.run import TrainOptions
+    from l2p_tf.fitting.run import TrainOptions
 
 
 @dataclasses.dataclass(frozen=True)

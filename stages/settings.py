@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from l2p_tf.defenses.base import Defense
     from l2p_tf.evaluation.battery import CheckOptions
     from l2p_tf.evaluation.evaluate import EvaluationOptions
-    from l2p_tf.training.run import TrainOptions
+    from l2p_tf.fitting.run import TrainOptions
 
 FLAGS = flags.FLAGS
 _GROUPS: dict[str, list[str]] = {}
@@ -183,7 +183,7 @@ def start() -> None:
     """Loads TensorFlow, with the settings that must come before its first operation."""
     common.load_tensorflow()
     if FLAGS.deterministic:
-        from l2p_tf.training.run import make_deterministic
+        from l2p_tf.fitting.run import make_deterministic
 
         make_deterministic()
 
@@ -195,7 +195,7 @@ def runs() -> dict[str, TrainOptions]:
 
 def shard(named: dict[str, TrainOptions]) -> dict[str, TrainOptions]:
     """The runs of --sweep_shard."""
-    from l2p_tf.training.sweep import share
+    from l2p_tf.fitting.sweep import share
 
     return {options.name: options for options in share(list(named.values()), FLAGS.sweep_shard)}
 
@@ -218,7 +218,7 @@ def one_run() -> TrainOptions:
 
 def _family(name: str) -> dict[str, TrainOptions]:
     """The trainings, by name; those of one defense under a name of their own where one is given."""
-    from l2p_tf.training.sweep import parse_axis, points
+    from l2p_tf.fitting.sweep import parse_axis, points
 
     base = [_train_options(run, defense) for run, defense in _defenses(name).items()]
     return {options.name: options for options in points(base, [parse_axis(text) for text in FLAGS.sweep])}
@@ -244,8 +244,8 @@ def _defenses(name: str) -> dict[str, Defense]:
 def _train_options(name: str, defense: Defense) -> TrainOptions:
     """What the flags say of a training."""
     from l2p_tf.attacks import ATTACKS
+    from l2p_tf.fitting.run import TrainOptions
     from l2p_tf.models import MODELS
-    from l2p_tf.training.run import TrainOptions
 
     if FLAGS.published:
         from l2p_tf.reporting import published

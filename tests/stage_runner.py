@@ -41,8 +41,8 @@ def _serve():
     import pkgutil
     import runpy
 
-    for package in ("l2p_tf", "l2p_tf.data", "l2p_tf.layers", "l2p_tf.models", "l2p_tf.attacks", "l2p_tf.trainer",
-                    "l2p_tf.defenses", "l2p_tf.training", "l2p_tf.evaluation", "l2p_tf.certification",
+    for package in ("l2p_tf", "l2p_tf.data", "l2p_tf.layers", "l2p_tf.models", "l2p_tf.attacks", "l2p_tf.training",
+                    "l2p_tf.defenses", "l2p_tf.fitting", "l2p_tf.evaluation", "l2p_tf.certification",
                     "l2p_tf.reporting"):  # fmt: skip
         found = importlib.import_module(package)
         for module in pkgutil.iter_modules(found.__path__):

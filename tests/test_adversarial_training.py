@@ -11,8 +11,8 @@ from scipy.stats import binom
 from l2p_tf.attacks.criterion import divergence
 from l2p_tf.attacks.projection import norms
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.trainer.base import RobustTrainer
-from l2p_tf.trainer.optimizers import MomentumSGD
+from l2p_tf.training.base import RobustTrainer
+from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.types import UserError
 
 SHAPE, CLASSES = (3, 3, 1), 4

@@ -23,7 +23,7 @@ from l2p_tf.models import MODELS
 from l2p_tf.models.base import trainable_parameters
 from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.serving import export
-from l2p_tf.trainer.optimizers import MomentumSGD
+from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.types import UserError
 
 RNG = np.random.default_rng(0)

@@ -13,9 +13,9 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.defenses.base import DerivedDefense
 from l2p_tf.experiments import definition, estimate, scales
+from l2p_tf.fitting.run import TrainOptions
 from l2p_tf.models import MODELS
 from l2p_tf.reporting import claims, published, reproduction
-from l2p_tf.training.run import TrainOptions
 from l2p_tf.types import UserError
 from stages import experiment, settings
 

@@ -21,11 +21,11 @@ from l2p_tf.artifacts import Work
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
+from l2p_tf.fitting import callbacks, run, state
+from l2p_tf.fitting.extend import check_extends, copy_finished
+from l2p_tf.fitting.resume import resume
+from l2p_tf.fitting.run import TrainOptions, build_trainer, train
 from l2p_tf.models.saving import load_classifier
-from l2p_tf.training import callbacks, run, state
-from l2p_tf.training.extend import check_extends, copy_finished
-from l2p_tf.training.resume import resume
-from l2p_tf.training.run import TrainOptions, build_trainer, train
 from l2p_tf.types import Interrupted, UserError
 from stages import outlook
 
@@ -223,7 +223,7 @@ def test_an_outlook_counts_the_epochs_that_are_done(finished):
 
 PROGRAM = """
 import dataclasses, pathlib, sys
-from l2p_tf.training.run import TrainOptions, make_deterministic, train
+from l2p_tf.fitting.run import TrainOptions, make_deterministic, train
 make_deterministic()
 sys.path.insert(0, "tests")
 from models_for_tests import Tiny

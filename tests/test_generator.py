@@ -15,7 +15,7 @@ from l2p_tf.defenses import DEFENSES
 from l2p_tf.models.base import MODELS
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.models.saving import load_classifier, load_generator, save_classifier
-from l2p_tf.trainer.optimizers import MomentumSGD
+from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.types import UserError
 
 SHAPE, CLASSES = (3, 3, 1), 4

@@ -17,8 +17,8 @@ from l2p_tf.defenses.base import Defense
 from l2p_tf.defenses.mat import TwofoldTrainer
 from l2p_tf.layers.noise import noise_layers, set_noise
 from l2p_tf.registry import spec_of
-from l2p_tf.trainer.inputs import Accepted
-from l2p_tf.trainer.optimizers import MomentumSGD
+from l2p_tf.training.inputs import Accepted
+from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.types import UserError
 
 SHAPE, CLASSES = (3, 3, 1), 4

@@ -15,9 +15,9 @@ import tensorflow as tf
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
+from l2p_tf.fitting.run import TrainOptions, train
 from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier
-from l2p_tf.training.run import TrainOptions, train
 
 with warnings.catch_warnings():
     # Foolbox imports from a name space of SciPy that is on its way out; ART and CleverHans warn as they like.

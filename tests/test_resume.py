@@ -12,9 +12,9 @@ from l2p_tf.artifacts import Work
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
+from l2p_tf.fitting import callbacks, resume, run, state
+from l2p_tf.fitting.run import TrainOptions, build_trainer, train
 from l2p_tf.models.saving import load_classifier
-from l2p_tf.training import callbacks, resume, run, state
-from l2p_tf.training.run import TrainOptions, build_trainer, train
 from l2p_tf.types import Interrupted, UserError
 
 OPTIONS = TrainOptions(

@@ -102,7 +102,7 @@ def test_the_quickstart_makes_sense(tmp_path):
 def test_memory_does_not_grow_with_epochs(tmp_path):
     program = """
 import os, sys
-from l2p_tf.training import callbacks
+from l2p_tf.fitting import callbacks
 from stages import common, train
 page, sizes = os.sysconf("SC_PAGE_SIZE"), []
 class Watched(callbacks.Bar):

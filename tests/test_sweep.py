@@ -11,10 +11,10 @@ from test_training_run import digits, options, weights  # noqa: F401
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
+from l2p_tf.fitting import callbacks, run
+from l2p_tf.fitting.run import train
+from l2p_tf.fitting.sweep import parse_axis, points, share
 from l2p_tf.models.saving import load_generator
-from l2p_tf.training import callbacks, run
-from l2p_tf.training.run import train
-from l2p_tf.training.sweep import parse_axis, points, share
 from l2p_tf.types import UserError
 
 

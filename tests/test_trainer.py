@@ -9,9 +9,9 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.layers.noise import noise_layers, reseed
 from l2p_tf.models import MODELS
-from l2p_tf.trainer.base import RobustTrainer, noise_statistics
-from l2p_tf.trainer.optimizers import MomentumSGD
-from l2p_tf.trainer.schedules import check_drops, harmonic_tau, learning_rate
+from l2p_tf.training.base import RobustTrainer, noise_statistics
+from l2p_tf.training.optimizers import MomentumSGD
+from l2p_tf.training.schedules import check_drops, harmonic_tau, learning_rate
 from l2p_tf.types import UserError
 
 

@@ -12,12 +12,12 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, TrainBatches, prepare
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.evaluation.evaluate import EvaluationOptions, attack_artifact
+from l2p_tf.fitting import callbacks, run, state
+from l2p_tf.fitting.derive import derive
+from l2p_tf.fitting.run import TrainOptions, build_trainer, train
 from l2p_tf.layers.noise import is_randomized, noise_layers
 from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier
-from l2p_tf.training import callbacks, run, state
-from l2p_tf.training.derive import derive
-from l2p_tf.training.run import TrainOptions, build_trainer, train
 from l2p_tf.types import Interrupted, UserError
 
 

@@ -13,7 +13,7 @@ from l2p_tf.layers.bayesian import BayesianConv, BayesianDense, BayesianNorm, Ba
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.noise import noise_layers
 from l2p_tf.registry import option
-from l2p_tf.trainer.base import RobustTrainer
+from l2p_tf.training.base import RobustTrainer
 
 
 @DEFENSES.register("adv_bnn")

@@ -15,10 +15,10 @@ from l2p_tf.layers.noise import GRANULARITIES
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.layers.sampling import SAMPLERS
 from l2p_tf.registry import option
-from l2p_tf.trainer.base import RobustTrainer
-from l2p_tf.trainer.losses import watch
-from l2p_tf.trainer.optimizers import MomentumSGD
-from l2p_tf.trainer.schedules import harmonic_tau
+from l2p_tf.training.base import RobustTrainer
+from l2p_tf.training.losses import watch
+from l2p_tf.training.optimizers import MomentumSGD
+from l2p_tf.training.schedules import harmonic_tau
 from l2p_tf.types import UserError
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from l2p_tf.defenses.base import DEFENSES, Defense
-from l2p_tf.trainer.base import RobustTrainer
+from l2p_tf.training.base import RobustTrainer
 
 
 @DEFENSES.register("none")

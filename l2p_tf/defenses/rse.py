@@ -11,7 +11,7 @@ from l2p_tf.defenses.base import DEFENSES, Defense
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.registry import option
-from l2p_tf.trainer.base import RobustTrainer
+from l2p_tf.training.base import RobustTrainer
 
 
 @DEFENSES.register("rse")

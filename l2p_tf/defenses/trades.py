@@ -14,8 +14,8 @@ from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.randomness import standard_normal
 from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.registry import option
-from l2p_tf.trainer.base import RobustTrainer
-from l2p_tf.trainer.losses import batch_mean, cross_entropy
+from l2p_tf.training.base import RobustTrainer
+from l2p_tf.training.losses import batch_mean, cross_entropy
 from l2p_tf.types import UserError
 
 

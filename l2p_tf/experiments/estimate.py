@@ -14,9 +14,9 @@ from l2p_tf.attacks.base import Attack
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.defenses.base import AdversarialDefense, Defense, DerivedDefense
 from l2p_tf.evaluation.evaluate import EvaluationOptions
+from l2p_tf.fitting.run import TrainOptions
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.registry import spec_of
-from l2p_tf.training.run import TrainOptions
 
 # Measured: of the rate of a large matrix product, what training steps and attacks reach (see the benchmarks).
 _EFFICIENCY = 0.6

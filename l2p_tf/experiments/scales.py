@@ -10,8 +10,8 @@ from typing import Any
 
 from l2p_tf.attacks.base import Attack
 from l2p_tf.defenses.base import DerivedDefense
+from l2p_tf.fitting.run import TrainOptions
 from l2p_tf.registry import Options, Registry, option
-from l2p_tf.training.run import TrainOptions
 from l2p_tf.types import Norm
 
 _RADII = ("epsilon", "step_size", "std")

@@ -1,1 +1,1 @@
-"""What a training run needs around the trainer: callbacks, state, resuming, sweeps."""
+"""The trainer that all defenses share, with its losses, optimizer and schedules."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.files import flush
-from l2p_tf.trainer.base import RobustTrainer
+from l2p_tf.training.base import RobustTrainer
 from l2p_tf.types import UserError
 
 STATE = "state.npz"

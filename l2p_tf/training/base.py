@@ -13,9 +13,9 @@ import tensorflow as tf
 from l2p_tf.attacks.randomness import uniform
 from l2p_tf.inference import resolve_jit, to_unit
 from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
-from l2p_tf.trainer.inputs import Accepted, CheckedModel
-from l2p_tf.trainer.losses import Mean, batch_mean, cross_entropy, unpacked, watch
-from l2p_tf.trainer.optimizers import check_loss_scale
+from l2p_tf.training.inputs import Accepted, CheckedModel
+from l2p_tf.training.losses import Mean, batch_mean, cross_entropy, unpacked, watch
+from l2p_tf.training.optimizers import check_loss_scale
 from l2p_tf.types import UserError
 
 

@@ -20,10 +20,10 @@ import tensorflow as tf
 
 from l2p_tf.artifacts import atomic_write, digest_file
 from l2p_tf.attacks.base import Attack
+from l2p_tf.fitting.state import STATE, Progress, keep_best_state, save_state
 from l2p_tf.inference import predict
 from l2p_tf.models.saving import companion_path, save_classifier
-from l2p_tf.trainer.base import RobustTrainer, noise_statistics
-from l2p_tf.training.state import STATE, Progress, keep_best_state, save_state
+from l2p_tf.training.base import RobustTrainer, noise_statistics
 from l2p_tf.types import Interrupted, UserError
 
 HISTORY = "history.csv"

@@ -20,19 +20,19 @@ from l2p_tf.data.pipeline import TrainBatches
 from l2p_tf.data.store import ImageData
 from l2p_tf.defenses.base import Defense
 from l2p_tf.files import check_name
+from l2p_tf.fitting import callbacks as cb
+from l2p_tf.fitting.extend import extended
+from l2p_tf.fitting.resume import best_files, check_best, resume
+from l2p_tf.fitting.state import BEST_STATE, Progress
 from l2p_tf.layers.noise import noise_layers
 from l2p_tf.models.base import Architecture, trainable_parameters
 from l2p_tf.models.saving import companion_path
 from l2p_tf.progress import bar
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import spec_of
-from l2p_tf.trainer.base import RobustTrainer
-from l2p_tf.trainer.optimizers import MomentumSGD
-from l2p_tf.trainer.schedules import check_drops, learning_rate
-from l2p_tf.training import callbacks as cb
-from l2p_tf.training.extend import extended
-from l2p_tf.training.resume import best_files, check_best, resume
-from l2p_tf.training.state import BEST_STATE, Progress
+from l2p_tf.training.base import RobustTrainer
+from l2p_tf.training.optimizers import MomentumSGD
+from l2p_tf.training.schedules import check_drops, learning_rate
 from l2p_tf.types import UserError
 
 _BOUNDS = (

@@ -14,8 +14,8 @@ from l2p_tf import artifacts, schema
 from l2p_tf.artifacts import Artifact
 from l2p_tf.environment import user_path
 from l2p_tf.files import replacing
-from l2p_tf.training.callbacks import BEST, HISTORY, best_path
-from l2p_tf.training.state import STATE, DamagedError, Progress, read_progress
+from l2p_tf.fitting.callbacks import BEST, HISTORY, best_path
+from l2p_tf.fitting.state import STATE, DamagedError, Progress, read_progress
 from l2p_tf.types import UserError
 
 _VARIED = ("epochs", "drops")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from l2p_tf.defenses.base import DerivedDefense
+from l2p_tf.fitting.run import TrainOptions
 from l2p_tf.registry import parse_number, shown
-from l2p_tf.training.run import TrainOptions
 from l2p_tf.types import UserError
 
 Value = float | str

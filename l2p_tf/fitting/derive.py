@@ -11,10 +11,10 @@ from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.defenses.base import DerivedDefense
 from l2p_tf.environment import user_path
+from l2p_tf.fitting import callbacks as cb
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.registry import spec_of
-from l2p_tf.training import callbacks as cb
 from l2p_tf.types import UserError
 
 _KEPT = ("parameters", "noise_parameters", "best_epoch")

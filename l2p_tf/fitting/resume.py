@@ -8,10 +8,9 @@ import warnings
 import keras
 
 from l2p_tf.artifacts import Artifact, Work, digest_file
-from l2p_tf.trainer.base import RobustTrainer
-from l2p_tf.training.callbacks import HISTORY, best_path, save_best
-from l2p_tf.training.extend import copy_best, copy_finished
-from l2p_tf.training.state import (
+from l2p_tf.fitting.callbacks import HISTORY, best_path, save_best
+from l2p_tf.fitting.extend import copy_best, copy_finished
+from l2p_tf.fitting.state import (
     BEST_STATE,
     STATE,
     DamagedError,
@@ -20,6 +19,7 @@ from l2p_tf.training.state import (
     load_state,
     state_variables,
 )
+from l2p_tf.training.base import RobustTrainer
 from l2p_tf.types import UserError
 
 

@@ -1,1 +1,0 @@
-"""The trainer that all defenses share, with its losses, optimizer and schedules."""
