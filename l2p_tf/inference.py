@@ -165,25 +165,44 @@ def prepared(model: Any, images: Any) -> tuple[keras.Model, np.ndarray]:
 
 
 def checked_images(images: Any) -> np.ndarray:
-    """`images` as float32 (count, height, width, channels) in [0, 1].
-
-    Raises:
-      UserError: wrong shape, dtype, no images, or values outside [0, 1].
-    """
-    array = as_array("images", images)
-    if array.ndim != 4 or array.size == 0:
-        raise UserError(
-            f"`images` should be of shape (count, height, width, channels), at least one. Received: {array.shape}"
-        )
+    """`images` as float32 (count, height, width, channels) in [0, 1]; UserError as `check_images`."""
+    array = check_images(images)
     if array.dtype == np.uint8:
         return array.astype(np.float32) / np.float32(255)
+    array = array.astype(np.float32, copy=False)
+    return np.clip(array, 0.0, 1.0) if array.min() < 0.0 or array.max() > 1.0 else array
+
+
+def check_images(images: Any, shape: tuple[int | None, ...] = (None, None, None)) -> np.ndarray:
+    """The images as an array of their own type, checked.
+
+    Args:
+      images: uint8, or floats in [0, 1], (count, height, width, channels).
+      shape: height, width and channels; None where any will do.
+
+    Raises:
+      UserError: wrong shape, dtype, no images, or values that are not finite or outside [0, 1].
+    """
+    array = as_array("images", images)
+    if (
+        array.ndim != 4
+        or array.size == 0
+        or any(n not in (None, m) for n, m in zip(shape, array.shape[1:], strict=True))
+    ):
+        names = ("height", "width", "channels")
+        sides = ", ".join(name if n is None else str(n) for name, n in zip(names, shape, strict=True))
+        raise UserError(f"`images` should be of shape (count, {sides}), at least one. Received: {array.shape}")
+    if array.dtype == np.uint8:
+        return array
     if array.dtype.kind != "f":
         raise UserError(f"`images` should be uint8, or floats in [0, 1]. Received: {array.dtype}")
     low, high = float(np.min(array)), float(np.max(array))
     if not (low >= -ROUNDING and high <= 1.0 + ROUNDING):
-        raise UserError(f"`images` should lie in [0, 1]. Received: values from {low:.4g} to {high:.4g}")
-    array = array.astype(np.float32, copy=False)
-    return np.clip(array, 0.0, 1.0) if low < 0.0 or high > 1.0 else array
+        hint = "; divide them by 255, or pass them as uint8" if 2 < high <= 255 and low >= 0 else ""
+        raise UserError(
+            f"`images` should be finite and lie in [0, 1]{hint}. Received: values from {low:.4g} to {high:.4g}"
+        )
+    return array
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
@@ -194,12 +213,16 @@ def as_array(name: str, values: Any) -> np.ndarray:
         raise UserError(f"`{name}` should be an array. Received: a {type(values).__name__}; {error}") from error
 
 
-def checked_labels(model: keras.Model, labels: Any, count: int) -> np.ndarray:
-    """`labels` as int32 (count,), checked against the model's classes; UserError otherwise."""
+def checked_labels(labels: Any, count: int, classes: int) -> np.ndarray:
+    """`labels` as int32 (count,), from 0 to below `classes`; UserError otherwise."""
     array = as_array("labels", labels)
-    classes = int(model.output_shape[-1])
     if array.shape != (count,) or array.dtype.kind not in "iu":
-        raise UserError(f"`labels` should be integers of shape ({count},). Received: {array.dtype} {array.shape}")
+        parts = array[array % 1 != 0] if array.dtype.kind == "f" else ()
+        some = f", such as {parts[0]:.4g}" if len(parts) else ""
+        raise UserError(
+            f"`labels` should be integers of shape ({count},), one for each image. "
+            f"Received: {array.dtype} {array.shape}{some}"
+        )
     if count and not (array.min() >= 0 and array.max() < classes):
         raise UserError(
             f"`labels` should be from 0 to {classes - 1}. Received: labels from {array.min()} to {array.max()}"

@@ -338,7 +338,7 @@ def test_on_a_randomized_model_one_lucky_draw_does_not_count():
         (np.zeros((2, 6, 6, 1), int), [0, 1], "Received: int64"),
         (np.zeros((2, 6, 6, 1)), [0, 4], "from 0 to 3. Received: labels from 0 to 4"),
         (np.zeros((2, 6, 6, 1)), [-1, 0], "Received: labels from -1 to 0"),
-        (np.zeros((2, 6, 6, 1)), [0, 1, 1], r"of shape \(2,\). Received: int64 \(3,\)"),
+        (np.zeros((2, 6, 6, 1)), [0, 1, 1], r"of shape \(2,\), one for each image. Received: int64 \(3,\)"),
         (np.zeros((2, 6, 6, 1)), [0.0, 1.0], "Received: float64"),
     ],
 )

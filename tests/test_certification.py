@@ -443,7 +443,7 @@ def test_bad_specs_are_named(spec, message):
 
 def test_bad_images_are_named(plain):
     certificate = Smoothing(sigma=0.3, draws=10)
-    with pytest.raises(UserError, match=r"should lie in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"should be finite and lie in \[0, 1\]"):
         certificate.certify(plain, np.full((1, *SHAPE), 2.0))
     with pytest.raises(UserError, match="`images` should be of shape"):
         certificate.predict(plain, np.zeros((1, 5, 5, 1)))

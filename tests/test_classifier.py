@@ -436,7 +436,7 @@ def test_uint8_and_pixels_a_last_bit_outside_are_taken():
     assert inference.checked_images(edge).max() == 1.0
     assert inference.checked_images(-1e-7 * edge).min() == 0.0
     for bad in (1.00001, -1e-5, np.nan, np.inf):
-        with pytest.raises(UserError, match=r"should lie in \[0, 1\]"):
+        with pytest.raises(UserError, match=r"should be finite and lie in \[0, 1\]"):
             inference.checked_images(np.full((1, *SHAPE), bad, np.float32))
 
 

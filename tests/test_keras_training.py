@@ -239,15 +239,15 @@ def wrong():
     images, labels = images_and_labels(6, SHAPE, CLASSES)
     holed = images.copy()
     holed[1, 1, 1] = np.nan
-    yield images * 255, labels, r"divide them by 255, or pass them as uint8. Received: numbers from 0 to 255"
-    yield images - 0.1, labels, r"in \[0, 1\].* Received: numbers from -0.1 to 0.9"
-    yield holed, labels, r"should be finite .* Received: numbers from nan to nan"
+    yield images * 255, labels, r"divide them by 255, or pass them as uint8. Received: values from 0 to"
+    yield images - 0.1, labels, r"in \[0, 1\].* Received: values from -0.1 to 0.9"
+    yield holed, labels, r"should be finite .* Received: values from nan to nan"
     yield (images * 255).astype(np.int32), labels, r"should be uint8, or floats in \[0, 1\]. Received: int32"
     yield images[:, :2], labels, r"should be of shape \(count, 3, 3, 1\), at least one. Received: \(\d, 2, 3, 1\)"
-    yield images, labels + 2.9, r"Labels should be integers of shape .* Received: float64 \(\d,\)(, such as \d.9)?$"
-    yield images, labels + 4, r"Labels should be from 0 to 3. Received: [4-7]"
-    yield images, labels - 4, r"Labels should be from 0 to 3. Received: -[1-4]"
-    yield images, np.eye(4)[labels], r"Labels should be integers of shape .* Received: float64 \(\d, 4\)"
+    yield images, labels + 2.9, r"`labels` should be integers of shape .* Received: float64 \(\d,\)(, such as \d.9)?$"
+    yield images, labels + 4, r"`labels` should be from 0 to 3. Received: labels from \d to [4-7]"
+    yield images, labels - 4, r"`labels` should be from 0 to 3. Received: labels from -[1-4]"
+    yield images, np.eye(4)[labels], r"`labels` should be integers of shape .* Received: float64 \(\d, 4\)"
 
 
 @pytest.fixture(scope="module")

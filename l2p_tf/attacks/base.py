@@ -209,10 +209,10 @@ class AttackRunner:
     ) -> None:  # fmt: skip
         self.attack, self.seed = attack, seed
         self.model, self.images = inference.prepared(model, images)
-        self.labels = inference.checked_labels(self.model, labels, len(self.images))
         self.batch_size, self.jit_compile, self.progress, self.store = batch_size, jit_compile, progress, store
         self.deterministic, self.samples_per_prediction = not is_randomized(self.model), samples_per_prediction
         self.classes = int(self.model.output_shape[-1])
+        self.labels = inference.checked_labels(labels, len(self.images), self.classes)
         self.members = attack.fitting(self.model)
         for member in self.members:
             check_radii(member, self.images.shape[1:])  # Of a model for images of any size, only now known.

@@ -121,7 +121,7 @@ def certify(
     model = inference.prepared(model, images[:PROBED_IMAGES])[0]
     for certificate in options.certificates:
         certificate.check(model)
-    inference.checked_labels(model, labels, len(labels))
+    inference.checked_labels(labels, len(labels), int(model.output_shape[-1]))
     (folder / "arrays").mkdir(exist_ok=True)
     (folder / PARTS).mkdir(exist_ok=True)
     records = []

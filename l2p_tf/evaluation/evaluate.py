@@ -107,7 +107,7 @@ def evaluate(
     """
     index, images, labels = data.sample(options.split, options.limit, options.seed)
     model = inference.prepared(model, images[:PROBED_IMAGES])[0]
-    inference.checked_labels(model, labels, len(labels))
+    inference.checked_labels(labels, len(labels), int(model.output_shape[-1]))
     for wanted in options.attacks:
         wanted.fitting(model)
     randomized = is_randomized(model)

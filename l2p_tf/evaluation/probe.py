@@ -99,7 +99,8 @@ def _in_batches(
     seed: int, batch_size: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     images = arrays["images"]
-    checked = {"images": images, "labels": inference.checked_labels(model, arrays["labels"], len(images))}
+    labels = inference.checked_labels(arrays["labels"], len(images), int(model.output_shape[-1]))
+    checked = {"images": images, "labels": labels}
     parts = []
     for number, (index, real) in enumerate(inference.batches(len(images), batch_size, inference.replicas(model))):
         sharded = {name: tf.constant(array[index]) for name, array in checked.items()}

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.inference import ROUNDING, as_array
+from l2p_tf.inference import check_images, checked_labels
 from l2p_tf.types import UserError
 
 
@@ -31,13 +31,12 @@ class Accepted:
 
     def check(self, images: Any, labels: Any = None, sample_weight: Any = None, *, labeled: bool = True) -> None:
         """UserError unless these arrays are accepted; without `labeled`, images alone are."""
-        images = as_array("images", images)
-        self._check_images(images)
+        images = check_images(images, self.image_shape)
         if not labeled:
             return
         if labels is None:
             raise UserError("Labels should be given beside the images. Received: images alone")
-        self._check_labels(as_array("labels", labels), len(images))
+        checked_labels(labels, len(images), self.classes)
         if sample_weight is not None:
             weights = np.asarray(sample_weight)
             if weights.shape != (len(images),) or weights.dtype.kind not in "iuf":
@@ -68,37 +67,6 @@ class Accepted:
             return (self._passed(batch, labeled) for batch in x)
         self.check(x, y, sample_weight, labeled=labeled)
         return x
-
-    def _check_images(self, images: np.ndarray) -> None:
-        fits = images.ndim == 4 and all(
-            wanted in (None, n) for wanted, n in zip(self.image_shape, images.shape[1:], strict=True)
-        )
-        if not fits or not len(images):
-            shape = ", ".join("any" if n is None else str(n) for n in self.image_shape)
-            raise UserError(f"Images should be of shape (count, {shape}), at least one. Received: {images.shape}")
-        if images.dtype == np.uint8:
-            return
-        if images.dtype.kind != "f":
-            raise UserError(f"Images should be uint8, or floats in [0, 1]. Received: {images.dtype}")
-        low, high = float(np.min(images)), float(np.max(images))
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
-            hint = "; divide them by 255, or pass them as uint8" if 1 < high <= 255 and low >= 0 else ""
-            raise UserError(
-                f"Images should be finite and in [0, 1], where epsilon is meant{hint}. "
-                f"Received: numbers from {low:.4g} to {high:.4g}"
-            )
-
-    def _check_labels(self, labels: np.ndarray, count: int) -> None:
-        if labels.dtype.kind not in "iu" or labels.shape != (count,):
-            parts = labels[labels % 1 != 0] if labels.dtype.kind == "f" else ()
-            some = f", such as {parts[0]:.4g}" if len(parts) else ""
-            raise UserError(
-                f"Labels should be integers of shape ({count},), one for each image. "
-                f"Received: {labels.dtype} {labels.shape}{some}"
-            )
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.classes:
-            raise UserError(f"Labels should be from 0 to {self.classes - 1}. Received: {low if low < 0 else high}")
 
     def _passed(self, batch: Any, labeled: bool) -> Any:
         self.check(*keras.utils.unpack_x_y_sample_weight(batch), labeled=labeled)
