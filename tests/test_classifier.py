@@ -196,6 +196,7 @@ def test_a_subclassed_model_takes_images_of_any_size():
 
     model, rng = Pooled(), np.random.default_rng(0)
     model(np.zeros((1, 2, 2, 1)))
+    model.dense.set_weights([np.array([[1.0, -1.0, 0.5]]), np.zeros(3)])
     for shape in ((4, 4, 1), (9, 5, 1)):
         # The radius is beyond the diagonal of the smaller images.
         epsilon = 0.9 * np.sqrt(np.prod(shape))

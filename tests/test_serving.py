@@ -249,7 +249,7 @@ def test_what_is_served_is_what_was_judged(tmp_path):
     answer = saved(model, tmp_path)["serving_default"](images=tf.constant(images))
     # The second is no number, and of the others a softmax would have rounded two classes to the same.
     assert answer["predictions"].numpy().tolist() == [2, -1, 2]
-    probabilities, votes = inference.poll(model, images)
+    probabilities, votes = inference.predict_with_votes(model, images)
     np.testing.assert_array_equal(answer["predictions"], inference.decided(votes))
     np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-6)
     assert not answer["probabilities"][1].numpy().any()
