@@ -17,9 +17,10 @@ import statistics
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-from defenses import turns
 from machine import described
 from train_step import BATCH, product_rate, tensorflow_step
+
+from defenses import turns
 
 TEN = "steps=10, random_start=True"
 VARIANTS = {

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models_for_tests import linear
 
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
@@ -20,6 +19,7 @@ from l2p_tf.layers.noise import draws_per_example, is_randomized
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.types import UserError
+from support.models import linear
 
 SHAPE = (4, 4, 1)
 layers = keras.layers

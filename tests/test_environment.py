@@ -1,7 +1,6 @@
 """What the surroundings say: the backend of Keras, oneDNN, the console's encoding."""
 
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 
 from l2p_tf import environment
 from l2p_tf.types import UserError
+from support import ROOT
 
 
 def python(program, **variables):
@@ -52,7 +52,7 @@ def test_paths_begin_at_home_and_can_be_none_the_system_has_not(monkeypatch):
 
 
 def test_a_benchmark_says_what_it_ran_on(monkeypatch):
-    monkeypatch.syspath_prepend(pathlib.Path(__file__).parent.parent / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import machine
 
     monkeypatch.setattr(machine, "onednn", lambda: True)

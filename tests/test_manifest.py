@@ -4,13 +4,13 @@ import json
 import pathlib
 import tempfile
 
-import damage
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2p_tf import artifacts
 from l2p_tf.types import UserError
+from support import damage
 
 
 def make(path, **how):

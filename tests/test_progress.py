@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from models_for_tests import images_and_labels, smooth
 
 from l2p_tf import progress
 from l2p_tf.evaluation.chunked import ChunkedEvaluation, clean
+from support.models import images_and_labels, smooth
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])

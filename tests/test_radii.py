@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models_for_tests import tiny
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.pgd import PGD
@@ -14,6 +13,7 @@ from l2p_tf.defenses import DEFENSES
 from l2p_tf.evaluation.battery import CheckOptions, rounds
 from l2p_tf.radii import check_radii
 from l2p_tf.types import Norm, UserError
+from support.models import tiny
 
 HINT = r"pixels are in \[0, 1\]; did you mean {}/255\?"
 WITH_RADIUS = [

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models_for_tests import linear
 from scipy import stats
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -20,6 +19,7 @@ from l2p_tf.models import MODELS
 from l2p_tf.models.saving import save_classifier
 from l2p_tf.serving import Served, export
 from l2p_tf.types import UserError
+from support.models import linear
 
 # Runs where neither this package nor Keras can be imported.
 PROGRAM = """

@@ -1,14 +1,13 @@
 import ast
 import graphlib
-import pathlib
 import re
 import sys
 
 import pytest
 
 from l2p_tf.attacks import ATTACKS
+from support import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 # Each may import what stands above it, and itself.
 LAYERS = [
     ["types"],
@@ -97,6 +96,21 @@ def test_reading_results_needs_no_tensorflow():
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_modules_stay_small(path):
     assert len(path.read_text("utf-8").splitlines()) <= 400
+
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# To be split.
+LONG = {
+    "test_attack_suite.py", "test_certification.py", "test_checks.py", "test_data.py", "test_page.py",
+    "test_published.py", "test_reporting.py", "test_reporting_attacks.py", "test_reporting_sweeps.py",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_tests_share_is_in_support_and_they_stay_small(path):
+    assert not any(part.startswith("test_") for name in imports(path) for part in name.split(".")[:-1]), path
+    most = 400 if "support" in path.parts else 500
+    assert (len(path.read_text("utf-8").splitlines()) > most) == (path.name in LONG)
 
 
 # In brackets, lest it find itself. `labeledby` is HTML.

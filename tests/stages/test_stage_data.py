@@ -1,0 +1,164 @@
+"""The data stage, and what all stages share: flags, exit status, one-line errors."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from l2p_tf.data import ImageData
+from stages import common
+from support import ROOT
+
+
+def run(*arguments, code=None, **environment):
+    command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "stages.data"]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def assert_error(result, *parts, status=2):
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == status
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_the_stage_makes_an_artifact_once(tmp_path):
+    options = ["--dataset=digits(test_share=1/4)", f"--run_dir={tmp_path}", "--validation_share=1/5", "--seed=2"]
+    first = run(*options)
+    assert first.returncode == 0, first.stderr
+    assert "1,078 train, 270 validation, 449 test images of 8x8x1 in 10 classes" in first.stdout
+    assert f"{tmp_path}/data" in first.stdout
+    data = ImageData.open(tmp_path / "data")
+    assert data.artifact.manifest["seed"] == 2
+    assert data.artifact.options["validation_share"] == 0.2
+    again = run(*options)
+    assert again.returncode == 0
+    assert "is up to date" in again.stdout
+    written = json.loads((tmp_path / "data/manifest.json").read_text())
+    assert len(written.pop("digest")) == 64
+    assert data.artifact.manifest == written
+    assert_error(run(*options, "--limit_train=100"), "limit_train=None (now 100)", "--overwrite")
+    replaced = run(*options, "--limit_train=100", "--overwrite")
+    assert replaced.returncode == 0
+    assert ImageData.open(tmp_path / "data").info.counts["train"] == 80
+
+
+def test_flags_may_come_from_a_file(tmp_path):
+    file = tmp_path / "digits.flags"
+    file.write_text(f"# Digits, in a second.\n--dataset=digits\n--run_dir={tmp_path}\n--limit_train=50\n")
+    assert run(f"--flagfile={file}").returncode == 0
+    assert ImageData.open(tmp_path / "data").info.counts["train"] == 45
+
+
+def test_help_shows_the_docstring():
+    result = run("--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("Prepares a data set")
+
+
+def test_help_shows_the_flags():
+    result = run("--help")
+    for flag in ("--dataset", "--run_dir", "--seed", "--[no]overwrite", "--validation_share"):
+        assert flag in result.stdout
+
+
+def test_dataset_help_lists_the_data_sets():
+    result = run("--dataset=help")
+    assert result.returncode == 0
+    assert "cifar10: " in result.stdout
+    assert "image_size=0" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--dataset=digit"], ["'digit'", "digits", "cifar10"]),
+        (["--dataset=digits(test_share=2)"], ["`test_share` should be at most 0.9", "2"]),
+        (["--dataset=digits", "--run_dir="], ["`--run_dir` should be given"]),
+        ([], ["`--dataset` should be given"]),
+        (["--dataset=digits", "--validation_share=many"], ["validation_share", "'many'", "8/255"]),
+        (["--dataset=digits", "--validation_share=1"], ["validation_share", "below 1", "1.0"]),
+        (["--dataset=digits", "--seed=-1"], ["seed", "-1"]),
+        (["--dataset=digits", "--limit_test=0"], ["limit_test", "0"]),
+        (["--datasets=digits"], ["datasets", "dataset"]),
+        (["--dataset=digits", "more"], ["--name=value", "'more'"]),
+        (["--flagfile=/nowhere.flags"], ["/nowhere.flags"]),
+        (["--dataset=cifar10", "--nodownload", "--data_dir=/nowhere"], ["`data_dir`", "cifar10/VERSION", "/nowhere"]),
+    ],
+)
+def test_bad_flags_give_one_line(tmp_path, arguments, parts):
+    assert_error(run(f"--run_dir={tmp_path}", *arguments), *parts)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_output_that_cannot_be_made_gives_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    assert_error(run("--dataset=digits", f"--run_dir={tmp_path}/file"), f"{tmp_path}/file")
+
+
+RAISE = """from stages import common
+from l2p_tf.types import Interrupted, UserError
+def main(_): raise {}
+common.run(main)"""
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "status"),
+    [
+        ("UserError('two\\nlines')", "error: two lines", 2),
+        ("OSError(28, 'No space left on device', 'x.npy')", "error: disk full: 'x.npy'", 2),
+        ("OSError(28, 'No space left on device', 'x', None, 'copy')", "error: disk full: 'copy'", 2),
+        ("PermissionError(13, 'Permission denied', 'y')", "error: Permission denied: 'y'", 2),
+        ("MemoryError()", "error: out of memory; take smaller batches", 2),
+        (
+            "type('ResourceExhaustedError', (Exception,), {})('at x\\nOOM when allocating tensor with shape[8]')",
+            "error: out of memory for a tensor of shape[8]; take",
+            2,
+        ),
+        ("KeyboardInterrupt", "error: interrupted", 130),
+        ("Interrupted(15, 'stopped')", "error: stopped", 143),
+    ],
+)
+def test_errors_of_main(error, message, status):
+    result = run(code=RAISE.format(error))
+    assert_error(result, message, status=status)
+
+
+def test_tracebacks_can_be_asked_for_and_bugs_always_show_theirs():
+    asked = run(code=RAISE.format("UserError('bad')"), L2P_TF_TRACEBACK="1")
+    bug = run(code=RAISE.format("KeyError('bug')"))
+    for result in (asked, bug):
+        assert result.returncode == 1
+        assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize("say", ["", "--help"])
+def test_a_reader_who_has_seen_enough_is_no_error(say):
+    many = "'help ' * 1_000_000"
+    code = f"__doc__ = {many}\nfrom stages import common\ndef main(_): common.say({many})\ncommon.run(main)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *say.split()], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.read(4) == b"help"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_numbers_may_be_arithmetic_and_are_bounded():
+    values = flags.FlagValues()
+    parser = common._NumberParser(0, 1)
+    flags.DEFINE(parser, "epsilon", None, "Radius.", flag_values=values, serializer=flags.ArgumentSerializer())
+    values(["x", "--epsilon=8/255"])
+    assert values.epsilon == 8 / 255
+    for text in ("2", "-1/2", "1/0", "eight"):
+        with pytest.raises(flags.IllegalFlagValueError):
+            values(["x", f"--epsilon={text}"])

@@ -1,0 +1,181 @@
+import json
+import re
+
+import pytest
+
+from support import ROOT
+from support.stages import SMALL, error, stage
+
+CONFIGS = sorted(path for folder in ("", "digits") for path in (ROOT / "configs" / folder).glob("*.flags"))
+L2P = "learn2perturb(warmup_epochs=1, steps=1)"
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    defenses = f"--defense=none; {L2P}; smoothing; noise_at_prediction(run=none, prediction_draws=2)"
+    certify = "--certify=smoothing(draws=40, selection_draws=10); pixeldp"
+    flags = [*SMALL, f"--run_dir={folder}", defenses, certify, "--export=learn2perturb"]
+    return folder, flags, stage("pipeline", *flags)
+
+
+def test_the_pipeline_makes_everything(pipeline):
+    folder, _, done = pipeline
+    made = {p.parent.relative_to(folder).as_posix() for p in folder.rglob("manifest.json")}
+    names = ("none", "learn2perturb", "smoothing", "noise_at_prediction")
+    runs = {f"{name}/{what}" for name in names for what in ("train", "attack")}
+    certified = {"smoothing/certify", "noise_at_prediction/certify"}
+    assert made == runs | certified | {"data", "learn2perturb/export", "report"}
+    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.lock"))
+    records = json.loads((folder / "learn2perturb" / "attack" / "results.json").read_text())["records"]
+    assert [(r["label"], r["repeat"]) for r in records] == [
+        (label, repeat) for label in ("clean", "FGSM", "PGD-2 EOT-2") for repeat in (0, 1)
+    ]
+    assert all(r["randomized"] and r["count"] == 40 for r in records)
+    plain = json.loads((folder / "none" / "attack" / "results.json").read_text())["records"]
+    assert len(plain) == 3
+    assert "report.html" in done.stdout
+    page = (folder / "report" / "report.html").read_text()
+    for name in ("none", "smoothing", "learn2perturb", "PGD-2 EOT-2", "Certified robustness"):
+        assert name in page
+    # Learn2Perturb answers with one draw, the others with what their options say.
+    for name, draws in (("learn2perturb", 1), ("smoothing", 10), ("noise_at_prediction", 2)):
+        records = json.loads((folder / name / "attack" / "results.json").read_text())["records"]
+        assert {r["prediction_draws"] for r in records} == {draws}
+    made_from = json.loads((folder / "noise_at_prediction" / "train" / "manifest.json").read_text())
+    assert set(made_from["inputs"]) == {"data", "source"}
+    assert "noise_at_prediction: made from none" in done.stdout
+    assert "none: not certified: `sigma` of smoothing should be given" in done.stdout
+    certificates = json.loads((folder / "smoothing" / "certify" / "certificates.json").read_text())["certificates"]
+    assert [(c["label"], c["count"], c["draws"]) for c in certificates] == [("smoothing", 40, 40)]
+
+
+def test_the_pipeline_does_nothing_twice(pipeline):
+    folder, flags, _ = pipeline
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    again = stage("pipeline", *flags)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+    assert again.stdout.count("up to date") >= 8
+
+
+def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
+    folder, _, _ = pipeline
+    common = [f"--run_dir={folder}", "--name=none"]
+    done = stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20", "--overwrite")
+    assert "PGD-1" in done.stdout
+    assert "Pass --overwrite to replace it" in error("attack", *common, "--attacks=fgsm")
+    done = stage("attack", *common, "--attacks=fgsm", "--limit=20")
+    assert "none: attacked (1 attack joined 1)" in done.stdout
+    assert "PGD-1" in done.stdout
+    assert "none: attacked (up to date)" in stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20").stdout
+    line = error("attack", f"--run_dir={folder}", "--attacks=fgsm")
+    assert "`--name` should be the run that is meant" in line
+    assert "learn2perturb, noise_at_prediction, none, smoothing" in line
+    stage("report", f"--runs={folder}", f"--run_dir={tmp_path}")
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_unknown_names_list_what_there_is(tmp_path):
+    run = f"--run_dir={tmp_path}"
+    assert "Known: adv_bnn, fgsm, generator, learn2perturb, mat, noise_at_prediction, none" in error(
+        "train", run, "--dataset=digits", "--defense=magic"
+    )
+    assert "Known: all_conv, basic_net" in error("train", run, "--dataset=digits", "--defense=none", "--model=alexnet")
+    assert "Known: apgd, " in error("pipeline", *SMALL, run, "--defense=none", "--attacks=nuke")
+    assert "Known: cifar10" in error("data", run, "--dataset=imagenot")
+    assert not list(tmp_path.glob("none/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs=0"], "epochs"),
+        (["--learning_rate=fast"], "fast"),
+        (["--drops=9"], "`drops` should rise and lie between 1 and 1. Received: [9]"),
+        (["--defense=pgd(steps=-1)"], "`steps` should be at least 1. Received: -1"),
+        (["--batch_size=1000"], "`batch_size` should be from 1 to"),
+        (["--nonsense=1"], "nonsense"),
+        (["stray"], "'stray'"),
+        (["--flagfile=missing.flags"], "missing.flags"),
+        (["--published=l2p_table1/ResNet-V9/Vanilla"], "ResNet-V9"),
+        (["--mean=0.1,x"], "'x'"),
+        (["--mean=0.1,0.2"], "`mean` should be one number or 1, one per channel"),
+        (["--std=0"], "`std` should be above 0"),
+        (["--seed=5000000000"], "seed"),
+        (["--drops=1.5"], "`--drops` should be whole numbers"),
+        (["--name=../x"], "`--name` should be letters"),
+        (["--name=Report"], "`--name` should not be all, data, transfer, report"),
+        (["--name=x.partial"], "or end in .partial, .old, .lock"),
+        (["--defense=pgd(epsilon=1e999)"], "1e999"),
+        (["--validation_share=0"], "`validation_share` should be above 0"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, arguments, message):
+    line = error("train", *SMALL, f"--run_dir={tmp_path}", "--defense=none", *arguments)
+    assert message in line
+    assert not list(tmp_path.glob("none/*"))
+
+
+def test_missing_inputs_are_named(tmp_path):
+    run = f"--run_dir={tmp_path}"
+    assert "`--dataset` should be given" in error("data", run)
+    assert "`--defense` should be given" in error("train", run, "--dataset=digits")
+    assert "should be the folder of a finished train stage" in error("attack", run, "--dataset=digits", "--name=none")
+    assert "one defense here" in error("train", run, "--dataset=digits", "--defense=none; pgd")
+    derived = "--defense=noise_at_prediction(run=none); none"
+    assert "`run` of noise_at_prediction should name" in error("pipeline", *SMALL, run, derived)
+    assert "`run` of noise_at_prediction should name" in error("train", *SMALL, run, "--defense=noise_at_prediction")
+    assert "Smoothing: `sigma` should be above 0" in error("attack", run, "--name=x", "--certify=smoothing(sigma=0)")
+    assert "`match` should be clean accuracies" in error("pipeline", *SMALL, run, "--defense=none", "--match=2")
+    assert "`--export` should name runs of none" in error("pipeline", *SMALL, run, "--defense=none", "--export=x")
+
+
+def test_an_export_that_tensorflow_could_not_load_is_refused_before_the_work(tmp_path):
+    for folder in ("sweep [1]", "back\\slash"):
+        run = f"--run_dir={tmp_path / folder}"
+        line = error("pipeline", *SMALL, run, "--defense=none", "--export=all")
+        assert "without brackets and backslashes" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_teaches():
+    shown = stage("attack", "--attacks=help").stdout
+    assert "pgd: Projected gradient descent" in shown
+    assert "restarts=1" in shown
+    assert "--attacks" in stage("attack", "--help").stdout
+    assert "gamma=0.0001" in stage("train", "--defense=help").stdout
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.relative_to(ROOT / "configs").with_suffix("").as_posix())
+def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
+    text = path.read_text()
+    assert text.startswith(f"# python -m stages.pipeline --flagfile={path.relative_to(ROOT).as_posix()}")
+    monkeypatch.chdir(ROOT)
+    from absl.testing import flagsaver
+
+    from l2p_tf.data import DATASETS
+    from l2p_tf.reporting.matched import Match
+    from stages import calls, settings
+
+    with flagsaver.flagsaver():
+        # Flag files add to a --sweep, so that none may be left from the file before.
+        settings.FLAGS.unparse_flags()
+        settings.FLAGS(["test", f"--flagfile={path}"])
+        named = settings.runs()
+        for i, options in enumerate(named.values()):
+            assert not options.drops or max(options.drops) < options.epochs
+            calls.check_source(options, list(named)[:i])
+        settings.check_attacks()
+        calls.check_generators(list(named))
+        assert {part for source in settings.transfer_sources([]) for part in source.split("+")} <= set(named)
+        assert set(settings.FLAGS.export) <= set(named)
+        settings.certification_options()
+        Match(*settings.matched().values())
+        DATASETS.parse(settings.FLAGS.dataset)
+        if options.published:
+            from l2p_tf.reporting import published
+
+            cells = published.load().target(options.published).cells
+            told = re.search(r"Published: clean ([0-9.]+), PGD ([0-9.]+), FGSM ([0-9.]+)\.\n", text)
+            assert [float(number) for number in told.groups()] == [cells[m].value for m in ("clean", "pgd", "fgsm")]

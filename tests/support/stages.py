@@ -1,0 +1,114 @@
+"""Runs stages as a user does, each in a process of its own, without importing TensorFlow anew for each.
+
+One process imports everything and starts nothing; every run is a fork of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from support import ENVIRONMENT, ROOT
+
+SMALL = [
+    "--dataset=digits", "--limit_train=150", "--limit_test=40", "--model=resnet_v1(depth=8, width=0.125)",
+    "--epochs=2", "--batch_size=32", "--validation_attack=fgsm(epsilon=0.1)", "--repeats=2",
+    "--attacks=fgsm(epsilon=0.1); pgd(epsilon=0.1, steps=2, draws=2)",
+]  # fmt: skip
+_server = None
+
+
+def run_stage(name, arguments, environment):
+    """The exit status, standard output and standard error of `python -m stages.NAME ARGUMENTS`."""
+    global _server
+    if _server is None:
+        _server = subprocess.Popen(
+            [sys.executable, "-m", "support.stages"], cwd=ROOT, env=ENVIRONMENT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        atexit.register(_server.kill)
+    with tempfile.TemporaryDirectory() as folder:
+        request = {"name": name, "arguments": list(arguments), "environment": environment, "folder": folder}
+        _server.stdin.write(json.dumps(request) + "\n")
+        _server.stdin.flush()
+        answer = _server.stdout.readline()
+        assert answer, "The process that runs the stages has died."
+        out, err = (pathlib.Path(folder, kind).read_text("utf-8") for kind in ("out", "err"))
+    return subprocess.CompletedProcess([name, *arguments], int(answer), out, err)
+
+
+def stage(name, *arguments, status=0):
+    """Runs a stage as a user does."""
+    done = run_stage(name, arguments, {"TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"})
+    assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def error(name, *arguments):
+    """The one line a failing stage leaves behind."""
+    done = stage(name, *arguments, status=2)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def run(stage, *flags):
+    """What a stage prints that may take up to an hour, in a process that shares nothing with this one."""
+    command = [sys.executable, "-m", f"stages.{stage}", *flags]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=3600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def report_stage(*flags, cwd):
+    """The report stage, run as from a shell in another folder."""
+    command = [sys.executable, "-m", "stages.report", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "150", "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", cwd=cwd, env=environment, check=False
+    )
+
+
+def _serve():
+    import importlib
+    import pkgutil
+    import runpy
+
+    for package in ("l2p_tf", "l2p_tf.data", "l2p_tf.layers", "l2p_tf.models", "l2p_tf.attacks", "l2p_tf.training",
+                    "l2p_tf.defenses", "l2p_tf.fitting", "l2p_tf.evaluation", "l2p_tf.certification",
+                    "l2p_tf.reporting"):  # fmt: skip
+        found = importlib.import_module(package)
+        for module in pkgutil.iter_modules(found.__path__):
+            importlib.import_module(f"{package}.{module.name}")
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            for number, kind in ((1, "out"), (2, "err")):
+                os.dup2(os.open(os.path.join(request["folder"], kind), os.O_WRONLY | os.O_CREAT), number)  # noqa: PTH118
+            os.environ.update(request["environment"])
+            sys.argv = [f"stages/{request['name']}.py", *request["arguments"]]
+            status = 0
+            try:
+                runpy.run_module(f"stages.{request['name']}", run_name="__main__")
+            except SystemExit as stop:
+                status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                status = 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
