@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l2p_tf.attacks import ATTACKS
+from l2p_tf.certification.base import CERTIFICATES
+from l2p_tf.data import DATASETS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.models import MODELS
 from l2p_tf.registry import Options, Registry, option, parse_number, parse_spec, spec_of
@@ -41,29 +43,72 @@ def test_words_lists_and_nested_specs():
     assert parse_spec(" none ") == ("none", {})
 
 
-def test_errors_name_argument_value_and_what_is_accepted():
-    with pytest.raises(UserError, match=r"Unknown attack 'pdg'. Did you mean 'pgd'\? Known: .*fgsm.*pgd"):
-        ATTACKS.parse("pdg")
-    with pytest.raises(UserError, match=r"no option 'epsilom'. Did you mean 'epsilon'\?"):
-        ATTACKS.parse("pgd(epsilom=1)")
-    with pytest.raises(UserError, match=r"`steps` should be at least 1. Received: 0"):
-        ATTACKS.parse("pgd(steps=0)")
-    with pytest.raises(UserError, match=r"`steps` should be of type int. Received: 1.5"):
-        ATTACKS.parse("pgd(steps=1.5)")
-    with pytest.raises(UserError, match=r"`norm` should be one of linf, l2. Received: 'l3'"):
-        ATTACKS.parse("pgd(norm=l3)")
-    with pytest.raises(UserError, match=r"`random_start` should be of type bool. Received: 1"):
-        ATTACKS.parse("pgd(random_start=1)")
-    with pytest.raises(UserError, match=r"No attack given"):
-        ATTACKS.parse_list(" ; ")
+REFUSED = {
+    ATTACKS: {
+        "pdg": r"Unknown attack 'pdg'. Did you mean 'pgd'\? Known: .*fgsm.*pgd",
+        "pgd(epsilom=1)": r"no option 'epsilom'. Did you mean 'epsilon'\?",
+        "pgd(steps=0)": "`steps` should be at least 1. Received: 0",
+        "pgd(steps=1.5)": "`steps` should be of type int. Received: 1.5",
+        "pgd(norm=l3)": "`norm` should be one of linf, l2. Received: 'l3'",
+        "pgd(random_start=1)": "`random_start` should be of type bool. Received: 1",
+        "bim(restarts=2)": "no option 'restarts'",
+        "mim(restarts=2)": "no option 'restarts'",
+        "pgd(restarts=2, random_start=False)": "`restarts` should be 1 without a random start",
+        "apgd(target=next, target_classes=3)": "`target` should be none with `target_classes`",
+        "fab(restarts=2)": "`epsilon`, which should be given",
+        "worst_case(attacks=(pgd(epsilon=0.1),))": r"`epsilon` should be given once, to worst_case itself\. Received",
+        "worst_case(attacks=(few_pixel, pgd))": "should be untargeted ones with an epsilon",
+        "worst_case(attacks=nuke)": "Unknown attack 'nuke'",
+    },
+    CERTIFICATES: {
+        "smoothing(sigma=0)": "`sigma` should be above 0. Received: 0.0",
+        "smoothing(draws=0)": "`draws` should be at least 1",
+        "smoothing(draws=9)": "`draws` should be at least 10: with fewer nothing can be certified",
+        "smoothing(alpha=0)": "`alpha` should be above 0",
+        "pixeldp(alpha=0.6)": "`alpha` should be at most 0.5",
+        "pixeldp(bound=chernoff)": "`bound` should be one of clopper_pearson, hoeffding. Received: 'chernoff'",
+        "magic": "Unknown certificate 'magic'. Known: pixeldp, smoothing",
+    },
+    DEFENSES: {
+        "pgd(natural_share=1)": "`natural_share` should be below 1",
+        "mat(strategy=both, one_batch=True)": "`one_batch` should be False with strategy=both",
+        "trades(attack_label=predicted)": "its attack knows no label",
+        "trades(one_batch=True)": "its attack knows no label",
+        "trades(random_start=False)": "its attack knows no label",
+        "generator(adversarial_weight=0, clean_weight=1)": "generator: ",
+        "generator(attack_label=predicted)": "generator: ",
+        "generator(update=joint, generator_steps=2)": "generator: ",
+        "learn2perturb(points=(blocks, here))": "`points` should be one of blocks, convolutions, input. .*: 'here'",
+    },
+    MODELS: {
+        "resnet_v1(depth=21)": r"6k\+2.*Received: 21",
+        "resnet_v2(depth=50)": "one of 10, 18, 34. Received: 50",
+        "wide_resnet(depth=18)": r"6k\+4.*Received: 18",
+        "vgg(depth=12)": "one of 11, 13, 16, 19. Received: 12",
+        "all_conv(width=0)": "`width`",
+    },
+}
 
 
-def test_numbers_are_finite():
+@pytest.mark.parametrize(
+    ("registry", "spec"),
+    [pytest.param(registry, spec, id=spec) for registry, specs in REFUSED.items() for spec in specs],
+)
+def test_options_that_make_no_sense_are_refused(registry, spec):
+    with pytest.raises(UserError, match=REFUSED[registry][spec]):
+        registry.parse(spec)
+
+
+def test_numbers_are_finite_and_lists_not_empty():
     with pytest.raises(UserError, match="`epsilon` should be of type float. Received: nan"):
         ATTACKS.get("pgd")(epsilon=float("nan"))
+    with pytest.raises(UserError, match="No attack given"):
+        ATTACKS.parse_list(" ; ")
+    with pytest.raises(UserError, match="should give at least one of them. A list in it is empty"):
+        ATTACKS.parse_list("fgsm(epsilon=[]); pgd")
 
 
-@pytest.mark.parametrize("registry", [ATTACKS, DEFENSES, MODELS], ids=lambda r: r.kind)
+@pytest.mark.parametrize("registry", [ATTACKS, CERTIFICATES, DATASETS, DEFENSES, MODELS], ids=lambda r: r.kind)
 def test_everything_found_has_defaults_help_and_a_spec_that_comes_back(registry):
     assert registry.names()
     text = registry.help()
@@ -172,11 +217,6 @@ def test_a_list_of_many_specs_is_bounded():
     with pytest.raises(UserError, match="at most 1000 of kind attack"):
         ATTACKS.parse_list("fgsm;" * 5000)
     assert len(ATTACKS.parse_list("fgsm;" * 1000)) == 1000
-
-
-def test_a_list_of_no_values_is_refused():
-    with pytest.raises(UserError, match="should give at least one of them. A list in it is empty"):
-        ATTACKS.parse_list("fgsm(epsilon=[]); pgd")
 
 
 def test_large_numbers_are_no_radii():

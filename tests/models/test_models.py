@@ -216,19 +216,6 @@ def test_any_image_size_and_exact_saving(name, defense, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m.keras"]
 
 
-def test_bad_options_are_named():
-    with pytest.raises(UserError, match=r"6k\+2.*Received: 21"):
-        MODELS.parse("resnet_v1(depth=21)")
-    with pytest.raises(UserError, match=r"one of 10, 18, 34. Received: 50"):
-        MODELS.parse("resnet_v2(depth=50)")
-    with pytest.raises(UserError, match=r"6k\+4.*Received: 18"):
-        MODELS.parse("wide_resnet(depth=18)")
-    with pytest.raises(UserError, match=r"one of 11, 13, 16, 19. Received: 12"):
-        MODELS.parse("vgg(depth=12)")
-    with pytest.raises(UserError, match="`width`"):
-        MODELS.parse("all_conv(width=0)")
-
-
 def test_files_that_are_no_classifier_are_refused(tmp_path):
     path = tmp_path / "m.keras"
     with pytest.raises(UserError, match="should be a classifier"):

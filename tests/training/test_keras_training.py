@@ -20,9 +20,17 @@ from l2p_tf.training.inputs import Accepted
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.types import UserError
 from support.models import TRAINED, images_and_labels, linear, small, tiny
+from support.training import (
+    CLASSES,
+    FLAT,
+    SHAPE,
+    WEIGHTS,
+    assert_same,
+    changed,
+    trainer_of,
+    values,
+)  # fmt: skip
 
-SHAPE, CLASSES = (3, 3, 1), 4
-WEIGHTS = np.random.default_rng(3).normal(size=(*SHAPE, CLASSES))
 STEPS = [
     "none", "fgsm", "pgd(steps=2)", "trades(steps=2)", "mat(strategy=both, steps=1)", "generator(generator_width=0.1)",
 ]  # fmt: skip
@@ -41,12 +49,6 @@ def plain():
         keras.layers.Dense(4),
     ]
     return keras.Sequential([keras.Input((6, 6, 1)), *layers])
-
-
-def trainer_of(spec, model, rate=0.1):
-    trainer = DEFENSES.parse(spec).trainer(model, 0, 100)
-    trainer.compile(MomentumSGD(rate, momentum=0.0, nesterov=False))
-    return trainer
 
 
 def cross_entropy(model, images, labels):
@@ -105,13 +107,13 @@ def test_what_weighs_nothing_moves_nothing(spec):
     model = linear(WEIGHTS)
     trainer = trainer_of(spec.replace("generator(", "generator(c_l=0, "), model)
     trained = [*model.trainable_variables, *(v for n in trainer.companions.values() for v in n.trainable_variables)]
-    before = [np.array(v) for v in trained]
+    before = values(trained)
     trainer.train_on_batch(images, labels, np.zeros(6))
-    for a, b in zip(before, trained, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same(before, trained)
     trainer.train_on_batch(images, labels, np.ones(6))
-    assert np.any(before[0] != np.array(trained[0]))
-    assert np.any(before[-1] != np.array(trained[-1]))
+    moved = changed(before, trained)
+    assert moved[0]
+    assert moved[-1]
 
 
 # The methods of a Keras model.
@@ -145,7 +147,7 @@ def test_evaluation_attacks_and_trains_nothing(spec):
     images, labels = images_and_labels(6, SHAPE, CLASSES)
     model = linear(WEIGHTS)
     trainer = trainer_of(spec, model)
-    before = [np.array(v) for v in model.weights]
+    before = values(model.weights)
     found = trainer.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)
     assert found["clean_loss"] == pytest.approx(cross_entropy(model, images, labels).mean(), rel=1e-5)
     if "trades" in spec:
@@ -156,8 +158,7 @@ def test_evaluation_attacks_and_trains_nothing(spec):
         parts = found["clean_loss"], found["adversarial_loss"]
         wanted = np.dot([trainer.clean_weight, trainer.adversarial_weight], parts)
         assert found["loss"] == pytest.approx(wanted, rel=1e-5)
-    for a, b in zip(before, model.weights, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same(before, model.weights)
 
 
 def test_fit_takes_weights_validation_and_any_batches():
@@ -252,7 +253,7 @@ def wrong():
 
 @pytest.fixture(scope="module")
 def trainer():
-    return trainer_of("none", linear(WEIGHTS))
+    return trainer_of("none")
 
 
 @pytest.mark.parametrize(("images", "labels", "message"), list(wrong()))
@@ -317,10 +318,10 @@ def test_networks_of_keras_are_trained_by_defenses_without_layers_of_their_own(s
     images, labels = images_and_labels(10)
     model = plain()
     trainer = trainer_of(spec, model, rate=0.01)
-    before = [np.array(v) for v in model.trainable_variables]
+    before = values(model.trainable_variables)
     history = trainer.fit(images, labels, batch_size=4, verbose=0).history
     assert np.isfinite(history["loss"]).all()
-    assert all(np.any(a != np.array(b)) for a, b in zip(before, model.trainable_variables, strict=True))
+    assert all(changed(before, model.trainable_variables))
 
 
 def test_a_softmax_is_taken_off_and_what_cannot_be_trained_is_told():
@@ -372,7 +373,7 @@ def test_regularizers_of_the_network_are_kept():
         model.layers[-1].kernel.regularizer = regularizer
         trainer_of("none", model).train_on_batch(images, labels)
         kernels.append(np.array(model.layers[-1].kernel))
-    np.testing.assert_allclose(kernels[1], kernels[0] - 0.1 * WEIGHTS.reshape(-1, CLASSES), atol=1e-5)
+    np.testing.assert_allclose(kernels[1], kernels[0] - 0.1 * FLAT, atol=1e-5)
 
 
 def test_weights_of_a_trainer_are_saved_and_a_whole_one_is_refused(tmp_path):
@@ -381,8 +382,7 @@ def test_weights_of_a_trainer_are_saved_and_a_whole_one_is_refused(tmp_path):
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "a.weights.h5", save_weights_only=True)
     trainer.fit(images, labels, verbose=0, callbacks=[checkpoint])
     other.load_weights(tmp_path / "a.weights.h5")
-    for kept, loaded in zip(trainer.classifier.get_weights(), other.classifier.get_weights(), strict=True):
-        np.testing.assert_array_equal(kept, loaded)
+    assert_same(trainer.classifier.weights, other.classifier.weights)
     with pytest.raises(UserError, match=r"not saved whole. Save its classifier, trainer.classifier.save\(path\)"):
         trainer.save(tmp_path / "a.keras")
 

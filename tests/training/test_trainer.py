@@ -2,7 +2,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import softmax
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
@@ -13,6 +12,16 @@ from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import check_drops, harmonic_tau, learning_rate
 from l2p_tf.types import UserError
 from support.models import TRAINED, images_and_labels, linear, small, tiny
+from support.training import (
+    FLAT,
+    WEIGHTS,
+    assert_same,
+    changed,
+    compiled,
+    softmax_gradient,
+    step,
+    values,
+)  # fmt: skip
 
 
 def test_sgd_is_pytorchs():
@@ -43,53 +52,23 @@ def test_schedules():
             check_drops(drops, 10)
 
 
-def compiled(trainer, rate=0.1, decay=0.0, momentum=0.0, **kwargs):
-    optimizer = MomentumSGD(rate, momentum=momentum, decay=decay, nesterov=momentum > 0)
-    trainer.compile(optimizer=optimizer, **kwargs)
-    trainer.build_optimizers()
-    for other in trainer.optimizers:
-        other.learning_rate.assign(rate)
-    return trainer
-
-
-def values(variables):
-    return [np.array(v) for v in variables]
-
-
-def step(trainer, images, labels, jit_compile=False):
-    run = tf.function(lambda x, y: trainer.train_step((x, y)), jit_compile=jit_compile, autograph=False)
-    return {k: float(v) for k, v in run(tf.constant(images), tf.constant(labels, tf.int32)).items()}
-
-
-def softmax_gradient(weights, bias, images, labels):
-    """Gradient of the mean cross-entropy of softmax regression, by hand: X^T (p - onehot) / n."""
-    x = images.reshape(len(images), -1).astype(np.float64)
-    p = softmax(x @ weights + bias, axis=1)
-    error = (p - np.eye(weights.shape[1])[labels]) / len(images)
-    return x.T @ error, error.sum(0), error @ weights.T
-
-
 def test_a_mixed_step_by_hand():
     images, labels = images_and_labels(12, (3, 3, 1), 4)
-    rng = np.random.default_rng(3)
-    weights = rng.normal(size=(3, 3, 1, 4))
-    model = linear(weights)
+    model = linear(WEIGHTS)
     attack = ATTACKS.parse("fgsm(epsilon=0.1)")
     trainer = compiled(RobustTrainer(model, attack, clean_weight=0.3, adversarial_weight=0.7))
-    trainer.begin_epoch(0)
     logs = step(trainer, images, labels)
-    flat = weights.reshape(9, 4)
-    _, _, at_input = softmax_gradient(flat, np.zeros(4), images, labels)
-    adversarial = np.clip(images + 0.1 * np.sign(at_input).reshape(images.shape), 0, 1)
-    clean, attacked = (softmax_gradient(flat, np.zeros(4), x, labels) for x in (images, adversarial))
-    kernel, bias = model.layers[-1].kernel, model.layers[-1].bias
-    np.testing.assert_allclose(kernel, flat - 0.1 * (0.3 * clean[0] + 0.7 * attacked[0]), atol=1e-5)
-    np.testing.assert_allclose(bias, -0.1 * (0.3 * clean[1] + 0.7 * attacked[1]), atol=1e-6)
+    _, _, of_images = softmax_gradient(FLAT, 0.0, images, labels)
+    adversarial = np.clip(images + 0.1 * np.sign(of_images), 0, 1)
+    clean, attacked = (softmax_gradient(FLAT, 0.0, x, labels) for x in (images, adversarial))
+    dense = model.layers[-1]
+    np.testing.assert_allclose(dense.kernel, FLAT - 0.1 * (0.3 * clean[0] + 0.7 * attacked[0]), atol=1e-5)
+    np.testing.assert_allclose(dense.bias, -0.1 * (0.3 * clean[1] + 0.7 * attacked[1]), atol=1e-6)
     assert logs["loss"] == pytest.approx(0.3 * logs["clean_loss"] + 0.7 * logs["adversarial_loss"], rel=1e-5)
     assert logs["adversarial_loss"] > logs["clean_loss"]
 
 
-def l2p(spec="", images=None):
+def l2p(spec=""):
     """A softmax regression behind one noise layer, its trainer and its parts."""
     rng = np.random.default_rng(5)
     weights = rng.normal(size=(3, 3, 1, 4))
@@ -121,7 +100,7 @@ def test_a_learn2perturb_step_by_hand(update):
         for n in pair:
             g = softmax_gradient(w, b, images + n, labels)
             of_w, of_b = of_w + 0.5 * g[0], of_b + 0.5 * g[1]
-            of_theta = of_theta + 0.5 * np.sum(g[2] * (n.reshape(6, 9) / 0.5), axis=0)
+            of_theta = of_theta + 0.5 * np.sum(g[2] * (n / 0.5), axis=0).ravel()
         return of_w, of_b, of_theta
 
     of_w, of_b, of_theta = gradients(weights, np.zeros(4), noise[:2])
@@ -165,22 +144,19 @@ def test_each_phase_leaves_the_others_variables_to_the_bit():
     options = DEFENSES.parse("learn2perturb(warmup_epochs=0, steps=2)")
     model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((8, 8, 1), 4, options.factory(0))
     trainer = compiled(options.trainer(model, 0, 100), momentum=0.9, decay=1e-4)
-    trainer.begin_epoch(0)
     theta_ids = {id(v) for v in trainer.noise_parameters}
     # Batch norm's moving averages belong to W.
     w_like = [v for v in model.weights if id(v) not in theta_ids]
     x, y = tf.constant(images), tf.constant(labels, tf.int32)
     before_w, before_theta = values(w_like), values(trainer.noise_parameters)
     trainer._theta_phase(x, x, y)
-    for a, b in zip(before_w, values(w_like), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert all(np.abs(a - b).max() > 0 for a, b in zip(before_theta, values(trainer.noise_parameters), strict=True))
+    assert_same(before_w, w_like)
+    assert all(changed(before_theta, trainer.noise_parameters))
     before_theta = values(trainer.noise_parameters)
     trainer.update_w(x, x, y)
-    for a, b in zip(before_theta, values(trainer.noise_parameters), strict=True):
-        np.testing.assert_array_equal(a, b)
-    changed = [bool(np.any(a != b)) for a, b in zip(before_w, values(w_like), strict=True)]
-    assert sum(changed) == len(changed) - len(noise_layers(model))  # All but the noise's switches.
+    assert_same(before_theta, trainer.noise_parameters)
+    moved = changed(before_w, w_like)
+    assert sum(moved) == len(moved) - len(noise_layers(model))  # All but the noise's switches.
 
 
 def test_inner_iterations_and_theta_minimum():
@@ -194,7 +170,6 @@ def test_inner_iterations_and_theta_minimum():
     options = DEFENSES.parse("learn2perturb(warmup_epochs=0, gamma=0, theta_initial=0.02, steps=1)")
     model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((6, 6, 1), 4, options.factory(0))
     trainer = compiled(options.trainer(model, 0, 100), rate=1e3)
-    trainer.begin_epoch(0)
     step(trainer, *images_and_labels(8))
     lowest = [statistics for name, statistics in noise_statistics(model).items() if name.endswith("/min")]
     assert min(lowest) == pytest.approx(0.01)
@@ -202,20 +177,15 @@ def test_inner_iterations_and_theta_minimum():
 
 def test_adversarial_training_begins_when_told():
     images, labels = images_and_labels(8, (3, 3, 1), 4)
-    weights = np.random.default_rng(3).normal(size=(3, 3, 1, 4))
     attack = ATTACKS.parse("fgsm(epsilon=0.2)")
     for epoch, adversarial in ((0, False), (5, True)):
-        model = linear(weights)
-        trainer = compiled(RobustTrainer(model, attack, clean_weight=0.5, adversarial_weight=0.5, adversarial_epoch=5))
+        how = {"clean_weight": 0.5, "adversarial_weight": 0.5}
+        trainer = compiled(RobustTrainer(linear(WEIGHTS), attack, **how, adversarial_epoch=5))
         trainer.begin_epoch(epoch)
-        logs = step(trainer, images, labels)
-        reference = linear(weights)
-        other = compiled(
-            RobustTrainer(reference, attack if adversarial else None, clean_weight=0.5, adversarial_weight=0.5)
-        )
-        other.begin_epoch(0)
-        wanted = step(other, images, labels)
-        np.testing.assert_allclose(model.layers[-1].kernel, reference.layers[-1].kernel, atol=1e-6)
+        other = compiled(RobustTrainer(linear(WEIGHTS), attack if adversarial else None, **how))
+        logs, wanted = (step(one, images, labels) for one in (trainer, other))
+        kernel, expected = (one.classifier.layers[-1].kernel for one in (trainer, other))
+        np.testing.assert_allclose(kernel, expected, atol=1e-6)
         if adversarial:
             assert logs["adversarial_loss"] == pytest.approx(wanted["adversarial_loss"], rel=1e-5)
         else:
@@ -226,14 +196,12 @@ def test_adversarial_training_begins_when_told():
 
 def test_the_predicted_label_may_be_attacked():
     images, _ = images_and_labels(16, (3, 3, 1), 4)
-    weights = np.random.default_rng(3).normal(size=(3, 3, 1, 4))
-    predicted = np.asarray(linear(weights)(images)).argmax(-1)
+    predicted = np.asarray(linear(WEIGHTS)(images)).argmax(-1)
     other = (predicted + 1) % 4
     attack = ATTACKS.parse("fgsm(epsilon=0.1)")
 
     def attacked(label, labels):
-        trainer = RobustTrainer(linear(weights), attack, adversarial_weight=1.0, attack_label=label)
-        trainer.begin_epoch(0)
+        trainer = RobustTrainer(linear(WEIGHTS), attack, adversarial_weight=1.0, attack_label=label)
         return np.asarray(trainer.perturbed(tf.constant(images), tf.constant(labels, tf.int32)))
 
     np.testing.assert_array_equal(attacked("predicted", other), attacked("true", predicted))

@@ -1,0 +1,59 @@
+"""Training steps taken one by one, and what is known of softmax regression by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
+
+from l2p_tf.defenses import DEFENSES
+from l2p_tf.training.optimizers import MomentumSGD
+from support.models import linear
+
+SHAPE, CLASSES = (3, 3, 1), 4
+WEIGHTS = np.random.default_rng(3).normal(size=(*SHAPE, CLASSES))
+"""Those of a softmax regression, `linear(WEIGHTS)`, on images of `SHAPE`."""
+FLAT = WEIGHTS.reshape(-1, CLASSES)
+"""The same as the kernel of its dense layer."""
+
+
+def compiled(trainer, rate=0.1, decay=0.0, momentum=0.0):
+    """The trainer, ready for its first step of gradient descent."""
+    trainer.compile(MomentumSGD(rate, momentum=momentum, decay=decay, nesterov=momentum > 0))
+    return trainer
+
+
+def trainer_of(spec, model=None, rate=0.1):
+    """The compiled trainer of a defense, by default for the softmax regression."""
+    return compiled(DEFENSES.parse(spec).trainer(model or linear(WEIGHTS), 0, 100), rate)
+
+
+def step(trainer, images, labels, times=1, jit_compile=False):
+    """Steps of a trainer on one batch; returns the logs of the last."""
+    run = tf.function(lambda x, y: trainer.train_step((x, y)), jit_compile=jit_compile, autograph=False)
+    for _ in range(times):
+        logs = run(tf.constant(images), tf.constant(labels, tf.int32))
+    return {name: float(value) for name, value in logs.items()}
+
+
+def values(variables):
+    """What variables hold now."""
+    return [np.array(variable) for variable in variables]
+
+
+def assert_same(found, expected):
+    """Arrays or variables, equal to the bit."""
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def changed(found, expected):
+    """Which of the arrays or variables differ."""
+    return [bool(np.any(np.asarray(a) != np.asarray(b))) for a, b in zip(found, expected, strict=True)]
+
+
+def softmax_gradient(kernel, bias, images, labels):
+    """The gradient of the mean cross-entropy of softmax regression in its kernel, its bias, and the images."""
+    x = images.reshape(len(images), -1).astype(np.float64)
+    error = (softmax(x @ kernel + bias, axis=1) - np.eye(kernel.shape[1])[labels]) / len(images)
+    return x.T @ error, error.sum(0), (error @ kernel.T).reshape(images.shape)
