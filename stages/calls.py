@@ -171,11 +171,12 @@ def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
     """Prints the tables of finished attack or transfer stages of some runs."""
     from rich.console import Console
 
-    from l2p_tf.reporting.comparison import compare
-    from l2p_tf.reporting.runs import find, gather
+    from l2p_tf.reporting.console import show
+    from l2p_tf.reporting.load import find, gather
+    from l2p_tf.reporting.results import Results
 
     trained_runs = [settings.run_dir() / name / "train" for name in names]
-    compare(gather(find([*folders, *trained_runs]))).to_console(Console())
+    show(Results(gather(find([*folders, *trained_runs]))), Console())
 
 
 def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
@@ -199,7 +200,7 @@ def attack_into(
     """Attacks one model of a run as the options say, or finds it done; returns its records."""
     from l2p_tf import artifacts
     from l2p_tf.evaluation.evaluate import attack_artifact
-    from l2p_tf.reporting.text import plural
+    from l2p_tf.reporting.format import plural
 
     finished = output.exists() and not overwrite
     before = artifacts.read(output, "attack", verify=False).options["attacks"] if finished else []
@@ -341,11 +342,12 @@ def report(
     from rich.console import Console
 
     from l2p_tf.reporting import report as reporting
+    from l2p_tf.reporting.console import show
 
     how = {"seed": FLAGS.seed, "overwrite": overwrite, "reproduction": reproduction, **settings.matched()}
     title = reproduction.title if reproduction else FLAGS.title
     made = reporting.make(folders, output or settings.run_dir() / "report", title, **how)
-    made.comparison.to_console(Console())
+    show(made.results, Console(), made.sections)
     for path in made.left_out:
         common.say(f"Left out, not finished: {str(path)!r}")
     for path in made.cards:

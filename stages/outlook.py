@@ -25,7 +25,7 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
       images: its data.
     """
     from l2p_tf.experiments import estimate
-    from l2p_tf.reporting.text import duration, plural
+    from l2p_tf.reporting.format import duration, plural
 
     info = images.info
     shape, classes = info.image_shape, info.num_classes

@@ -3,12 +3,13 @@
 python -m stages.report --run_dir=runs/quickstart
 python -m stages.report --runs=runs/a,runs/b --run_dir=runs/both --title='Table 1 of Learn2Perturb'
 
-Makes RUN_DIR/report: report.html, report.md, table.csv and strength.csv (what the runs were attacked with); in cards/ a
-model card for each exported run; where there is something to say, paired.csv (who is better), norms.csv (sizes of the
-smallest perturbations), power.csv (accuracy by that size), epsilons.csv (accuracy by radius), sweep.csv (the runs of a
-sweep), matched.csv (methods at the same clean accuracy), certified.csv (certified accuracy against radius),
-transfer.csv (sources against targets), backends.csv (CleverHans beside our own attacks), classes.csv (accuracy class by
-class) and confusions.csv (which class was taken for which). Beside each .csv lies the table in LaTeX, a .tex.
+Makes RUN_DIR/report: report.html, report.md, and for each of its sections the figures as NAME.csv and the tables in
+LaTeX, NAME.tex: comparison, paired (who is better), checks (for gradient masking), strength (what the runs were
+attacked with), parameters; and where there is something to say: norms (sizes of the smallest perturbations), power
+(accuracy by that size), epsilons (accuracy by radius), sweep (the runs of a sweep), matched (methods at the same
+clean accuracy), certified (certified accuracy against radius), transfer (sources against targets), backends
+(CleverHans beside our own attacks), classes (accuracy class by class) and confusions (which class was taken for
+which). Plots are in plots/, and in cards/ is a model card for each exported run.
 """
 
 from __future__ import annotations

@@ -304,7 +304,7 @@ def _found(attack: Attack) -> Attack:
 
 def matched() -> dict[str, Any]:
     """What the flags say of a comparison at matched clean accuracy."""
-    from l2p_tf.reporting.matched import Match
+    from l2p_tf.reporting.measured import Match
 
     wanted = {"match": _numbers("match"), "match_tolerance": FLAGS.match_tolerance}
     Match(*wanted.values())  # So that bad ones are told before the work.

@@ -14,13 +14,13 @@ import jinja2
 
 from l2p_tf.artifacts import Artifact
 from l2p_tf.registry import parse_spec
-from l2p_tf.reporting import certified, checks, norms
 from l2p_tf.reporting.card_head import head, measured
-from l2p_tf.reporting.comparison import compare
-from l2p_tf.reporting.entries import AttackColumn, Entry, Row
-from l2p_tf.reporting.runs import Run
+from l2p_tf.reporting.format import duration, epsilon, escape_markdown, listed, norm_name, plain, plural, several
+from l2p_tf.reporting.load import Run
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.section import sections_of
+from l2p_tf.reporting.sections.comparison import AttackColumn, Row, compare
 from l2p_tf.reporting.table import Cell, Column, Table, accuracy
-from l2p_tf.reporting.text import duration, epsilon, escape_markdown, listed, norm_name, plain, plural, several
 from l2p_tf.types import UserError
 
 FOLDER = "cards"
@@ -95,7 +95,10 @@ def write(card: Card) -> str:
     Raises:
       UserError: what describes the export, or arrays that a comparison needs, cannot be read.
     """
-    run, comparison, served = card.run, compare([card.run]), _serving(card.export)
+    run, served, results = card.run, _serving(card.export), Results([card.run])
+    sections = {section.name: section for section in sections_of(results)}
+    comparison = results.once(compare)
+    warnings = [warning for section in sections.values() for warning in section.warnings]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=False,  # Of HTML; as Markdown everything is escaped by `finalize`.
@@ -119,9 +122,9 @@ def write(card: Card) -> str:
         data=_data(run),
         training=_training(run),
         evaluated=_evaluated(found).to_markdown() if (found := measured(comparison)) else "",
-        sections=[found for part in (norms, certified) if (found := part.section([run]))],
-        checks=checks.section(checks.judged([run])),
-        warnings=[*comparison.warnings, *_other_draws(run, served["draws"])],
+        sections=[sections[name] for name in ("norms", "certified") if name in sections],
+        checks=sections.get("checks"),
+        warnings=[*warnings, *_other_draws(run, served["draws"])],
         lineage=_lineage(card),
         citations=_citations(run, defense),
         uncited="Natural training has no paper of its own." if defense == "none" else "Not known for this defense.",
@@ -142,15 +145,14 @@ def _serving(export: Artifact) -> dict[str, Any]:
     return served
 
 
-def _evaluated(found: Sequence[tuple[Row, AttackColumn, Entry]]) -> Table:
+def _evaluated(entries: Sequence[tuple[Row, AttackColumn, Any]]) -> Table:
     heads = ("data", "attack", "allowed", "accuracy", "95% interval", "images", "repeats", "draws of an answer")
     columns = [Column(label, figures=i > 2) for i, label in enumerate(heads)]
     rows = []
-    for row, column, entry in found:
-        mean, interval, *_ = accuracy(entry.summary).lines
-        first, repeats = entry.summary.first, len(entry.summary.records)
-        texts = (row.data, column.label, column.detail, mean, interval, f"{first.count:,}", f"{repeats}")
-        rows.append(tuple(map(Cell, (*texts, f"{first.prediction_draws}"))))
+    for row, column, entry in entries:
+        mean, interval, *_ = accuracy(entry).lines
+        counts = (f"{entry.count:,}", f"{entry.repeats}", f"{entry.prediction_draws}")
+        rows.append(tuple(map(Cell, (row.data, column.label, column.allowed, mean, interval, *counts))))
     return Table("", _CAPTION, tuple(columns), tuple(rows))
 
 
@@ -189,7 +191,7 @@ def _limits(run: Run, rows: Sequence[Row]) -> list[str]:
     radii: dict[str, float] = {}
     for row in rows:
         for entry in row.bounded:
-            norm, radius = entry.summary.first.norm, entry.summary.first.epsilon
+            norm, radius = entry.norm, entry.measured.first.epsilon
             if norm and radius is not None:
                 radii[norm] = max(radii.get(norm, 0.0), radius)
     if radii:

@@ -13,15 +13,15 @@ from scipy import stats
 
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.experiments.definition import Claim
-from l2p_tf.reporting.norms import found_of, sizes_of
-from l2p_tf.reporting.paired import Member, group_of, images_of, member_of
+from l2p_tf.reporting.format import listed, plain, plural
+from l2p_tf.reporting.load import Run
+from l2p_tf.reporting.pairs import Member, group_of, images_of, member_of
 from l2p_tf.reporting.reproduction import Reproduction, found
-from l2p_tf.reporting.runs import Run
 from l2p_tf.reporting.section import Section
-from l2p_tf.reporting.significance import holm
+from l2p_tf.reporting.sections.norms import found_of, sizes_of
+from l2p_tf.reporting.stats import holm
 from l2p_tf.reporting.subjects import Measured, Subject, subjects
 from l2p_tf.reporting.table import Cell, Column, Table
-from l2p_tf.reporting.text import listed, plain, plural
 from l2p_tf.types import UserError
 
 NAME = "claims"

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from l2p_tf.evaluation.records import CLEAN, GALLERY, MOST_CLASSES, Record
-from l2p_tf.reporting.runs import Evaluation, Run
-from l2p_tf.reporting.text import plain, strength
+from l2p_tf.reporting.examples import class_name, data_uri
+from l2p_tf.reporting.format import plain, strength
+from l2p_tf.reporting.load import Evaluation, Run
 from l2p_tf.schema import Column, read_arrays
 from l2p_tf.types import UserError
-
-# Longest side of an image on the page. Larger ones would cost megabytes and be shown no larger.
-_SIDE = 96
-NO_CLASS = "no number"
-"""What stands for the class of an answer that was not finite."""
 
 _COLUMNS = {
     "clean": Column("f", 0, 1, rank=4), "label": Column("iu", 0, MOST_CLASSES - 1),
@@ -107,18 +100,6 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
     ]
 
 
-def data_uri(image: np.ndarray) -> str:
-    """An image (height, width, channels) in [0, 1] as a PNG in a data URI, reduced to the page's size where larger."""
-    pixels = np.clip(np.nan_to_num(image), 0, 1)
-    # Only one and three channels are pictures; anything else is shown by its mean.
-    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels if pixels.shape[-1] == 3 else pixels.mean(-1)
-    picture = Image.fromarray(np.round(255 * pixels).astype(np.uint8))
-    picture.thumbnail((_SIDE, _SIDE))
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=9)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
 def scale_of(difference: np.ndarray) -> float:
     """The factor that brings the largest change of an attack to half the range: whole where it is above 2."""
     largest = float(np.max(np.abs(difference), initial=0.0))
@@ -192,15 +173,6 @@ def _example(run: Run, arrays: dict[str, np.ndarray], difference: np.ndarray, fa
     )
     clean = picture(arrays["clean"][i], arrays["clean_prediction"][i], arrays["clean_confidence"][i])
     return Example(class_name(run, label), clean, attacked)
-
-
-def class_name(run: Run, number: int) -> str:
-    """What the data of a run calls a class, or else its number; -1 is an answer that was not finite."""
-    if number < 0:
-        return NO_CLASS
-    names = run.info.get("class_names")
-    known = isinstance(names, list) and 0 <= number < len(names)
-    return plain(names[number], 40) if known else f"class {number}"  # type: ignore[index]
 
 
 def _size(example: Example) -> int:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
+import inspect
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from l2p_tf import artifacts
 from l2p_tf.environment import user_path
 from l2p_tf.progress import bar
-from l2p_tf.reporting import card, claims, page, words
-from l2p_tf.reporting import reproduction as reproductions
-from l2p_tf.reporting.comparison import Comparison, compare
-from l2p_tf.reporting.matched import Match
-from l2p_tf.reporting.reproduction import Reproduction
-from l2p_tf.reporting.runs import Run, find, gather, unfinished
-from l2p_tf.reporting.text import escape_markdown, plain
+from l2p_tf.reporting import card, page, summary
+from l2p_tf.reporting.format import escape_markdown, plain
+from l2p_tf.reporting.load import find, gather, unfinished
+from l2p_tf.reporting.measured import Match
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.section import Make, Section, registered, sections_of
 from l2p_tf.types import UserError
 
 STAGE = "report"
@@ -34,14 +33,16 @@ class Report:
 
     Attributes:
       path: the artifact.
-      comparison: the comparison in it.
+      results: what is reported.
+      sections: its sections.
       made: False where the artifact was there and up to date.
       left_out: folders of unfinished work beside the results.
       cards: the cards of exported models in it.
     """
 
     path: pathlib.Path
-    comparison: Comparison
+    results: Results
+    sections: tuple[Section, ...]
     made: bool
     left_out: tuple[pathlib.Path, ...]
     cards: tuple[pathlib.Path, ...] = ()
@@ -54,7 +55,8 @@ def make(
     *,
     match: Sequence[float] = (),
     match_tolerance: float = 0.01,
-    reproduction: Reproduction | None = None,
+    sections: Sequence[Make] = (),
+    described: Mapping[str, object] | None = None,
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Report:
@@ -67,7 +69,8 @@ def make(
       match: clean accuracies, as shares, at which methods are compared; none for that of the natural training where
         runs were swept.
       match_tolerance: how far from them a run may be, as a share.
-      reproduction: the experiment that the results are of, whose comparison and claims come first; None for none.
+      sections: what makes further sections, which come first.
+      described: what the manifest says of the further sections.
       seed: for the manifest; nothing here is random.
       overwrite: replace a report of other runs instead of refusing.
 
@@ -82,33 +85,31 @@ def make(
     former = _former(output)
     title = plain(title) if title.strip() else str(former.get("title") or TITLE)
     wanted = Match(tuple(match), match_tolerance)
-    found = find(paths)
-    runs = gather(found)
-    compared = compare(runs, wanted)
-    if reproduction:
-        own = [part.section(reproduction, runs) for part in (reproductions, claims)]
-        compared = dataclasses.replace(compared, sections=(*(one for one in own if one), *compared.sections))
+    artifacts_there = find(paths)
+    results = Results(gather(artifacts_there), wanted)
+    with bar("report", len(registered()), "sections") as advance:
+        parts = tuple(sections_of(results, sections, advance))
     # The fingerprint says which artifact it is, in whatever order and from wherever it comes.
-    inputs = {f"{artifact.stage} {artifact.fingerprint[:8]}": artifact for artifact in found}
-    options: dict[str, object] = {"title": title, "runs": [run.name for run in runs]}
-    if reproduction:
-        options["experiment"] = json.loads(json.dumps(dataclasses.asdict(reproduction.experiment)))
-    options |= {"match": list(wanted.wanted), "match_tolerance": wanted.tolerance, _WRITER: writer()}
+    inputs = {f"{artifact.stage} {artifact.fingerprint[:8]}": artifact for artifact in artifacts_there}
+    options = {"title": title, "runs": [run.name for run in results.all_runs], **(described or {})}
+    options |= {"match": list(wanted.wanted), "match_tolerance": wanted.tolerance, _WRITER: writer(tuple(sections))}
     # What an older version made of the same results is replaced without asking.
     overwrite = overwrite or {**former, _WRITER: ""} == {**options, _WRITER: ""}
     with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
         if work is not None:
             work.clear()
-            write(work.path, runs, compared, title, wanted, reproduction)
-    cards_made = tuple(output / one.link for one in card.cards(runs))
-    return Report(output, compared, work is not None, tuple(unfinished(paths)), cards_made)
+            write(work.path, results, parts, title)
+    cards = tuple(output / one.link for one in card.cards(results.all_runs))
+    return Report(output, results, parts, work is not None, tuple(unfinished(paths)), cards)
 
 
 @functools.cache
-def writer() -> str:
+def writer(sections: tuple[Make, ...] = ()) -> str:
     """Digest of all that writes reports: another one makes another report of the same results."""
-    folder = pathlib.Path(__file__).parent
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".html", ".js", ".css", ".md", ".json"))
+    makers = [maker.func if isinstance(maker, functools.partial) else maker for maker in sections]
+    folders = {pathlib.Path(__file__).parent, *(pathlib.Path(inspect.getfile(maker)).parent for maker in makers)}
+    kinds = (".py", ".html", ".js", ".css", ".md", ".json")
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in kinds)
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
@@ -120,46 +121,31 @@ def _former(path: pathlib.Path) -> dict[str, object]:
         return {}
 
 
-def write(
-    folder: pathlib.Path, runs: Sequence[Run], comparison: Comparison, title: str, match: Match,
-    reproduction: Reproduction | None = None,
-) -> None:  # fmt: skip
-    """Writes page, Markdown, the CSV and the LaTeX of each table, plots and model cards into a folder.
+def write(folder: pathlib.Path, results: Results, sections: Sequence[Section], title: str) -> None:
+    """Writes page, Markdown, the CSV and the LaTeX of each section, plots and model cards into a folder.
 
     Args:
       folder: where to.
-      runs: what is reported.
-      comparison: their comparison.
+      results: what is reported.
+      sections: its sections.
       title: title of the page.
-      match: at which clean accuracies methods are compared.
-      reproduction: the experiment that the results are of; None for none.
 
     Raises:
       UserError: a gallery, per-example results, the data of a run or what describes an export are damaged.
     """
-    cards = card.cards(runs)
-    with bar("report", len(runs) + 2, "parts") as advance:
-        plots = page.draw(runs, match, advance)
-        if reproduction and reproduction.experiment.figure:
-            plots = plots.moved(reproduction.experiment.figure, claims.NAME)
-        details = page.detail(runs)
-        html = page.render(title, runs, comparison, plots, details, cards)
-        advance()
-    if cards:
-        (folder / card.FOLDER).mkdir(exist_ok=True)
-    for one in cards:
-        artifacts.atomic_write(folder / one.link, card.write(one))
-    (folder / PLOTS).mkdir(exist_ok=True)
-    for plot in plots.all:
-        artifacts.atomic_write(folder / PLOTS / f"{plot.name}.svg", plot.svg)
-    for section in (*comparison.all_sections, *details.sections):
-        artifacts.atomic_write(folder / section.file, section.to_csv())
-        artifacts.atomic_write(folder / section.latex_file, section.to_latex())
-    artifacts.atomic_write(folder / MARKDOWN, markdown(comparison, title))
-    artifacts.atomic_write(folder / HTML, html)
+    cards = card.cards(results.all_runs)
+    files = {HTML: page.render(title, results, sections, cards), MARKDOWN: markdown(results, sections, title)}
+    files |= {one.link: card.write(one) for one in cards}
+    for section in sections:
+        files |= dict(section.files) | {f"{PLOTS}/{plot.name}.svg": plot.svg for plot in section.plots}
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        artifacts.atomic_write(folder / name, text)
 
 
-def markdown(comparison: Comparison, title: str = TITLE) -> str:
-    """Title, summary, comparison and the tables beside it as GitHub Markdown."""
-    blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, words.paragraphs(comparison))]
-    return "\n\n".join([*blocks, comparison.to_markdown()])
+def markdown(results: Results, sections: Sequence[Section], title: str = TITLE) -> str:
+    """Title, summary, warnings and the tables of all sections as GitHub Markdown; all text in it is escaped."""
+    blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, summary.paragraphs(results))]
+    blocks += [f"**Warning:** {escape_markdown(text)}" for section in sections for text in section.warnings]
+    blocks += [section.to_markdown() for section in sections if section.tables or section.note]
+    return "\n\n".join(blocks) + "\n"

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from l2p_tf.evaluation.records import Summary, summarize
 from l2p_tf.experiments.definition import Experiment, Measure
-from l2p_tf.reporting.norms import sizes_of
+from l2p_tf.reporting.format import DASH, interval, number, percent, plain
+from l2p_tf.reporting.load import Evaluation, Run
 from l2p_tf.reporting.printed import PERCENT, Place, PrintedNumber, PrintedTable
 from l2p_tf.reporting.published import same_dataset
-from l2p_tf.reporting.runs import Evaluation, Run
 from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.sections.norms import sizes_of
 from l2p_tf.reporting.table import NOTHING, Cell, Column, Table
-from l2p_tf.reporting.text import DASH, interval, number, percent, plain
 
 NAME = "reproduction"
 _WIDE = 6

@@ -5,22 +5,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import statistics
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.inspections import Inspection
-from l2p_tf.evaluation.records import CLEAN, Record, wilson_interval
+from l2p_tf.evaluation.records import CLEAN, Record, summarize, wilson_interval
 from l2p_tf.registry import parse_spec
-from l2p_tf.reporting.kinds import method_of, swept
-from l2p_tf.reporting.runs import Run, find, gather
-from l2p_tf.reporting.subjects import strongest, subjects
-from l2p_tf.reporting.text import minimal, plain
+from l2p_tf.reporting.format import minimal, plain, strength
+from l2p_tf.reporting.load import Evaluation, Run, find, gather
+from l2p_tf.reporting.measured import Evaluated, Match, Measured, strongest
+from l2p_tf.reporting.methods import method_of, swept
 from l2p_tf.types import UserError
 
+T = TypeVar("T")
 _SWEEP = "sweep."
+_COMMON = (
+    "label", "norm", "epsilon", "steps", "restarts", "draws", "prediction_draws", "randomized", "count",
+)  # fmt: skip
 _RUN = {
     "run": "name of the run, different from every other's",
     "key": "fingerprint of its training; the name where there is none",
@@ -49,6 +54,31 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "low": "lower end of its 95% interval (Wilson's)",
         "high": "upper end of it",
         **{field.name: f"as in `Record.{field.name}`" for field in dataclasses.fields(Record)},
+    },
+    "summaries": {
+        **_PLACE,
+        "kind": "as in `records`",
+        "family": "as in `records`",
+        "dataset": "name of the data",
+        "split": "`validation` or `test`",
+        "attack": "its spec, or `clean`",
+        "backend": "whose implementation",
+        "source": "run whose model the examples were made on; missing where that is the attacked one",
+        **{name: f"as in `Record.{name}`" for name in _COMMON},
+        "repeats": "number of evaluations",
+        "accuracy": "share of the images classified correctly, mean over repeats",
+        "low": "lower end of its 95% interval (Wilson's)",
+        "high": "upper end of it",
+        "spread": "standard deviation over repeats; missing for a single one",
+        "gradients": "backward passes per image, mean over repeats",
+        "forwards": "forward passes per image, mean over repeats",
+        "seconds": "time per image and repeat",
+        "reached": "share of the images on which the attack's goal was reached, mean over repeats",
+        "name": "the run, with the weights where they are not the best ones",
+        "where": "data set and split in words",
+        "title": "data set and split, and the weights where they are not the best ones, in words",
+        "allowed": "what the attack was allowed, in words",
+        "measured": "the `Measured` behind it, for per-image results",
     },
     "certificates": {
         **_PLACE,
@@ -85,12 +115,30 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 class Results:
     """Finished results of some runs.
 
+    Of several evaluations of a run under the same attack, that on the most images counts; of those on as many, one
+    whose results per image are there, then the one with the most repeats, then the first. The others have False in the
+    column `counted`.
+
     Attributes:
       all_runs: trainings with everything measured on each.
+      match: at which clean accuracies methods are to be compared.
     """
 
-    def __init__(self, all_runs: Sequence[Run]) -> None:
+    def __init__(self, all_runs: Sequence[Run], match: Match | None = None) -> None:
         self.all_runs = tuple(all_runs)
+        self.match = match or Match()
+        self._computed: dict[Callable[[Results], Any], Any] = {}
+
+    def once(self, compute: Callable[[Results], T]) -> T:
+        """What `compute` gives for these results, computed at the first call: for what several sections share."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        return cast(T, self._computed[compute])
+
+    @property
+    def by_key(self) -> dict[str, Run]:
+        """The runs by the fingerprints of their trainings."""
+        return {run.key: run for run in self.all_runs}
 
     @functools.cached_property
     def runs(self) -> pd.DataFrame:
@@ -100,18 +148,31 @@ class Results:
     @functools.cached_property
     def records(self) -> pd.DataFrame:
         """One row for each record: a run under an attack, or clean, once; `COLUMNS["records"]` has the columns."""
+        kept = {id(record) for one in self.summaries.query("counted").measured for record in one.summary.records}
         rows = []
         for run in self.all_runs:
-            kept = {id(r) for subject in subjects([run]) for one in subject.measured for r in one.summary.records}
             for evaluation in run.evaluations:
                 for record in evaluation.records:
-                    head = {
-                        **self._head(run),
-                        "weights": evaluation.checkpoint,
-                        "counted": id(record) in kept or record.source is not None,
-                    }
+                    head = {**self._head(run), "weights": evaluation.checkpoint, "counted": id(record) in kept}
                     rows.append({**head, **_derived(record), **dataclasses.asdict(record), **_sweep(run)})
         return _frame("records", rows)
+
+    @functools.cached_property
+    def summaries(self) -> pd.DataFrame:
+        """One row for each attack on a run, or the run when clean, over all repeats; see `COLUMNS["summaries"]`."""
+        rows = []
+        for run in self.all_runs:
+            measured = [one for evaluation in run.evaluations for one in _measured(run, evaluation)]
+            kept = strongest(measured, _what, lambda m: (m.first.count, m.has_arrays, len(m.summary.records)))
+            for one in measured:
+                counted = one.first.source is not None or any(one is other for other in kept)
+                rows.append({**self._head(run), "counted": counted, **_summarized(one), **_sweep(run)})
+        return _frame("summaries", rows)
+
+    @property
+    def attacks(self) -> pd.DataFrame:
+        """The summaries that count of runs on clean images and under attacks on themselves: no transferred examples."""
+        return self.summaries[self.summaries.counted.astype(bool) & (self.summaries.kind != "transfer")]
 
     @functools.cached_property
     def certificates(self) -> pd.DataFrame:
@@ -147,6 +208,14 @@ class Results:
             if found
             else joined.reindex(columns=names)
         )
+
+    @functools.cached_property
+    def evaluated(self) -> list[Evaluated]:
+        """Every run with what was measured on it, by weights, data set and split, in the order of the runs."""
+        places: dict[tuple[object, ...], list[Any]] = {}
+        for row in self.attacks.itertuples(index=False):
+            places.setdefault((id(row.measured.run), row.weights, row.dataset, row.split), []).append(row)
+        return [Evaluated(rows[0].measured.run, tuple(rows)) for rows in places.values()]
 
     def _head(self, run: Run) -> dict[str, object]:
         return {"run": run.name, "key": run.key, "method": method_of(run)}
@@ -198,6 +267,43 @@ def _family(attack: str) -> str:
         return parse_spec(attack)[0]
     except UserError:  # Of another version or another maker.
         return plain(attack)
+
+
+def _measured(run: Run, evaluation: Evaluation) -> Iterator[Measured]:
+    summaries = summarize(evaluation.records)
+    cleans = {_images(s.first): s for s in reversed(summaries) if s.first.attack == CLEAN and s.first.source is None}
+    for summary in summaries:
+        yield Measured(run, evaluation, summary, cleans.get(_images(summary.first)))
+
+
+def _images(record: Record) -> tuple[str, str, int]:
+    return record.dataset, record.split, record.count
+
+
+def _what(measured: Measured) -> tuple[object, ...]:
+    """What evaluations of a run have in common of which one counts."""
+    first = measured.first
+    # Transferred examples are those of one stage and one source.
+    transferred = (id(measured.evaluation), first.source) if first.source is not None else ()
+    return measured.evaluation.checkpoint, first.dataset, first.split, first.attack, first.backend, *transferred
+
+
+def _summarized(measured: Measured) -> dict[str, object]:
+    run, summary, first, checkpoint = measured.run, measured.summary, measured.first, measured.evaluation.checkpoint
+    records, count = summary.records, len(summary.records)
+    where = f"{run.title_of(first.dataset)}, {plain(first.split)}"
+    common = ("dataset", "split", "attack", "backend", "source", *_COMMON)
+    return {
+        "weights": checkpoint, **_derived(first), **{name: getattr(first, name) for name in common}, "repeats": count,
+        "accuracy": summary.accuracy, "low": summary.low, "high": summary.high, "spread": summary.spread,
+        "gradients": statistics.fmean(record.gradients for record in records),
+        "forwards": statistics.fmean(record.forwards for record in records),
+        "seconds": sum(record.seconds for record in records) / sum(record.count for record in records),
+        "reached": statistics.fmean(record.reached / record.count for record in records),
+        "name": run.named(checkpoint), "where": where,
+        "title": where if checkpoint == "best" else f"{where}, {plain(checkpoint)} weights", "allowed": strength(first),
+        "measured": measured,
+    }  # fmt: skip
 
 
 def _facts(one: Inspection) -> dict[str, object]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import bisect
-import csv
 import dataclasses
-import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import pandas as pd
 import rich.table
 from rich.text import Text
 
-from l2p_tf.evaluation.records import Summary, wilson_interval
+from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting import latex
-from l2p_tf.reporting.text import DASH, escape_markdown, interval, percent
+from l2p_tf.reporting.format import DASH, escape_markdown, interval, percent
 
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
 # On a console names are folded into columns this wide; borders take one character of a table and three of each column.
@@ -60,17 +60,28 @@ class Cell:
         return float(found[0].replace(",", "")) if found else None
 
 
+ATTACK = (
+    "dataset", "split", "attack", "norm", "epsilon", "steps", "restarts", "draws", "prediction_draws", "backend",
+    "repeats", "count",
+)  # fmt: skip
+"""Columns of a CSV that tell an attack, and on how many images it was run."""
+
 NOTHING = Cell(DASH)
 """Where nothing was measured."""
 
 
-def accuracy(summary: Summary, *below: str, marked: bool = False) -> Cell:
-    """An accuracy over repeats: mean and spread in percent; below them its 95% interval, images, what else is said."""
-    count, repeats = summary.first.count, len(summary.records)
-    spread = "" if summary.spread is None else f" ± {percent(summary.spread, count)}"
-    images = f"n = {count:,}" + (f", {repeats} repeats" if repeats > 1 else "")
-    lines = interval(summary.low, summary.high, count), images, *below
-    return Cell(percent(summary.accuracy, count) + spread, lines, marked, value=100 * summary.accuracy)
+def accuracy(row: Any, *below: str, marked: bool = False) -> Cell:
+    """An accuracy over repeats: mean and spread in percent; below them its 95% interval, images, what else is said.
+
+    Args:
+      row: of `Results.summaries`.
+      below: further lines.
+      marked: whether it stands out.
+    """
+    spread = f" ± {percent(row.spread, row.count)}" if row.repeats > 1 else ""
+    images = f"n = {row.count:,}" + (f", {row.repeats} repeats" if row.repeats > 1 else "")
+    lines = interval(row.low, row.high, row.count), images, *below
+    return Cell(percent(row.accuracy, row.count) + spread, lines, marked, value=100 * row.accuracy)
 
 
 def share(value: float, count: int, *below: str, marked: bool = False) -> Cell:
@@ -167,24 +178,43 @@ class Table:
         return max(map(len, [*words, *(texts if column.figures else [])]), default=1)
 
 
-def to_csv(names: Sequence[str], lines: Sequence[Mapping[str, object]]) -> str:
-    """Lines as CSV below the names of their fields."""
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
+def to_csv(figures: pd.DataFrame) -> str:
+    """Figures as CSV."""
     # A spreadsheet would take a name that begins like a formula for one.
-    writer.writerows({key: _harmless(value) for key, value in line.items()} for line in lines)
-    return stream.getvalue()
+    harmless = {name: pd.Series(map(_harmless, figures[name]), dtype=object) for name in figures}
+    return pd.DataFrame(harmless).to_csv(index=False, lineterminator="\n")
 
 
-def in_percent(value: float | None) -> float | str:
-    """A share for a CSV: in percent with four decimals; empty for None."""
-    return "" if value is None else round(100 * value, 4)
+def figures(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """Figures for a CSV, a row each, with every value as it is; what a row lacks is empty."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
 
 
-def rounded(value: float | None) -> float | str:
-    """A figure for a CSV, to six digits; empty for None."""
-    return "" if value is None else float(f"{value:.6g}")
+def columns_of(row: Any, *names: str) -> dict[str, object]:
+    """Some columns of a row of a frame, for a CSV; attributes that tell an attack where none are named."""
+    return {name: getattr(row, name) for name in names or ATTACK}
+
+
+def accuracy_of(row: Any) -> dict[str, object]:
+    """Accuracy of a row of a frame and its 95% interval, for a CSV."""
+    return {name: in_percent(getattr(row, name)) for name in ("accuracy", "low", "high")}
+
+
+def share_of(value: float, count: int, end: str = "") -> dict[str, object]:
+    """A share of `count` images and its 95% interval, for a CSV; `end` is added to the names of the columns."""
+    values = (value, *wilson_interval(value, count))
+    return {f"{name}{end}": in_percent(v) for name, v in zip(("accuracy", "low", "high"), values, strict=True)}
+
+
+def in_percent(value: float | None) -> float | None:
+    """A share for a CSV: in percent with four decimals; None for None."""
+    return None if value is None else round(100 * value, 4)
+
+
+def rounded(value: float | None) -> float | None:
+    """A figure for a CSV, to six digits; None for None."""
+    return None if value is None else float(f"{value:.6g}")
 
 
 def _harmless(value: object) -> object:

@@ -9,12 +9,12 @@ import pathlib
 import statistics
 
 import pytest
+from l2p_tf.reporting.comparison import compare
+from l2p_tf.reporting.runs import find, gather
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting import published
-from l2p_tf.reporting.comparison import compare
-from l2p_tf.reporting.runs import find, gather
 from l2p_tf.types import UserError
 from support import paper_tables
 from support.reports import ATTACKS as MEASURED

@@ -5,15 +5,15 @@ import json
 
 import numpy as np
 import pytest
+from l2p_tf.reporting.comparison import compare
+from l2p_tf.reporting.runs import find, gather
 
 from l2p_tf import artifacts
 from l2p_tf.evaluation.records import Record, write_records
 from l2p_tf.experiments.definition import Claim, Experiment, Measure, Member
 from l2p_tf.manifest import sealed
 from l2p_tf.reporting import claims, published, report
-from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.reproduction import Reproduction, section
-from l2p_tf.reporting.runs import find, gather
 from l2p_tf.reporting.table import to_csv
 from l2p_tf.types import UserError
 from support.reports import make_data, make_train

@@ -1,4 +1,4 @@
-"""The figures of reports on typical results: `tests/golden/CASE/*.csv`, which `python tests/test_golden.py` writes."""
+"""The figures of reports on typical results, `golden/CASE/*.csv`; `PYTHONPATH=tests python` this file writes them."""
 
 import datetime
 import pathlib

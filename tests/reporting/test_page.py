@@ -9,21 +9,21 @@ import time
 
 import numpy as np
 import pytest
+from l2p_tf.reporting.comparison import compare
+from l2p_tf.reporting.matched import Match
+from l2p_tf.reporting.plots import of_training
+from l2p_tf.reporting.runs import find, gather
+from l2p_tf.reporting.subjects import subjects
+from l2p_tf.reporting.sweeps import CURVES, panels
 
 from l2p_tf import artifacts
 from l2p_tf.data import DATASETS
 from l2p_tf.data.store import prepare
 from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting import classes, drill, latex, lines, matched_table, outcomes, page, report, svg
-from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.gallery import data_uri
 from l2p_tf.reporting.history import History
-from l2p_tf.reporting.matched import Match
-from l2p_tf.reporting.plots import of_training
-from l2p_tf.reporting.runs import find, gather
 from l2p_tf.reporting.section import Section
-from l2p_tf.reporting.subjects import subjects
-from l2p_tf.reporting.sweeps import CURVES, panels
 from l2p_tf.reporting.table import NOTHING, Cell, Column, Table
 from l2p_tf.types import UserError
 from support.browser import Browser

@@ -15,15 +15,15 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from l2p_tf.reporting.comparison import compare
+from l2p_tf.reporting.runs import find, from_records, gather
 from PIL import Image
 from rich.console import Console
 
 from l2p_tf import artifacts
 from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting import gallery, lines, plots, report, svg, text, words
-from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.history import read_history
-from l2p_tf.reporting.runs import find, from_records, gather
 from l2p_tf.types import UserError
 from support.pages import FRAMES, Outline, browse, own_script, without_own_script
 from support.reports import ATTACKS, CORRECT, make_attack, make_data, make_records, make_runs, make_train, write_history

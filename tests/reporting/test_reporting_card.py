@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pytest
 import yaml
+from l2p_tf.reporting.comparison import compare
+from l2p_tf.reporting.runs import find, gather
 
 from l2p_tf import artifacts, serving
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.reporting import card, report
-from l2p_tf.reporting.comparison import compare
-from l2p_tf.reporting.runs import find, gather
 from l2p_tf.types import UserError
 from support.pages import EVIL, Outline, without_own_script
 from support.reports import ATTACKS, DEEPFOOL, make_data, make_records, make_stage, make_train, of_correct, records_of

@@ -4,10 +4,10 @@ import io
 import re
 
 import pytest
-from rich.console import Console
-
 from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.runs import from_records
+from rich.console import Console
+
 from l2p_tf.reporting.table import Cell, Column, Table
 from support.reports import make_records
 

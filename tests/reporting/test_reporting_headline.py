@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-
-from l2p_tf.reporting import plots, svg, trainings, words
 from l2p_tf.reporting.comparison import compare
 from l2p_tf.reporting.runs import find, from_records, gather
+
+from l2p_tf.reporting import plots, svg, trainings, words
 from support.reports import make_data, make_records, make_train
 
 RADII = (4 / 255, 8 / 255, 16 / 255)

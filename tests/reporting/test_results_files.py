@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from l2p_tf.reporting.runs import find, gather
 
 from l2p_tf import artifacts
 from l2p_tf.certification.records import CertificateRecord, read_certificates, read_certified, write_certificates
@@ -16,7 +17,6 @@ from l2p_tf.evaluation.inspections import Inspection, read_inspection, write_ins
 from l2p_tf.evaluation.masking import Finding, Share
 from l2p_tf.evaluation.records import COLUMNS, read_records, write_records
 from l2p_tf.reporting import outcomes
-from l2p_tf.reporting.runs import find, gather
 from l2p_tf.schema import Column, read_arrays
 from l2p_tf.types import UserError
 from support import damage

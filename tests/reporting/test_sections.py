@@ -2,17 +2,24 @@
 
 import csv
 import dataclasses
+import html
 import io
 import re
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from l2p_tf.evaluation.masking import FAIL, Finding, Share, unmeasured
 from l2p_tf.reporting import report
+from l2p_tf.reporting.format import escape_markdown
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.section import registered, sections_of
 from support.certified import arrays_of, make_certify
 from support.checked import make_checks
-from support.pages import EVIL, without_own_script
+from support.judged import arrays_of as arrays_by_class
+from support.judged import make_judged
+from support.pages import EVIL, Outline, without_own_script
 from support.reports import (
     ATTACKS,
     make_attack,
@@ -73,6 +80,14 @@ def make_paired(root):
         make_stage(root / f"a{len(name)}", "attack", {"train": train, "data": data}, records, arrays)
 
 
+def make_classified(root):
+    data = make_data(root, names=[NAME] * 10)
+    labels = np.arange(20) % 2
+    arrays = [arrays_by_class(labels, labels == labels, labels), arrays_by_class(labels, labels == 0, labels * 0)]
+    train = make_train(root, data, NAME, "t", history=False)
+    make_judged(root, data, "run", (CLEAN, (NAME, NAME, *ATTACKS[2][2:])), arrays, train=train)
+
+
 def make_swept(root):
     data = make_data(root, name=NAME)
     attacks = [(NAME if s == "cw" else s, NAME, *rest) for s, _, *rest in (CLEAN, CW, *map(fgm, (1, 2, 3)))]
@@ -83,38 +98,89 @@ def make_swept(root):
 
 
 CASES = {
-    make_compared: ["comparison", "strength"],
-    make_minimal: ["comparison", "power", "norms", "transfer", "backends", "strength"],
-    make_certified: ["comparison", "certified"],
-    make_checked: ["comparison", "checks"],
-    make_paired: ["comparison", "paired", "strength"],
-    make_swept: ["comparison", "paired", "sweep", "matched", "epsilons", "power", "norms", "strength"],
-}
+    make_compared: ["comparison", "strength", "training", "parameters"],
+    make_minimal: ["comparison", "power", "norms", "transfer", "backends", "strength", "training", "parameters"],
+    make_certified: ["comparison", "certified", "training", "parameters"],
+    make_checked: ["comparison", "checks", "training", "parameters"],
+    make_paired: ["comparison", "paired", "strength", "parameters"],
+    make_swept: [
+        "comparison", "sweep", "matched", "paired", "epsilons", "power", "norms", "strength", "training", "parameters",
+    ],
+    make_classified: ["comparison", "strength", "parameters", "classes", "confusions"],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_names_from_outside_stay_text(make, tmp_path):
-    make(tmp_path / "runs")
-    made = report.make([tmp_path / "runs"], tmp_path / "report", NAME, match=(0.8,) if make is make_swept else ())
-    sections = made.comparison.all_sections
-    assert [section.name for section in sections] == CASES[make]
-    page = (made.path / "report.html").read_text("utf-8")
+@pytest.fixture(scope="module", params=CASES, ids=lambda make: make.__name__)
+def made(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp("sections")
+    request.param(root / "runs")
+    match = (0.8,) if request.param is make_swept else ()
+    return report.make([root / "runs"], root / "report", NAME, match=match), CASES[request.param]
+
+
+def test_the_cases_have_every_section():
+    registered_names = [entry.name for entry in registered()]
+    assert sorted(registered_names) == sorted({name for names in CASES.values() for name in names})
+    assert all(name.isalpha() for name in registered_names)
+    assert len({entry.order for entry in registered()}) == len(registered_names)
+
+
+def test_nothing_gives_no_sections():
+    assert [section.name for section in sections_of(Results([])) if section.visible] == []
+
+
+def test_sections_come_in_their_order_and_say_what_their_figures_are(made):
+    report_made, names = made
+    shown = [section for section in report_made.sections if section.tables or section.plots]
+    assert [section.name for section in shown] == names
+    for section in shown:
+        assert section.note or section.plots or all(table.caption for table in section.tables)
+        assert len({table.title for table in section.tables}) == len(section.tables)
+        assert section.opened is None or 0 <= section.opened < len(section.tables)
+
+
+def test_tables_are_rectangles_of_text(made):
+    for table in (table for section in made[0].sections for table in section.tables):
+        assert table.rows
+        assert all(len(row) == len(table.columns) for row in table.rows)
+        console = Console(file=io.StringIO(), width=80)
+        console.print(table.to_rich(80))
+        lines = console.file.getvalue().splitlines()
+        assert "\x1b[31m" not in console.file.getvalue()
+        assert max(map(len, lines)) <= 80
+
+
+def test_the_page_shows_names_from_outside_as_text(made):
+    page = (made[0].path / "report.html").read_text("utf-8")
     assert "<script" not in without_own_script(page)
     assert page.count("&lt;script&gt;") > 10
-    for path in (made.path / "plots").glob("*.svg"):
-        assert "<script" not in path.read_text("utf-8")
-    markdown = (made.path / "report.md").read_text("utf-8")
+    outline = Outline(page)
+    assert len(outline.ids) == len(set(outline.ids))
+    links = {a["href"][1:] for tag, a in outline.tags if tag == "a" and a["href"].startswith("#")}
+    assert links <= set(outline.ids)
+    for section in made[0].sections:
+        if section.tables or section.plots:
+            assert section.name in links
+            assert f">{html.escape(section.title)}</h2>" in page
+    assert all("<script" not in path.read_text("utf-8") for path in (made[0].path / "plots").glob("*.svg"))
+
+
+def test_markdown_has_as_many_cells_as_columns(made):
+    markdown = (made[0].path / "report.md").read_text("utf-8")
     assert not re.search(r"(?<!\\)<script", markdown)
     assert "\n# x" not in markdown
     for block in markdown.split("\n\n"):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines() if line.startswith("|")}) <= 1
-    for section in sections:
-        lines = list(csv.DictReader(io.StringIO((made.path / section.file).read_text("utf-8"))))
-        assert len(lines) == len(section.lines)
-        assert all(None not in line and None not in line.values() for line in lines)
-        latex = (made.path / section.latex_file).read_text("utf-8")
+    for section in made[0].sections:
+        assert (f"## {escape_markdown(section.title)}" in markdown) is bool(section.tables or section.note)
+
+
+def test_figures_and_latex_lie_beside_the_page(made):
+    for section in (section for section in made[0].sections if section.tables):
+        rows = list(csv.DictReader(io.StringIO((made[0].path / f"{section.name}.csv").read_text("utf-8"))))
+        assert len(rows) == len(section.figures)
+        assert all(None not in row and None not in row.values() for row in rows)
+        # No spreadsheet takes a name for a formula.
+        assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row.values())
+        latex = (made[0].path / f"{section.name}.tex").read_text("utf-8")
         assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == len(section.tables)
-        for table in section.tables:
-            console = Console(file=io.StringIO(), width=300)
-            console.print(table.to_rich(300))
-            assert "\x1b[31m" not in console.file.getvalue()

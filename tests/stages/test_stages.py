@@ -153,9 +153,9 @@ def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
     assert text.startswith(f"# python -m stages.pipeline --flagfile={path.relative_to(ROOT).as_posix()}")
     monkeypatch.chdir(ROOT)
     from absl.testing import flagsaver
+    from l2p_tf.reporting.matched import Match
 
     from l2p_tf.data import DATASETS
-    from l2p_tf.reporting.matched import Match
     from stages import calls, settings
 
     with flagsaver.flagsaver():

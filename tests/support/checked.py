@@ -38,14 +38,13 @@ def make_checks(root, train, data, found=None, folder="checks", checkpoint="best
     return artifacts.read(root / folder)
 
 
-def make_attacked(root, train, data, attacks, stage="attack", folder=None, wrong_when_clean=0, **fields):
+def make_attacked(root, train, data, attacks, stage="attack", folder=None, wrong_when_clean=0, inputs=None, **fields):
     """An attack stage of `{(spec, label, norm, epsilon, steps, draws): images fooled}` with arrays; several lists of
     images are repeats."""
     fooled = {("clean", "clean", None, None, 0, 1): range(wrong_when_clean), **attacks}
     folder = folder or f"{train.path.name}_{stage}"
-    with artifacts.produce(
-        root / folder, stage, {"checkpoint": "best"}, {"train": train, "data": data}, seed=5
-    ) as work:
+    inputs = inputs or {"train": train, "data": data}
+    with artifacts.produce(root / folder, stage, {"checkpoint": "best"}, inputs, seed=5) as work:
         (work.path / "arrays").mkdir()
         records = []
         for number, (attack, images) in enumerate(fooled.items()):

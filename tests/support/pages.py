@@ -1,8 +1,6 @@
 """A page as tests look at it: its tags and text, its plots, and in a browser."""
 
-import csv
 import html.parser
-import io
 import json
 import pathlib
 import re
@@ -13,7 +11,6 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from l2p_tf.reporting import page as page_module
-from l2p_tf.reporting.runs import find, gather
 
 EVIL = "<script>alert('$x^2$ & \"q\"')</script>"
 
@@ -67,14 +64,6 @@ def browse(page, profile):
                "--enable-logging=stderr", f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def runs_of(root):
-    return gather(find([root]))
-
-
-def lines_of(section):
-    return list(csv.DictReader(io.StringIO(section.to_csv())))
 
 
 with_browser = pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")

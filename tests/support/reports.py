@@ -7,6 +7,10 @@ import numpy as np
 
 from l2p_tf import artifacts
 from l2p_tf.evaluation.records import CLEAN, Record, write_records
+from l2p_tf.reporting.load import find, from_records, gather
+from l2p_tf.reporting.measured import Match
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.section import registered
 
 ATTACKS = (
     ("clean", "clean", None, None, 0, 1),
@@ -215,3 +219,26 @@ def make_backends(root, other_index=None):
         records[1] = dataclasses.replace(records[1], backend=backend)
         make_stage(root / name, "attack", {"train": train, "data": data}, records, arrays, backends=[backend])
     return root
+
+
+def results_of(source, *match):
+    """The results in a folder, or of bare records; `match` are clean accuracies and perhaps a tolerance."""
+    return Results(from_records(source) if isinstance(source, list) else gather(find([source])), Match(*match))
+
+
+def section_of(source, name, *match):
+    """A section of the results in a folder, of bare records, or of results; None where they have nothing for it."""
+    results = source if isinstance(source, Results) else results_of(source, *match)
+    (make,) = (entry.make for entry in registered() if entry.name == name)
+    return make(results)
+
+
+def rows_of(section, *columns):
+    """Some columns of a section's figures: a list with a tuple for each row; single values for a single column."""
+    rows = section.figures[list(columns)].itertuples(index=False)
+    return [row[0] if len(columns) == 1 else tuple(row) for row in rows]
+
+
+def texts_of(table):
+    """The lines of each cell of a table, row by row."""
+    return [[cell.lines for cell in row] for row in table.rows]

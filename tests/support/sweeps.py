@@ -7,9 +7,7 @@ import numpy as np
 
 from l2p_tf import artifacts
 from l2p_tf.manifest import sealed
-from l2p_tf.reporting.subjects import subjects
-from support.pages import runs_of
-from support.reports import make_data, make_records, make_stage, make_train, of_correct
+from support.reports import make_data, make_records, make_stage, make_train, of_correct, results_of
 
 CLEAN = ("clean", "clean", None, None, 0, 1)
 CW = ("cw", "C&W", "l2", None, 100, 1)
@@ -93,8 +91,8 @@ def make_transferred(root, data, trains, right=((("a", 5), ("b", 7)))):
 
 def one_run(root, attacks, arrays, **options):
     make_run(root, make_data(root), "run", attacks, arrays, **options)
-    (subject,) = subjects(runs_of(root))
-    return subject
+    (evaluated,) = results_of(root).evaluated
+    return evaluated
 
 
 def make_ladder(root, defense="generator", probability=True, **options):
@@ -115,7 +113,7 @@ def make_kinds(root, *runs):
         arrays = [clean_arrays(RIGHT[: options.pop("count", 10)])]
         made_from = options.pop("data", data)
         make_run(root, made_from, f"r{i}", (CLEAN,), arrays, defense=defense, sweep=sweep, **options)
-    return subjects(runs_of(root))
+    return results_of(root).evaluated
 
 
 def make_family(root):

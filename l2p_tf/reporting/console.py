@@ -1,0 +1,58 @@
+"""What a report says on a console: one table that fits it, and the warnings."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+
+import rich.console
+from rich.text import Text
+
+from l2p_tf.evaluation.records import CLEAN
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.section import Section, sections_of
+from l2p_tf.reporting.sections.comparison import AttackColumn, Comparison, compare
+from l2p_tf.reporting.table import Table
+
+# With more runs than this a console shows accuracies without their intervals.
+_FEW = 8
+
+
+def show(results: Results, console: rich.console.Console, sections: Sequence[Section] | None = None) -> None:
+    """Prints the comparison, or where nothing is compared the tables of the first other section, and the warnings.
+
+    Args:
+      results: what is reported.
+      console: where to.
+      sections: those of the results; made here where they are not given.
+
+    Raises:
+      UserError: arrays that a section needs cannot be read.
+    """
+    sections = sections_of(results) if sections is None else sections
+    comparison = results.once(compare)
+    if any(row.entries for row in comparison.rows):
+        console.print(_table(comparison).to_rich(console.width, 2 if len(comparison.rows) <= _FEW else 1))
+    else:
+        first = next((section for section in sections if section.tables and section.name != "comparison"), Section())
+        for table in first.tables:
+            console.print(table.to_rich(console.width))
+    for warning in (warning for section in sections for warning in section.warnings):
+        console.print(Text(f"Warning: {warning}", style="bold"))
+
+
+def _table(comparison: Comparison) -> Table:
+    """The comparison, the hardest attacks first where not all have room; its title says what figures are."""
+    rows = [row for row in comparison.rows if row.entries]
+
+    def left(column: AttackColumn) -> tuple[bool, bool, float]:
+        entries = [row.entries[column.key] for row in rows if column.key in row.entries]
+        return column.key[0] != CLEAN, column.minimal, statistics.fmean(entry.accuracy for entry in entries)
+
+    turned = len(comparison.rows) < len(comparison.columns)
+    columns = comparison.columns if turned else tuple(sorted(comparison.columns, key=left))
+    counts = sorted({entry.count for row in rows for entry in row.entries.values()})
+    images = f"n = {counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
+    table = dataclasses.replace(comparison, columns=columns).table
+    return dataclasses.replace(table, title=f"Accuracy in percent, 95% interval; {images}")

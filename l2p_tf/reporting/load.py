@@ -1,0 +1,318 @@
+"""Finds finished artifacts and puts together what belongs to one trained model."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from l2p_tf import artifacts, schema
+from l2p_tf.artifacts import Artifact
+from l2p_tf.certification.records import RESULTS as CERTIFICATES
+from l2p_tf.certification.records import read_certificates
+from l2p_tf.evaluation.inspections import CHECKED, read_inspection
+from l2p_tf.evaluation.records import CLEAN, MOST_CLASSES, RESULTS, Record, read_records
+from l2p_tf.files import is_hidden
+from l2p_tf.reporting.format import backend_name, plain
+from l2p_tf.reporting.history import HISTORY, History, read_history
+from l2p_tf.types import UserError
+
+STAGES = ("data", "train", "attack", "checks", "transfer", "certify", "export")
+"""The stages a report is made of, in the order in which they are run."""
+
+_INFO = "info.json"
+_OUTPUTS = {
+    "data": _INFO, "train": "best.keras", "checks": CHECKED, "attack or transfer": RESULTS, "certify": CERTIFICATES,
+    "export": "serving.json",
+}  # fmt: skip
+"""A file that a stage of the kind leaves, by which its folder is known without its manifest."""
+_DEPTH = 2
+_TRAIN, _ATTACK, _TRANSFER, _CERTIFY, _CHECKS, _EXPORT = "train", "attack", "transfer", "certify", "checks", "export"
+_READERS: Mapping[str, Callable[[pathlib.Path], Iterable[Any]]] = {
+    _ATTACK: read_records, _CERTIFY: read_certificates, _CHECKS: lambda folder: [read_inspection(folder)],
+}  # fmt: skip
+"""What reads the records of a stage."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What one stage measured on a run: an attack, checks or certify stage, or one target of a transfer stage.
+
+    Attributes:
+      records: one per attack and repeat, in a transfer stage for each source too; one per certificate; one of checks.
+      checkpoint: the weights that were judged: `best` or `last`.
+      artifact: the stage; None for records that come from nowhere on disk.
+    """
+
+    records: tuple[Any, ...]
+    checkpoint: str = "best"
+    artifact: Artifact | None = None
+
+    @property
+    def detail(self) -> str:
+        """What sets it apart where it is not of the best weights by this package's attacks; empty where it is."""
+        attacks = [r for r in self.records if isinstance(r, Record) and r.attack != CLEAN and r.backend != "l2p_tf"]
+        parts = [plain(self.checkpoint)] if self.checkpoint != "best" else []
+        return ", ".join([*parts, *dict.fromkeys(backend_name(record.backend) for record in attacks)])
+
+    def key_of(self, name: str) -> str:
+        """Key of the run that the records call `name`; the name itself where the stage does not say."""
+        return (_input(self.artifact, f"{_TRAIN}:{name}") if self.artifact else "") or name
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One training and everything measured on it.
+
+    Attributes:
+      name: its name, different from that of every other run in the report.
+      key: fingerprint of the training; the name where there is none.
+      train: the training; None where it was not given.
+      data: the data it was trained on; None where it was not given.
+      evaluations: its attack stages, and its part of transfer stages.
+      certifications: its certify stages.
+      checked: its checks stages.
+      history: its curves; None where there are none.
+      info: what the data stage says about the data; empty where it was not given.
+      exports: its export stages.
+    """
+
+    name: str
+    key: str
+    train: Artifact | None = None
+    data: Artifact | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    certifications: tuple[Evaluation, ...] = ()
+    checked: tuple[Evaluation, ...] = ()
+    history: History | None = None
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    exports: tuple[Artifact, ...] = ()
+
+    @property
+    def records(self) -> list[Record]:
+        """Every record of every evaluation."""
+        return [record for evaluation in self.evaluations for record in evaluation.records]
+
+    @property
+    def judged(self) -> list[Evaluation]:
+        """Every stage that measured it."""
+        return [*self.evaluations, *self.certifications, *self.checked]
+
+    def named(self, checkpoint: str) -> str:
+        """Its name, with the weights that were judged where they are not the best ones."""
+        return self.name if checkpoint == "best" else f"{self.name} ({plain(checkpoint)})"
+
+    def option(self, name: str, default: Any = "") -> Any:
+        """An option of the training; the default where the training or the option is missing."""
+        return self.train.options.get(name, default) if self.train else default
+
+    def title_of(self, dataset: str) -> str:
+        """How to name a data set: by its title, which says what is special about it, where the data is at hand."""
+        known = dataset == self.info.get("name")
+        return plain(self.info.get("title") or dataset) if known else plain(dataset)
+
+    def input(self, role: str) -> str:
+        """Fingerprint of what the training was made from in some role, such as `data`; empty where it is not known."""
+        return _input(self.train, role) if self.train else ""
+
+    def note(self, name: str, default: Any = None) -> Any:
+        """A note of the training; the default where the training or the note is missing."""
+        return self.train.manifest.get("notes", {}).get(name, default) if self.train else default
+
+
+def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
+    """Finds the finished artifacts of `STAGES` in folders and up to two levels below them.
+
+    Args:
+      folders: where to look, in the order the report should have.
+
+    Returns:
+      The artifacts; each once, however many folders hold it.
+
+    Raises:
+      UserError: a folder is not there, holds no such artifact, or one in it is damaged.
+    """
+    found: dict[str, Artifact] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"`runs` should name folders that exist. Received: {str(folder)!r}")
+        for path, stage in _headless(folder, _DEPTH):
+            warnings.warn(
+                f"{str(path)!r} is left out: it looks like a finished {stage} stage, but its {artifacts.MANIFEST} is "
+                "missing. Restore that file, or move the folder away and make it again.",
+                UserWarning,
+                stacklevel=2,
+            )
+        here = [_open(path) for path in _manifests(folder, _DEPTH)]
+        wanted = [artifact for artifact in here if artifact.stage in STAGES]
+        if all(artifact.stage == _EXPORT for artifact in wanted):
+            stages = ", ".join(sorted({artifact.stage for artifact in here})) or "none"
+            raise UserError(
+                f"{str(folder)!r} should hold finished train and attack stages, itself or up to two levels below. "
+                f"Stages found there: {stages}"
+            )
+        # Trainings in the order in which they ended, which is the order a pipeline was told.
+        for artifact in sorted(wanted, key=lambda a: (str(a.manifest.get("finished", "")), str(a.path))):
+            found.setdefault(artifact.fingerprint, artifact)
+    return list(found.values())
+
+
+def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Folders of work in progress beside the artifacts, each once: what a report leaves out."""
+    found = {
+        path.resolve(): path
+        for folder in folders
+        for depth in range(1, _DEPTH + 1)
+        for path in sorted(folder.glob("/".join(["*"] * depth) + ".partial"))
+        if not any(map(is_hidden, path.relative_to(folder).parts))
+    }
+    return list(found.values())
+
+
+def gather(found: Sequence[Artifact]) -> list[Run]:
+    """Joins trainings with their data, attacks, checks, transfers, certificates and exports by fingerprint.
+
+    Args:
+      found: the artifacts, as `find` gives them.
+
+    Returns:
+      One run per training, then one per training that was judged but is not there.
+
+    Raises:
+      UserError: there is neither a training nor anything that judged one, or results, a history or facts cannot be
+        read.
+    """
+    data = {a.fingerprint: a for a in found if a.stage == "data"}
+    trains = {a.fingerprint: a for a in found if a.stage == "train"}
+    exports: dict[str, list[Artifact]] = collections.defaultdict(list)
+    parts: dict[str, dict[str, list[Evaluation]]] = {
+        stage: collections.defaultdict(list) for stage in (_ATTACK, _CERTIFY, _CHECKS)
+    }
+    for artifact in found:
+        key = _input(artifact, _TRAIN) or artifact.fingerprint
+        if artifact.stage == _EXPORT:
+            exports[key].append(artifact)
+        elif artifact.stage == _TRANSFER:
+            for evaluation in _transferred(artifact):
+                parts[_ATTACK][evaluation.key_of(evaluation.records[0].model)].append(evaluation)
+        elif artifact.stage in _READERS and (records := tuple(_READERS[artifact.stage](artifact.path))):
+            parts[artifact.stage][key].append(Evaluation(records, _checkpoint(artifact), artifact))
+    keys = list(dict.fromkeys([*trains, *(key for stage in parts.values() for key in stage)]))
+    if not keys:
+        raise UserError("`runs` should name folders with a finished train or attack stage. Only data was found.")
+    judged = {key: [one for stage in parts.values() for one in stage.get(key, ())] for key in keys}
+    places = {key: trains.get(key) or judged[key][0].artifact for key in keys}
+    folders = {key: place.path if place else None for key, place in places.items()}
+    names = _names({key: _name(trains.get(key), judged[key]) for key in keys}, folders)
+    runs = []
+    for key in keys:
+        train = trains.get(key)
+        inputs = [train] if train else [part.artifact for part in judged[key]]
+        source = next((data[digest] for a in inputs if a and (digest := _input(a, "data")) in data), None)
+        history = read_history(train.path / HISTORY) if train else None
+        info = _read_info(source.path / _INFO) if source else {}
+        attacked, certified, checked = (tuple(stage.get(key, ())) for stage in parts.values())
+        judged_by = attacked, certified, checked
+        runs.append(Run(names[key], key, train, source, *judged_by, history, info, tuple(exports[key])))
+    return runs
+
+
+def from_records(records: Iterable[Record]) -> list[Run]:
+    """Runs made of bare records, one per model name, for tables without artifacts."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.model, []).append(record)
+    return [Run(plain(name), name, evaluations=(Evaluation(tuple(group)),)) for name, group in groups.items()]
+
+
+def _transferred(artifact: Artifact) -> list[Evaluation]:
+    """A transfer stage's records, target by target."""
+    targets: dict[str, list[Record]] = {}
+    for record in read_records(artifact.path):
+        targets.setdefault(record.model, []).append(record)
+    return [Evaluation(tuple(records), _checkpoint(artifact), artifact) for records in targets.values()]
+
+
+def _manifests(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
+    if (folder / artifacts.MANIFEST).is_file():
+        return [folder]
+    return [path for child in _children(folder, depth) for path in _manifests(child, depth - 1)]
+
+
+def _headless(folder: pathlib.Path, depth: int) -> list[tuple[pathlib.Path, str]]:
+    """Folders with the outputs of a stage, but no manifest, and the kind of the stage."""
+    if (folder / artifacts.MANIFEST).is_file():
+        return []
+    stage = next((stage for stage, name in _OUTPUTS.items() if (folder / name).is_file()), None)
+    if stage:
+        return [(folder, stage)]
+    return [found for child in _children(folder, depth) for found in _headless(child, depth - 1)]
+
+
+def _children(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
+    """The folders within one where results may be; none at depth 0."""
+    # A stage that was killed while it finished leaves a manifest in NAME.partial or .NAME.old-*; neither is a result.
+    inside = sorted(folder.iterdir()) if depth else []
+    return [path for path in inside if path.is_dir() and path.suffix != ".partial" and not is_hidden(path.name)]
+
+
+def _open(path: pathlib.Path) -> Artifact:
+    artifact = artifacts.read(path, verify=False)
+    return artifacts.read(path, artifact.stage) if artifact.stage in STAGES else artifact
+
+
+@dataclasses.dataclass(frozen=True)
+class _Info:
+    """Those facts of a data stage that a report uses; it shows the others as they are."""
+
+    name: str = ""
+    title: str = ""
+    num_classes: Annotated[int, Meta(ge=1, le=MOST_CLASSES)] = 1
+    class_names: list[str] = dataclasses.field(default_factory=list)
+    counts: dict[str, schema.Count] = dataclasses.field(default_factory=dict)
+
+
+def _read_info(file: pathlib.Path) -> dict[str, Any]:
+    expected = "hold the facts of a data stage"
+    schema.read_json(file, _Info, expected)
+    return schema.read_json(file, dict[str, Any], expected)
+
+
+def _input(artifact: Artifact, role: str) -> str:
+    return str(artifact.manifest.get("inputs", {}).get(role, ""))
+
+
+def _checkpoint(artifact: Artifact) -> str:
+    return str(artifact.options.get("checkpoint", "best"))
+
+
+def _name(train: Artifact | None, judged: Sequence[Evaluation]) -> str:
+    name = train.options.get("name") if train else judged[0].records[0].model
+    return plain(name or (train.path.name if train else ""))
+
+
+def _names(names: Mapping[str, str], folders: Mapping[str, pathlib.Path | None]) -> dict[str, str]:
+    """Names that differ: where runs share one, each gets what sets its folder apart, or part of its fingerprint."""
+    named = dict(names)
+    for name, count in collections.Counter(names.values()).items():
+        if count > 1:
+            keys = [key for key in names if names[key] == name]
+            told = _apart([folders[key] for key in keys]) or [key[:6] for key in keys]
+            named |= {key: f"{name} [{one}]" for key, one in zip(keys, told, strict=True)}
+    return named
+
+
+def _apart(folders: Sequence[pathlib.Path | None]) -> list[str]:
+    """The parts of paths between what all have in common at both ends; nothing where those do not differ."""
+    paths = [folder.absolute().parts if folder else () for folder in folders]
+    first = len(os.path.commonprefix(paths))
+    rest = [path[first:] for path in paths]
+    last = len(os.path.commonprefix([path[::-1] for path in rest]))
+    told = ["/".join(path[: len(path) - last]) for path in rest]
+    return [plain(one) for one in told] if all(told) and len(set(told)) == len(told) else []

@@ -1,0 +1,206 @@
+"""Runs compared in pairs on the same images: who is better under an attack, and who cannot be told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from l2p_tf.reporting.examples import read_arrays
+from l2p_tf.reporting.format import minimal, several
+from l2p_tf.reporting.measured import Evaluated, Measured, by_place
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.stats import difference_interval, holm, mcnemar, sign_flip
+
+LEVEL = 0.05
+"""A run is called better where the corrected p-value is below this."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A run in a comparison.
+
+    Attributes:
+      evaluated: the run.
+      row: what was measured on it, of `Results.attacks`.
+      index: positions of the images in their split, (count,).
+      times: of how many evaluations each image was classified correctly, (count,) int64.
+    """
+
+    evaluated: Evaluated
+    row: Any
+    index: np.ndarray
+    times: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The run's name, with the weights where they are not the best ones."""
+        return self.evaluated.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two runs on the same images, the one with the higher accuracy first.
+
+    Attributes:
+      first: the run that is ahead; of two that are level, the one that comes first in the report.
+      second: the other.
+      difference: by how much it is ahead, as a share.
+      low: lower end of the 95% interval of the difference, for this pair by itself.
+      high: upper end of it.
+      p: p-value of the exact sign-flip test, McNemar's for single evaluations.
+      corrected: the same, corrected for the number of pairs under this attack.
+    """
+
+    first: Member
+    second: Member
+    difference: float
+    low: float
+    high: float
+    p: float
+    corrected: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the first may be called better than the second."""
+        # Over few repeats the test may be surer than the interval, which takes each answer singly: both count.
+        return self.corrected < LEVEL and self.low > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs under one attack, or on clean images, judged on the same images.
+
+    Attributes:
+      members: the runs, the highest accuracy first.
+      pairs: every two of them.
+    """
+
+    members: tuple[Member, ...]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def row(self) -> Any:
+        """The row of the first of them, for what all have in common."""
+        return self.members[0].row
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """All comparisons of a report.
+
+    Attributes:
+      groups: two runs or more each.
+      notes: which runs could not be compared, and why; a sentence each.
+    """
+
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+    def between(self, a: Any, b: Any) -> Pair | None:
+        """The comparison of two rows of `Results.attacks`; None where there is none."""
+        for pair in (pair for group in self.groups for pair in group.pairs):
+            if {id(pair.first.row.measured), id(pair.second.row.measured)} == {id(a.measured), id(b.measured)}:
+                return pair
+        return None
+
+
+def pairs_of(results: Results) -> Pairs:
+    """Compares every two runs on clean images and under every attack of a given size that both met on the same images.
+
+    The same images are the same positions of the same split of the same data, at the same choice of weights.
+
+    Raises:
+      UserError: the arrays of an attack stage cannot be read.
+    """
+    groups: list[Group] = []
+    bare, apart = [], []
+    for place in by_place(results.evaluated):
+        rows: dict[tuple[str, str], list[tuple[Evaluated, Any]]] = {}
+        for one in place:
+            for row in one.rows:
+                if not minimal(row.measured.first):
+                    rows.setdefault((row.attack, row.backend), []).append((one, row))
+        for met in rows.values():
+            if len(met) < 2:
+                continue
+            bare += [one.name for one, row in met if not row.measured.has_arrays]
+            parts: dict[object, list[Member]] = {}
+            for one, row in met:
+                if row.measured.has_arrays:
+                    member = member_of(one, row)
+                    parts.setdefault((images_of(row.measured), member.index.tobytes()), []).append(member)
+            groups += [group_of(members) for members in parts.values() if len(members) > 1]
+            if len(parts) > 1:
+                apart += [member.name for members in parts.values() for member in members]
+    return Pairs(tuple(groups), _notes(bare, apart))
+
+
+def group_of(members: Sequence[Member]) -> Group:
+    """Every two of some runs judged on the same images."""
+    ordered = sorted(members, key=lambda member: -member.row.accuracy)
+    a, b = np.array(list(itertools.combinations(range(len(ordered)), 2))).T
+    repeats = np.array([member.row.repeats for member in ordered])
+    shares = np.stack([member.times / member.row.repeats for member in ordered])
+    count = shares.shape[1]
+    means = shares.mean(1)
+    centered = shares - means[:, None]
+    covariance = (centered @ centered.T / count)[a, b]
+    low, high = difference_interval(means[a], means[b], covariance, count)
+    p = _p_values(ordered, repeats, a, b)
+    columns = (a, b, means[a] - means[b], low, high, p, holm(p))
+    pairs = (
+        Pair(ordered[i], ordered[j], *figures) for i, j, *figures in zip(*map(np.ndarray.tolist, columns), strict=True)
+    )
+    return Group(tuple(ordered), tuple(pairs))
+
+
+def _p_values(members: Sequence[Member], repeats: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    times = np.stack([member.times for member in members])
+    right = (times > 0).astype(np.float64)
+    # Of single evaluations: how many images only one of two got right, for all pairs at once.
+    alone = right @ (1 - right.T)
+    p = mcnemar(alone[a, b], alone[b, a])
+    for k in np.flatnonzero((repeats[a] > 1) | (repeats[b] > 1)):
+        i, j = a[k], b[k]
+        common = math.lcm(int(repeats[i]), int(repeats[j]))
+        p[k] = sign_flip(times[i] * (common // repeats[i]) - times[j] * (common // repeats[j]))
+    return p
+
+
+def member_of(evaluated: Evaluated, row: Any) -> Member:
+    """What was measured on a run, image by image.
+
+    Raises:
+      UserError: the arrays of an attack stage cannot be read.
+    """
+    measured = row.measured
+    arrays = [read_arrays(measured.evaluation, record, "index", "correct") for record in measured.summary.records]
+    times = np.stack([repeat["correct"].astype(bool) for repeat in arrays]).sum(0, dtype=np.int64)
+    return Member(evaluated, row, arrays[0]["index"].astype(np.int64), times)
+
+
+def images_of(measured: Measured) -> str:
+    """What tells the images of a split from others: their digest where the data are at hand, or that of the data."""
+    data, artifact = measured.run.data, measured.evaluation.artifact
+    used = str(artifact.manifest["inputs"].get("data", "")) if artifact else ""
+    # Where the same images were split into training and validation anew, those of the test are what they were.
+    if data and data.fingerprint == used and measured.first.split == "test":
+        return str(data.manifest["outputs"].get("test_images.npy", used))
+    return used
+
+
+def _notes(bare: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    if bare:
+        notes.append(f"Not compared in pairs, as their results per image are not at hand: {several(bare)}.")
+    if apart:
+        notes.append(
+            f"Compared in pairs only where they were judged on the same images, which are not the same for all of: "
+            f"{several(apart)}."
+        )
+    return tuple(notes)

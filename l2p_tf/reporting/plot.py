@@ -1,0 +1,320 @@
+"""Curves drawn by matplotlib, as SVG whose colors follow the page's theme and whose points say their values."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import html
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from l2p_tf.reporting.format import plain
+
+# Okabe and Ito's palette; on the page each color is a variable, which a dark theme may brighten.
+BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+INK, MUTED, GRID, GROUND = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
+_VARIABLES = {
+    BLUE: "--blue", VERMILLION: "--vermillion", GREEN: "--green", PURPLE: "--purple",
+    INK: "--ink", MUTED: "--muted", GRID: "--grid", GROUND: "--page",
+}  # fmt: skip
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+}
+
+
+_RADIUS = 6.5
+_MARKS = '<g class="marks"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A place in a plot that says its value when it is pointed at, touched or read aloud.
+
+    Attributes:
+      axes: where it is.
+      x: of its center, in the units of the axes.
+      y: likewise.
+      text: what it says.
+    """
+
+    axes: Axes
+    x: float
+    y: float
+    text: str
+
+
+@contextlib.contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """A figure in the reports' style, in hundredths of an inch, about the size of a CSS pixel here.
+
+    The style and the silenced warning hold inside the `with` block, so `to_svg` should be called in it too.
+    """
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # Text stays text and the reader's browser draws it; that matplotlib's own font lacks a glyph is no matter.
+        warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph.*missing from (font|current font)")
+        figure = Figure(figsize=(width / 100, height / 100), dpi=72, layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure
+
+
+def to_svg(figure: Figure, name: str, marks: Sequence[Mark] = ()) -> str:
+    """A figure as an SVG document of its own, the same for the same figure.
+
+    Args:
+      figure: the figure.
+      name: of the plot.
+      marks: the places in it that say their values; those outside of their axes are left out.
+    """
+    stream = io.StringIO()
+    metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
+    # Hundredths of a point are finer than any screen, and half the size; the text between the tags stays as it is.
+    document = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), stream.getvalue())
+    # Only now is it laid out, and known where things are.
+    shapes = "".join(_shape(figure, mark) for mark in marks)
+    head, end, tail = document.rpartition("</svg>")
+    return f'{head}{_MARKS} fill-opacity="0">{shapes}</g>{end}{tail}' if shapes else document
+
+
+def _shape(figure: Figure, mark: Mark) -> str:
+    """A mark as an element that is not seen; empty where it is outside of its axes."""
+    x, y = mark.axes.transData.transform((mark.x, mark.y))
+    box = mark.axes.bbox
+    if not (box.x0 - 1 <= x <= box.x1 + 1 and box.y0 - 1 <= y <= box.y1 + 1):
+        return ""
+    height = figure.bbox.height
+    shape = f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="{_RADIUS}"'
+    return f'{shape} role="img"><title>{html.escape(mark.text)}</title></circle>'
+
+
+def inline(plot: Plot) -> Markup:
+    """A plot as an element of a page; its name is the prefix of every id in it."""
+    svg, name, title = plot.svg, plot.name, plot.title
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
+    # The page's own font and theme; sizes are kept.
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for color, variable in _VARIABLES.items():
+        svg = re.sub(rf"(fill|stroke): {color}", rf"\1: var({variable})", svg)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    if box is None:
+        raise ValueError("`svg` should be what `to_svg` gives: no viewBox is in it.")
+    drawn, _, tail = svg[svg.index(">") + 1 :].rpartition("</svg>")
+    drawn, marks, rest = drawn.partition(_MARKS)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[0][9:-1]}" '
+        f'role="{"group" if marks else "img"}" aria-labelledby="{name}-title">'
+        f'<title id="{name}-title">{html.escape(title)}</title>'
+    )
+    # Ticks and labels without their places say nothing to those who listen; the marks say all.
+    return Markup(f'{head}<g aria-hidden="true">{drawn}</g>{marks}{rest}</svg>{tail}'.strip())
+
+
+WIDTH, HEIGHT = 480, 300
+"""Size of a plot with a one-line legend, in about CSS pixels."""
+
+COLORS: tuple[str, ...] = (BLUE, VERMILLION, GREEN, PURPLE, INK)
+DASHES: tuple[str, ...] = ("-", "--", ":", "-.")
+# Four dashes, five colors and six markers: neighbors differ in all, and it takes sixty curves to have two alike.
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_LEGEND = 18
+# More points than this cannot be told apart at the plots' width.
+_POINTS = 150
+# As many points of a curve say their values: more could not be pointed at one by one.
+_SPOKEN = 25
+# A legend of more lines than this has two columns, where its labels are short enough.
+_LINES, _SHORT = 3, 26
+# More ticks than this run into each other, and so do those of values that lie further apart than this.
+_TICKS, _LOG = 8, 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """One plot.
+
+    Attributes:
+      name: of its file, and prefix of its ids; letters, digits and dashes.
+      title: what it shows, in a line.
+      svg: the document.
+      group: the heading that it stands under with those beside it; empty for that of its section.
+    """
+
+    name: str
+    title: str
+    svg: str
+    group: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One curve.
+
+    Attributes:
+      label: its name in the legend.
+      x: of its points, (k,).
+      y: of its points, (k,).
+      low: lower ends of the points' intervals, (k,); None for no intervals.
+      high: upper ends.
+      texts: what else each point says when it is pointed at; empty for nothing.
+      kind: points joined by lines; points alone; steps, each of which holds from the point before up to its own; or a
+        thin line without points for what is aimed at.
+      style: of its color, dashes and marker; None for its place among the curves.
+    """
+
+    label: str
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    texts: tuple[str, ...] = ()
+    kind: Literal["line", "points", "steps", "target"] = "line"
+    style: int | None = None
+
+
+def plot_of(
+    name: str,
+    title: str,
+    curves: Sequence[Curve],
+    labels: tuple[str, str],
+    *,
+    percent: bool = False,
+    right: float | None = None,
+    ticks: Sequence[float] = (),
+) -> Plot:
+    """A plot of some curves, its legend above it.
+
+    Args:
+      name: of the plot.
+      title: of the plot.
+      curves: at least one.
+      labels: of the two axes.
+      percent: whether y runs from 0 to 100.
+      right: where x ends, from 0 on; None for where the points are.
+      ticks: values of x at which ticks are wanted; they also say whether the axis is better logarithmic.
+    """
+    names = [plain(curve.label, 60) for curve in curves]
+    columns = 2 if len(curves) > _LINES and max(map(len, names)) <= _SHORT else 1
+    rows = -(-len(curves) // columns)
+
+    def draw(panels: Sequence[Axes]) -> list[Mark]:
+        (axes,) = panels
+        handles = [_draw(axes, curve, i if curve.style is None else curve.style) for i, curve in enumerate(curves)]
+        if percent:
+            axes.set_ylim(-2, 102)
+        if right is not None:
+            axes.set_xlim(0, right)
+        _set_ticks(axes, ticks)
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        axes.legend(handles, names, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=3.2, ncols=columns)
+        return [mark for curve, name in zip(curves, names, strict=True) for mark in _marks(axes, curve, name, labels)]
+
+    return make(name, title, HEIGHT + _LEGEND * (rows - 1), draw)
+
+
+def make(
+    name: str, title: str, height: float, draw: Callable[[Sequence[Axes]], Sequence[Mark]], panels: int = 1
+) -> Plot:
+    """A plot of one or more panels, one below the other, that `draw` draws.
+
+    Args:
+      name: of the plot.
+      title: of the plot.
+      height: in about CSS pixels.
+      draw: takes the axes and returns the places in them that say their values.
+      panels: how many axes.
+    """
+    with drawing(WIDTH, height) as figure:
+        marks = draw(list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]))
+        return Plot(name, title, to_svg(figure, name, marks))
+
+
+def spoken(count: int) -> list[int]:
+    """Indices of at most 25 of `count` points, first and last among them: those that say their values."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, _SPOKEN)).tolist()})
+
+
+def thin(count: int) -> np.ndarray:
+    """Indices of at most 150 of `count` places, first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
+
+
+def _draw(axes: Axes, curve: Curve, style: int) -> Any:
+    """Draws a curve; returns what stands for it in the legend."""
+    color, dashes = COLORS[style % len(COLORS)], DASHES[style % len(DASHES)]
+    if curve.kind == "steps":
+        return axes.step(curve.x, curve.y, where="pre", color=color, linestyle=dashes)[0]
+    if curve.kind == "target":
+        return axes.plot(curve.x, curve.y, color=color, linewidth=0.9, linestyle=(0, (1, 2)))[0]
+    joined = "none" if curve.kind == "points" else dashes
+    look: dict[str, Any] = {"color": color, "linestyle": joined, "marker": _MARKERS[style % len(_MARKERS)]}
+    if curve.low is None or curve.high is None:
+        return axes.plot(curve.x, curve.y, **look)[0]
+    errors = np.clip([curve.y - curve.low, curve.high - curve.y], 0, None)
+    return axes.errorbar(curve.x, curve.y, yerr=errors, capsize=2.5, elinewidth=0.9, **look)
+
+
+def _set_ticks(axes: Axes, ticks: Sequence[float]) -> None:
+    if not ticks:
+        return
+    if min(ticks) > 0 and max(ticks) / min(ticks) > _LOG:
+        axes.set_xscale("log")
+    if len(ticks) <= _TICKS:
+        axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
+        axes.minorticks_off()
+
+
+def _marks(axes: Axes, curve: Curve, name: str, labels: tuple[str, str]) -> list[Mark]:
+    marks = []
+    for i in spoken(len(curve.x)) if curve.kind != "target" else ():
+        x, y = float(curve.x[i]), float(curve.y[i])
+        text = f"{name}: {_value(labels[1], y)}"
+        if curve.low is not None and curve.high is not None:
+            text += f" ({curve.low[i]:.3g}\N{EN DASH}{curve.high[i]:.3g})"
+        text += f" at {_value(labels[0], x)}"
+        marks.append(Mark(axes, x, y, f"{text}, {plain(curve.texts[i], 24)}" if curve.texts else text))
+    return marks
+
+
+def _value(label: str, value: float) -> str:
+    """A value under the label of its axis in words: `accuracy, %` and 81.53 make `accuracy 81.5%`."""
+    name = label.removesuffix(", %")
+    return f"{name} {value:.3g}%" if name != label else f"{name} {value:.4g}"

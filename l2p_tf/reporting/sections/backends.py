@@ -1,0 +1,85 @@
+"""The same attacks by two implementations, side by side on the same examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from l2p_tf.evaluation.records import CLEAN
+from l2p_tf.reporting.examples import read_arrays
+from l2p_tf.reporting.format import pace, percent, plain, signed
+from l2p_tf.reporting.measured import strongest
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.section import Section, section
+from l2p_tf.reporting.table import (
+    Cell,
+    Column,
+    Table,
+    accuracy,
+    accuracy_of,
+    columns_of,
+    figures,
+    in_percent,
+    rounded,
+)  # fmt: skip
+
+_CAPTION = (
+    "The same attack on the same images, by this package and by CleverHans. Accuracy in percent, ± its standard "
+    "deviation over repeats where there are several, with its 95% interval. The difference is CleverHans minus l2p_tf, "
+    "in percentage points: below 0, that of CleverHans was the stronger one. Disagree: images that one attack left "
+    "classified correctly and the other did not, in the first repeat. Time is per image, and depends on the device."
+)
+_COLUMNS = (
+    Column("Run", figures=False), Column("Attack", figures=False), Column("l2p_tf"), Column("CleverHans"),
+    Column("Difference", "points"), Column("Disagree", "images"), Column("Time", "l2p_tf"),
+    Column("Time", "CleverHans"),
+)  # fmt: skip
+
+
+@section("backends", "Backends side by side", order=90)
+def backends(results: Results) -> Section | None:
+    """A row for each attack that a run was put to by both implementations on the same images."""
+    summaries = results.summaries
+    attacked = summaries[(summaries.attack != CLEAN) & (summaries.kind != "transfer")]
+    own, other = (list(attacked[attacked.backend == name].itertuples()) for name in ("l2p_tf", "cleverhans"))
+    pairs = [(a, b, n) for a in own for b in other if _what(a) == _what(b) and (n := _disagree(a, b)) is not None]
+    pairs = strongest(pairs, lambda pair: _what(pair[0])[:-1], lambda pair: pair[0].count)
+    if not pairs:
+        return None
+    table = Table("", _CAPTION, _COLUMNS, tuple(_row(*pair) for pair in pairs))
+    return Section((table,), figures([_figures(*pair) for pair in pairs]))
+
+
+def _what(row: Any) -> tuple[object, ...]:
+    return row.key, row.weights, row.dataset, row.split, row.attack, row.count
+
+
+def _disagree(own: Any, other: Any) -> int | None:
+    """On how many images only one of the two left the class, in the first repeat; None where they are not the same."""
+    if not (own.measured.evaluation.artifact and other.measured.evaluation.artifact):
+        return None
+    a, b = (read_arrays(r.measured.evaluation, r.measured.first, "index", "correct") for r in (own, other))
+    return int((a["correct"] != b["correct"]).sum()) if np.array_equal(a["index"], b["index"]) else None
+
+
+def _row(own: Any, other: Any, disagree: int) -> tuple[Cell, ...]:
+    count = own.count
+    return (
+        Cell(own.name, (own.where, f"n = {count:,}")),
+        Cell(plain(own.label), (own.allowed,)),
+        accuracy(own),
+        accuracy(other),
+        Cell(signed(100 * (other.accuracy - own.accuracy), count)),
+        Cell(f"{disagree:,}", (f"{percent(disagree / count, count)}%",)),
+        Cell(pace(own.seconds), value=own.seconds),
+        Cell(pace(other.seconds), value=other.seconds),
+    )
+
+
+def _figures(own: Any, other: Any, disagree: int) -> dict[str, object]:
+    return {
+        "run": own.name, **columns_of(own), "repeats_cleverhans": other.repeats, **accuracy_of(own),
+        "accuracy_cleverhans": in_percent(other.accuracy), "difference": in_percent(other.accuracy - own.accuracy),
+        "disagree": disagree, "seconds": rounded(own.seconds), "seconds_cleverhans": rounded(other.seconds),
+    }  # fmt: skip

@@ -1,0 +1,138 @@
+"""How many images a certificate vouches for, by the size of the perturbations it covers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certified
+from l2p_tf.reporting.format import percent, plain, plural
+from l2p_tf.reporting.load import Evaluation, Run
+from l2p_tf.reporting.measured import strongest
+from l2p_tf.reporting.plot import Curve, Plot, plot_of, thin
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.section import Section, section
+from l2p_tf.reporting.table import (
+    NOTHING,
+    Cell,
+    Column,
+    Table,
+    columns_of,
+    figures,
+    in_percent,
+    rounded,
+    share,
+    share_of,
+)
+
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+_CAPTION = (
+    "For each image a certificate promises, with the confidence given, that no perturbation whose L2 norm is below the "
+    "image's radius changes the prediction of the smoothed classifier. It says nothing of L∞ attacks. Certified "
+    "accuracy is the share of images, in percent, that are predicted right with at least the radius in the column's "
+    "head; an image on which the certificate abstained counts as wrong. The mean radius is over the images predicted "
+    "right. Smoothing certifies a randomized model with its own noise off. Pixels lie in [0, 1]. Below each accuracy "
+    "stands its 95% interval."
+)
+_COLUMNS = (
+    Column("Run", figures=False), Column("Certificate", figures=False), Column("Abstained", "%"),
+    *(Column("Radius", f"≥ {radius:g}") for radius in RADII), Column("Mean", "radius"),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Certified:
+    """One certificate on one run.
+
+    Attributes:
+      run: what was certified.
+      name: its name, with the weights where they are not the best ones.
+      record: the certificate.
+      label: the right classes, (count,).
+      prediction: those of the smoothed classifier; -1 where the certificate abstained.
+      radius: the certified radii.
+    """
+
+    run: Run
+    name: str
+    record: CertificateRecord
+    label: np.ndarray
+    prediction: np.ndarray
+    radius: np.ndarray
+
+    @property
+    def radii(self) -> np.ndarray:
+        """The radii of the images predicted right, in order; one each."""
+        return np.sort(self.radius[self.prediction == self.label])
+
+    @property
+    def mean_radius(self) -> float | None:
+        """Mean radius over the images predicted right; None where there are none."""
+        return float(self.radii.mean(dtype=np.float64)) if self.radii.size else None
+
+    def accuracy(self, at: float) -> float:
+        """Share of the images predicted right with at least this radius."""
+        return certified_accuracy(self.label, self.prediction, self.radius, at)
+
+
+@section("certified", "Certified robustness", order=50)
+def certified(results: Results) -> Section | None:
+    """A row for each certificate of each run, and the accuracy certified by radius."""
+    stages = [
+        (run, stage, record) for run in results.all_runs for stage in run.certifications for record in stage.records
+    ]
+    kept = strongest(
+        stages, lambda s: (s[0].key, s[1].checkpoint, s[2].dataset, s[2].split, s[2].certificate), lambda s: s[2].count
+    )
+    certificates = [_read(*stage) for stage in kept]
+    if not certificates:
+        return None
+    table = Table("", _CAPTION, _COLUMNS, tuple(map(_row, certificates)))
+    return Section((table,), figures(list(map(_figures, certificates))), plots=(_plot(certificates),))
+
+
+def _read(run: Run, stage: Evaluation, record: CertificateRecord) -> Certified:
+    assert stage.artifact is not None  # Only attacks may have records that come from nowhere on disk.
+    arrays = read_certified(stage.artifact.path, record)
+    wanted = {name: arrays[name] for name in ("label", "prediction", "radius")}
+    return Certified(run, run.named(stage.checkpoint), record, **wanted)
+
+
+def _row(one: Certified) -> tuple[Cell, ...]:
+    record, mean = one.record, one.mean_radius
+    return (
+        Cell(one.name, (f"{one.run.title_of(record.dataset)}, {plain(record.split)}", f"n = {record.count:,}")),
+        Cell(plain(record.label), (f"confidence {100 * record.confidence:g}%", plural(record.draws, "draw"))),
+        Cell(percent(record.abstained / record.count, record.count)),
+        *(share(one.accuracy(radius), record.count) for radius in RADII),
+        NOTHING if mean is None else Cell(f"{mean:.3g}"),
+    )
+
+
+def _figures(one: Certified) -> dict[str, object]:
+    record = one.record
+    names = ("dataset", "split", "certificate", "sigma", "draws", "confidence", "count")
+    row = {
+        "run": one.name, **columns_of(record, *names), "abstained": in_percent(record.abstained / record.count),
+        "mean_radius": rounded(one.mean_radius),
+    }  # fmt: skip
+    for radius in RADII:
+        row |= share_of(one.accuracy(radius), record.count, f"_{radius:g}")
+    return row
+
+
+def _plot(certificates: list[Certified]) -> Plot:
+    curves = [Curve(f"{one.name}, {one.record.label}", *steps(one), kind="steps") for one in certificates]
+    title = "Certified accuracy against L2 radius, a curve for each certificate of each run"
+    right = max(float(curve.x[-1]) for curve in curves) or 1.0
+    return plot_of("certified", title, curves, ("L2 radius", "certified accuracy, %"), percent=True, right=right)
+
+
+def steps(one: Certified) -> tuple[np.ndarray, np.ndarray]:
+    """Radii, and the percentage certified at each, which holds from the radius before up to this one."""
+    radii = np.unique(one.radii)
+    # Where radii are left out, the share is that of the next larger one: never more than is certified.
+    radii = np.concatenate([[0.0], radii[thin(len(radii))]])
+    shares = [100 * one.accuracy(radius) for radius in radii.tolist()]
+    return np.append(radii, radii[-1]), np.append(shares, 0.0)

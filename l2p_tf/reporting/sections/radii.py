@@ -1,0 +1,222 @@
+"""How accuracy, and the probability of the right class, fall with the radius that an attack is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from l2p_tf.evaluation.records import Record
+from l2p_tf.registry import parse_spec
+from l2p_tf.reporting.examples import has_sizes, read_arrays
+from l2p_tf.reporting.format import attack_name, epsilon, norm_name, plural, titled
+from l2p_tf.reporting.measured import Evaluated, Measured
+from l2p_tf.reporting.methods import method_of
+from l2p_tf.reporting.plot import Curve, Plot, plot_of
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.section import Section, section
+from l2p_tf.reporting.series import ordered, panels
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, accuracy_of, columns_of, figures, rounded
+from l2p_tf.types import UserError
+
+LEAST = 3
+"""Radii that make a curve."""
+
+# The step size is told apart from no other strength: it goes with the radius.
+_VARYING = ("epsilon", "step_size")
+_NOTE = (
+    "The same attack at several radii; a radius of 0 is the clean images. Accuracy in percent, ± its standard "
+    "deviation over repeats where there are several; below it the 95% interval and the number of images. Mean norms "
+    "and probabilities of the right class, over all images, are in the CSV where they were recorded."
+)
+_TARGET = (
+    "The target of a generator's training is exp(-c_L r\N{SUPERSCRIPT TWO}), drawn as 1 at r = 0, where c_L = "
+    "1 / (2 \N{GREEK SMALL LETTER SIGMA}\N{SUPERSCRIPT TWO})."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curved:
+    """One attack on one run at several radii.
+
+    Attributes:
+      evaluated: the run.
+      rows: the attack at each radius, in their order, of `Results.attacks`.
+    """
+
+    evaluated: Evaluated
+    rows: tuple[Any, ...]
+
+    @property
+    def clean(self) -> Measured | None:
+        """The run on clean images, by the same stage where that has them."""
+        first, clean = self.rows[0].measured, self.evaluated.clean
+        if first.clean:
+            return dataclasses.replace(first, summary=first.clean)
+        return clean.measured if clean else None
+
+    @property
+    def target(self) -> float | None:
+        """c_L of the Gaussian that a generator's training aims at; None for other defenses, or another penalty."""
+        options = self.evaluated.run.option("defense_options", None)
+        if not isinstance(options, dict) or method_of(self.evaluated.run).partition("(")[0] != "generator":
+            return None
+        # A penalty on the generator's raw output says nothing of the size of the change of the pixels.
+        value = options.get("c_l") if options.get("penalty", "pixels") == "pixels" else None
+        return float(value) if isinstance(value, int | float) else None
+
+
+@section("epsilons", "Accuracy by radius", order=40)
+def radii(results: Results) -> Section | None:
+    """A table and plots for each attack that was run at three radii or more."""
+    attacks = curves_of(results)
+    if not attacks:
+        return None
+    rows = [_figures(curve, row) for curves in attacks for curve in curves for row in curve.rows]
+    generated = any(curve.target is not None for curves in attacks for curve in curves)
+    note = f"{_NOTE} {_TARGET}" if generated else _NOTE
+    return Section(tuple(map(_table, attacks)), figures(rows), note, plots=tuple(plots(attacks)))
+
+
+def curves_of(results: Results) -> list[list[Curved]]:
+    """The attacks that some run was put to at three radii or more, with those runs."""
+    groups: dict[tuple[object, ...], list[Curved]] = {}
+    for one in results.evaluated:
+        attacks: dict[tuple[object, ...], dict[float, Any]] = {}
+        for row in one.bounded:
+            if row.measured.first.epsilon is not None:
+                # Of several with one radius the one that left less.
+                radii = attacks.setdefault(attack_family(row.measured.first), {})
+                if row.epsilon not in radii or row.accuracy < radii[row.epsilon].accuracy:
+                    radii[row.epsilon] = row
+        for family, radii in attacks.items():
+            if len(radii) >= LEAST:
+                curve = Curved(one, tuple(radii[radius] for radius in sorted(radii)))
+                groups.setdefault((*one.place[1:], *family), []).append(curve)
+    return [_ordered(curves) for curves in groups.values()]
+
+
+def _ordered(curves: Sequence[Curved]) -> list[Curved]:
+    by_run = {id(curve.evaluated): curve for curve in curves}
+    return [by_run[id(one)] for one in ordered([curve.evaluated for curve in curves])]
+
+
+def attack_family(record: Record) -> tuple[object, ...]:
+    """What an attack shares with itself at another radius: all that it is told but for that."""
+    try:
+        name, options = parse_spec(record.attack, "attack")
+    except UserError:  # Of another version or another maker: a family of its own.
+        name, options = record.attack, {}
+    told = tuple(sorted((key, repr(value)) for key, value in options.items() if key not in _VARYING))
+    return name, told, record.norm, record.steps, record.restarts, record.draws, record.backend
+
+
+def effect_of(measured: Measured) -> tuple[float, float | None]:
+    """Mean L2 norm of the perturbations, and mean probability of the right class; None where that was not recorded.
+
+    Raises:
+      UserError: the arrays cannot be read.
+    """
+    evaluation, records = measured.evaluation, measured.summary.records
+    norms = [read_arrays(evaluation, record, "l2")["l2"] for record in records]
+    arrays = [read_arrays(evaluation, record, "probability", optional=True) for record in records]
+    probabilities = [repeat["probability"] for repeat in arrays if repeat]
+    mean = _mean(probabilities) if len(probabilities) == len(records) else None
+    return _mean(norms), mean
+
+
+def gaussian(c_l: float, norms: np.ndarray | float) -> Any:
+    """The probability aimed at for these L2 norms: 1 at 0."""
+    return np.exp(-c_l * np.square(norms))
+
+
+def plots(attacks: Sequence[Sequence[Curved]]) -> list[Plot]:
+    """For each attack the accuracy by its radius, and of L2 attacks the probability of the right class.
+
+    Raises:
+      UserError: arrays cannot be read.
+    """
+    made: list[Plot] = []
+    for curves in attacks:
+        by_run = {id(curve.evaluated): curve for curve in curves}
+        for label, part in panels([curve.evaluated for curve in curves]):
+            shown = [by_run[id(one)] for one in part]
+            made.append(_accuracies(f"epsilons-{len(made)}", shown, label))
+            if falls := [(curve, *fall) for curve in shown if (fall := fall_of(curve))]:
+                made.append(_falls(f"epsilons-{len(made)}", falls, label))
+    return made
+
+
+def fall_of(curve: Curved) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean L2 norms and mean probabilities of the right class, clean images first.
+
+    None where they were not recorded, or the attack is not of L2.
+    """
+    measured = [row.measured for row in curve.rows]
+    if curve.rows[0].norm != "l2" or not all(map(has_sizes, measured)) or curve.clean is None:
+        return None
+    norms, probabilities = zip(*map(effect_of, (curve.clean, *measured)), strict=True)
+    return None if None in probabilities else (np.array(norms), np.array(probabilities))
+
+
+def _accuracies(name: str, curves: Sequence[Curved], label: str) -> Plot:
+    drawn = []
+    for curve in curves:
+        points = [(0.0, curve.clean.summary)] if curve.clean else []
+        points += [(row.epsilon, row.measured.summary) for row in curve.rows]
+        values = np.array([(radius, 100 * s.accuracy, 100 * s.low, 100 * s.high) for radius, s in points]).T
+        drawn.append(Curve(curve.evaluated.name, *values))
+    first = curves[0].rows[0]
+    title = f"Accuracy under {attack_name(first.measured.first)} against its radius, {first.where}"
+    labels = (f"{norm_name(first.norm)} radius, \N{GREEK SMALL LETTER EPSILON}", "accuracy, %")
+    return plot_of(name, titled(title, label), drawn, labels, percent=True)
+
+
+def _falls(name: str, falls: Sequence[tuple[Curved, np.ndarray, np.ndarray]], label: str) -> Plot:
+    curves, aimed = [], set()
+    x = np.linspace(0, max(float(norms.max()) for _, norms, _ in falls), 60)
+    for i, (curve, norms, probabilities) in enumerate(falls):
+        curves.append(Curve(curve.evaluated.name, norms, probabilities, style=i))
+        # Runs that aim at the same have one line for it, in the color of the first of them.
+        if curve.target is not None and curve.target not in aimed:
+            aimed.add(curve.target)
+            goal = gaussian(curve.target, x)
+            curves.append(Curve(f"target, c_L = {curve.target:g}", x, goal, kind="target", style=i))
+    first = falls[0][0].rows[0]
+    title = f"Probability of the right class against the L2 norm of {attack_name(first.measured.first)}, {first.where}"
+    return plot_of(name, titled(title, label), curves, ("mean L2 norm of the perturbation", "mean probability"))
+
+
+def _table(curves: Sequence[Curved]) -> Table:
+    first = curves[0].rows[0]
+    radii = sorted({row.epsilon for curve in curves for row in curve.rows})
+    columns = (
+        Column("Run", figures=False), Column("Clean"),
+        *(Column(f"\N{GREEK SMALL LETTER EPSILON} {epsilon(radius)}") for radius in radii),
+    )  # fmt: skip
+    rows = []
+    for curve in curves:
+        one, at = curve.evaluated, {row.epsilon: accuracy(row) for row in curve.rows}
+        clean = accuracy(one.clean) if one.clean else NOTHING
+        rows.append((Cell(one.name), clean, *(at.get(radius, NOTHING) for radius in radii)))
+    allowed = [norm_name(first.norm), plural(first.steps, "step")]
+    allowed += [plural(first.restarts, "restart")] if first.restarts > 1 else []
+    allowed += [f"EOT over {first.draws} draws"] if first.draws > 1 else []
+    caption = f"{', '.join(allowed)}; {first.where}."
+    return Table(attack_name(first.measured.first), caption, columns, tuple(rows))
+
+
+def _figures(curve: Curved, row: Any) -> dict[str, object]:
+    norm, probability = effect_of(row.measured) if has_sizes(row.measured) else (None, None)
+    target = curve.target if row.norm == "l2" and norm is not None else None
+    return {
+        "run": row.name, **columns_of(row), **accuracy_of(row), "mean_l2": rounded(norm),
+        "probability": rounded(probability),
+        "target": None if target is None else rounded(float(gaussian(target, norm or 0.0))),
+    }  # fmt: skip
+
+
+def _mean(arrays: Sequence[np.ndarray]) -> float:
+    return float(np.mean(np.concatenate(arrays), dtype=np.float64))

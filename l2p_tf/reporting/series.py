@@ -1,0 +1,214 @@
+"""Runs of a sweep: which are of one kind, what to call it, which make one curve, and in which order they are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from l2p_tf.reporting.format import listed
+from l2p_tf.reporting.measured import Evaluated
+from l2p_tf.reporting.methods import DEFENSE, MODEL, SEED, Pairs, Value, given, setting, setting_name, spec_of, swept
+
+# A plot with more curves than this is no longer read.
+CURVES = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Runs that one curve may join: of one defense, one model, one training data and on one number of images.
+
+    Attributes:
+      defense: its name.
+      model: its name.
+      options: those given of both, as `defense.steps` and `model.width`, but for swept ones.
+      data: fingerprint of what they were trained on; empty where that is not known.
+      count: clean images that they were judged on; 0 for none.
+      swept: the settings that were swept, in order, but for the seed.
+    """
+
+    defense: str
+    model: str
+    options: Pairs
+    data: str
+    count: int
+    swept: tuple[str, ...]
+
+    @property
+    def method(self) -> str:
+        """The defense with its options that are words: `pgd(norm=l2)`."""
+        return spec_of(self.defense, [pair for pair in self.of(DEFENSE) if isinstance(pair[1], str)])
+
+    def of(self, part: str) -> Pairs:
+        """The options of the defense or of the model."""
+        return tuple(pair for pair in self.options if pair[0].startswith(part))
+
+    def as_swept(self, key: str) -> Kind:
+        """The kind that it would be had this setting been swept."""
+        return dataclasses.replace(self, options=tuple(pair for pair in self.options if pair[0] != key), swept=(key,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Runs of one kind that differ in one setting: the points of a curve.
+
+    Attributes:
+      method: what their kind is called.
+      along: the setting in which they differ; empty for repeats with other seeds, which make no curve.
+      fixed: the other settings of the sweep, which all have in common.
+      runs: the runs, in the order of the setting, or of the seed.
+    """
+
+    method: str
+    along: str
+    fixed: Pairs
+    runs: tuple[Evaluated, ...]
+
+    @property
+    def label(self) -> str:
+        """Method and common settings: `pgd, model.width=2`."""
+        return ", ".join([self.method, *(setting(*pair) for pair in self.fixed)])
+
+    @property
+    def values(self) -> list[Value]:
+        """The values of the setting, or else of the seed, one a run."""
+        return [swept(one.run)[self.along or SEED] for one in self.runs]
+
+    def over_seeds(self) -> Series:
+        """The same without its seed: all repeats have this one's label."""
+        return dataclasses.replace(self, fixed=tuple(pair for pair in self.fixed if pair[0] != SEED))
+
+
+def labels(evaluated: Sequence[Evaluated]) -> dict[Evaluated, str]:
+    """What to call the kind of each run: its method, with what else it takes to tell it from the others.
+
+    Runs without a sweep are called as the first sweep along a single setting that differs from them in that alone: they
+    count for it where methods are compared.
+    """
+    kinds = {one: _kind(one) for one in evaluated}
+    methods = list(dict.fromkeys(kind.method for kind in kinds.values()))
+    met = sorted(dict.fromkeys(kinds.values()), key=lambda kind: methods.index(kind.method))
+    leaders = {kind: _leader(kind, met) for kind in met}
+    others = list(dict.fromkeys(leaders.values()))
+    return {one: _label(leaders[kind], others) for one, kind in kinds.items()}
+
+
+def by_label(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
+    """Runs by what their kind is called; kinds of one method follow each other, in order of appearance."""
+    names = labels(evaluated)
+    methods = list(dict.fromkeys(_kind(one).method for one in evaluated))
+    groups: dict[str, list[Evaluated]] = {}
+    for one in sorted(evaluated, key=lambda one: methods.index(_kind(one).method)):
+        groups.setdefault(names[one], []).append(one)
+    return groups
+
+
+def series(evaluated: Sequence[Evaluated]) -> list[Series]:
+    """The curves that the swept ones of some comparable runs make, by kind and then by their common settings.
+
+    Along a curve changes a setting of the defense; another one where the defense's were not swept or have but one
+    value.
+    """
+    return [one for label, runs in swept_kinds(evaluated) for one in series_along(label, runs, along_of(runs))]
+
+
+def swept_kinds(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluated]]]:
+    """The swept runs of each kind, which have all been swept along the same settings, with what to call it."""
+    names = labels(evaluated)
+    kinds: dict[Kind, list[Evaluated]] = {}
+    for runs in by_label(evaluated).values():
+        for one in runs:
+            if swept(one.run):
+                kinds.setdefault(_kind(one), []).append(one)
+    return [(names[runs[0]], runs) for runs in kinds.values()]
+
+
+def series_along(method: str, evaluated: Sequence[Evaluated], along: str) -> list[Series]:
+    """The curves of one kind along one of its settings: one for each choice of the others, the seed among them.
+
+    Without a setting that is a single one, of all repeats.
+    """
+    key = along or SEED
+    groups: dict[Pairs, list[Evaluated]] = {}
+    for one in evaluated:
+        others = tuple(sorted(pair for pair in swept(one.run).items() if pair[0] != key))
+        groups.setdefault(others, []).append(one)
+    # Those without a seed come before those with one, and each setting's values in their order.
+    order = sorted(groups, key=lambda fixed: (len(fixed), [(name, _order(value)) for name, value in fixed]))
+    sort = {fixed: sorted(groups[fixed], key=lambda one: _order(swept(one.run)[key])) for fixed in order}
+    return [Series(method, along, fixed, tuple(runs)) for fixed, runs in sort.items()]
+
+
+def along_of(evaluated: Sequence[Evaluated]) -> str:
+    """The setting that changes along the curves of one kind; empty where only the seed does."""
+    values: dict[str, set[Value]] = {}
+    for one in evaluated:
+        for key, value in swept(one.run).items():
+            values.setdefault(key, set()).add(value)
+    values.pop(SEED, None)
+    return max(values, key=lambda key: (len(values[key]) > 1, key.startswith(DEFENSE), len(values[key])), default="")
+
+
+def unswept(evaluated: Iterable[Evaluated]) -> list[Evaluated]:
+    """Those that are no part of a sweep."""
+    return [one for one in evaluated if not swept(one.run)]
+
+
+def ordered(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
+    """Comparable runs in the order to show them in: those of no sweep, then curve by curve."""
+    return [*unswept(evaluated), *(run for one in series(evaluated) for run in one.runs)]
+
+
+def panels(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluated]]]:
+    """Runs in groups that one plot can hold, each with what to call it.
+
+    All in one; or else each kind with several runs by itself, and those with a single one together.
+    """
+    if len(evaluated) <= CURVES:
+        return [("", ordered(evaluated))]
+    groups = [(label, ordered(runs)) for label, runs in by_label(evaluated).items()]
+    single = [runs[0] for _, runs in groups if len(runs) == 1]
+    if len(single) > 1:
+        groups = [("single runs", single), *((label, runs) for label, runs in groups if len(runs) > 1)]
+    return [
+        (label if len(part) == len(runs) else f"{label}, {i + 1}", part)
+        for label, runs in groups
+        for i, part in enumerate(runs[start : start + CURVES] for start in range(0, len(runs), CURVES))
+    ]
+
+
+def _kind(one: Evaluated) -> Kind:
+    run, clean, tried = one.run, one.clean, swept(one.run)
+    (defense, own), (model, others) = given(run, "defense"), given(run, "model")
+    options = tuple(pair for pair in own + others if pair[0] not in tried)
+    names = tuple(sorted(key for key in tried if key != SEED))
+    return Kind(defense, model, options, run.input("data"), clean.count if clean else 0, names)
+
+
+def _leader(kind: Kind, met: Sequence[Kind]) -> Kind:
+    if kind.swept:
+        return kind
+    return next((one for one in met if len(one.swept) == 1 and kind.as_swept(one.swept[0]) == one), kind)
+
+
+def _label(kind: Kind, others: Sequence[Kind]) -> str:
+    alike = [other for other in others if other.method == kind.method]
+    own = [
+        pair
+        for pair in kind.of(DEFENSE)
+        if isinstance(pair[1], str) or len({dict(other.options).get(pair[0]) for other in alike}) > 1
+    ]
+    parts = [spec_of(kind.defense, own)]
+    if kind.model and len({(other.model, other.of(MODEL)) for other in alike}) > 1:
+        parts.append(spec_of(kind.model, kind.of(MODEL)))
+    if kind.data and len({other.data for other in alike}) > 1:
+        parts.append(f"data {kind.data[:8]}")
+    if kind.count and len({other.count for other in alike}) > 1:
+        parts.append(f"n = {kind.count:,}")
+    same = [other for other in alike if other != kind and dataclasses.replace(kind, swept=other.swept) == other]
+    if kind.swept and any(other.swept for other in same):
+        parts.append(f"by {listed([setting_name(key) for key in kind.swept])}")
+    return ", ".join(parts)
+
+
+def _order(value: Value) -> tuple[bool, float, str]:
+    return (True, 0.0, value) if isinstance(value, str) else (False, value, "")

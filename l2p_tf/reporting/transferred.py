@@ -1,0 +1,74 @@
+"""The check for gradient masking that a report alone can make: examples made on other runs against attacks on a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from l2p_tf.evaluation.masking import Finding, Trial, black_box, judged_at
+from l2p_tf.reporting.examples import read_arrays
+from l2p_tf.reporting.format import attack_name, minimal
+from l2p_tf.reporting.load import Run
+from l2p_tf.reporting.results import Results
+from l2p_tf.reporting.sections.transfer import WHITE_BOX, relation_of, source_name
+
+
+def transfer_findings(run: Run, results: Results) -> dict[tuple[str, str, str], Finding]:
+    """Whether examples made on other runs fool one more than the same attack on itself, by weights, data set and split.
+
+    Of several attacks and stages the one that speaks most against the run, at its part of the level (Bonferroni).
+
+    Raises:
+      UserError: arrays cannot be read.
+    """
+    findings = {}
+    for evaluated in (one for one in results.evaluated if one.run is run and one.clean):
+        tests = []
+        for stage in (part for part in run.evaluations if part.checkpoint == evaluated.place[0]):
+            tests += _of_stage(stage, list(evaluated.rows), evaluated.clean, results)
+        if tests:
+            p, finding, label = min(((one.p or 0.0, one, label) for one, label in tests), key=lambda test: test[0])
+            if len(tests) > 1:
+                shares = tuple(dataclasses.replace(s, label=f"{s.label}, {label}") for s in finding.shares)
+                finding = judged_at("transfer", shares, min(1.0, len(tests) * p))
+            findings[evaluated.place] = finding
+    return findings
+
+
+def _of_stage(stage: Any, own: Sequence[Any], clean: Any, results: Results) -> list[tuple[Finding, str]]:
+    """A finding for each attack of a transfer stage that the run itself was put to, with the attack's name."""
+    known, tests = results.by_key, []
+    rows = [
+        row
+        for row in results.summaries.query("kind == 'transfer' and attack != 'clean'").itertuples()
+        if row.measured.evaluation is stage and row.measured.has_arrays and not minimal(row.measured.first)
+        if (row.dataset, row.split) == (clean.dataset, clean.split)
+    ]
+    relations = [relation_of(stage, row.measured.first, known) for row in rows]
+    elsewhere = [row for row, relation in zip(rows, relations, strict=True) if not relation]
+    white_box = [row for row, relation in zip(rows, relations, strict=True) if relation == WHITE_BOX]
+    for attack in dict.fromkeys((row.attack, row.backend) for row in elsewhere):
+        white = [row for row in (*white_box, *own) if (row.attack, row.backend) == attack and row.measured.has_arrays]
+        if white and clean.measured.has_arrays:
+            blind = [row for row in elsewhere if (row.attack, row.backend) == attack]
+            labels = [f"from {source_name(stage, row.measured.first, known)}" for row in blind]
+            *trials, own_trial = _trials([*labels, attack_name(white[0].measured.first)], [*blind, white[0]], clean)
+            tests.append((black_box(trials, own_trial, "transfer"), white[0].allowed))
+    return tests
+
+
+def _trials(labels: Sequence[str], rows: Sequence[Any], clean: Any) -> list[Trial]:
+    """The first repeats of attacks, on the images that all were tried on and the model gets right when clean."""
+    arrays = [read_arrays(r.measured.evaluation, r.measured.first, "index", "correct") for r in (clean, *rows)]
+    images = arrays[0]["index"][arrays[0]["correct"].astype(bool)]
+    for repeat in arrays[1:]:
+        images = np.intersect1d(images, repeat["index"])
+    trials = []
+    for label, row, repeat in zip(labels, rows, arrays[1:], strict=True):
+        order = np.argsort(repeat["index"])
+        at = order[np.searchsorted(repeat["index"], images, sorter=order)]
+        trials.append(Trial(label, ~repeat["correct"].astype(bool)[at], randomized=row.randomized))
+    return trials
