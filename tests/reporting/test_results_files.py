@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from l2p_tf.reporting.runs import find, gather
 
 from l2p_tf import artifacts
 from l2p_tf.certification.records import CertificateRecord, read_certificates, read_certified, write_certificates
@@ -16,11 +15,10 @@ from l2p_tf.data.store import DataInfo
 from l2p_tf.evaluation.inspections import Inspection, read_inspection, write_inspection
 from l2p_tf.evaluation.masking import Finding, Share
 from l2p_tf.evaluation.records import COLUMNS, read_records, write_records
-from l2p_tf.reporting import outcomes
 from l2p_tf.schema import Column, read_arrays
 from l2p_tf.types import UserError
 from support import damage
-from support.reports import make_attack, make_data, make_records, make_train
+from support.reports import make_records
 
 CERTIFICATE = CertificateRecord("a", "digits", "test", "smoothing", "s", 0.25, 9, 0.99, 1, 4, 2, 1, 0.5, "arrays/0.npz")
 FINDINGS = (Finding("one_step", "pass", (Share("FGSM", 1, 4),), 0.5), Finding("loss", "not measured", reason="few"))
@@ -174,36 +172,3 @@ def test_certificates_have_classes_and_finite_radii(tmp_path):
         file.write_bytes(stored(**{**good, name: np.full(4, value, np.asarray(good[name]).dtype)}))
         with pytest.raises(UserError, match=f"should hold the per-example arrays of a certify stage: `{name}`"):
             read_certified(tmp_path, CERTIFICATE)
-
-
-def judged(root, label):
-    """A run on data of ten classes, attacked, with these labels."""
-    data = make_data(root)
-    train = make_train(root, data)
-    (record,) = make_records("pgd", (3,), (("clean", "clean", None, None, 0, 1),), count=4)
-    with artifacts.produce(root / "attack", "attack", {"attacks": []}, {"train": train, "data": data}) as work:
-        (work.path / "arrays").mkdir()
-        (work.path / "arrays" / "0.npz").write_bytes(stored(**{**GOOD, "label": np.array([0, 1, 2, label], np.int32)}))
-        write_records(work.path, [record])
-    return gather(find([root]))
-
-
-def test_labels_are_classes_of_the_data(tmp_path):
-    (found,) = outcomes.outcomes(judged(tmp_path / "good", 9))
-    assert found.classes == 10
-    with pytest.raises(UserError, match="The arrays of 'pgd' should hold labels below 10"):
-        outcomes.outcomes(judged(tmp_path / "other", 10))
-    with pytest.raises(UserError, match="`label` should be of finite numbers from 0 to 9999"):
-        outcomes.outcomes(judged(tmp_path / "huge", 2**31 - 1))
-
-
-def test_a_stage_without_its_manifest_is_told(tmp_path):
-    data = make_data(tmp_path)
-    train = make_train(tmp_path, data)
-    make_attack(tmp_path, train, data, make_records("pgd"))
-    folder = tmp_path / "attack_pgd"
-    folder = folder if folder.is_dir() else next(p for p in tmp_path.iterdir() if p.name.startswith("attack"))
-    assert len(find([tmp_path])) == 3
-    (folder / artifacts.MANIFEST).unlink()
-    with pytest.warns(UserWarning, match=rf"{folder.name}' is left out: it looks like a finished attack or transfer"):
-        assert len(find([tmp_path])) == 2

@@ -22,7 +22,8 @@ def test_a_report_is_made_once_and_shown_each_time(runs, tmp_path):
     assert "all/report/report.html" in first.stdout
     assert "<h1>My title</h1>" in (tmp_path / "all/report/report.html").read_text("utf-8")
     assert {p.name for p in (tmp_path / "all/report").iterdir()} == {
-        "manifest.json", "plots", "report.html", "report.md", "strength.csv", "strength.tex", "table.csv", "table.tex",
+        "manifest.json", "plots", "report.html", "report.md",
+        *(f"{name}.{kind}" for name in ("comparison", "strength", "parameters") for kind in ("csv", "tex")),
     }  # fmt: skip
     # The report itself now lies among the results and changes nothing.
     second = report_stage("--run_dir=all", "--title=My title", cwd=tmp_path)
@@ -64,7 +65,7 @@ def test_a_report_of_the_same_runs_is_made_anew_and_keeps_its_title(tmp_path, mo
 
     page = tmp_path / "all" / "report" / "report.html"
     page_before = page.stat().st_mtime_ns
-    monkeypatch.setattr(report, "writer", lambda: "another version")
+    monkeypatch.setattr(report, "writer", lambda _: "another version")
     made = report.make([tmp_path / "all"], tmp_path / "all" / "report")
     assert made.made
     assert page.stat().st_mtime_ns > page_before

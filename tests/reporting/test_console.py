@@ -4,12 +4,13 @@ import io
 import re
 
 import pytest
-from l2p_tf.reporting.comparison import compare
-from l2p_tf.reporting.runs import from_records
 from rich.console import Console
 
+from l2p_tf.reporting.console import show
+from l2p_tf.reporting.sections.comparison import compare
 from l2p_tf.reporting.table import Cell, Column, Table
-from support.reports import make_records
+from support.certified import make_certify
+from support.reports import MATRIX, make_data, make_records, make_train, results_of, transferred
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 ATTACKS = (
@@ -23,24 +24,27 @@ ATTACKS = (
 NAMES = [f"learn2perturb_with_a_long_name_v2_{i:02d}" for i in range(12)]
 
 
-def printed(names, width=80):
+def printed(source, width=80):
+    results = results_of(source)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    show(results, console)
+    return results.once(compare), console.file.getvalue()
+
+
+def records_of(names):
     correct = [350, 301, 299, 298, 297, 296]
-    records = [
+    return [
         record
         for i, name in enumerate(names)
         for record in make_records(name, [n - i for n in correct], ATTACKS, randomized=True, repeats=2)
     ]
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    comparison = compare(from_records(records))
-    comparison.to_console(console)
-    text = console.file.getvalue()
-    return comparison, text[: text.index("Warning")]
 
 
 @pytest.mark.parametrize("width", [80, 120, 160])
 @pytest.mark.parametrize("count", [1, 4, 12])
 def test_one_table_holds_every_run(width, count):
-    comparison, text = printed(NAMES[:count], width)
+    comparison, text = printed(records_of(NAMES[:count]), width)
+    text = text[: text.index("Warning")]
     lines = text.splitlines()
     assert ELLIPSIS not in text
     assert max(map(len, lines)) <= width
@@ -53,14 +57,15 @@ def test_one_table_holds_every_run(width, count):
     for row in comparison.rows:
         assert row.name in flat
         for column in comparison.columns:
-            cell = row.entries[column.key].cell()
+            cell = row.cell(column.key, [])
             assert cell.text in text or column.label in " ".join(hidden.split())
             assert (count > 8) or cell.below[0] in text or column.label in " ".join(hidden.split())
 
 
 def test_attacks_that_leave_the_least_have_room_first():
-    assert re.search("No room for:.*FGSM", printed(NAMES)[1], re.DOTALL)
-    assert "2 pixels" in printed(NAMES)[1].partition("┡")[0]
+    text = printed(records_of(NAMES))[1]
+    assert re.search("No room for:.*FGSM", text, re.DOTALL)
+    assert "2 pixels" in text.partition("┡")[0]
 
 
 def test_a_wide_and_low_table_is_turned():
@@ -70,3 +75,22 @@ def test_a_wide_and_low_table_is_turned():
     Console(file=stream, width=80).print(Table("", "It says.", columns, rows).to_rich(80))
     lines = stream.getvalue().splitlines()
     assert next(line for line in lines if "a6" in line).split() == ["│", "at", "6", "│", "a6", "│", "b6", "│"]
+
+
+def test_names_are_printed_as_they_are():
+    text = printed(make_records("[bold red]run[/]\x1b[31m", randomized=True, repeats=2), 160)[1]
+    assert "[bold red]run[/] [31m" in text
+    assert "\x1b" not in text
+
+
+def test_where_nothing_is_compared_the_first_other_table_is_shown(tmp_path):
+    text = printed(transferred(MATRIX), 160)[1]
+    assert "white-box" in text
+    assert "Accuracy in percent" not in text
+    both = printed(transferred(MATRIX) + make_records("a"), 160)[1]
+    assert "Accuracy in percent" in both
+    assert "white-box" not in both
+    assert printed([])[1].strip() == ""
+    data = make_data(tmp_path)
+    make_certify(tmp_path, make_train(tmp_path, data, "smooth"), data)
+    assert "smoothing 0.25" in printed(tmp_path, 160)[1]

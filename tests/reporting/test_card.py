@@ -8,15 +8,24 @@ import re
 import numpy as np
 import pytest
 import yaml
-from l2p_tf.reporting.comparison import compare
-from l2p_tf.reporting.runs import find, gather
 
 from l2p_tf import artifacts, serving
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.reporting import card, report
+from l2p_tf.reporting.load import find
 from l2p_tf.types import UserError
 from support.pages import EVIL, Outline, without_own_script
-from support.reports import ATTACKS, DEEPFOOL, make_data, make_records, make_stage, make_train, of_correct, records_of
+from support.reports import (
+    ATTACKS,
+    DEEPFOOL,
+    make_data,
+    make_records,
+    make_stage,
+    make_train,
+    of_correct,
+    records_of,
+    results_of,
+)
 from support.stages import report_stage
 
 CLEAN, FGSM = ATTACKS[:2]
@@ -74,11 +83,10 @@ def test_the_head_holds_every_figure_of_the_records(made):
     (result,) = model["results"]
     assert model["name"] == "learn2perturb"
     assert result["dataset"] == {"type": "digits", "name": "digits (8x8)", "split": "test"}
-    row = next(row for row in made.comparison.rows if row.name == "learn2perturb")
-    for metric, entry in zip(result["metrics"], row.entries.values(), strict=True):
-        summary = entry.summary
-        assert metric["value"] == summary.accuracy
-        wanted = {"count": 150, "repeats": 3, "low": summary.low, "high": summary.high, "spread": summary.spread}
+    rows = made.results.attacks.query("run == 'learn2perturb'").itertuples()
+    for metric, row in zip(result["metrics"], rows, strict=True):
+        wanted = {"count": 150, "repeats": 3, "low": row.low, "high": row.high, "spread": row.spread}
+        assert metric["value"] == row.accuracy
         assert {key: metric["args"][key] for key in wanted} == wanted
     assert [metric["value"] for metric in result["metrics"]] == pytest.approx([149 / 150, 109 / 150])
     fgsm = result["metrics"][1]
@@ -149,7 +157,7 @@ def test_only_what_was_measured_on_these_weights_is_on_the_card(tmp_path):
     train = make_attacked(tmp_path, data, "pgd", repeats=1, checkpoint="last")
     make_export(tmp_path, train, "best", draws=1)
     make_export(tmp_path, train, "last", "last", draws=1)
-    cards = {one.name: one for one in card.cards(gather(find([tmp_path])))}
+    cards = {one.name: one for one in card.cards(results_of(tmp_path).all_runs)}
     assert {name: one.file for name, one in cards.items()} == {"pgd": "pgd.md", "pgd (last)": "pgd_last.md"}
     best, last = (card.write(cards[name]) for name in ("pgd", "pgd (last)"))
     assert "model-index" not in parse(best)
@@ -164,7 +172,7 @@ def test_smallest_perturbations_are_a_table_and_no_accuracy(tmp_path):
     data = make_data(tmp_path)
     train = make_attacked(tmp_path, data, "pgd", (CLEAN, DEEPFOOL), repeats=1)
     make_export(tmp_path, train, "export", draws=1)
-    text = card.write(card.cards(gather(find([tmp_path])))[0])
+    text = card.write(card.cards(results_of(tmp_path).all_runs)[0])
     assert len(parse(text)["model-index"][0]["results"][0]["metrics"]) == 1
     assert "## Size of perturbations" in text
 
@@ -177,7 +185,7 @@ def test_what_is_not_known_is_said_to_be_unknown(tmp_path):
     (tmp_path / "y").mkdir()
     for name in ("attack_pgd", "export"):
         (tmp_path / "x" / name).rename(tmp_path / "y" / name)
-    text = card.write(card.cards(gather(find([tmp_path / "y"])))[0])
+    text = card.write(card.cards(results_of(tmp_path / "y").all_runs)[0])
     assert text.count("Not known here: the") == 2
     assert "a data set that is not known here: resnet\\_v1(depth=8), trained with the defense pgd." in text
     assert parse(text)["datasets"] == ["digits"]
@@ -215,7 +223,7 @@ def test_cards_of_like_names_have_files_of_their_own(tmp_path):
     for i, name in enumerate(("A b", "a_b", ".", "..")):
         train = make_train(tmp_path, data, name, folder=f"t{i}")
         make_export(tmp_path, train, f"e{i}")
-    names = [one.file for one in card.cards(gather(find([tmp_path])))]
+    names = [one.file for one in card.cards(results_of(tmp_path).all_runs)]
     assert sorted(names, key=str.lower) == sorted({"A_b.md", "a_b--2.md", "model.md", "model--2.md"}, key=str.lower)
 
 
@@ -224,7 +232,7 @@ def test_a_damaged_description_is_refused(tmp_path, content):
     data = make_data(tmp_path)
     make_export(tmp_path, make_train(tmp_path, data), "export", content=content)
     with pytest.raises(UserError, match=r"serving\.json' should describe the model of an export stage"):
-        card.write(card.cards(gather(find([tmp_path])))[0])
+        card.write(card.cards(results_of(tmp_path).all_runs)[0])
 
 
 def test_an_export_alone_is_no_report(tmp_path):
@@ -233,9 +241,7 @@ def test_an_export_alone_is_no_report(tmp_path):
     make_export(tmp_path / "y", train, "export")
     with pytest.raises(UserError, match="Stages found there: export"):
         find([tmp_path / "y"])
-    runs = gather(find([tmp_path / "x", tmp_path / "x" / "train_pgd"]))
-    assert [run.exports for run in runs] == [()]
-    assert compare(runs).sections == ()
+    assert [run.exports for run in results_of(tmp_path / "x").all_runs] == [()]
 
 
 def test_every_defense_has_its_citation_or_none_of_its_own():
