@@ -246,11 +246,17 @@ def _training(run: Run) -> dict[str, object]:
     notes = ("parameters", "noise_parameters", "best_epoch", "seconds_per_epoch")
     options = {name: run.option(name, None) for name in ("defense", "model", "seed", "epochs")}
     folder = str(run.train.path) if run.train else ""
-    return {**options, **{name: run.note(name) for name in notes}, "dataset": run.info.get("name"), "folder": folder}
+    row = {**options, **{name: run.note(name) for name in notes}, "dataset": run.info.get("name"), "folder": folder}
+    return {name: _text(value) for name, value in row.items()}
 
 
 def _sweep(run: Run) -> dict[str, object]:
-    return {_SWEEP + key: value for key, value in swept(run).items()}
+    return {_SWEEP + plain(key): _text(value) for key, value in swept(run).items()}
+
+
+def _text(value: object) -> object:
+    """A value of a manifest, which may hold text that is no Unicode."""
+    return plain(value) if isinstance(value, str) and value else value
 
 
 def _derived(record: Record) -> dict[str, object]:

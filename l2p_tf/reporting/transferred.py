@@ -26,15 +26,18 @@ def transfer_findings(run: Run, results: Results) -> dict[tuple[str, str, str], 
     """
     findings = {}
     for evaluated in (one for one in results.evaluated if one.run is run and one.clean):
-        tests = []
+        tests: list[tuple[Any, str]] = []
         for stage in (part for part in run.evaluations if part.checkpoint == evaluated.place[0]):
             tests += _of_stage(stage, list(evaluated.rows), evaluated.clean, results)
-        if tests:
-            p, finding, label = min(((one.p or 0.0, one, label) for one, label in tests), key=lambda test: test[0])
-            if len(tests) > 1:
-                shares = tuple(dataclasses.replace(s, label=f"{s.label}, {label}") for s in finding.shares)
-                finding = judged_at("transfer", shares, min(1.0, len(tests) * p))
+        decided = [test for test in tests if test[0].p is not None]
+        if decided:
+            finding, label = min(decided, key=lambda test: test[0].p)
+            if len(decided) > 1:
+                shares = tuple(dataclasses.replace(share, label=f"{share.label}, {label}") for share in finding.shares)
+                finding = judged_at("transfer", shares, min(1.0, len(decided) * finding.p))
             findings[evaluated.place] = finding
+        elif tests:
+            findings[evaluated.place] = tests[0][0]
     return findings
 
 
