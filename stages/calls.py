@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from l2p_tf.evaluation.evaluate import EvaluationOptions
     from l2p_tf.evaluation.inspections import Inspection
     from l2p_tf.evaluation.records import Record
+    from l2p_tf.experiments.reproduction import Reproduction
     from l2p_tf.fitting.run import TrainOptions
-    from l2p_tf.reporting.reproduction import Reproduction
 
 FLAGS = settings.FLAGS
 
@@ -341,12 +341,16 @@ def report(
     """Reports on everything finished in these folders."""
     from rich.console import Console
 
+    from l2p_tf.experiments import claims, published
     from l2p_tf.reporting import report as reporting
     from l2p_tf.reporting.console import show
 
-    how = {"seed": FLAGS.seed, "overwrite": overwrite, "reproduction": reproduction, **settings.matched()}
-    title = reproduction.title if reproduction else FLAGS.title
-    made = reporting.make(folders, output or settings.run_dir() / "report", title, **how)
+    how = {"seed": FLAGS.seed, "overwrite": overwrite, **settings.matched()}
+    if reproduction:
+        how |= claims.of_report(reproduction)
+    else:
+        how |= {"sections": [published.section], "title": FLAGS.title}
+    made = reporting.make(folders, output or settings.run_dir() / "report", **how)
     show(made.results, Console(), made.sections)
     for path in made.left_out:
         common.say(f"Left out, not finished: {str(path)!r}")

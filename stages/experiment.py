@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from l2p_tf.artifacts import Artifact
     from l2p_tf.attacks.base import Attack
     from l2p_tf.experiments.definition import Experiment
+    from l2p_tf.experiments.reproduction import Reproduction
     from l2p_tf.experiments.scales import Scale
-    from l2p_tf.reporting.reproduction import Reproduction
 
 _FOLDER = "experiments"
 _OWN = ("experiment", "scale", "dry_run")
@@ -183,13 +183,13 @@ def _distinct(attacks: Iterable[Attack]) -> tuple[Attack, ...]:
 def _reproduction(plan: Plan, runs: dict[str, Artifact]) -> Reproduction:
     from l2p_tf.attacks import ATTACKS
     from l2p_tf.evaluation.records import CLEAN
+    from l2p_tf.experiments.printed import load
+    from l2p_tf.experiments.reproduction import Reproduction, measures
     from l2p_tf.experiments.scales import Paper
     from l2p_tf.registry import spec_of
-    from l2p_tf.reporting.published import load
-    from l2p_tf.reporting.reproduction import Reproduction, measures
 
     experiment = plan.experiment
-    table = load().tables[experiment.prints] if experiment.prints else None
+    table = load()[experiment.prints] if experiment.prints else None
     specs = {measure.attack for measure in (measures(experiment, table) if table else experiment.measured)}
     specs |= {str(claim.options["attack"]) for claim in experiment.claims if "attack" in claim.options}
     attacks = {

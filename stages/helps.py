@@ -28,9 +28,9 @@ def asked_for_help() -> bool:
             text = getattr(importlib.import_module(module), name).help(value)
             texts += [text] if text is not None else []
     if FLAGS.published == "help":
-        from l2p_tf.reporting import published
+        from l2p_tf.experiments import printed
 
-        texts.append("\n".join(published.load().references()))
+        texts.append("\n".join(printed.references()))
     if FLAGS.scale == "help":
         from l2p_tf.experiments.scales import SCALES
 

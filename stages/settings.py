@@ -248,9 +248,9 @@ def _train_options(name: str, defense: Defense) -> TrainOptions:
     from l2p_tf.models import MODELS
 
     if FLAGS.published:
-        from l2p_tf.reporting import published
+        from l2p_tf.experiments import printed
 
-        published.load().target(FLAGS.published)
+        printed.target(FLAGS.published)
     return TrainOptions(
         name=name,
         model=MODELS.parse(FLAGS.model),

@@ -27,8 +27,8 @@ LAYERS = [
     ["fitting"],
     ["evaluation"],
     ["certification"],
-    ["experiments"],
     ["reporting"],
+    ["experiments"],
     ["serving"],
 ]
 HEIGHT = {f"l2p_tf.{name}": height for height, names in enumerate(LAYERS) for name in names}
@@ -100,10 +100,7 @@ def test_modules_stay_small(path):
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # To be split.
-LONG = {
-    "test_attack_suite.py", "test_certification.py", "test_checks.py", "test_data.py", "test_page.py",
-    "test_published.py", "test_reporting.py", "test_reporting_attacks.py", "test_reporting_sweeps.py",
-}  # fmt: skip
+LONG = {"test_attack_suite.py", "test_certification.py", "test_checks.py", "test_data.py"}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -11,10 +11,9 @@ from absl.testing import flagsaver
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.defenses.base import DerivedDefense
-from l2p_tf.experiments import definition, estimate, scales
+from l2p_tf.experiments import claims, definition, estimate, printed, reproduction, scales
 from l2p_tf.fitting.run import TrainOptions
 from l2p_tf.models import MODELS
-from l2p_tf.reporting import claims, published, reproduction
 from l2p_tf.types import UserError
 from stages import experiment, settings
 from support import ROOT
@@ -39,7 +38,7 @@ def plan(name, scale="paper"):
 
 
 def test_there_is_one_for_every_table_and_figure():
-    tables = set(published.load().tables)
+    tables = set(printed.load())
     figures = {f"l2p_figure{i}" for i in (2, 3)} | {f"l2p_supp_figure{i}" for i in (1, 2, 3)}
     figures |= {f"study_figure{i}" for i in (1, 2, 3)} | {f"generator_figure{i}" for i in (3, 4, 5, 6)}
     assert set(NAMES) == tables | figures
@@ -69,7 +68,7 @@ def test_every_experiment_is_whole(name):
         if str(claim.options.get("attack", "clean")) != "clean":
             assert {attack.spec for attack in ATTACKS.parse_list(claim.options["attack"])} <= asked, claim
     if found.prints:
-        table = published.load().tables[found.prints]
+        table = printed.load()[found.prints]
         standing = {place for run in made.runs.values() for place in run.places}
         wanted = {(row, column) for row, column, _ in table.cells}
         assert wanted <= standing
@@ -255,4 +254,4 @@ def test_every_table_and_figure_in_miniature(name, tmp_path_factory):
             for line in rows(report / file):
                 assert line.get("measured") != ""
                 assert line.get("verdict") != "not measured"
-    assert (report / "reproduction.csv").exists() == (name in published.load().tables)
+    assert (report / "reproduction.csv").exists() == (name in printed.load())

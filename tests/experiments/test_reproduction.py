@@ -5,22 +5,25 @@ import json
 
 import numpy as np
 import pytest
-from l2p_tf.reporting.comparison import compare
-from l2p_tf.reporting.runs import find, gather
 
 from l2p_tf import artifacts
 from l2p_tf.evaluation.records import Record, write_records
+from l2p_tf.experiments import claims, printed
 from l2p_tf.experiments.definition import Claim, Experiment, Measure, Member
+from l2p_tf.experiments.reproduction import Reproduction, section
 from l2p_tf.manifest import sealed
-from l2p_tf.reporting import claims, published, report
-from l2p_tf.reporting.reproduction import Reproduction, section
-from l2p_tf.reporting.table import to_csv
+from l2p_tf.reporting import report
+from l2p_tf.reporting.pairs import pairs_of
 from l2p_tf.types import UserError
-from support.reports import make_data, make_train
+from support.reports import make_data, make_train, results_of
 
 FGSM, CW = "fgsm(epsilon=0.03)", "cw"
-TABLE = published.load().tables["study_table5"]
+TABLE = printed.load()["study_table5"]
 EVIL = "<b>&'\""
+
+
+def lines_of(section):
+    return section.figures.to_dict("records")
 
 
 def answers(right, count=200, shift=0):
@@ -57,10 +60,10 @@ def make_run(root, data, name, given, norms=None, checkpoint="best", **options):
 def reproduced(root, names, claimed=(), table=None, measured=(), places=None, **fields):
     found = Experiment("x", "A paper, Table 5", "About it", tuple(map(Member, names)), claims=tuple(claimed),
                        measured=tuple(measured), **fields)  # fmt: skip
-    runs = gather(find([root]))
-    keys = {run.name: run.key for run in runs}
+    results = results_of(root)
+    keys = {run.name: run.key for run in results.all_runs}
     attacks = {"clean": ("clean",), FGSM: (FGSM,), "cw": (CW,), "both": (FGSM, "clean")}
-    return Reproduction(found, keys, places or dict.fromkeys(names, ()), attacks, table), runs
+    return Reproduction(found, keys, places or dict.fromkeys(names, ()), attacks, table), results
 
 
 @pytest.fixture
@@ -76,8 +79,8 @@ def judged(tmp_path):
 
 
 def verdict(root, check, **options):
-    made, runs = reproduced(root, ["a", "b", "c"], [Claim("It is so.", check, options)])
-    (sheet,) = claims.section(made, runs).tables
+    made, results = reproduced(root, ["a", "b", "c"], [Claim("It is so.", check, options)])
+    (sheet,) = claims.section(made, results).tables
     return sheet.rows[0][1].text, sheet.rows[0][2].text
 
 
@@ -99,8 +102,8 @@ def test_better_is_said_only_where_a_paired_test_says_it(judged):
 
 def test_other_images_are_no_pairs(judged):
     make_run(judged, artifacts.read(judged / "data"), "d", {FGSM: [answers(10, count=100)]})
-    made, runs = reproduced(judged, ["a", "d"], [Claim("x", "above", {"run": "a", "than": ["d"], "attack": FGSM})])
-    assert claims.section(made, runs).tables[0].rows[0][1].text == "not measured"
+    made, results = reproduced(judged, ["a", "d"], [Claim("x", "above", {"run": "a", "than": ["d"], "attack": FGSM})])
+    assert claims.section(made, results).tables[0].rows[0][1].text == "not measured"
 
 
 def test_repeats_count_by_their_mean(tmp_path):
@@ -122,14 +125,14 @@ def test_a_test_that_is_surer_than_the_interval_does_not_count(tmp_path):
     assert float(text.rstrip(".").rsplit("p = ")[1]) < 0.05
     assert "(\N{MINUS SIGN}" in text
     assert word == "undecided"
-    assert not compare(gather(find([tmp_path]))).paired.groups[0].pairs[0].better
+    assert not pairs_of(results_of(tmp_path)).groups[0].pairs[0].better
 
 
 def test_falling_and_the_highest(judged):
     assert verdict(judged, "falls", runs=["a", "b"], attack="both")[0] == "not borne out"
-    made, runs = reproduced(judged, ["a", "b", "c"], [Claim("x", "falls", {"runs": "*", "attack": "both"})])
+    made, results = reproduced(judged, ["a", "b", "c"], [Claim("x", "falls", {"runs": "*", "attack": "both"})])
     made = dataclasses.replace(made, attacks={"both": ("clean", FGSM)})
-    assert claims.section(made, runs).tables[0].rows[0][1].text == "borne out"
+    assert claims.section(made, results).tables[0].rows[0][1].text == "borne out"
     assert verdict(judged, "highest", run="a", runs=["*"], attack=FGSM)[0] == "borne out"
     assert verdict(judged, "highest", run="b", runs=["*"], attack=FGSM)[0] == "not borne out"
     assert verdict(judged, "highest", run="b", runs=["b", "c"], attack=FGSM)[0] == "undecided"
@@ -143,24 +146,24 @@ def test_comparisons_of_one_claim_are_corrected_together(tmp_path):
     # 7 images: p = 2 / 2 ** 7 = 0.0156 alone, 0.031 twice; of a fourth with 6 images 0.0312 alone counts no longer.
     assert verdict(tmp_path, "above", run="a", than=["b", "c"], attack=FGSM)[0] == "borne out"
     make_run(tmp_path, data, "d", {FGSM: [answers(101)]})
-    made, runs = reproduced(
+    made, results = reproduced(
         tmp_path, ["a", "b", "c", "d"], [Claim("x", "above", {"run": "a", "than": ["d"], "attack": FGSM})]
     )
-    assert claims.section(made, runs).tables[0].rows[0][2].text.endswith("p = 0.031.")
-    made, runs = reproduced(
+    assert claims.section(made, results).tables[0].rows[0][2].text.endswith("p = 0.031.")
+    made, results = reproduced(
         tmp_path, ["a", "b", "c", "d"], [Claim("x", "above", {"run": "a", "than": ["b", "c", "d"], "attack": FGSM})]
     )
-    assert claims.section(made, runs).tables[0].rows[0][1].text == "borne out"
+    assert claims.section(made, results).tables[0].rows[0][1].text == "borne out"
 
 
 def test_runs_that_learned_nothing_are_named(tmp_path):
     data = make_data(tmp_path, name="cifar10")
     make_run(tmp_path, data, "a", {"clean": [answers(180)], FGSM: [answers(140)]})
     make_run(tmp_path, data, "b", {"clean": [answers(20)], FGSM: [answers(10)]})
-    made, runs = reproduced(tmp_path, ["a", "b"], [Claim("x", "above", {"run": "a", "than": ["b"], "attack": FGSM})])
+    made, results = reproduced(tmp_path, ["a", "b"], [Claim("x", "above", {"run": "a", "than": ["b"], "attack": FGSM})])
     assert (
         "Too poor on clean images for what they say here to tell anything: b (10.0% clean)."
-        in claims.section(made, runs).note
+        in claims.section(made, results).note
     )
 
 
@@ -181,11 +184,11 @@ def test_sizes_and_curves(tmp_path):
     for name, clean, size in (("a", 160, 2.0), ("b", 180, 1.0), ("c", 140, 3.0), ("d", 170, 1.9)):
         norms = size + 0.1 * rng.random(200)
         make_run(tmp_path, data, name, {"clean": [answers(clean)], CW: [answers(0)]}, norms)
-    made, runs = reproduced(tmp_path, ["a", "b", "c", "d"])
+    made, results = reproduced(tmp_path, ["a", "b", "c", "d"])
 
     def judge(check, **options):
-        by_name = {run.name: run for run in runs}
-        return claims.judge(Claim("x", check, options), claims.Results(made, by_name))
+        by_name = {run.name: run for run in results.all_runs}
+        return claims.judge(Claim("x", check, options), claims.Evidence(made, results, by_name))
 
     assert judge("larger", run="a", than=["b"], attack="cw").word == "borne out"
     assert judge("larger", run="b", than=["a"], attack="cw").word == "not borne out"
@@ -201,11 +204,11 @@ def test_sizes_and_curves(tmp_path):
 
 def test_curves_of_a_training_rise_or_fall(tmp_path):
     make_run(tmp_path, make_data(tmp_path), "learn2perturb", {"clean": [answers(10)]})
-    made, runs = reproduced(tmp_path, ["learn2perturb"])
-    results = claims.Results(made, {run.name: run for run in runs})
+    made, results = reproduced(tmp_path, ["learn2perturb"])
+    evidence = claims.Evidence(made, results, {run.name: run for run in results.all_runs})
 
     def judge(**options):
-        return claims.judge(Claim("x", "moves", {"run": "learn2perturb", **options}), results)
+        return claims.judge(Claim("x", "moves", {"run": "learn2perturb", **options}), evidence)
 
     assert judge(column="clean_accuracy", direction="rises").word == "borne out"
     assert judge(column="clean_accuracy", direction="falls").word == "not borne out"
@@ -227,8 +230,8 @@ def test_the_table_sets_published_beside_measured(judged):
         "choices": (EVIL,),
         "prints": "study_table5",
     }
-    made, runs = reproduced(judged, ["a", "b", "c"], **how)
-    found = section(made, runs)
+    made, results = reproduced(judged, ["a", "b", "c"], **how)
+    found = section(made, results)
     (sheet,) = found.tables
     assert [head.label for head in sheet.columns[1:]] == ["NoiseNet", "Without noise"]
     row = next(row for row in sheet.rows if row[0].text == "FGSM")
@@ -239,26 +242,26 @@ def test_the_table_sets_published_beside_measured(judged):
     pgd = next(row for row in sheet.rows if "PGD" in row[0].text)
     assert pgd[1].lines[0] == "\N{EN DASH}"
     assert pgd[1].lines[1].startswith("published 41.15")
-    lines = {(line["column"], line["metric"]): line for line in found.lines}
+    lines = {(line["column"], line["metric"]): line for line in lines_of(found)}
     assert len(lines) == len(TABLE.cells)
     assert lines["NoiseNet", "fgsm"]["difference"] == pytest.approx(20.49)
-    assert lines["NoiseNet", "pgd_linf"]["measured"] == ""
+    assert lines["NoiseNet", "pgd_linf"]["measured"] is None
 
 
 def test_means_of_cells_and_times(tmp_path):
-    table = published.load().tables["generator_table2"]
+    table = printed.load()["generator_table2"]
     data = make_data(tmp_path, name="cifar10")
     make_run(tmp_path, data, "a", {"clean": [answers(180)], CW: [answers(20)], FGSM: [answers(100)]}, np.full(200, 0.5))
     measured = [Measure("cw_accuracy", "cw"), Measure("fgm_accuracy", FGSM), Measure("cw_mean_l2", "cw", "mean_l2"),
                 Measure("average_accuracy", of=("cw_accuracy", "fgm_accuracy")),
                 Measure("seconds_per_epoch", statistic="seconds_per_epoch")]  # fmt: skip
     places = {"a": [("All-convolutional", "Generator")]}
-    made, runs = reproduced(tmp_path, ["a"], table=table, places=places, measured=measured)
-    lines = {line["metric"]: line for line in section(made, runs).lines if line["column"] == "Generator"}
+    made, results = reproduced(tmp_path, ["a"], table=table, places=places, measured=measured)
+    lines = {line["metric"]: line for line in lines_of(section(made, results)) if line["column"] == "Generator"}
     assert lines["average_accuracy"]["measured"] == pytest.approx((10 + 50) / 2)
     assert lines["cw_mean_l2"]["measured"] == pytest.approx(0.5)
     assert lines["seconds_per_epoch"]["measured"] == pytest.approx(1000 / 1234.5, abs=1e-3)
-    assert lines["mim_accuracy"]["measured"] == ""
+    assert lines["mim_accuracy"]["measured"] is None
 
 
 def test_the_report_has_both_first_and_escapes_them(judged, tmp_path):
@@ -267,9 +270,8 @@ def test_the_report_has_both_first_and_escapes_them(judged, tmp_path):
     made, _ = reproduced(
         judged, ["a", "b", "c"], [claim], table=TABLE, places=places, choices=(EVIL,), prints="study_table5"
     )
-    folder = report.make(
-        [judged / name for name in "abc"] + [judged / "data"], tmp_path / "out", reproduction=made
-    ).path
+    given = [judged / name for name in "abc"] + [judged / "data"]
+    folder = report.make(given, tmp_path / "out", **claims.of_report(made)).path
     page = (folder / "report.html").read_text("utf-8")
     assert EVIL not in page
     assert page.index('id="reproduction"') < page.index('id="claims"') < page.index('id="settings"')
@@ -277,9 +279,7 @@ def test_the_report_has_both_first_and_escapes_them(judged, tmp_path):
     assert "borne out" in (folder / "report.md").read_text("utf-8")
     # Another claim makes another report.
     changed = dataclasses.replace(made, experiment=dataclasses.replace(made.experiment, claims=()))
-    report.make(
-        [judged / name for name in "abc"] + [judged / "data"], tmp_path / "out", reproduction=changed, overwrite=True
-    )
+    report.make(given, tmp_path / "out", **claims.of_report(changed), overwrite=True)
     assert not (folder / "claims.csv").exists()
 
 
@@ -289,10 +289,10 @@ def test_trainings_stand_side_by_side(tmp_path):
         make_run(tmp_path, data, name, {"clean": [answers(10)]})
     made = report.make([tmp_path], tmp_path / "out")
     names = sorted(path.stem for path in (made.path / "plots").glob("trainings-*.svg"))
-    assert names == ["trainings-0", "trainings-noise"]
-    drawn = (made.path / "plots" / "trainings-noise.svg").read_text("utf-8")
+    assert names == ["trainings-0", "trainings-2"]
+    drawn = (made.path / "plots" / "trainings-2.svg").read_text("utf-8")
     assert "learn2perturb_2, theta" in drawn
-    (run,) = [run for run in gather(find([tmp_path])) if run.name == "learn2perturb"]
+    (run,) = [run for run in results_of(tmp_path).all_runs if run.name == "learn2perturb"]
     means = run.history.noise_means("theta")
     assert means == pytest.approx(np.mean([run.history.columns[f"theta/noise_{i}/mean"] for i in range(3)], axis=0))
     assert run.history.noise_means("alpha") is None
@@ -306,25 +306,25 @@ def test_trainings_stand_side_by_side(tmp_path):
 def test_no_cell_is_filled_by_what_was_made_otherwise(tmp_path):
     """Made on another run, on the run itself, with other weights, or on another split."""
     data = make_data(tmp_path, name="cifar10")
-    table = published.load().tables["l2p_supp_table2"]
+    table = printed.load()["l2p_supp_table2"]
     for name, right in (("a", 140), ("b", 100)):
         make_run(tmp_path, data, name, {FGSM: [answers(right)]})
     places = {"a": [("ResNet-V1(20)", "Vanilla")], "b": [("ResNet-V1(20)", "PNI")]}
-    spec = table.metrics["fgsm_from_vanilla"].setting.spec
-    made, runs = reproduced(tmp_path, ["a", "b"], table=table, places=places)
+    spec = table.metrics["fgsm_from_vanilla"].spec
+    made, results = reproduced(tmp_path, ["a", "b"], table=table, places=places)
     made = dataclasses.replace(made, attacks={spec: (FGSM,)})
     # White-box results of both runs are there, and nothing that was transferred.
-    assert [line["measured"] for line in section(made, runs).lines if line["measured"] != ""] == []
+    assert [line["measured"] for line in lines_of(section(made, results)) if line["measured"] is not None] == []
     # With the best and the last weights the best ones count.
     make_run(tmp_path, data, "a", {FGSM: [answers(20)]}, checkpoint="last")
     places = {"a": [("ResNet20", "NoiseNet")]}
-    made, runs = reproduced(tmp_path, ["a"], table=TABLE, places=places, measured=[Measure("fgsm", FGSM)])
-    (line,) = [line for line in section(made, runs).lines if line["measured"] != ""]
+    made, results = reproduced(tmp_path, ["a"], table=TABLE, places=places, measured=[Measure("fgsm", FGSM)])
+    (line,) = [line for line in lines_of(section(made, results)) if line["measured"] is not None]
     assert line["measured"] == 70
     # Another split than the printed one fills nothing.
     other = dataclasses.replace(TABLE, split="validation")
-    made, runs = reproduced(tmp_path, ["a"], table=other, places=places, measured=[Measure("fgsm", FGSM)])
-    assert not [line for line in section(made, runs).lines if line["measured"] != ""]
+    made, results = reproduced(tmp_path, ["a"], table=other, places=places, measured=[Measure("fgsm", FGSM)])
+    assert not [line for line in lines_of(section(made, results)) if line["measured"] is not None]
 
 
 def test_results_name_files_of_their_own_folder_alone(judged, tmp_path):
@@ -341,7 +341,3 @@ def test_results_name_files_of_their_own_folder_alone(judged, tmp_path):
         manifest.write_text(json.dumps(sealed(written)))
         with pytest.raises(UserError, match="should name files in"):
             report.make([judged], tmp_path / "report")
-
-
-def test_names_are_no_formulas_of_a_spreadsheet():
-    assert to_csv(["run", "x"], [{"run": "=1+1", "x": -0.5}]) == "run,x\n'=1+1,-0.5\n"

@@ -19,7 +19,7 @@ from l2p_tf.reporting.images import FIRST
 from l2p_tf.reporting.section import Section
 from l2p_tf.reporting.sections.comparison import compare
 from l2p_tf.reporting.series import CURVES, panels
-from l2p_tf.reporting.table import NOTHING, Cell, Column, Table
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, figures, to_csv
 from l2p_tf.types import UserError
 from support.colors import DARK, LIGHT, PRINT, contrast, rgb
 from support.pages import EVIL, Outline, own_script, without_own_script
@@ -210,6 +210,10 @@ def test_a_table_of_text_alone_is_wordy():
     row = ((Cell("a"), Cell("b")),)
     assert Table("", "", (words, words), row).wordy
     assert not Table("", "", (words, figures), row).wordy
+
+
+def test_names_are_no_formulas_of_a_spreadsheet():
+    assert to_csv(figures([{"run": "=1+1", "x": -0.5}, {"run": "@a"}])) == "run,x\n'=1+1,-0.5\n'@a,\n"
 
 
 SPECIAL = r"a_b & 50% #1 $x$ {y} \z ~ ^ < > | -- ''"

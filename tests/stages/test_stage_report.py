@@ -65,7 +65,7 @@ def test_a_report_of_the_same_runs_is_made_anew_and_keeps_its_title(tmp_path, mo
 
     page = tmp_path / "all" / "report" / "report.html"
     page_before = page.stat().st_mtime_ns
-    monkeypatch.setattr(report, "writer", lambda _: "another version")
+    monkeypatch.setattr(report, "writer", lambda *_: "another version")
     made = report.make([tmp_path / "all"], tmp_path / "all" / "report")
     assert made.made
     assert page.stat().st_mtime_ns > page_before

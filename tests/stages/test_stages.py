@@ -153,9 +153,9 @@ def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
     assert text.startswith(f"# python -m stages.pipeline --flagfile={path.relative_to(ROOT).as_posix()}")
     monkeypatch.chdir(ROOT)
     from absl.testing import flagsaver
-    from l2p_tf.reporting.matched import Match
 
     from l2p_tf.data import DATASETS
+    from l2p_tf.reporting.measured import Match
     from stages import calls, settings
 
     with flagsaver.flagsaver():
@@ -174,8 +174,8 @@ def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
         Match(*settings.matched().values())
         DATASETS.parse(settings.FLAGS.dataset)
         if options.published:
-            from l2p_tf.reporting import published
+            from l2p_tf.experiments import printed
 
-            cells = published.load().target(options.published).cells
+            cells = printed.target(options.published).cells
             told = re.search(r"Published: clean ([0-9.]+), PGD ([0-9.]+), FGSM ([0-9.]+)\.\n", text)
             assert [float(number) for number in told.groups()] == [cells[m].value for m in ("clean", "pgd", "fgsm")]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from l2p_tf.evaluation.records import Summary, summarize
 from l2p_tf.experiments.definition import Experiment, Measure
-from l2p_tf.reporting.format import DASH, interval, number, percent, plain
-from l2p_tf.reporting.load import Evaluation, Run
-from l2p_tf.reporting.printed import PERCENT, Place, PrintedNumber, PrintedTable
-from l2p_tf.reporting.published import same_dataset
+from l2p_tf.experiments.printed import PERCENT, Place, PrintedNumber, PrintedTable, same_dataset
+from l2p_tf.reporting.examples import perturbations
+from l2p_tf.reporting.format import DASH, interval, percent, plain
+from l2p_tf.reporting.load import Run
+from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.section import Section
-from l2p_tf.reporting.sections.norms import sizes_of
-from l2p_tf.reporting.table import NOTHING, Cell, Column, Table
+from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, figures, share_of
 
 NAME = "reproduction"
 _WIDE = 6
@@ -80,57 +80,59 @@ class Figure:
     Attributes:
       value: in the unit of its metric.
       spread: over repeats; None for a single one, or where there is none.
-      summary: the accuracy that it is; None where it is none.
+      row: the accuracy that it is, of `Results.summaries`; None where it is none.
       dataset: what it was measured on; empty where that does not matter.
     """
 
     value: float
     spread: float | None = None
-    summary: Summary | None = None
+    row: Any = None
     dataset: str = ""
 
 
-def found(run: Run, attack: str, checkpoint: str = "", source: str = "") -> tuple[Evaluation, Summary] | None:
-    """An attack on a run, on the most images; None where it was not measured.
+def measured_on(results: Results, run: Run, attack: str, checkpoint: str = "", source: str = "") -> Any:
+    """The row of an attack on a run, of `Results.summaries`, on the most images; None where it was not measured.
 
     Args:
+      results: those of the report.
       run: the run.
       attack: spec of the attack; `clean` for none.
       checkpoint: `best` or `last`; empty for whichever there is.
       source: fingerprint of the run that the images were made on; empty for the run itself.
     """
-    met = []
+    rows = [
+        row
+        for row in results.summaries.itertuples()
+        if row.measured.run is run and (row.attack, row.backend) == (attack, "l2p_tf")
+        if checkpoint in ("", row.weights) and _made_on(row) == source
+    ]
     # The best weights count before the last ones.
-    for evaluation in sorted(run.evaluations, key=lambda one: one.checkpoint != "best"):
-        if checkpoint and evaluation.checkpoint != checkpoint:
-            continue
-        for summary in summarize(evaluation.records):
-            first = summary.first
-            made_on = evaluation.key_of(first.source) if first.source is not None else ""
-            if first.attack == attack and first.backend == "l2p_tf" and made_on == source:
-                met.append((evaluation, summary))
-    return max(met, key=lambda pair: pair[1].first.count, default=None)
+    return max(sorted(rows, key=lambda row: row.weights != "best"), key=lambda row: row.count, default=None)
 
 
-def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
+def _made_on(row: Any) -> str:
+    source = row.measured.first.source
+    return "" if source is None else row.measured.evaluation.key_of(source)
+
+
+def section(reproduction: Reproduction, results: Results) -> Section | None:
     """The printed table with one's own figures; None for a figure.
 
     Raises:
       UserError: the arrays of an attack cannot be read.
     """
-    table = reproduction.table
+    table, runs = reproduction.table, results.all_runs
     if table is None:
         return None
-    figures = _measured(reproduction, runs, table)
-    others = sorted({f.dataset for f in figures.values() if f.dataset and not same_dataset(f.dataset, table.dataset)})
-    sheet = _sheet(table, figures, not others)
-    lines = [_line(table, figures, cell, not others) for cell in table.cells.values()]
-    return Section(
-        NAME, "Published and measured", (sheet,), tuple(lines), _note(reproduction, table, others, runs), leading=True
-    )
+    measured = _measured(reproduction, results, table)
+    others = sorted({f.dataset for f in measured.values() if f.dataset and not same_dataset(f.dataset, table.dataset)})
+    rows = [_row(table, measured, cell, not others) for cell in table.cells.values()]
+    note = _note(reproduction, table, others, runs)
+    tables = (_sheet(table, measured, not others),)
+    return Section(tables, figures(rows), note, name=NAME, title="Published and measured")
 
 
-def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: bool) -> Table:
+def _sheet(table: PrintedTable, measured: Mapping[Place, Figure], comparable: bool) -> Table:
     """The table as wide as can be read: metrics go across where they are few, and down where not."""
     across = [(c, m) for c in table.columns for m in table.metrics if any((r, c, m) in table.cells for r in table.rows)]
     if len(across) <= _WIDE:
@@ -138,7 +140,7 @@ def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: boo
         rows = [
             (
                 Cell(plain(row), _parameters(table, row)),
-                *(_field(table, figures, (row, *at), comparable) for at in across),
+                *(_field(table, measured, (row, *at), comparable) for at in across),
             )
             for row in table.rows
         ]
@@ -150,7 +152,7 @@ def _sheet(table: PrintedTable, figures: Mapping[Place, Figure], comparable: boo
         rows = [
             (
                 Cell(table.metrics[metric].label, (plain(row),) if len(table.rows) > 1 else ()),
-                *(_field(table, figures, (row, column, metric), comparable) for column in table.columns),
+                *(_field(table, measured, (row, column, metric), comparable) for column in table.columns),
             )
             for row, metric in down
         ]
@@ -171,75 +173,74 @@ def _note(reproduction: Reproduction, table: PrintedTable, others: Sequence[str]
             "shown."
         )
     notes += [f"† {reason}." for reason in dict.fromkeys(cell.reason for cell in table.cells.values()) if reason]
-    notes += [f"{row}: {said}." for row, said in table.sources.items()]
+    notes += [f"{row}: {facts.source}." for row, facts in table.facts.items() if facts.source]
     return " ".join([*notes, *reproduction.choices])
 
 
 def measures(experiment: Experiment, table: PrintedTable) -> list[Measure]:
     """What fills a table: as the experiment says, and accuracies under the table's own settings."""
     told = {measure.metric for measure in experiment.measured}
-    own = [one for one in table.metrics.values() if one.setting and one.unit == PERCENT and one.key not in told]
-    return [*experiment.measured, *(Measure(one.key, one.setting.spec) for one in own if one.setting)]
+    own = {key: one.spec for key, one in table.metrics.items() if one.spec and one.unit == PERCENT and key not in told}
+    return [*experiment.measured, *(Measure(key, spec) for key, spec in own.items())]
 
 
-def _measured(reproduction: Reproduction, runs: Sequence[Run], table: PrintedTable) -> dict[Place, Figure]:
+def _measured(reproduction: Reproduction, results: Results, table: PrintedTable) -> dict[Place, Figure]:
     wanted = measures(reproduction.experiment, table)
-    figures: dict[Place, Figure] = {}
+    measured: dict[Place, Figure] = {}
     for name, places in reproduction.places.items():
-        run = reproduction.run(name, runs)
+        run = reproduction.run(name, results.all_runs)
         for row, column in places if run else ():
             for measure in wanted:
                 if not measure.of and measure.row in ("", row) and measure.column in ("", column):
-                    figure = _figure(reproduction, table, run, measure, row)  # type: ignore[arg-type]
-                    figures |= {} if figure is None else {(row, column, measure.metric): figure}
+                    figure = _figure(reproduction, table, results, run, measure, row)  # type: ignore[arg-type]
+                    measured |= {} if figure is None else {(row, column, measure.metric): figure}
     for measure in wanted:
-        for row, column in {(row, column) for row, column, _ in figures} if measure.of else ():
-            parts = [figures[row, column, key] for key in measure.of if (row, column, key) in figures]
+        for row, column in {(row, column) for row, column, _ in measured} if measure.of else ():
+            parts = [measured[row, column, key] for key in measure.of if (row, column, key) in measured]
             if len(parts) == len(measure.of):
                 mean = statistics.fmean(part.value for part in parts)
-                figures[row, column, measure.metric] = Figure(mean, dataset=parts[0].dataset)
-    return figures
+                measured[row, column, measure.metric] = Figure(mean, dataset=parts[0].dataset)
+    return measured
 
 
-def _figure(reproduction: Reproduction, table: PrintedTable, run: Run, measure: Measure, row: str) -> Figure | None:
+def _figure(
+    reproduction: Reproduction, table: PrintedTable, results: Results, run: Run, measure: Measure, row: str
+) -> Figure | None:
     if measure.statistic == "seconds_per_epoch":
         pace, counts = run.note("images_per_second"), run.info.get("counts")
         images = counts.get("train") if isinstance(counts, dict) else None
         return Figure(images / pace) if images and isinstance(pace, int | float) and pace else None
     specs = reproduction.attacks.get(measure.attack, ())
-    setting = table.metrics[measure.metric].setting
-    made_on = measure.source or (setting.source if setting else "")
+    made_on = measure.source or table.metrics[measure.metric].source
     source = measure.source or reproduction.at(row, made_on)
     # What was made on itself is no transfer, and what was made elsewhere has to be found there.
     if not specs or (made_on and reproduction.keys.get(source, run.key) == run.key):
         return None
-    met = found(run, specs[0], source=reproduction.keys[source] if made_on else "")
-    if met is None or met[1].first.split != table.split:
+    met = measured_on(results, run, specs[0], source=reproduction.keys[source] if made_on else "")
+    if met is None or met.split != table.split:
         return None
-    evaluation, summary = met
     if measure.statistic == "accuracy":
-        spread = None if summary.spread is None else 100 * summary.spread
-        return Figure(100 * summary.accuracy, spread, summary, summary.first.dataset)
-    sizes = sizes_of(evaluation, summary.records)
+        return Figure(100 * met.accuracy, 100 * met.spread if met.repeats > 1 else None, met, met.dataset)
+    sizes = perturbations(met.measured)
     value = sizes.mean if measure.statistic == "mean_l2" else sizes.median
-    return None if value is None else Figure(value, dataset=summary.first.dataset)
+    return None if value is None else Figure(value, dataset=met.dataset)
 
 
 def _parameters(table: PrintedTable, row: str) -> tuple[str, ...]:
-    return (f"{table.parameters[row]:,} parameters published",) if row in table.parameters else ()
+    facts = table.facts.get(row)
+    return (f"{facts.parameters:,} parameters published",) if facts and facts.parameters else ()
 
 
-def _field(table: PrintedTable, figures: Mapping[Place, Figure], place: Place, comparable: bool) -> Cell:
-    cell, figure = table.cells.get(place), figures.get(place)
+def _field(table: PrintedTable, measured: Mapping[Place, Figure], place: Place, comparable: bool) -> Cell:
+    cell, figure = table.cells.get(place), measured.get(place)
     if cell is None and figure is None:
         return NOTHING
     unit = table.metrics[place[-1]].unit
     below = []
-    if figure and figure.summary:
-        count = figure.summary.first.count
-        below += [interval(figure.summary.low, figure.summary.high, count), f"n = {count:,}"]
+    if figure and figure.row:
+        below += [interval(figure.row.low, figure.row.high, figure.row.count), f"n = {figure.row.count:,}"]
     if cell:
-        below.append(f"published {_printed(cell)}")
+        below.append(f"published {cell.text}")
         if figure and comparable:
             below.append(f"{_signed(figure.value - cell.value, unit)}")
     return Cell(_shown(figure, unit) if figure else DASH, tuple(below))
@@ -248,14 +249,9 @@ def _field(table: PrintedTable, figures: Mapping[Place, Figure], place: Place, c
 def _shown(figure: Figure, unit: str) -> str:
     if unit != PERCENT:
         return f"{figure.value:.4g}"
-    count = figure.summary.first.count if figure.summary else 100
+    count = figure.row.count if figure.row else 100
     text = percent(figure.value / 100, count)
     return text if figure.spread is None else f"{text} ± {percent(figure.spread / 100, count)}"
-
-
-def _printed(cell: PrintedNumber) -> str:
-    spread = "" if cell.spread is None else f" ± {number(cell.spread)}"
-    return f"{number(cell.value)}{spread}{' †' if cell.suspect else ''}"
 
 
 def _signed(value: float, unit: str) -> str:
@@ -263,20 +259,20 @@ def _signed(value: float, unit: str) -> str:
     return ("+" if value >= 0 else "\N{MINUS SIGN}") + text
 
 
-def _line(
-    table: PrintedTable, figures: Mapping[Place, Figure], cell: PrintedNumber, comparable: bool
+def _row(
+    table: PrintedTable, measured: Mapping[Place, Figure], cell: PrintedNumber, comparable: bool
 ) -> dict[str, object]:
-    figure = figures.get((cell.row, cell.column, cell.metric))
-    summary = figure.summary if figure else None
+    figure = measured.get((cell.row, cell.column, cell.metric))
+    row = figure.row if figure else None
+    interval_of = share_of(row.accuracy, row.count) if row else {}
     return {
         "table": table.name, "row": cell.row, "column": cell.column, "metric": cell.metric,
-        "unit": table.metrics[cell.metric].unit, "published": cell.value,
-        "published_spread": "" if cell.spread is None else cell.spread, "suspect": str(cell.suspect).lower(),
-        "measured": round(figure.value, 4) if figure else "",
-        "low": round(100 * summary.low, 4) if summary else "", "high": round(100 * summary.high, 4) if summary else "",
-        "spread": round(figure.spread, 4) if figure and figure.spread is not None else "",
-        "difference": round(figure.value - cell.value, 4) if figure and comparable else "",
-        "count": summary.first.count if summary else "", "repeats": len(summary.records) if summary else "",
-        "attack": summary.first.attack if summary else "", "run": summary.first.model if summary else "",
-        "dataset": figure.dataset if figure else "",
+        "unit": table.metrics[cell.metric].unit, "published": cell.value, "published_spread": cell.spread,
+        "suspect": str(bool(cell.reason)).lower(), "measured": round(figure.value, 4) if figure else None,
+        "low": interval_of.get("low"), "high": interval_of.get("high"),
+        "spread": round(figure.spread, 4) if figure and figure.spread is not None else None,
+        "difference": round(figure.value - cell.value, 4) if figure and comparable else None,
+        "count": row.count if row else None, "repeats": row.repeats if row else None,
+        "attack": row.attack if row else None, "run": row.run if row else None,
+        "dataset": figure.dataset if figure else None,
     }  # fmt: skip

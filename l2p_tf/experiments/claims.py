@@ -5,23 +5,27 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.experiments.definition import Claim
+from l2p_tf.experiments.reproduction import Reproduction, measured_on
+from l2p_tf.experiments.reproduction import section as table_section
+from l2p_tf.reporting.examples import perturbations
 from l2p_tf.reporting.format import listed, plain, plural
 from l2p_tf.reporting.load import Run
+from l2p_tf.reporting.measured import Evaluated
 from l2p_tf.reporting.pairs import Member, group_of, images_of, member_of
-from l2p_tf.reporting.reproduction import Reproduction, found
+from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.section import Section
-from l2p_tf.reporting.sections.norms import found_of, sizes_of
 from l2p_tf.reporting.stats import holm
-from l2p_tf.reporting.subjects import Measured, Subject, subjects
-from l2p_tf.reporting.table import Cell, Column, Table
+from l2p_tf.reporting.table import Cell, Column, Table, figures
 from l2p_tf.types import UserError
 
 NAME = "claims"
@@ -49,73 +53,82 @@ class Verdict:
 
 
 @dataclasses.dataclass(frozen=True)
-class Results:
-    """The runs of an experiment by the names that it has for them."""
+class Evidence:
+    """The results of an experiment, with its runs by the names that it has for them."""
 
     reproduction: Reproduction
+    results: Results
     runs: Mapping[str, Run]
 
     def attacks(self, spec: str) -> Sequence[str]:
         """The attacks as they were run."""
         return self.reproduction.attacks[spec]
 
-    def measured(self, name: str, attack: str, checkpoint: str) -> tuple[Subject, Measured] | None:
-        """An attack on a run at some weights, any where `checkpoint` is empty; None if not measured."""
-        for subject in self.subjects:
-            if name in self.runs and subject.run is self.runs[name] and checkpoint in ("", subject.place[0]):
-                for one in subject.measured:
-                    if one.key == (attack, "l2p_tf"):
-                        return subject, one
+    def measured(self, name: str, attack: str, checkpoint: str) -> tuple[Evaluated, Any] | None:
+        """An attack on a run at some weights, any where `checkpoint` is empty, with its row; None if not measured."""
+        for one in self.results.evaluated:
+            if name in self.runs and one.run is self.runs[name] and checkpoint in ("", one.place[0]):
+                for row in one.rows:
+                    if (row.attack, row.backend) == (attack, "l2p_tf"):
+                        return one, row
         return None
-
-    @functools.cached_property
-    def subjects(self) -> list[Subject]:
-        """The runs with what was measured on them."""
-        return subjects(list(self.runs.values()))
 
     def norms(self, name: str, attack: str, checkpoint: str) -> np.ndarray | None:
         """Norms of the perturbations that succeeded, of the first repeat; None if not measured."""
-        met = found(self.runs[name], attack, checkpoint) if name in self.runs else None
-        return None if met is None else found_of(met[0], met[1].records[:1]).norms
+        row = measured_on(self.results, self.runs[name], attack, checkpoint) if name in self.runs else None
+        if row is None:
+            return None
+        first = dataclasses.replace(row.measured.summary, records=row.measured.summary.records[:1])
+        return perturbations(dataclasses.replace(row.measured, summary=first)).norms
 
     def point(self, name: str, attack: str) -> tuple[float, float] | None:
         """Clean accuracy, and mean norm of the perturbations that succeeded; None where either was not measured."""
         if name not in self.runs:
             return None
-        clean, met = found(self.runs[name], CLEAN), found(self.runs[name], attack)
-        mean = sizes_of(met[0], met[1].records).mean if met else None
-        return None if clean is None or mean is None else (clean[1].accuracy, mean)
+        clean, row = (measured_on(self.results, self.runs[name], spec) for spec in (CLEAN, attack))
+        mean = perturbations(row.measured).mean if row else None
+        return None if clean is None or mean is None else (clean.accuracy, mean)
 
 
-Check = Callable[[Results, Mapping[str, object]], Verdict]
+Check = Callable[[Evidence, Mapping[str, object]], Verdict]
 CHECKS: dict[str, Check] = {}
 
 
-def section(reproduction: Reproduction, runs: Sequence[Run]) -> Section | None:
+def section(reproduction: Reproduction, results: Results) -> Section | None:
     """A row for each claim of an experiment; None where it has none.
 
     Raises:
       UserError: a claim has no check, or not the options that this needs, or arrays cannot be read.
     """
-    by_name = {name: run for name in reproduction.keys if (run := reproduction.run(name, runs)) is not None}
-    results = Results(reproduction, by_name)
-    judged = [(claim, judge(claim, results)) for claim in reproduction.experiment.claims]
+    runs = {name: run for name in reproduction.keys if (run := reproduction.run(name, results.all_runs)) is not None}
+    evidence = Evidence(reproduction, results, runs)
+    judged = [(claim, judge(claim, evidence)) for claim in reproduction.experiment.claims]
     if not judged:
         return None
-    heads = (Column("Claim", figures=False), Column("Verdict", figures=False), Column("Here", figures=False))
+    columns = (Column("Claim", figures=False), Column("Verdict", figures=False), Column("Here", figures=False))
     rows = [(Cell(c.text), Cell(v.word, tone=_TONES[v.word]), Cell(v.text)) for c, v in judged]
-    lines = [{"claim": claim.text, "verdict": verdict.word, "figures": verdict.text} for claim, verdict in judged]
+    texts = figures([{"claim": claim.text, "verdict": v.word, "figures": v.text} for claim, v in judged])
     note = " ".join([_NOTE, *(() if reproduction.table else reproduction.choices)])
-    poor = _untrained(results)
+    poor = _untrained(evidence)
     if poor:
         note += f" Too poor on clean images for what they say here to tell anything: {listed(poor)}."
-    return Section(
-        NAME, "What the paper claims", (Table("", _CAPTION, heads, tuple(rows)),), tuple(lines), note, leading=True
-    )
+    if reproduction.experiment.figure:
+        note += " The figure itself is among the plots below."
+    return Section((Table("", _CAPTION, columns, tuple(rows)),), texts, note, name=NAME, title="What the paper claims")
 
 
-def judge(claim: Claim, results: Results) -> Verdict:
-    """Looks for one claim in the results.
+def of_report(reproduction: Reproduction) -> dict[str, Any]:
+    """What `report.make` is to be given for the report of an experiment."""
+    experiment = reproduction.experiment
+    return {
+        "title": reproduction.title,
+        "sections": [functools.partial(make_section, reproduction) for make_section in (table_section, section)],
+        "described": {"experiment": json.loads(json.dumps(dataclasses.asdict(experiment)))},
+    }
+
+
+def judge(claim: Claim, evidence: Evidence) -> Verdict:
+    """Looks for one claim in the evidence.
 
     Raises:
       UserError: it has no check, or not the options that this needs, or arrays cannot be read.
@@ -123,7 +136,7 @@ def judge(claim: Claim, results: Results) -> Verdict:
     if claim.check not in CHECKS:
         raise UserError(f"`check` of a claim should be one of {', '.join(CHECKS)}. Received: {claim.check!r}")
     try:
-        return CHECKS[claim.check](results, claim.options)
+        return CHECKS[claim.check](evidence, claim.options)
     except KeyError as error:
         raise UserError(f"The claim {claim.text!r} should have the option {error} of its check.") from error
 
@@ -137,53 +150,53 @@ def _check(name: str) -> Callable[[Check], Check]:
 
 
 @_check("above")
-def above(results: Results, options: Mapping[str, object]) -> Verdict:
+def above(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
     """`run` keeps more images right than each of `than`, under each attack of `attack`; `checkpoint` weights."""
     checkpoint = str(options.get("checkpoint", ""))
     other_checkpoint = str(options.get("than_checkpoint", checkpoint))
     return _tally([
-        _paired(results, attack, (str(options["run"]), checkpoint), (other, other_checkpoint))
-        for attack in results.attacks(str(options["attack"]))
-        for other in chosen(options["than"], results.runs)
+        _paired(evidence, attack, (str(options["run"]), checkpoint), (other, other_checkpoint))
+        for attack in evidence.attacks(str(options["attack"]))
+        for other in chosen(options["than"], evidence.runs)
     ])  # fmt: skip
 
 
 @_check("larger")
-def larger(results: Results, options: Mapping[str, object]) -> Verdict:
+def larger(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
     """Attacks of smallest norm need larger perturbations on `run` than on each of `than`."""
     return _tally([
-        _welch(results, attack, str(options["run"]), other)
-        for attack in results.attacks(str(options["attack"]))
-        for other in chosen(options["than"], results.runs)
+        _welch(evidence, attack, str(options["run"]), other)
+        for attack in evidence.attacks(str(options["attack"]))
+        for other in chosen(options["than"], evidence.runs)
     ])  # fmt: skip
 
 
 @_check("falls")
-def falls(results: Results, options: Mapping[str, object]) -> Verdict:
+def falls(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
     """Every one of `runs` keeps fewer images right under the last of the attacks of `attack` than under the first."""
-    attacks = results.attacks(str(options["attack"]))
-    names = chosen(options["runs"], results.runs)
-    return _tally([_paired(results, attacks[0], (name, ""), (name, ""), attacks[-1]) for name in names])
+    attacks = evidence.attacks(str(options["attack"]))
+    names = chosen(options["runs"], evidence.runs)
+    return _tally([_paired(evidence, attacks[0], (name, ""), (name, ""), attacks[-1]) for name in names])
 
 
 @_check("highest")
-def highest(results: Results, options: Mapping[str, object]) -> Verdict:
+def highest(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
     """Of `runs`, `run` keeps the most images right under `attack`."""
     best = str(options["run"])
-    others = [name for name in chosen(options["runs"], results.runs) if name != best]
-    attack = results.attacks(str(options["attack"]))[0]
-    return _tally([_paired(results, attack, (best, ""), (name, "")) for name in others])
+    others = [name for name in chosen(options["runs"], evidence.runs) if name != best]
+    attack = evidence.attacks(str(options["attack"]))[0]
+    return _tally([_paired(evidence, attack, (best, ""), (name, "")) for name in others])
 
 
 @_check("moves")
-def moves(results: Results, options: Mapping[str, object]) -> Verdict:
+def moves(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
     """A column of `run`'s history, or the mean over layers of a `parameter` of its noise, `rises` or `falls`.
 
     From its first value with the noise on, or from that after a share `since` of the values, to its last; `by` is the
     least factor that counts, 1.1 where it is not given; a smaller change leaves the claim undecided.
     """
     name, direction = str(options["run"]), str(options["direction"])
-    run = results.runs.get(name)
+    run = evidence.runs.get(name)
     values = _history(run, options) if run else np.empty(0)
     if len(values) < 2:
         return Verdict("not measured", f"{name} has no such curve.")
@@ -200,11 +213,11 @@ def moves(results: Results, options: Mapping[str, object]) -> Verdict:
 
 
 @_check("outside")
-def outside(results: Results, options: Mapping[str, object]) -> Verdict:
+def outside(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
     """The curve of `runs` lies outside that of `than`: larger perturbations at the same clean accuracy."""
-    attack = results.attacks(str(options["attack"]))[0]
-    mine = [point for name in chosen(options["runs"], results.runs) if (point := results.point(name, attack))]
-    others = sorted(point for name in chosen(options["than"], results.runs) if (point := results.point(name, attack)))
+    attack = evidence.attacks(str(options["attack"]))[0]
+    mine = [point for name in chosen(options["runs"], evidence.runs) if (point := evidence.point(name, attack))]
+    others = sorted(point for name in chosen(options["than"], evidence.runs) if (point := evidence.point(name, attack)))
     if not mine or not others:
         return Verdict("not measured", "One of the curves has no points.")
     clean, rho = np.array(others).T
@@ -255,33 +268,32 @@ class Compared:
 
 
 def _paired(
-    results: Results, attack: str, mine: tuple[str, str], other: tuple[str, str], other_attack: str = ""
+    evidence: Evidence, attack: str, mine: tuple[str, str], other: tuple[str, str], other_attack: str = ""
 ) -> Compared | None:
     """Two runs, or one at two weights or under two attacks, on the same images; None where that was not measured."""
-    sides = [results.measured(mine[0], attack, mine[1]), results.measured(other[0], other_attack or attack, other[1])]
-    found = [side for side in sides if side and side[1].has_arrays]
+    sides = [evidence.measured(mine[0], attack, mine[1]), evidence.measured(other[0], other_attack or attack, other[1])]
+    found = [side for side in sides if side and side[1].measured.has_arrays]
     if len(found) < 2:
         return None
     a, b = (member_of(*side) for side in found)
-    if images_of(*found[0]) != images_of(*found[1]) or not np.array_equal(a.index, b.index):
+    if images_of(a.row.measured) != images_of(b.row.measured) or not np.array_equal(a.index, b.index):
         return None
     (pair,) = group_of([a, b]).pairs
     sign = 1.0 if pair.first is a else -1.0
     low, high = sorted((100 * sign * pair.low, 100 * sign * pair.high))
-    names = [
-        _side(member, one.first.label, mine[0] == other[0]) for member, (_, one) in zip((a, b), found, strict=True)
-    ]
+    names = [_side(member, mine[0] == other[0]) for member in (a, b)]
     return Compared(" \N{MINUS SIGN} ".join(names), 100 * sign * pair.difference, low, high, pair.p)
 
 
-def _side(member: Member, label: str, same: bool) -> str:
-    checkpoint = member.subject.place[0]
-    what = f" ({', '.join([plain(label), *([plain(checkpoint)] if checkpoint != 'best' else [])])})" if same else ""
-    return f"{member.subject.run.name}{what} {100 * member.summary.accuracy:.1f}"
+def _side(member: Member, same: bool) -> str:
+    row, run = member.row, member.evaluated.run
+    what = [plain(row.label), *([plain(row.weights)] if row.weights != "best" else [])]
+    detail = f" ({', '.join(what)})" if same else ""
+    return f"{run.name}{detail} {100 * row.accuracy:.1f}"
 
 
-def _welch(results: Results, attack: str, mine: str, other: str) -> Compared | None:
-    sides = [results.norms(name, attack, "") for name in (mine, other)]
+def _welch(evidence: Evidence, attack: str, mine: str, other: str) -> Compared | None:
+    sides = [evidence.norms(name, attack, "") for name in (mine, other)]
     found = [side for side in sides if side is not None and len(side) > 1]
     if len(found) < 2:
         return None
@@ -314,9 +326,9 @@ def _signed(value: float) -> str:
     return ("\N{MINUS SIGN}" if value < 0 else "+") + text
 
 
-def _untrained(results: Results) -> list[str]:
+def _untrained(evidence: Evidence) -> list[str]:
     """Runs that get less than half as many clean images right as the best of them, with that share."""
-    clean = {name: met[1].summary.accuracy for name in results.runs if (met := results.measured(name, CLEAN, ""))}
+    clean = {name: met[1].accuracy for name in evidence.runs if (met := evidence.measured(name, CLEAN, ""))}
     most = max(clean.values(), default=0.0)
     return [f"{name} ({100 * share:.1f}% clean)" for name, share in clean.items() if share < most / 2]
 
