@@ -89,6 +89,31 @@ def smooth(shape=(6, 6, 1), classes=4, seed=0, noise=None, sharing="example"):
     return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(x)))
 
 
+def watched(model):
+    """The model itself, and a list to which each later call adds the shape of its images and `training`."""
+    calls, plain = [], type(model).call
+
+    class Watched(type(model)):
+        def call(self, inputs, training=None, mask=None):
+            calls.append((tuple(inputs.shape), training))
+            return plain(self, inputs, training=training, mask=mask)
+
+    model.__class__ = Watched
+    return model, calls
+
+
+def halfspace(seed=0, count=12, margin=0.4):
+    """A two-class linear model, images inside the box, and their distances to its boundary in both norms."""
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(4, 4, 1, 2)).astype(np.float32)
+    images = rng.uniform(0.4, 0.6, (count, 4, 4, 1)).astype(np.float32)
+    w = weights[..., 0] - weights[..., 1]
+    values = np.tensordot(images, w, 3)
+    bias = float(margin - values.min())
+    f = values + bias
+    return linear(weights, bias=[bias, 0.0]), images, w, f / np.abs(w).sum(), f / np.linalg.norm(w), f
+
+
 def images_and_labels(count, shape=(6, 6, 1), classes=4, seed=0):
     """Random images, some pixels exactly 0 and 1, and random labels."""
     rng = np.random.default_rng(seed)
