@@ -100,7 +100,7 @@ def test_modules_stay_small(path):
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # To be split.
-LONG = {"test_certification.py", "test_checks.py", "test_data.py"}
+LONG = {"test_checks.py"}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda p: str(p.relative_to(ROOT)))

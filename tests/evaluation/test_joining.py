@@ -7,13 +7,12 @@ import pytest
 
 from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
-from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.evaluation import evaluate
 from l2p_tf.evaluation.evaluate import EvaluationOptions, attack_artifact
 from l2p_tf.evaluation.records import GALLERY
-from l2p_tf.models.saving import save_classifier
 from l2p_tf.types import UserError
 from support.models import smooth
+from support.trainings import digits, trained
 
 PGD, FGSM, NOISE = "pgd(epsilon=0.1, steps=2)", "fgsm(epsilon=0.1)", "noise(epsilon=0.1)"
 
@@ -22,11 +21,8 @@ PGD, FGSM, NOISE = "pgd(epsilon=0.1, steps=2)", "fgsm(epsilon=0.1)", "noise(epsi
 def made(tmp_path_factory):
     """A classifier with noise as the stage `train` leaves it, and the data."""
     folder = tmp_path_factory.mktemp("joining")
-    prepare(DATASETS.parse("digits"), folder / "data", limit_train=100, limit_test=30)
-    data = ImageData.open(folder / "data")
-    with artifacts.produce(folder / "train", "train", {"name": "run"}, {"data": data.artifact}) as work:
-        save_classifier(smooth((8, 8, 1), 10, noise=0.3), work.path / "best.keras")
-    return artifacts.read(folder / "train"), data
+    data = digits(folder / "data", limit_train=100, limit_test=30)
+    return trained(folder / "train", smooth((8, 8, 1), 10, noise=0.3), data), data
 
 
 @pytest.fixture

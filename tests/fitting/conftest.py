@@ -1,10 +1,11 @@
+"""What the tests of trainings share."""
+
 import pytest
 
-from l2p_tf.data import DATASETS, ImageData, prepare
+from support import trainings
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits") / "data"
-    prepare(DATASETS.parse("digits"), folder, limit_train=400)
-    return ImageData.open(folder)
+    """A few digits to train on."""
+    return trainings.digits(tmp_path_factory.mktemp("digits") / "data", limit_train=400)

@@ -17,7 +17,6 @@ import pytest
 from l2p_tf import artifacts, files
 from l2p_tf.artifacts import Work
 from l2p_tf.attacks import ATTACKS
-from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.fitting import callbacks, run, state
 from l2p_tf.fitting.extend import check_extends, copy_finished
@@ -35,13 +34,6 @@ OPTIONS = TrainOptions(
     epochs=2, drops=(1,), batch_size=64,
 )  # fmt: skip
 FOUR = dataclasses.replace(OPTIONS, epochs=4, drops=(1, 3))
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits") / "data"
-    prepare(DATASETS.parse("digits"), folder, limit_train=200)
-    return ImageData.open(folder)
 
 
 def judge(self, classifier, epoch, logs):

@@ -9,7 +9,6 @@ import pytest
 from l2p_tf import artifacts
 from l2p_tf.artifacts import Work
 from l2p_tf.attacks import ATTACKS
-from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.fitting import callbacks, resume, run, state
 from l2p_tf.fitting.run import TrainOptions, build_trainer, train
@@ -24,13 +23,6 @@ OPTIONS = TrainOptions(
 )  # fmt: skip
 BEST, STATE, BEST_STATE = "best-1.keras", state.STATE, state.BEST_STATE
 GENERATOR = "best-1.generator.keras"
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits") / "data"
-    prepare(DATASETS.parse("digits"), folder, limit_train=200)
-    return ImageData.open(folder)
 
 
 def judge(self, classifier, epoch, logs):

@@ -2,14 +2,30 @@
 
 import numpy as np
 
+from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
+from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.fitting.run import TrainOptions
 from l2p_tf.models import MODELS
-from l2p_tf.models.saving import load_classifier
+from l2p_tf.models.saving import load_classifier, save_classifier
+
+
+def digits(folder, **limits):
+    """The digits as the data stage leaves them in a folder."""
+    prepare(DATASETS.parse("digits"), folder, **limits)
+    return ImageData.open(folder)
+
+
+def trained(folder, model, data):
+    """A classifier as a training on these data leaves it in a folder."""
+    with artifacts.produce(folder, "train", {"name": "run"}, {"data": data.artifact}) as work:
+        save_classifier(model, work.path / "best.keras")
+    return artifacts.read(folder)
 
 
 def options(defense="none", **changes):
+    """Those of a short training of a small network."""
     values = {
         "name": "run",
         "model": MODELS.parse("resnet_v1(depth=8, width=0.25)"),
@@ -23,4 +39,5 @@ def options(defense="none", **changes):
 
 
 def weights(path):
+    """The weights of a saved classifier."""
     return [np.array(w) for w in load_classifier(path).weights]
