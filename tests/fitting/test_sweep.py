@@ -11,15 +11,17 @@ from l2p_tf.defenses import DEFENSES
 from l2p_tf.fitting import callbacks, run
 from l2p_tf.fitting.run import train
 from l2p_tf.fitting.sweep import parse_axis, points, share
+from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_generator
 from l2p_tf.types import UserError
-from support.models import Tiny
 from support.stages import error, stage
+from support.training import assert_close, assert_same
 from support.trainings import options, weights
 
 
 def base(*specs):
-    return [options(spec, name=DEFENSES.parse(spec).name) for spec in specs]
+    model = MODELS.parse("resnet_v1(depth=8, width=0.25)")
+    return [options(spec, name=DEFENSES.parse(spec).name, model=model) for spec in specs]
 
 
 def family(specs, *axes):
@@ -100,7 +102,7 @@ def test_runs_are_told_apart_by_their_names_and_defaults_follow_what_is_swept():
     assert [f.name for f in found][::2] == ["pgd-seed_1234567-optimizer_sgd", "pgd-seed_1234568-optimizer_sgd"]
     assert [f.as_json()["weight_decay"] for f in found] == [1e-4, 0.0] * 2
     with pytest.raises(UserError, match="a name of its own. Received twice: 'pgd-epsilon_8_255'"):
-        points([*base("pgd"), options("pgd", name="pgd")], [parse_axis("epsilon=8/255")])
+        points(base("pgd", "pgd"), [parse_axis("epsilon=8/255")])
 
 
 def test_what_is_made_from_another_run_has_that_runs_model_and_training():
@@ -125,7 +127,7 @@ def test_shares_make_up_the_family():
 
 
 SMALL = [
-    "--dataset=digits", "--limit_train=120", "--limit_test=30", "--model=resnet_v1(depth=8, width=0.125)",
+    "--dataset=digits", "--limit_train=120", "--limit_test=30", "--model=basic_net(width=0.25)",
     "--epochs=1", "--batch_size=32", "--validation_attack=fgsm(epsilon=0.1)",
     "--attacks=fgsm(epsilon=[0.05, 0.1, 0.2], norm=l2); cw(steps=10, binary_search_steps=2, initial_const=1)",
     "--defense=none; fgsm(norm=l2)", "--sweep=epsilon=0.1,0.2", "--title=A family",
@@ -222,13 +224,12 @@ class Killed(callbacks.Bar):
 def test_early_stopping_keeps_the_best_weights(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(Scripted, "accuracies", (0.2, 0.6, 0.5, 0.4, 0.3, 0.9))
     monkeypatch.setattr(callbacks, "Validation", Scripted)
-    told = options("none", model=Tiny(), epochs=6, drops=(), early_stopping=2, ema=0.5)
+    told = options("none", epochs=6, drops=(), early_stopping=2, ema=0.5)
     artifact = train(told, digits, tmp_path / "train")
     notes = artifact.manifest["notes"]
     assert (notes["best_epoch"], notes["epochs"], notes["best_validation"]) == (1, 4, 0.6)
     for file, epoch in (("best", 1), ("last", 3)):
-        for a, b in zip(weights(artifact.path / f"{file}.keras"), Scripted.seen[epoch], strict=True):
-            np.testing.assert_array_equal(a, b)
+        assert_same(weights(artifact.path / f"{file}.keras"), Scripted.seen[epoch])
     # Stopped by force after its last epoch, it neither goes on nor forgets.
     monkeypatch.setattr(run.cb, "save_models", _dies_at(tmp_path, "last.keras"))
     with pytest.raises(RuntimeError, match="killed"):
@@ -238,8 +239,7 @@ def test_early_stopping_keeps_the_best_weights(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(Scripted, "accuracies", (0.0,) * 6)
     again = train(told, digits, tmp_path / "again")
     assert again.manifest["notes"]["epochs"] == 4
-    for a, b in zip(weights(artifact.path / "best.keras"), weights(again.path / "best.keras"), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3)
+    assert_close(weights(artifact.path / "best.keras"), weights(again.path / "best.keras"), 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_early_stopping_keeps_the_best_weights(digits, tmp_path, monkeypatch):
 def test_when_a_training_stops_early(digits, tmp_path, monkeypatch, accuracies, every, patience, epochs):
     monkeypatch.setattr(Scripted, "accuracies", accuracies)
     monkeypatch.setattr(callbacks, "Validation", Scripted)
-    told = options("none", model=Tiny(), epochs=6, drops=(), early_stopping=patience, validate_every=every)
+    told = options("none", epochs=6, drops=(), early_stopping=patience, validate_every=every)
     assert train(told, digits, tmp_path / "train").manifest["notes"]["epochs"] == epochs
 
 
@@ -273,7 +273,7 @@ def _dies_at(folder, name):
 
 
 def test_averages_are_resumed_with_the_rest(digits, tmp_path, monkeypatch):
-    told = options("generator(generator_width=0.05, generator_rate=0.001)", model=Tiny(), ema=0.9, epochs=2, drops=())
+    told = options("generator(generator_width=0.05, generator_rate=0.001)", ema=0.9, epochs=2, drops=())
     whole = train(told, digits, tmp_path / "whole", checkpoint_minutes=0.0)
     monkeypatch.setattr(callbacks, "Bar", Killed)
     Killed.after = 8
@@ -282,19 +282,14 @@ def test_averages_are_resumed_with_the_rest(digits, tmp_path, monkeypatch):
     Killed.after = 10**9
     parts = train(told, digits, tmp_path / "parts", checkpoint_minutes=0.0)
     for file in ("last.keras", "best.keras"):
-        for a, b in zip(weights(whole.path / file), weights(parts.path / file), strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-3)
-    for a, b in zip(
-        load_generator(whole.path / "last.generator.keras").weights,
-        load_generator(parts.path / "last.generator.keras").weights,
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, atol=2e-3)
+        assert_close(weights(whole.path / file), weights(parts.path / file), 2e-3)
+    generators = [load_generator(artifact.path / "last.generator.keras").weights for artifact in (whole, parts)]
+    assert_close(*generators, 2e-3)
 
 
 def test_rho_is_recorded_at_each_validation(digits, tmp_path):
     rho = ATTACKS.parse("deepfool(steps=10)")
-    artifact = train(options("none", model=Tiny(), epochs=2, drops=(), rho_attack=rho), digits, tmp_path / "train")
+    artifact = train(options("none", epochs=2, drops=(), rho_attack=rho), digits, tmp_path / "train")
     rows = list(csv.DictReader((artifact.path / "history.csv").read_text().splitlines()))
     for row in rows:
         assert 0 < float(row["validation_rho_success"]) <= 1

@@ -28,6 +28,12 @@ def moments(draws, mean, std):
     assert np.abs(np.corrcoef(flat.T) - np.eye(flat.shape[1])).max() < 5.5 / np.sqrt(n)
 
 
+def draws_of(draw, count):
+    """So many draws of an array, in one compiled loop."""
+    each = tf.function(lambda: tf.map_fn(lambda _: draw(), tf.range(count), fn_output_signature=tf.float32))
+    return np.asarray(each())
+
+
 @pytest.mark.parametrize("distribution", SAMPLERS)
 @pytest.mark.filterwarnings("ignore")
 def test_fixed_noise_has_its_std(distribution):
@@ -55,8 +61,7 @@ def test_parametric_noise_has_alpha_times_each_examples_std(sharing, granularity
     assert layer.alpha.shape == {"layer": (1, 1, 1), "channel": (1, 1, 3), "element": IMAGE}[granularity]
     alpha = RNG.uniform(0.2, 2.0, layer.alpha.shape).astype(np.float32)
     layer.alpha.assign(alpha)
-    run = tf.function(layer, autograph=False)
-    draws = np.stack([np.asarray(run(x)) for _ in range(3000)])
+    draws = draws_of(lambda: layer(x), 3000)
     moments(draws[:, 1], x[1], np.broadcast_to(alpha * x[1].std(), IMAGE))
     ratio = (draws[:, 2] - x[2]).std() / (draws[:, 0] - x[0]).std()
     assert ratio == pytest.approx(x[2].std() / x[0].std(), rel=0.02)
@@ -99,8 +104,7 @@ def test_parametric_weights(granularity, shapes):
         alpha = RNG.uniform(0.2, 2.0, shape).astype(np.float32)
         layer.alpha.assign(alpha)
         kernel = np.asarray(layer.kernel)
-        draw = tf.function(lambda layer=layer: layer.drawn("kernel"), autograph=False)
-        draws = np.stack([np.asarray(draw()) for _ in range(3000)])
+        draws = draws_of(lambda layer=layer: layer.drawn("kernel"), 3000)
         moments(draws, kernel, np.broadcast_to(alpha * kernel.std(), kernel.shape))
         others = ("gamma", "beta") if isinstance(layer, ConvNorm) else ("bias",)
         for name in others:
@@ -126,8 +130,7 @@ def test_bayesian_weights():
             np.testing.assert_allclose(np.exp(log_std), layer.initial_std, rtol=1e-6)
             std = RNG.uniform(0.05, 0.5, mean.shape).astype(np.float32)
             log_std.assign(np.log(std))
-            draw = tf.function(lambda layer=layer, name=name: layer.drawn(name), autograph=False)
-            moments(np.stack([np.asarray(draw()) for _ in range(800)]), mean, std)
+            moments(draws_of(lambda layer=layer, name=name: layer.drawn(name), 800), mean, std)
     with pytest.raises(UserError, match="`prior_std` should be above 0. Received: 0"):
         BayesianDense(units=2, prior_std=0.0)
 

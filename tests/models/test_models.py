@@ -199,8 +199,14 @@ OTHER_LAYERS = list({type(DEFENSES.get(name)().factory(0)): name for name in DEF
 """One defense for each kind of layers."""
 
 
-@pytest.mark.parametrize("name", MODELS.names())
-@pytest.mark.parametrize("defense", OTHER_LAYERS)
+@pytest.mark.parametrize(
+    ("name", "defense"),
+    [
+        pytest.param(name, defense, marks=[] if place % len(MODELS.names()) == number else pytest.mark.slow)
+        for number, name in enumerate(MODELS.names())
+        for place, defense in enumerate(OTHER_LAYERS)
+    ],
+)
 def test_any_image_size_and_exact_saving(name, defense, tmp_path):
     shape = (15, 9, 3)
     factory = DEFENSES.parse(defense).factory(0)

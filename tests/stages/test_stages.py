@@ -1,13 +1,22 @@
+import itertools
 import json
 import re
 
+import numpy as np
 import pytest
 
+from l2p_tf.attacks import ATTACKS
 from support import ROOT
 from support.stages import SMALL, error, stage
 
 CONFIGS = sorted(path for folder in ("", "digits") for path in (ROOT / "configs" / folder).glob("*.flags"))
 L2P = "learn2perturb(warmup_epochs=1, steps=1)"
+RUNS = ("none", "learn2perturb", "smoothing", "noise_at_prediction")
+ATTACKED = ("fgsm(epsilon=0.1)", "pgd(epsilon=0.1, draws=2, steps=2)")
+
+
+def records_in(folder):
+    return json.loads((folder / "results.json").read_text())["records"]
 
 
 @pytest.fixture(scope="module")
@@ -15,25 +24,25 @@ def pipeline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     defenses = f"--defense=none; {L2P}; smoothing; noise_at_prediction(run=none, prediction_draws=2)"
     certify = "--certify=smoothing(draws=40, selection_draws=10); pixeldp"
-    flags = [*SMALL, f"--run_dir={folder}", defenses, certify, "--export=learn2perturb"]
+    transfer = "--transfer=none,learn2perturb,none+learn2perturb"
+    flags = [*SMALL, f"--run_dir={folder}", defenses, certify, transfer, "--export=learn2perturb"]
     return folder, flags, stage("pipeline", *flags)
 
 
 def test_the_pipeline_makes_everything(pipeline):
     folder, _, done = pipeline
     made = {p.parent.relative_to(folder).as_posix() for p in folder.rglob("manifest.json")}
-    names = ("none", "learn2perturb", "smoothing", "noise_at_prediction")
-    runs = {f"{name}/{what}" for name in names for what in ("train", "attack")}
+    runs = {f"{name}/{what}" for name in RUNS for what in ("train", "attack")}
     certified = {"smoothing/certify", "noise_at_prediction/certify"}
-    assert made == runs | certified | {"data", "learn2perturb/export", "report"}
+    assert made == runs | certified | {"data", "learn2perturb/export", "report", "transfer"}
     assert not list(folder.rglob("*.partial"))
     assert not list(folder.rglob("*.lock"))
-    records = json.loads((folder / "learn2perturb" / "attack" / "results.json").read_text())["records"]
+    records = records_in(folder / "learn2perturb" / "attack")
     assert [(r["label"], r["repeat"]) for r in records] == [
         (label, repeat) for label in ("clean", "FGSM", "PGD-2 EOT-2") for repeat in (0, 1)
     ]
     assert all(r["randomized"] and r["count"] == 40 for r in records)
-    plain = json.loads((folder / "none" / "attack" / "results.json").read_text())["records"]
+    plain = records_in(folder / "none" / "attack")
     assert len(plain) == 3
     assert "report.html" in done.stdout
     page = (folder / "report" / "report.html").read_text()
@@ -41,7 +50,7 @@ def test_the_pipeline_makes_everything(pipeline):
         assert name in page
     # Learn2Perturb answers with one draw, the others with what their options say.
     for name, draws in (("learn2perturb", 1), ("smoothing", 10), ("noise_at_prediction", 2)):
-        records = json.loads((folder / name / "attack" / "results.json").read_text())["records"]
+        records = records_in(folder / name / "attack")
         assert {r["prediction_draws"] for r in records} == {draws}
     made_from = json.loads((folder / "noise_at_prediction" / "train" / "manifest.json").read_text())
     assert set(made_from["inputs"]) == {"data", "source"}
@@ -59,6 +68,49 @@ def test_the_pipeline_does_nothing_twice(pipeline):
     assert again.stdout.count("up to date") >= 8
 
 
+def test_transfer_is_a_matrix_and_is_not_made_twice(pipeline):
+    runs, flags, _ = pipeline
+    found = {(r["source"], r["model"], r["attack"], r["repeat"]): r for r in records_in(runs / "transfer")}
+    sources = ("none", "learn2perturb", "none+learn2perturb")
+    assert set(found) == set(itertools.product(sources, RUNS, ATTACKED, (0, 1)))
+    for (_, model, _, _), record in found.items():
+        arrays = np.load(runs / "transfer" / record["arrays"])
+        assert record["correct"] == arrays["correct"].sum()
+        assert record["reached"] == 40 - record["correct"]
+        assert arrays["linf"].max() <= 0.1 + 1e-6
+        assert record["randomized"] == (model != "none")
+    # Made on the undefended model itself, as the attack stage does it, they are as good as there.
+    assert found["none", "none", ATTACKED[0], 0]["correct"] == records_in(runs / "none" / "attack")[1]["correct"]
+    page = (runs / "report" / "report.html").read_text()
+    assert "none + learn2perturb" in page
+    flags = [*SMALL, f"--run_dir={runs}"]
+    pair = [*flags, "--transfer=none,learn2perturb", "--attacks=fgsm"]
+    assert "white-box" in stage("attack", *pair, "--overwrite").stdout
+    done = stage("attack", *pair)
+    assert "up to date" in done.stdout
+    assert "white-box" in done.stdout
+    assert "should name runs of" in error("pipeline", *flags, "--defense=none", "--transfer=pgd")
+    assert "pgd/train" in error("attack", *flags, "--transfer=none,pgd")
+    assert "untargeted" in error("attack", *flags, "--attacks=pgd(target=next)", "--transfer=none", "--overwrite")
+
+
+def test_both_backends_side_by_side(pipeline):
+    runs, _, _ = pipeline
+    flags = [f"--run_dir={runs}", "--name=none"]
+    specs = "--attacks=mim(epsilon=0.1, steps=3)"
+    done = stage("attack", *flags, *SMALL, specs, "--backend=l2p_tf,cleverhans")
+    assert "MIM-3 (CleverHans)" in done.stdout
+    clean, theirs = records_in(runs / "none" / "attack_cleverhans")
+    assert (clean["attack"], clean["backend"]) == ("clean", "l2p_tf")
+    assert (theirs["attack"], theirs["backend"]) == ("mim(epsilon=0.1, steps=3)", "cleverhans")
+    (ours,) = (r for r in records_in(runs / "none" / "attack") if r["label"] == "MIM-3")
+    assert abs(ours["correct"] - theirs["correct"]) <= 1
+    stage("report", f"--run_dir={runs}", "--overwrite")
+    assert "CleverHans" in (runs / "report" / "report.md").read_text()
+    assert "cannot run 'cw'" in error("attack", *flags, *SMALL, "--attacks=fgsm; cw", "--backend=cleverhans")
+    assert "`--backend` should be" in error("attack", *flags, *SMALL, "--backend=art")
+
+
 def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
     folder, _, _ = pipeline
     common = [f"--run_dir={folder}", "--name=none"]
@@ -74,6 +126,29 @@ def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
     assert "learn2perturb, noise_at_prediction, none, smoothing" in line
     stage("report", f"--runs={folder}", f"--run_dir={tmp_path}")
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_attacks_of_all_kinds_through_the_stage(pipeline):
+    runs, _, _ = pipeline
+    flags = [f"--run_dir={runs}", "--name=none", "--overwrite", "--limit=12"]
+    attacks = (
+        "autoattack(epsilon=0.1, steps=3, queries=10, target_classes=2); deepfool(steps=5); "
+        "few_pixel(pixels=2, population=8, generations=2); worst_case(epsilon=0.1, attacks=(pgd(steps=2), noise)); "
+        "pgd(epsilon=0.3, target=next)"
+    )
+    done = stage("attack", *flags, *SMALL, f"--attacks={attacks}", "--limit=12")
+    assert "AutoAttack shortened" in done.stdout
+    assert "2 pixels" in done.stdout
+    assert "smallest L2" in done.stdout
+    records = records_in(runs / "none" / "attack")
+    assert [r["norm"] for r in records] == [None, "linf", "l2", "l0", "linf", "linf"]
+    assert [r["epsilon"] for r in records] == [None, 0.1, None, 2.0, 0.1, 0.3]
+    arrays = np.load(runs / "none" / "attack" / records[1]["arrays"])
+    kinds = "index label prediction probability correct success l0 l2 linf gradients forwards"
+    assert set(arrays.files) == set(kinds.split())
+    shown = stage("attack", "--attacks=help").stdout
+    for name in ATTACKS.names():
+        assert f"{name}: " in shown
 
 
 def test_unknown_names_list_what_there_is(tmp_path):

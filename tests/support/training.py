@@ -47,6 +47,12 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(a, b)
 
 
+def assert_close(found, expected, atol):
+    """Arrays or variables that differ by no more than this."""
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+
+
 def changed(found, expected):
     """Which of the arrays or variables differ."""
     return [bool(np.any(np.asarray(a) != np.asarray(b))) for a, b in zip(found, expected, strict=True)]

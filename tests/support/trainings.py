@@ -7,8 +7,8 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.fitting.run import TrainOptions
-from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier, save_classifier
+from support.models import Tiny
 
 
 def digits(folder, **limits):
@@ -28,9 +28,9 @@ def options(defense="none", **changes):
     """Those of a short training of a small network."""
     values = {
         "name": "run",
-        "model": MODELS.parse("resnet_v1(depth=8, width=0.25)"),
+        "model": Tiny(),
         "defense": DEFENSES.parse(defense) if isinstance(defense, str) else defense,
-        "validation_attack": ATTACKS.parse("pgd(epsilon=0.1, steps=2)"),
+        "validation_attack": ATTACKS.parse("fgsm(epsilon=0.1)"),
         "epochs": 3,
         "batch_size": 64,
         "drops": (2,),
