@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 
 from l2p_tf import artifacts, files
 from l2p_tf.types import UserError
+from support.stages import python
 
 
 def make(path, options=None, inputs=None, text="content", **kwargs):
@@ -379,6 +378,7 @@ RACE = """
 import os, pathlib, sys, time
 from l2p_tf import artifacts
 from l2p_tf.types import UserError
+from support.stages import python
 folder, end, owned = pathlib.Path(sys.argv[1]), time.monotonic() + 1.5, 0
 others = []
 for _ in range(5):
@@ -408,7 +408,7 @@ for other in others:
 
 
 def test_six_processes_racing_never_hold_it_together(tmp_path):
-    done = subprocess.run([sys.executable, "-c", RACE, tmp_path], capture_output=True, text=True, check=False)
+    done = python(RACE, tmp_path)
     assert "two owners" not in done.stdout
     assert not done.stderr
     counts = [int(line.removeprefix("owned ")) for line in done.stdout.splitlines()]

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -10,19 +9,7 @@ import pytest
 from l2p_tf import environment
 from l2p_tf.types import UserError
 from support import ROOT
-
-
-def python(program, **variables):
-    """Runs a program in a process of its own; variables of None are unset."""
-    unset = [name for name, value in variables.items() if value is None]
-    kept = {name: value for name, value in os.environ.items() if name not in unset}
-    given = {name: value for name, value in variables.items() if value is not None}
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env={**kept, "TF_CPP_MIN_LOG_LEVEL": "3", **given},
-        capture_output=True,
-        text=True,
-    )
+from support.stages import python
 
 
 def test_onednn_and_the_backend_are_chosen_where_the_user_has_not():
@@ -32,6 +19,11 @@ def test_onednn_and_the_backend_are_chosen_where_the_user_has_not():
     )
     assert python(told, TF_ENABLE_ONEDNN_OPTS=None, KERAS_BACKEND=None).stdout.split() == ["1", "tensorflow", "False"]
     assert python(told, TF_ENABLE_ONEDNN_OPTS="0", KERAS_BACKEND="jax").stdout.split() == ["0", "jax", "False"]
+
+
+@pytest.mark.parametrize("module", ["l2p_tf.data", "l2p_tf.certification.records", "l2p_tf.evaluation.records"])
+def test_what_needs_no_tensorflow_does_not_import_it(module):
+    python(f"import sys, {module}; assert not {{'tensorflow', 'keras'}} & set(sys.modules)")
 
 
 def test_another_backend_is_refused(monkeypatch):

@@ -1,7 +1,5 @@
 import errno
 import json
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -20,6 +18,7 @@ from l2p_tf.models.saving import save_classifier
 from l2p_tf.serving import Served, export
 from l2p_tf.types import UserError
 from support.models import linear
+from support.stages import python
 
 # Runs where neither this package nor Keras can be imported.
 PROGRAM = """
@@ -66,9 +65,7 @@ def trained(tmp_path_factory):
 
 def serve(path, tmp_path):
     output = tmp_path / "answers.json"
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(path), str(output)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    python(textwrap.dedent(PROGRAM), path, output, cwd=tmp_path)
     return json.loads(output.read_text())
 
 

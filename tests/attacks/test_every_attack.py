@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,8 +14,8 @@ from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import norms
 from l2p_tf.layers.noise import seed_states
 from l2p_tf.types import Norm, UserError
-from support import ENVIRONMENT
 from support.models import halfspace, images_and_labels, linear, quick, smooth, watched
+from support.stages import python
 
 CLASSES = {name: ATTACKS.get(name) for name in ATTACKS.names()}
 OWN = [n for n, cls in CLASSES.items() if not any(o is not cls and issubclass(cls, o) for o in CLASSES.values())]
@@ -138,11 +136,7 @@ def test_eager_graph_and_xla_agree(name, noise):
 
 @pytest.mark.slow
 def test_two_replicas_agree_with_one_device():
-    done = subprocess.run(
-        [sys.executable, "-m", "support.replicas", *COMPILED, "worst_case"], env=ENVIRONMENT,
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = python("from support import replicas; replicas.main()", *COMPILED, "worst_case")
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) == {*COMPILED, "worst_case"}
     for name, (agree, difference, own_noise) in found.items():

@@ -1,10 +1,8 @@
 """Data sets, and the artifact of data."""
 
 import json
-import pathlib
 import resource
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -12,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from l2p_tf import artifacts
-from l2p_tf.data import DATASETS, ImageData, base, prepare, stratified
+from l2p_tf.data import DATASETS, ImageData, prepare, stratified
 from l2p_tf.types import UserError
 from support.datasets import fake, noise
 
@@ -258,13 +255,3 @@ def test_contact_sheet_shows_at_most_twenty_classes(tmp_path):
     prepare(fake(noise(60, (200, 100, 1)), np.arange(60) % 30, 30), tmp_path / "d")
     with Image.open(tmp_path / "d/samples.png") as sheet:
         assert sheet.height == 20 * 68 + 4
-
-
-def test_scanning_the_package_imports_no_tensorflow():
-    import subprocess
-
-    code = "import sys; from l2p_tf.data import DATASETS; DATASETS.help(); print('tensorflow' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout == "False\n"
-    assert base.DATASETS is DATASETS
-    assert pathlib.Path(artifacts.__file__).is_file()

@@ -1,12 +1,8 @@
 """More epochs for a finished training."""
 
-import csv
 import dataclasses
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import types
 
@@ -25,8 +21,11 @@ from l2p_tf.fitting.run import TrainOptions, build_trainer, train
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.types import Interrupted, UserError
 from stages import outlook
-from support import ENVIRONMENT, ROOT
+from support.files import read_rows, untimed
 from support.models import Tiny
+from support.stages import begin, python
+from support.stages import run as run_stage
+from support.training import assert_same
 
 OPTIONS = TrainOptions(
     name="run", model=Tiny(), defense=DEFENSES.parse("generator(generator_width=0.0625)"),
@@ -79,7 +78,7 @@ def test_a_finished_training_goes_on_to_more_epochs(digits, finished, two, judge
     assert made.options == dict(before.options, epochs=4, drops=[1, 3])
     assert made.manifest["notes"]["epochs"] == 4
     assert made.manifest["seconds"] > before.manifest["seconds"]
-    rows = list(csv.DictReader((finished / "history.csv").read_text().splitlines()))
+    rows = read_rows(finished / "history.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.1, 0.01, 0.01, 0.001])
     assert (finished / "history.csv").read_text().startswith((two / "history.csv").read_text())
@@ -242,25 +241,21 @@ for epochs, drops in ((2, ()), (4, (2,)), (6, (2, 5))):
      ("adv_bnn(steps=2, kl_epochs=5)", 0, "sgd")],
 )  # fmt: skip
 def test_in_parts_it_is_the_same_bits_as_at_once(tmp_path, defense, ema, optimizer):
-    command = [sys.executable, "-c", PROGRAM, tmp_path, defense, str(ema), optimizer]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    python(PROGRAM, tmp_path, defense, ema, optimizer)
     whole, parts = (artifacts.read(tmp_path / name) for name in ("whole", "parts"))
     assert whole.options == parts.options
     assert whole.manifest["inputs"] == parts.manifest["inputs"]
     measured = {"seconds_per_epoch", "images_per_second"}
     notes = [{k: v for k, v in one.manifest["notes"].items() if k not in measured} for one in (whole, parts)]
     assert notes[0] == notes[1]
-    rows = [list(csv.DictReader((one.path / "history.csv").read_text().splitlines())) for one in (whole, parts)]
+    rows = [read_rows(one.path / "history.csv") for one in (whole, parts)]
     assert len(rows[0]) == 6
     for a, b in zip(*rows, strict=True):
-        assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+        assert untimed(a) == untimed(b)
     saved = [name for name in whole.manifest["outputs"] if name.endswith(".keras")]
     assert saved == [name for name in parts.manifest["outputs"] if name.endswith(".keras")]
     for name in saved:
-        one, other = (keras.models.load_model(folder.path / name, compile=False) for folder in (whole, parts))
-        for a, b in zip(one.weights, other.weights, strict=True):
-            np.testing.assert_array_equal(a, b, err_msg=f"{name} {a.path}")
+        assert_same(*(keras.models.load_model(one.path / name, compile=False).weights for one in (whole, parts)))
     with np.load(whole.path / "state.npz") as a, np.load(parts.path / "state.npz") as b:
         assert a.files == b.files
         for key in set(a.files) - {"meta"}:
@@ -269,34 +264,23 @@ def test_in_parts_it_is_the_same_bits_as_at_once(tmp_path, defense, ema, optimiz
 
 @pytest.mark.slow
 def test_a_kill_while_it_goes_on_leaves_what_is_finished(tmp_path):
-    def begin(name, epochs):
-        command = [sys.executable, "-m", "stages.train", "--dataset=digits", "--limit_train=700", "--deterministic",
-                   "--model=resnet_v1(depth=8, width=0.25)", "--defense=none", f"--epochs={epochs}",
-                   f"--run_dir={tmp_path / name}"]  # fmt: skip
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def flags(name, epochs):
+        return ["--dataset=digits", "--limit_train=700", "--deterministic", "--model=resnet_v1(depth=8, width=0.25)",
+                "--defense=none", f"--epochs={epochs}", f"--run_dir={tmp_path / name}"]  # fmt: skip
 
-    def finish(name, epochs):
-        process = begin(name, epochs)
-        said, messages = process.communicate(timeout=600)
-        assert process.returncode == 0, messages[-2000:]
-        return said.decode()
-
-    finish("whole", 12)
-    finish("parts", 2)
+    run_stage("train", *flags("whole", 12))
+    run_stage("train", *flags("parts", 2))
     folder, whole = (tmp_path / name / "none" / "train" for name in ("parts", "whole"))
     before, kept = content(folder), artifacts.partial_path(folder) / state.STATE
-    process = begin("parts", 12)
+    process = begin("train", *flags("parts", 12))
     while process.poll() is None and not (kept.exists() and state.read_progress(kept).epoch > 2):
         time.sleep(0.01)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert content(folder) == before
-    assert "up to date; in" in finish("parts", 2)
-    assert "continued from 2 to 12 epochs" in finish("parts", 12)
+    assert "up to date; in" in run_stage("train", *flags("parts", 2))
+    assert "continued from 2 to 12 epochs" in run_stage("train", *flags("parts", 12))
     artifacts.read(folder)
     for name in ("best.keras", "last.keras"):
-        one, other = (load_classifier(path / name).get_weights() for path in (folder, whole))
-        for a, b in zip(one, other, strict=True):
-            np.testing.assert_array_equal(a, b, err_msg=name)
+        assert_same(*(load_classifier(path / name).weights for path in (folder, whole)))

@@ -1,8 +1,5 @@
 """Families of trainings, and what a training can do besides: early stopping, averages, rho over epochs."""
 
-import csv
-import json
-
 import numpy as np
 import pytest
 
@@ -14,6 +11,7 @@ from l2p_tf.fitting.sweep import parse_axis, points, share
 from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_generator
 from l2p_tf.types import UserError
+from support.files import read_json, read_rows, records_in
 from support.stages import error, stage
 from support.training import assert_close, assert_same
 from support.trainings import options, weights
@@ -152,9 +150,9 @@ def test_a_sweep_through_the_pipeline_in_shares(tmp_path):
     for text in ("none", "fgsm-epsilon_0.1", "fgsm-epsilon_0.2"):
         assert text in page
     assert len(list((tmp_path / "all" / "report" / "plots").glob("*.svg"))) > 5
-    manifest = json.loads((tmp_path / "2" / "fgsm-epsilon_0.1" / "train" / "manifest.json").read_text())
+    manifest = read_json(tmp_path / "2" / "fgsm-epsilon_0.1" / "train" / "manifest.json")
     assert manifest["options"]["sweep"] == {"defense.epsilon": 0.1}
-    records = json.loads((tmp_path / "1" / "none" / "attack" / "results.json").read_text())["records"]
+    records = records_in(tmp_path / "1" / "none" / "attack")
     assert [r["epsilon"] for r in records] == [None, 0.05, 0.1, 0.2, None]
     # What needs another share's run is told before anything is made.
     needs = ["--attacks=generator(run=generator)", "--defense=generator;pgd", f"--run_dir={tmp_path}/3", data]
@@ -177,13 +175,13 @@ def test_a_generator_through_the_pipeline(tmp_path):
     ]  # fmt: skip
     stage("pipeline", *flags)
     folder = tmp_path / "generator" / "train"
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     assert {"best.generator.keras", "last.generator.keras"} < set(manifest["outputs"])
     assert load_generator(folder / "last.generator.keras").output_shape == (None, 8, 8, 1)
-    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+    rows = read_rows(folder / "history.csv")
     assert {"generator_objective", "perturbation_l2"} < set(rows[0])
     # The attack on the other run is made from the generator's training, and says so.
-    attacked = json.loads((tmp_path / "none" / "attack" / "manifest.json").read_text())
+    attacked = read_json(tmp_path / "none" / "attack" / "manifest.json")
     assert any(role.startswith("generator:") for role in attacked["inputs"])
     gallery = np.load(tmp_path / "none" / "attack" / "gallery.npz")
     assert list(gallery["attacks"]) == ["Generator of generator", "Generator of generator l2 0.5"]
@@ -290,7 +288,7 @@ def test_averages_are_resumed_with_the_rest(digits, tmp_path, monkeypatch):
 def test_rho_is_recorded_at_each_validation(digits, tmp_path):
     rho = ATTACKS.parse("deepfool(steps=10)")
     artifact = train(options("none", epochs=2, drops=(), rho_attack=rho), digits, tmp_path / "train")
-    rows = list(csv.DictReader((artifact.path / "history.csv").read_text().splitlines()))
+    rows = read_rows(artifact.path / "history.csv")
     for row in rows:
         assert 0 < float(row["validation_rho_success"]) <= 1
         assert 0 < float(row["validation_rho"]) < 8

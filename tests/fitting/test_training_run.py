@@ -1,4 +1,3 @@
-import csv
 import os
 import signal
 
@@ -19,6 +18,7 @@ from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.types import Interrupted, UserError
 from support import trainings
+from support.files import read_rows
 from support.models import TRAINED, small
 from support.training import assert_close, assert_same, changed, values
 from support.trainings import options, weights
@@ -27,7 +27,7 @@ L2P = "learn2perturb(warmup_epochs=1, steps=2, epsilon=0.1)"
 
 
 def history(artifact):
-    return list(csv.DictReader((artifact.path / "history.csv").read_text().splitlines()))
+    return read_rows(artifact.path / "history.csv")
 
 
 def test_a_training_from_data_to_artifact(digits, tmp_path):

@@ -1,40 +1,28 @@
 """Trainings, kills and the quickstart, as a user meets them. Run with `pytest -m slow`."""
 
-import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
 from l2p_tf.models.saving import load_classifier
-from support import ROOT
+from support.files import read_json, read_rows, records_in, untimed
+from support.stages import begin, finish, python, run
+from support.training import assert_same
 
 pytestmark = pytest.mark.slow
 TRAIN = [
-    sys.executable, "-m", "stages.train", "--dataset=digits", "--limit_train=700", "--deterministic",
-    "--model=resnet_v1(depth=8, width=0.5)", "--defense=learn2perturb(warmup_epochs=2, steps=3, epsilon=0.1)",
-    "--epochs=8", "--drops=6", "--batch_size=32", "--validation_attack=pgd(steps=2, epsilon=0.1)", "--seed=3",
-    "--checkpoint_minutes=0.01",
+    "--dataset=digits", "--limit_train=700", "--deterministic", "--model=resnet_v1(depth=8, width=0.5)",
+    "--defense=learn2perturb(warmup_epochs=2, steps=3, epsilon=0.1)", "--epochs=8", "--drops=6", "--batch_size=32",
+    "--validation_attack=pgd(steps=2, epsilon=0.1)", "--seed=3", "--checkpoint_minutes=0.01",
 ]  # fmt: skip
 
 
-def start(run_dir):
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen(
-        [*TRAIN, f"--run_dir={run_dir}"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-
-
 def test_killed_anywhere_the_final_weights_are_the_same_bits(tmp_path):
-    whole = start(tmp_path / "whole")
     begun = time.monotonic()
-    _, messages = whole.communicate(timeout=600)
-    assert whole.returncode == 0, messages[-2000:]
+    run("train", *TRAIN, f"--run_dir={tmp_path}/whole")
     duration = time.monotonic() - begun
     run_dir = tmp_path / "killed" / "learn2perturb"
     state = run_dir / "train.partial" / "state.npz"
@@ -42,7 +30,7 @@ def test_killed_anywhere_the_final_weights_are_the_same_bits(tmp_path):
     stops = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL]
     reached = []
     for number in stops:
-        process = start(tmp_path / "killed")
+        process = begin("train", *TRAIN, f"--run_dir={tmp_path}/killed")
         # Long enough to get somewhere, at no particular place.
         seen = state.stat().st_mtime_ns if state.exists() else 0
         while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == seen):
@@ -52,38 +40,30 @@ def test_killed_anywhere_the_final_weights_are_the_same_bits(tmp_path):
         _, messages = process.communicate(timeout=600)
         if process.returncode == 0:
             break
-        assert b"Traceback" not in messages, messages[-2000:]
+        assert "Traceback" not in messages, messages[-2000:]
         if number != signal.SIGKILL:
-            assert b"run the same command to continue" in messages, messages[-2000:]
+            assert "run the same command to continue" in messages, messages[-2000:]
             assert process.returncode == 128 + number
         with np.load(state) as file:
             progress = json.loads(file["meta"].tobytes())
         reached.append((progress["epoch"], progress["step"]))
     assert len(reached) >= 2
     assert reached == sorted(reached)
-    last = start(tmp_path / "killed")
-    _, messages = last.communicate(timeout=600)
-    assert last.returncode == 0, messages[-2000:]
+    run("train", *TRAIN, f"--run_dir={tmp_path}/killed")
     folders = [tmp_path / "whole" / "learn2perturb" / "train", run_dir / "train"]
     for name in ("best.keras", "last.keras"):
-        a, b = (load_classifier(folder / name).weights for folder in folders)
-        for x, y in zip(a, b, strict=True):
-            np.testing.assert_array_equal(x, y, err_msg=x.path)
-    rows = [list(csv.DictReader((folder / "history.csv").read_text().splitlines())) for folder in folders]
-    for x, y in zip(*rows, strict=True):
-        assert {k: v for k, v in x.items() if k != "seconds"} == {k: v for k, v in y.items() if k != "seconds"}
+        assert_same(*(load_classifier(folder / name).weights for folder in folders))
+    for one, other in zip(*(read_rows(folder / "history.csv") for folder in folders), strict=True):
+        assert untimed(one) == untimed(other)
 
 
 def test_the_quickstart_makes_sense(tmp_path):
-    command = [sys.executable, "-m", "stages.pipeline", "--flagfile=configs/quickstart.flags", f"--run_dir={tmp_path}"]
     begun = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    print(f"quickstart: {time.monotonic() - begun:.0f} s\n{done.stdout}")
+    printed = run("pipeline", "--flagfile=configs/quickstart.flags", f"--run_dir={tmp_path}")
+    print(f"quickstart: {time.monotonic() - begun:.0f} s\n{printed}")
     accuracy = {}
     for name in ("none", "pgd", "learn2perturb"):
-        records = json.loads((tmp_path / name / "attack" / "results.json").read_text())["records"]
-        for record in records:
+        for record in records_in(tmp_path / name / "attack"):
             accuracy.setdefault((name, record["label"]), []).append(record["correct"] / record["count"])
             assert record["count"] >= 300
     accuracy = {key: float(np.mean(values)) for key, values in accuracy.items()}
@@ -93,8 +73,8 @@ def test_the_quickstart_makes_sense(tmp_path):
         assert accuracy[name, "clean"] >= accuracy["none", "clean"] - 0.05
         # Averaging over draws must not make an attack weaker than chance allows.
         assert accuracy[name, "PGD-20 EOT-10"] <= accuracy[name, "PGD-20"] + 0.05
-    notes = json.loads((tmp_path / "learn2perturb" / "train" / "manifest.json").read_text())
-    assert notes["notes"]["noisy_epochs"] >= notes["options"]["epochs"] / 2
+    manifest = read_json(tmp_path / "learn2perturb" / "train" / "manifest.json")
+    assert manifest["notes"]["noisy_epochs"] >= manifest["options"]["epochs"] / 2
     assert (tmp_path / "learn2perturb" / "export" / "saved_model" / "saved_model.pb").is_file()
 
 
@@ -115,43 +95,32 @@ finally:
 """
     flags = ["--dataset=digits", "--model=resnet_v1(depth=8, width=0.25)", "--epochs=60", "--validate_every=5"]
     flags += ["--defense=learn2perturb(warmup_epochs=2, steps=2)", f"--run_dir={tmp_path}"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *flags], cwd=ROOT, capture_output=True, text=True, check=False, timeout=900
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    sizes = [int(n) for n in done.stdout.splitlines()[-1].split()[1:]]
+    printed = python(program, *flags, timeout=900).stdout
+    sizes = [int(n) for n in printed.splitlines()[-1].split()[1:]]
     assert len(sizes) == 60
     assert max(sizes[50:]) - max(sizes[8:16]) < 40, sizes
 
 
 def test_a_killed_attack_goes_on_within_itself(tmp_path):
-    flags = ["--dataset=digits", "--defense=none", "--deterministic", "--attack_batch_size=32", "--limit=64"]
-    model = ["--model=resnet_v1(depth=8, width=0.5)", "--epochs=3", "--limit_train=700"]
-    attack = ["--attacks=cw(steps=1500, binary_search_steps=9, abort_early=False); fgsm(epsilon=0.1)"]
-
-    def begin(stage, folder):
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, "-m", f"stages.{stage}", *flags, *model, *attack, f"--run_dir={folder}"]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    flags = [
+        "--dataset=digits", "--defense=none", "--deterministic", "--attack_batch_size=32", "--limit=64",
+        "--model=resnet_v1(depth=8, width=0.5)", "--epochs=3", "--limit_train=700", f"--run_dir={tmp_path}",
+        "--attacks=cw(steps=1500, binary_search_steps=9, abort_early=False); fgsm(epsilon=0.1)",
+    ]  # fmt: skip
 
     def saved(parts):
         """When the state of the running attack was last kept; 0 for never."""
         return max((p.stat().st_mtime_ns for p in parts.glob("01-*+00-000.npz")), default=0)
 
-    def finish(process, status=0):
-        out, messages = process.communicate(timeout=600)
-        assert process.returncode == status, messages[-2000:]
-        return out.decode(), messages.decode()
-
-    finish(begin("train", tmp_path))
+    run("train", *flags)
     begun = time.monotonic()
-    finish(begin("attack", tmp_path))
+    run("attack", *flags)
     whole_seconds = time.monotonic() - begun
     folder = tmp_path / "none" / "attack"
     whole = folder.rename(tmp_path / "whole")
     parts = tmp_path / "none" / "attack.partial" / "parts"
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)):
-        process = begin("attack", tmp_path)
+        process = begin("attack", *flags)
         before = saved(parts)
         while process.poll() is None and saved(parts) in (0, before):
             time.sleep(0.05)
@@ -163,12 +132,12 @@ def test_a_killed_attack_goes_on_within_itself(tmp_path):
             assert "Traceback" not in messages
         assert saved(parts)
     begun = time.monotonic()
-    finish(begin("attack", tmp_path))
+    run("attack", *flags)
     assert time.monotonic() - begun < whole_seconds
     assert not list(folder.rglob("parts"))
-    records = [json.loads((path / "results.json").read_text())["records"] for path in (whole, folder)]
+    records = [records_in(path) for path in (whole, folder)]
     for one, other in zip(*records, strict=True):
-        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+        assert untimed(one) == untimed(other)
         a, b = (np.load(path / one["arrays"]) for path in (whole, folder))
         for key in a.files:
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)

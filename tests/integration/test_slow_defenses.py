@@ -1,7 +1,5 @@
 """Every defense trained: on digits, where it must help, and on photographs. Run with `pytest -m slow`."""
 
-import csv
-import json
 import os
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.models.saving import load_classifier
+from support.files import read_rows, records_in
 from support.models import TRAINED
 from support.stages import run
 
@@ -23,7 +22,7 @@ def digits(tmp_path_factory):
     print(run("pipeline", "--flagfile=configs/digits/defenses.flags", f"--run_dir={folder}"))
     correct = {}
     for path in folder.glob("*/attack/results.json"):
-        for record in json.loads(path.read_text())["records"]:
+        for record in records_in(path.parent):
             with np.load(path.parent / record["arrays"]) as arrays:
                 correct.setdefault((record["model"], record["attack"]), []).append(arrays["correct"].astype(float))
     return folder, {key: np.stack(values) for key, values in correct.items()}
@@ -64,8 +63,7 @@ def test_the_report_has_attacks_with_and_without_expectation_and_certificates(di
     page = (folder / "report" / "report.html").read_text("utf-8")
     assert "PGD-20 EOT-10" in page
     assert "Certified" in page
-    rows = list(csv.DictReader((folder / "report" / "certified.csv").read_text("utf-8").splitlines()))
-    assert {row["run"] for row in rows} >= {"smoothing", "pixeldp"}
+    assert {row["run"] for row in read_rows(folder / "report" / "certified.csv")} >= {"smoothing", "pixeldp"}
 
 
 @pytest.mark.skipif("L2P_TF_DATA_DIR" not in os.environ, reason="needs CIFAR-10 in TensorFlow Datasets' form")
@@ -81,7 +79,7 @@ def test_it_trains_on_photographs(name, tmp_path):
         for variable in load_classifier(tmp_path / name / "train" / file).weights:
             if variable.dtype != "bool":
                 assert np.isfinite(np.asarray(variable)).all(), variable.path
-    rows = list(csv.DictReader((tmp_path / name / "train" / "history.csv").read_text().splitlines()))
+    rows = read_rows(tmp_path / name / "train" / "history.csv")
     losses = [float(row["loss"]) for row in rows]
     print(name, [round(loss, 3) for loss in losses], "validation", rows[-1]["validation_accuracy"])
     # Where attacks begin in the second epoch, the loss rises with them.

@@ -1,11 +1,9 @@
 """The laboratory's families on digits: what each must show. Run with `pytest -m slow`."""
 
-import csv
-import json
-
 import numpy as np
 import pytest
 
+from support.files import read_rows, records_in
 from support.stages import run
 
 pytestmark = pytest.mark.slow
@@ -15,7 +13,7 @@ def correct_by(folder):
     """Correct examples by run, attack and source."""
     found = {}
     for path in [*folder.glob("*/attack*/results.json"), *folder.glob("transfer/results.json")]:
-        for record in json.loads(path.read_text())["records"]:
+        for record in records_in(path.parent):
             with np.load(path.parent / record["arrays"]) as arrays:
                 found[record["model"], record["label"], record["source"]] = arrays["correct"].astype(float)
     return found
@@ -63,8 +61,7 @@ def test_the_papers_methods_withstand_more_than_none(played, name):
 
 
 def test_the_generators_classifier_needs_larger_perturbations(played):
-    with (played[0] / "report" / "norms.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["attack"].startswith("cw")]
+    rows = [row for row in read_rows(played[0] / "report" / "norms.csv") if row["attack"].startswith("cw")]
     rho = {row["run"].removesuffix(" (last)"): float(row["mean"]) for row in rows}
     print(rho)
     assert rho["generator"] > 1.2 * rho["none-seed_0"]
@@ -74,8 +71,7 @@ def test_its_generator_is_an_attack_and_its_training_does_not_collapse(played):
     folder, correct = played
     label = "Generator of generator"
     assert correct["none-seed_0", label, None].mean() < correct["none-seed_0", "clean", None].mean() - 0.2
-    with (folder / "generator" / "train" / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(folder / "generator" / "train" / "history.csv")
     sizes = [float(row["perturbation_l2"]) for row in rows[len(rows) // 2 :]]
     assert 0.1 < min(sizes) <= max(sizes) < 2.0
     assert any(row["validation_rho"] for row in rows)

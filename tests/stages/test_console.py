@@ -2,7 +2,6 @@
 
 import io
 import os
-import subprocess
 import sys
 import warnings
 
@@ -11,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import common
+from support import ENVIRONMENT
+from support.stages import begin, finish
 
 
 @pytest.fixture(autouse=True)
@@ -84,10 +85,8 @@ def test_standard_streams_never_fail(monkeypatch):
 
 
 def test_stages_refuse_another_backend_in_one_line(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    command = [sys.executable, "-m", "stages.data", "--dataset=digits", f"--run_dir={tmp_path}/run"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: `KERAS_BACKEND` should be tensorflow")
-    assert done.stderr.count("\n") == 1
+    monkeypatch.setitem(ENVIRONMENT, "KERAS_BACKEND", "torch")
+    _, messages = finish(begin("data", "--dataset=digits", f"--run_dir={tmp_path}/run"), status=2)
+    assert messages.startswith("error: `KERAS_BACKEND` should be tensorflow")
+    assert messages.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,5 @@
 """The data stage, and what all stages share: flags, exit status, one-line errors."""
 
-import json
-import os
 import subprocess
 import sys
 
@@ -11,70 +9,44 @@ from absl import flags
 from l2p_tf.data import ImageData
 from stages import common
 from support import ROOT
+from support.files import read_json
+from support.stages import error, python, run, stage
 
 
-def run(*arguments, code=None, **environment):
-    command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "stages.data"]
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, env={**os.environ, **environment},
-    )  # fmt: skip
-
-
-def assert_error(result, *parts, status=2):
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == status
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
+def assert_all_in(line, *parts):
     for part in parts:
-        assert part in lines[0]
+        assert part in line
 
 
 def test_the_stage_makes_an_artifact_once(tmp_path):
     options = ["--dataset=digits(test_share=1/4)", f"--run_dir={tmp_path}", "--validation_share=1/5", "--seed=2"]
-    first = run(*options)
-    assert first.returncode == 0, first.stderr
+    first = stage("data", *options)
     assert "1,078 train, 270 validation, 449 test images of 8x8x1 in 10 classes" in first.stdout
     assert f"{tmp_path}/data" in first.stdout
     data = ImageData.open(tmp_path / "data")
     assert data.artifact.manifest["seed"] == 2
     assert data.artifact.options["validation_share"] == 0.2
-    again = run(*options)
-    assert again.returncode == 0
-    assert "is up to date" in again.stdout
-    written = json.loads((tmp_path / "data/manifest.json").read_text())
+    assert "is up to date" in stage("data", *options).stdout
+    written = read_json(tmp_path / "data/manifest.json")
     assert len(written.pop("digest")) == 64
     assert data.artifact.manifest == written
-    assert_error(run(*options, "--limit_train=100"), "limit_train=None (now 100)", "--overwrite")
-    replaced = run(*options, "--limit_train=100", "--overwrite")
-    assert replaced.returncode == 0
+    assert_all_in(error("data", *options, "--limit_train=100"), "limit_train=None (now 100)", "--overwrite")
+    stage("data", *options, "--limit_train=100", "--overwrite")
     assert ImageData.open(tmp_path / "data").info.counts["train"] == 80
 
 
 def test_flags_may_come_from_a_file(tmp_path):
     file = tmp_path / "digits.flags"
     file.write_text(f"# Digits, in a second.\n--dataset=digits\n--run_dir={tmp_path}\n--limit_train=50\n")
-    assert run(f"--flagfile={file}").returncode == 0
+    stage("data", f"--flagfile={file}")
     assert ImageData.open(tmp_path / "data").info.counts["train"] == 45
 
 
-def test_help_shows_the_docstring():
-    result = run("--help")
-    assert result.returncode == 0
-    assert result.stdout.startswith("Prepares a data set")
-
-
-def test_help_shows_the_flags():
-    result = run("--help")
-    for flag in ("--dataset", "--run_dir", "--seed", "--[no]overwrite", "--validation_share"):
-        assert flag in result.stdout
-
-
-def test_dataset_help_lists_the_data_sets():
-    result = run("--dataset=help")
-    assert result.returncode == 0
-    assert "cifar10: " in result.stdout
-    assert "image_size=0" in result.stdout
+def test_help_shows_the_docstring_the_flags_and_the_data_sets():
+    printed = run("data", "--help")
+    assert printed.startswith("Prepares a data set")
+    assert_all_in(printed, "--dataset", "--run_dir", "--seed", "--[no]overwrite", "--validation_share")
+    assert_all_in(stage("data", "--dataset=help").stdout, "cifar10: ", "image_size=0")
 
 
 @pytest.mark.parametrize(
@@ -95,13 +67,13 @@ def test_dataset_help_lists_the_data_sets():
     ],
 )
 def test_bad_flags_give_one_line(tmp_path, arguments, parts):
-    assert_error(run(f"--run_dir={tmp_path}", *arguments), *parts)
+    assert_all_in(error("data", f"--run_dir={tmp_path}", *arguments), *parts)
     assert not any(tmp_path.iterdir())
 
 
 def test_an_output_that_cannot_be_made_gives_one_line(tmp_path):
     (tmp_path / "file").touch()
-    assert_error(run("--dataset=digits", f"--run_dir={tmp_path}/file"), f"{tmp_path}/file")
+    assert f"{tmp_path}/file" in error("data", "--dataset=digits", f"--run_dir={tmp_path}/file")
 
 
 RAISE = """from stages import common
@@ -111,7 +83,7 @@ common.run(main)"""
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "status"),
+    ("raised", "message", "status"),
     [
         ("UserError('two\\nlines')", "error: two lines", 2),
         ("OSError(28, 'No space left on device', 'x.npy')", "error: disk full: 'x.npy'", 2),
@@ -127,17 +99,16 @@ common.run(main)"""
         ("Interrupted(15, 'stopped')", "error: stopped", 143),
     ],
 )
-def test_errors_of_main(error, message, status):
-    result = run(code=RAISE.format(error))
-    assert_error(result, message, status=status)
+def test_errors_of_main(raised, message, status):
+    (line,) = python(RAISE.format(raised), status=status).stderr.splitlines()
+    assert message in line
 
 
 def test_tracebacks_can_be_asked_for_and_bugs_always_show_theirs():
-    asked = run(code=RAISE.format("UserError('bad')"), L2P_TF_TRACEBACK="1")
-    bug = run(code=RAISE.format("KeyError('bug')"))
-    for result in (asked, bug):
-        assert result.returncode == 1
-        assert "Traceback" in result.stderr
+    asked = python(RAISE.format("UserError('bad')"), status=1, L2P_TF_TRACEBACK="1")
+    bug = python(RAISE.format("KeyError('bug')"), status=1)
+    assert "Traceback" in asked.stderr
+    assert "Traceback" in bug.stderr
 
 
 @pytest.mark.parametrize("say", ["", "--help"])

@@ -1,5 +1,4 @@
 import itertools
-import json
 import re
 
 import numpy as np
@@ -7,16 +6,13 @@ import pytest
 
 from l2p_tf.attacks import ATTACKS
 from support import ROOT
+from support.files import read_json, records_in
 from support.stages import SMALL, error, stage
 
 CONFIGS = sorted(path for folder in ("", "digits") for path in (ROOT / "configs" / folder).glob("*.flags"))
 L2P = "learn2perturb(warmup_epochs=1, steps=1)"
 RUNS = ("none", "learn2perturb", "smoothing", "noise_at_prediction")
 ATTACKED = ("fgsm(epsilon=0.1)", "pgd(epsilon=0.1, draws=2, steps=2)")
-
-
-def records_in(folder):
-    return json.loads((folder / "results.json").read_text())["records"]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +48,11 @@ def test_the_pipeline_makes_everything(pipeline):
     for name, draws in (("learn2perturb", 1), ("smoothing", 10), ("noise_at_prediction", 2)):
         records = records_in(folder / name / "attack")
         assert {r["prediction_draws"] for r in records} == {draws}
-    made_from = json.loads((folder / "noise_at_prediction" / "train" / "manifest.json").read_text())
+    made_from = read_json(folder / "noise_at_prediction" / "train" / "manifest.json")
     assert set(made_from["inputs"]) == {"data", "source"}
     assert "noise_at_prediction: made from none" in done.stdout
     assert "none: not certified: `sigma` of smoothing should be given" in done.stdout
-    certificates = json.loads((folder / "smoothing" / "certify" / "certificates.json").read_text())["certificates"]
+    certificates = read_json(folder / "smoothing" / "certify" / "certificates.json")["certificates"]
     assert [(c["label"], c["count"], c["draws"]) for c in certificates] == [("smoothing", 40, 40)]
 
 

@@ -35,6 +35,3 @@ def main() -> None:
         )
         print(name, found[name], file=sys.stderr)
     print(json.dumps(found))
-
-
-main()

@@ -58,12 +58,33 @@ def error(name, *arguments):
     return lines[0]
 
 
-def run(stage, *flags):
-    """What a stage prints that may take up to an hour, in a process that shares nothing with this one."""
+def python(code, *arguments, cwd=ROOT, status=0, timeout=600, **environment):
+    """Runs a program in a process of its own; variables of the environment that are None are unset."""
+    variables = {name: value for name, value in (ENVIRONMENT | environment).items() if value is not None}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=timeout)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done
+
+
+def begin(stage, *flags):
+    """Starts a stage in a process that shares nothing with this one."""
     command = [sys.executable, "-m", f"stages.{stage}", *flags]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=3600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(process, status=0):
+    """Waits up to an hour for what was begun; returns what it printed and its messages."""
+    printed, messages = process.communicate(timeout=3600)
+    assert process.returncode == status, messages[-3000:]
+    return printed, messages
+
+
+def run(stage, *flags):
+    """What a stage prints, run to its end in a process of its own."""
+    return finish(begin(stage, *flags))[0]
 
 
 def report_stage(*flags, cwd):
