@@ -26,6 +26,16 @@ def make(path, options=None, inputs=None, text="content", **kwargs):
     return artifacts.read(path, "data")
 
 
+def interrupt(path, stage="data", **contents):
+    """Work that stops after it has written these files."""
+    with pytest.raises(RuntimeError), artifacts.produce(path, stage, {"a": 1}) as work:
+        for name, text in contents.items():
+            file = work.path / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        raise RuntimeError("stop")
+
+
 def test_made_whole_and_then_found(tmp_path):
     artifact = make(tmp_path / "x")
     assert artifact.options == {"a": 1}
@@ -41,13 +51,7 @@ def test_fingerprint_is_free_of_time_and_place(tmp_path):
 
 
 def test_an_error_leaves_work_to_be_continued(tmp_path):
-    def fail():
-        with artifacts.produce(tmp_path / "x", "data", {"a": 1}) as work:
-            (work.path / "half").write_text("1")
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError):
-        fail()
+    interrupt(tmp_path / "x", half="1")
     assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match="not finished"):
         artifacts.read(tmp_path / "x")
@@ -210,9 +214,7 @@ def test_hidden_folders_are_nobodys_work(tmp_path):
     tool = tmp_path / "x.partial" / ".ipynb_checkpoints"
     tool.mkdir(parents=True)
     (tool / "note.txt").write_text("mine")
-    with pytest.raises(RuntimeError), artifacts.produce(tmp_path / "x", "data", {"a": 1}) as work:
-        (work.path / "good").write_text("1")
-        raise RuntimeError
+    interrupt(tmp_path / "x", good="1")
     assert set(make(tmp_path / "x").manifest["outputs"]) == {"good", "sub/file.txt"}
     (tmp_path / "x" / "sub" / ".ipynb_checkpoints").mkdir()
     assert make(tmp_path / "x") is None
@@ -280,11 +282,7 @@ def test_a_full_disk_names_what_does_not_fit(tmp_path):
 
 
 def test_work_that_starts_over_leaves_nothing_of_its_former_self(tmp_path):
-    with pytest.raises(RuntimeError), artifacts.produce(tmp_path / "x", "export", {"a": 1}) as work:
-        (work.path / "variables_temp").mkdir()
-        (work.path / "variables_temp" / "part").write_text("half")
-        (work.path / "model.pb.tmp").write_text("half")
-        raise RuntimeError
+    interrupt(tmp_path / "x", "export", **{"variables_temp/part": "half", "model.pb.tmp": "half"})
     with artifacts.produce(tmp_path / "x", "export", {"a": 1}) as work:
         assert work.resumed
         work.clear()
@@ -294,10 +292,7 @@ def test_work_that_starts_over_leaves_nothing_of_its_former_self(tmp_path):
 
 
 def test_what_a_kill_left_of_a_write_is_no_output(tmp_path):
-    with pytest.raises(RuntimeError), artifacts.produce(tmp_path / "x", "data", {"a": 1}) as work:
-        (work.path / "good").write_text("1")
-        (work.path / f"{files.TEMPORARY}abcstate.npz").write_text("half")
-        raise RuntimeError
+    interrupt(tmp_path / "x", good="1", **{f"{files.TEMPORARY}abcstate.npz": "half"})
     make(tmp_path / "x")
     assert set(artifacts.read(tmp_path / "x").manifest["outputs"]) == {"good", "sub/file.txt"}
 

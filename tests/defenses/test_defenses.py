@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -27,10 +28,6 @@ from support.models import SHALLOW, TRAINED, Tiny, images_and_labels, small, tin
 from support.training import assert_same, changed, compiled, softmax_gradient, step, values
 
 RNG = np.random.default_rng(0)
-
-
-def names_of(model, kind):
-    return [layer.name for layer in model.layers if isinstance(layer, kind)]
 
 
 # From a training step to a served answer: every defense, and in the slow tier on every architecture.
@@ -106,33 +103,67 @@ def test_noise_adds_no_parameters_to_those_that_papers_count(defense):
 # Where each defense puts its noise, and how large it is.
 
 
-def test_pni_puts_noise_on_what_it_is_told():
-    def kinds(noise):
-        return [type(layer) for layer in noise_layers(tiny(DEFENSES.parse(f"pni(noise={noise})")))]
+CONV, DENSE = ("conv", ParametricConv), ("logits", ParametricDense)
+OUTPUTS = [("stem_output", PerturbationInjection), ("output", PerturbationInjection)]
+NOISE = {
+    "none": [],
+    "pni(noise=weights)": [("stem", ParametricConv), CONV, DENSE],
+    "pni(noise=activations)": [("stem_output", ParametricNoise), ("output", ParametricNoise)],
+    "pni(noise=both)": [
+        ("stem", ParametricConv), ("stem_output", ParametricNoise), CONV, ("output", ParametricNoise), DENSE,
+    ],
+    "pni(noise=input)": [("input_noise", ParametricNoise)],
+    "rse": [("stem_noise", FixedNoise), ("conv_noise", FixedNoise)],
+    "smoothing": [("pixel_noise", FixedNoise)],
+    "pixeldp": [("stem_noise", FixedNoise)],
+    "adv_bnn": [
+        ("stem", BayesianConv), ("conv", BayesianConv), ("norm", BayesianNorm), ("logits", BayesianDense),
+    ],
+    "learn2perturb": OUTPUTS,
+    "learn2perturb(points=(convolutions,))": [(n, PerturbationInjection) for n in ("stem_noise", "conv_noise")],
+    "learn2perturb(points=input)": [("input_noise", PerturbationInjection)],
+    "learn2perturb(points=(blocks, input))": [("input_noise", PerturbationInjection), *OUTPUTS],
+}  # fmt: skip
 
-    weights = [ParametricConv, ParametricConv, ParametricDense]
-    assert kinds("weights") == weights
-    assert kinds("activations") == [ParametricNoise, ParametricNoise]
-    assert sorted(map(str, kinds("both"))) == sorted(map(str, [*weights, ParametricNoise, ParametricNoise]))
-    model = tiny(DEFENSES.parse("pni(noise=input, granularity=channel, alpha_initial=0.5)"))
-    (layer,) = noise_layers(model)
+
+FOLLOWING = {
+    "rse": {"stem_noise": "stem", "conv_noise": "conv"},
+    "smoothing": {"pixel_noise": "normalization"},
+    "pni(noise=input)": {"normalization": "input_noise"},
+    "learn2perturb(points=input)": {"normalization": "input_noise"},
+}
+"""The layer after each."""
+
+
+@pytest.mark.parametrize("spec", NOISE)
+def test_noise_is_where_a_defense_puts_it(spec):
+    model = tiny(DEFENSES.parse(spec))
+    noisy = noise_layers(model)
+    assert [(layer.name, type(layer)) for layer in noisy] == NOISE[spec]
+    seeds = [layer.seed for layer in noisy]
+    assert len(set(seeds)) == len(seeds)
+    following = dict(itertools.pairwise(layer.name for layer in model.layers))
+    assert FOLLOWING.get(spec, {}).items() <= following.items()
+
+
+def test_options_of_noise_reach_its_layers():
+    assert [layer.std for layer in noise_layers(tiny(DEFENSES.parse("rse(first_std=0.3)")))] == [0.3, 0.1]
+    (layer,) = noise_layers(tiny(DEFENSES.parse("pni(noise=input, granularity=channel, alpha_initial=0.5)")))
     assert layer.alpha.shape == (1, 1, 1)
-    assert model.layers.index(layer) == 2
     assert float(layer.alpha[0, 0, 0]) == 0.5
-
-
-def test_rse_puts_noise_before_every_convolution():
-    model = tiny(DEFENSES.parse("rse(first_std=0.3)"))
-    assert [(layer.name, layer.std) for layer in noise_layers(model)] == [("stem_noise", 0.3), ("conv_noise", 0.1)]
-    names = [layer.name for layer in model.layers]
-    assert names.index("stem") == names.index("stem_noise") + 1
-    assert names.index("conv") == names.index("conv_noise") + 1
-    assert names.index("stem_noise") > names.index("normalization")
+    for layer in noise_layers(tiny(DEFENSES.parse("learn2perturb(granularity=channel, distribution=uniform)"))):
+        assert layer.distribution == "uniform"
+        assert layer.theta.shape[:-1] == (1, 1)
+    model = tiny(DEFENSES.parse("adv_bnn(prior_std=0.1, initial_std=0.05)"))
+    assert all(layer.prior_std == 0.1 for layer in noise_layers(model))
+    plain = [v for v in model.trainable_variables if not v.name.endswith("log_std")]
+    spread = [v for v in model.trainable_variables if v.name.endswith("log_std")]
+    assert sorted(tuple(v.shape) for v in plain) == sorted(tuple(v.shape) for v in spread)
+    assert sum(int(np.prod(v.shape)) for v in plain) == trainable_parameters(model)
 
 
 def test_smoothing_puts_noise_on_the_pixels():
     model = tiny(DEFENSES.parse("smoothing(sigma=0.5)"))
-    assert [layer.name for layer in model.layers][1:3] == ["pixel_noise", "normalization"]
     assert model.layers[1].std == 0.5
     images = np.full((2000, 6, 6, 1), 0.5, np.float32)
     seen = keras.Model(model.input, model.layers[1].output)(images)
@@ -149,37 +180,13 @@ def test_pixeldps_noise_is_the_mechanisms_and_its_convolution_stays_bounded():
     assert model.get_layer("normalization").std == [1.0]
     stem = model.get_layer("stem")
     assert isinstance(stem, BoundedConv)
-    assert names_of(model, BoundedConv) == ["stem"]
+    assert [layer for layer in model.layers if isinstance(layer, BoundedConv)] == [stem]
     assert not stem.normalize
     trainer = compiled(options.trainer(model, 0, 100), rate=5.0)
     for _ in range(3):
         step(trainer, *images_and_labels(8))
         assert stem.sensitivity <= 1.0
     assert stem.sensitivity > 0.9
-
-
-def test_adv_bnn_makes_every_weight_gaussian():
-    model = tiny(DEFENSES.parse("adv_bnn(prior_std=0.1, initial_std=0.05)"))
-    assert [type(layer) for layer in noise_layers(model)] == [BayesianConv, BayesianConv, BayesianNorm, BayesianDense]
-    assert all(layer.prior_std == 0.1 for layer in noise_layers(model))
-    plain = [v for v in model.trainable_variables if not v.name.endswith("log_std")]
-    spread = [v for v in model.trainable_variables if v.name.endswith("log_std")]
-    assert sorted(tuple(v.shape) for v in plain) == sorted(tuple(v.shape) for v in spread)
-    assert sum(int(np.prod(v.shape)) for v in plain) == trainable_parameters(model)
-
-
-def test_learn2perturbs_points_and_distributions():
-    def names(points):
-        model = tiny(DEFENSES.parse(f"learn2perturb(points={points}, granularity=channel, distribution=uniform)"))
-        assert all(layer.distribution == "uniform" for layer in noise_layers(model))
-        assert all(layer.theta.shape[:-1] == (1, 1) for layer in noise_layers(model))
-        return [layer.name for layer in noise_layers(model)]
-
-    assert names("(blocks,)") == ["stem_output", "output"]
-    assert names("(convolutions,)") == ["stem_noise", "conv_noise"]
-    assert names("input") == ["input_noise"]
-    assert names("(blocks, input)") == ["input_noise", "stem_output", "output"]
-    assert len({layer.seed for layer in noise_layers(tiny(DEFENSES.parse("learn2perturb")))}) == 2
 
 
 def test_noise_at_prediction_is_added_to_a_finished_classifier():
@@ -342,5 +349,3 @@ def test_factories_give_each_layer_its_seed():
     assert len(set(seeds)) == 5
     assert LayerFactory(3).next_seed() == seeds[0]
     assert LayerFactory(4).next_seed() not in seeds
-    assert isinstance(tiny(DEFENSES.parse("learn2perturb")).get_layer("stem_output"), PerturbationInjection)
-    assert names_of(tiny(DEFENSES.parse("none")), FixedNoise) == []

@@ -1,5 +1,7 @@
+import io
 import os
 import signal
+import zipfile
 
 import keras
 import numpy as np
@@ -192,28 +194,14 @@ def test_a_damaged_state_or_one_of_another_model_is_refused(digits, tmp_path):
         state.load_state(path, wider)
     with pytest.raises(UserError, match="another model"):
         state.load_state(path, build_trainer(options(), digits))
-    whole = path.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", whole[:2000] + b"\xff" * 64 + whole[2064:]):
+    whole, parts = path.read_bytes(), io.BytesIO()
+    with zipfile.ZipFile(parts, "w") as archive:
+        archive.writestr("meta.npy", b"\x93NUMPY\x01\x00")
+    changed = whole[:2000] + b"\xff" * 64 + whole[2064:]
+    for damaged in (whole[: len(whole) // 2], b"", changed, parts.getvalue()):
         path.write_bytes(damaged)
         with pytest.raises(state.DamagedError, match="is damaged"):
             state.load_state(path, trainer)
-
-
-def test_a_full_disk_keeps_the_former_state(digits, tmp_path, monkeypatch):
-    path = tmp_path / "state.npz"
-    trainer = build_trainer(options(), digits)
-    state.save_state(path, trainer, state.Progress(epoch=1))
-
-    def full(file, **arrays):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", full)
-        with pytest.raises(OSError, match="No space left"):
-            state.save_state(path, trainer, state.Progress(epoch=2))
-    assert state.load_state(path, trainer).epoch == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(digits, tmp_path, monkeypatch):
