@@ -118,16 +118,6 @@ def test_with_a_softmax_a_network_falls_as_easily(spec, kind, images):
     np.testing.assert_allclose(inference.predict(soft, images), soft(images), atol=1e-5)
 
 
-def test_a_sigmoid_at_the_end_is_refused(images):
-    with pytest.raises(UserError, match="It ends in a sigmoid"):
-        as_classifier(finished(layers.Dense(3, activation="sigmoid")), images)
-
-
-def test_logits_that_sum_to_one_by_chance_are_logits(images):
-    model = linear(np.zeros((*SHAPE, 4)), bias=[0.25] * 4)
-    assert as_classifier(model, images) is model
-
-
 def test_a_classifier_is_taken_as_it_is_and_its_seeds_are_left_alone(images):
     model = linear(np.ones((*SHAPE, 3)), noise=0.1)
     state = np.array(model.get_layer("noise").seed_generator.state)
@@ -135,6 +125,8 @@ def test_a_classifier_is_taken_as_it_is_and_its_seeds_are_left_alone(images):
     np.testing.assert_array_equal(model.get_layer("noise").seed_generator.state, state)
     assert is_randomized(model)
     assert draws_per_example(model)
+    by_chance = linear(np.zeros((*SHAPE, 4)), bias=[0.25] * 4)  # Logits that sum to one.
+    assert as_classifier(by_chance, images) is by_chance
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -260,15 +252,10 @@ def test_answers_of_any_precision_become_float32_logits(policy, images):
     labels = np.asarray(model(images)).argmax(-1)
     classifier = as_classifier(model, images)
     assert classifier(images).dtype == tf.float32
-    for spec in (
-        "pgd(epsilon=0.05, steps=3)",
-        "deepfool(epsilon=0.3)",
-        "cw(steps=5, epsilon=0.3)",
-        "square(queries=5)",
-    ):
+    for spec in ("pgd(epsilon=0.05, steps=3)", "deepfool(epsilon=0.3)"):
         output = ATTACKS.parse(spec)(model, images, labels)
         assert np.isfinite(output.adversarial).all()
-    assert ATTACKS.parse("pgd(epsilon=0.05, steps=3)")(model, images, labels).success.mean() > 0.3
+        assert output.success.mean() > 0.3
 
 
 def test_a_model_for_images_of_any_size_is_compiled_for_each():
@@ -297,9 +284,25 @@ def flat():
     return keras.Model(x, layers.Dense(3)(x))
 
 
+class Centered(layers.Layer):
+    def call(self, x):
+        return x - tf.reduce_mean(x, 0)
+
+
+class OnlyEagerly(layers.Layer):
+    def call(self, x):
+        return tf.constant(np.sqrt(np.asarray(x)))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: finished(layers.Dense(3, activation="sigmoid")), "It ends in a sigmoid"),
+        (lambda: finished(lambda x: layers.Dense(3)(Centered()(x))), "should answer each image by itself"),
+        (lambda: finished(lambda x: layers.Dense(3)(OnlyEagerly()(x))), "compiled for any number of them: [A-Z]"),
         (lambda: lambda images: images, r"should be a keras.Model. Received: function"),
         (lambda: finished(layers.Dense(3), "uint8"), r"should take float images in \[0, 1\].* It takes: uint8"),
         (two_inputs, r"should take images alone; .* Received: 2 inputs \(.*side\)"),
@@ -323,6 +326,7 @@ def test_what_cannot_be_used_is_refused_in_a_line(make, message, images):
         with pytest.raises(UserError, match=message) as error:
             ask(make())
         assert "\n" not in str(error.value)
+        assert "\x1b" not in str(error.value)
 
 
 def test_one_output_in_a_list_or_a_dictionary_is_taken(images):

@@ -11,7 +11,7 @@ from l2p_tf import inference
 from l2p_tf.classifier import as_classifier
 from l2p_tf.layers.noise import draws_per_example, has_other_noise, is_randomized
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
-from l2p_tf.types import UserError
+from support.training import assert_same, values
 
 SHAPE = (4, 4, 1)
 layers = keras.layers
@@ -70,30 +70,6 @@ def test_noise_that_keras_switches_off_at_prediction_is_told(images):
     np.testing.assert_allclose(inference.predict(model, images), tf.nn.softmax(model.predict(images, verbose=0)), 1e-4)
 
 
-class Centered(layers.Layer):
-    def call(self, x):
-        return x - tf.reduce_mean(x, 0)
-
-
-class OnlyEagerly(layers.Layer):
-    def call(self, x):
-        return tf.constant(np.sqrt(np.asarray(x)))
-
-    def compute_output_shape(self, shape):
-        return shape
-
-
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [(Centered, "should answer each image by itself"), (OnlyEagerly, "compiled for any number of them: [A-Z]")],
-)
-def test_what_goes_by_the_batch_or_cannot_be_compiled_is_refused(layer, message, images):
-    with pytest.raises(UserError, match=message) as error:
-        as_classifier(finished(lambda x: layers.Dense(3)(layer()(x))), images)
-    assert "\n" not in str(error.value)
-    assert "\x1b" not in str(error.value)
-
-
 def test_nothing_of_a_model_changes_while_it_is_asked(images):
     norm = layers.BatchNormalization()
 
@@ -107,7 +83,6 @@ def test_nothing_of_a_model_changes_while_it_is_asked(images):
 
     counting = Counting()
     model = finished(lambda x: layers.Dense(3)(counting(norm(x, training=True))))
-    former = [np.array(v) for v in model.variables]
+    former = values(model.variables)
     as_classifier(model, images)
-    for value, variable in zip(former, model.variables, strict=True):
-        np.testing.assert_array_equal(value, variable)
+    assert_same(former, model.variables)

@@ -61,11 +61,8 @@ def test_a_radius_is_refused_where_it_leaves_the_cube(epsilon, norm, shape):
 def test_an_l2_radius_meets_the_images_of_attack_and_training():
     model = tiny(DEFENSES.parse("none"))
     images, labels = np.full((2, 6, 6, 1), 0.5, np.float32), np.array([0, 1])
-    for spec in (
-        "pgd(norm=l2, epsilon=128)",
-        "cw(epsilon=128)",
-        "worst_case(norm=l2, epsilon=128, attacks=(pgd, square))",
-    ):
+    worst = "worst_case(norm=l2, epsilon=128, attacks=(pgd, square))"
+    for spec in ("pgd(norm=l2, epsilon=128)", "cw(epsilon=128)", worst):
         with pytest.raises(UserError, match="at most 6 in l2.*did you mean 128/255"):
             ATTACKS.parse(spec)(model, images, labels)
     with pytest.raises(UserError, match="`l2_epsilon` should be at most 6 in l2"):

@@ -61,6 +61,9 @@ def test_values_may_be_words_and_keep_their_kind():
     assert len({f.name for f in found}) == 8
 
 
+MANY = ",".join(map(str, range(1, 103)))
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
@@ -71,10 +74,7 @@ def test_values_may_be_words_and_keep_their_kind():
         (["epsilon=0.1", "pgd.epsilon=0.2"], "each option once. Received twice: 'epsilon'"),
         (["epsilon=-1"], "`epsilon` should be at least 0"),
         (["epsilon=2"], "did you mean 2/255"),
-        (
-            [f"seed={','.join(map(str, range(101)))}", f"epochs={','.join(map(str, range(2, 102)))}"],
-            "at most 10,000 runs",
-        ),
+        ([f"seed={MANY}", f"epochs={MANY[2:]}"], "at most 10,000 runs"),
         (["epochs=2.5"], "`epochs` of the sweep should be of the kind of 3"),
         (["ema=2"], "`ema` should be from 0 to 1"),
         (["ema=1"], "`ema` should be below 1"),
@@ -139,13 +139,8 @@ def test_a_sweep_through_the_pipeline_in_shares(tmp_path):
         done = stage("pipeline", *SMALL, data, f"--run_dir={tmp_path}/{machine}", f"--sweep_shard={machine}/2")
     assert "fgsm-epsilon_0.1: trained" in done.stdout
     assert {p.name for p in (tmp_path / "1").iterdir()} == {"none", "fgsm-epsilon_0.2", "report"}
-    stage(
-        "report",
-        f"--run_dir={tmp_path}/all",
-        f"--runs={tmp_path}/1,{tmp_path}/2",
-        "--match=0.5",
-        "--match_tolerance=0.9",
-    )
+    both = f"--runs={tmp_path}/1,{tmp_path}/2"
+    stage("report", f"--run_dir={tmp_path}/all", both, "--match=0.5", "--match_tolerance=0.9")
     page = (tmp_path / "all" / "report" / "report.html").read_text()
     for text in ("none", "fgsm-epsilon_0.1", "fgsm-epsilon_0.2"):
         assert text in page

@@ -75,7 +75,8 @@ class StopAt(callbacks.Bar):
 
 
 def test_a_signal_saves_and_the_same_call_goes_on(digits, tmp_path, monkeypatch):
-    whole = train(options(L2P), digits, tmp_path / "whole")
+    noisy = options("rse")
+    whole = train(noisy, digits, tmp_path / "whole")
     steps = TrainBatches(digits, 64, 0).steps_per_epoch
     assert steps == 5
     # Within an epoch, at the end of one, and within the next.
@@ -85,13 +86,13 @@ def test_a_signal_saves_and_the_same_call_goes_on(digits, tmp_path, monkeypatch)
             StopAt.after = after
             handler = signal.getsignal(signal.SIGTERM)
             with pytest.raises(Interrupted, match="run the same command to continue") as stopped:
-                train(options(L2P), digits, tmp_path / "parts")
+                train(noisy, digits, tmp_path / "parts")
             assert stopped.value.number == signal.SIGTERM
             assert signal.getsignal(signal.SIGTERM) is handler
         assert not (tmp_path / "parts").exists()
         with pytest.raises(UserError, match="not finished"):
             artifacts.read(tmp_path / "parts")
-    parts = train(options(L2P), digits, tmp_path / "parts")
+    parts = train(noisy, digits, tmp_path / "parts")
     for name in ("best.keras", "last.keras"):
         # Sums of several threads differ in their last bits; see the slow tests for the same bits.
         assert_close(weights(whole.path / name), weights(parts.path / name), 1e-3)

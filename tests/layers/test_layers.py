@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.batch_norm import frozen_statistics
-from l2p_tf.layers.bayesian import BayesianConv
+from l2p_tf.layers.bayesian import BayesianConv, BayesianDense
 from l2p_tf.layers.bounded_conv import BoundedConv
 from l2p_tf.layers.conv_norm import ConvNorm
 from l2p_tf.layers.image import ChannelNormalization, PaddedSubsample
@@ -172,17 +173,19 @@ def test_theta_is_projected_after_an_update():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("make", "message"),
     [
-        ({"distribution": "cauchy"}, "normal, laplace.*'cauchy'"),
-        ({"sharing": "all"}, "example, batch.*'all'"),
-        ({"granularity": "pixel"}, "'pixel'"),
-        ({"initial": 0.001}, "`minimum`"),
+        (lambda: PerturbationInjection(distribution="cauchy"), "normal, laplace.*'cauchy'"),
+        (lambda: PerturbationInjection(sharing="all"), "example, batch.*'all'"),
+        (lambda: PerturbationInjection(granularity="pixel"), "'pixel'"),
+        (lambda: PerturbationInjection(initial=0.001), "`minimum`"),
+        (lambda: FixedNoise(-1), "`std` should be at least 0. Received: -1"),
+        (lambda: BayesianDense(units=2, prior_std=0.0), "`prior_std` should be above 0. Received: 0"),
     ],
 )
-def test_bad_arguments_are_named(arguments, message):
+def test_bad_arguments_are_named(make, message):
     with pytest.raises(UserError, match=message):
-        PerturbationInjection(**arguments)
+        make()
 
 
 def noisy_model():
@@ -221,9 +224,8 @@ def test_mixed_precision(policy):
     layers = (PerturbationInjection(dtype=policy), ConvNorm(3, dtype=policy), PaddedSubsample(4, 2, dtype=policy))
     for layer in layers:
         for training in (False, True):
-            y = layer(
-                np.ones((2, 4, 4, 2), np.float32), **({"training": training} if isinstance(layer, ConvNorm) else {})
-            )
+            how = {"training": training} if isinstance(layer, ConvNorm) else {}
+            y = layer(np.ones((2, 4, 4, 2), np.float32), **how)
             assert y.dtype == policy.removeprefix("mixed_")
         assert all(v.dtype == "float32" for v in layer.trainable_variables)
 

@@ -224,9 +224,7 @@ class Batches(keras.utils.PyDataset):
 QUIET = {"verbose": 0, "shuffle": False}
 WAYS = {
     "fit": lambda t, x, y: t.fit(x, y, verbose=0),
-    "fit on a data set": lambda t, x, y: t.fit(
-        tf.data.Dataset.from_tensor_slices((x, y)).batch(3), verbose=0, shuffle=False
-    ),
+    "fit on a data set": lambda t, x, y: t.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(3), **QUIET),
     "fit on a generator": lambda t, x, y: t.fit((b for b in itertools.repeat((x, y))), **QUIET, steps_per_epoch=2),
     "fit on a PyDataset": lambda t, x, y: t.fit(Batches(x, y), verbose=0),
     "validation": lambda t, x, y: t.fit(*images_and_labels(6, SHAPE, CLASSES), validation_data=(x, y), verbose=0),
