@@ -17,12 +17,11 @@ import math
 import operator
 import pkgutil
 import re
-import sys
-import types
 import typing
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from l2p_tf.options import Options, bounds_of, is_finite
 from l2p_tf.types import UserError
 
 _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -30,58 +29,10 @@ _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
 _NESTED = (ast.expr, ast.keyword)
 
 
-def option(
-    default: Any,
-    help: str,  # noqa: A002 - the word every command line uses
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A field of an `Options` dataclass: default, help, and bounds (`low` and `high` inclusive, `above` exclusive)."""
-    metadata = {"help": help, "low": low, "high": high, "above": above, "choices": choices}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Base of everything that is named by a spec. Values are coerced to the declared type and checked when made.
-
-    Raises:
-      UserError: a value has the wrong type or lies outside what the option accepts.
-    """
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = _coerce(type(self).__name__, field.name, getattr(self, field.name), hints[field.name])
-            _check(type(self).__name__, field.name, value, field.metadata)
-            object.__setattr__(self, field.name, value)
-
-    def options(self) -> dict[str, Any]:
-        """All options with their values, as JSON can hold them."""
-        thing = self.recorded()
-        return {
-            f.name: (str(v) if isinstance(v := getattr(thing, f.name), enum.Enum) else v)
-            for f in dataclasses.fields(thing)
-        }
-
-    def recorded(self) -> typing.Self:
-        """As records name it: the same from whatever folder and in whatever place it is used."""
-        return self
-
-    def replace(self, **changes: Any) -> typing.Self:
-        """The same thing with some options changed."""
-        return dataclasses.replace(self, **changes)
-
-
 T = TypeVar("T", bound=Options)
 
 _LONGEST, _DEEPEST, _MOST = 4000, 32, 1000
 """Characters of a spec or number, nesting of what it says, and things that a list of specs may give."""
-_LARGEST = 2**31 - 1
-"""Of the whole numbers among the options: they become int32."""
 _ALIASES = {
     "epsilon": ("eps", "radius"),
     "step_size": ("alpha", "eps_step", "eps_iter", "step", "stepsize", "rel_stepsize", "abs_stepsize"),
@@ -216,7 +167,7 @@ class Registry(Generic[T]):
         text = inspect.getdoc(cls) or ""
         lines = [f"{name}: {text if in_full else text.partition(chr(10))[0]}", *([""] if in_full else [])]
         for field in dataclasses.fields(cls):
-            choices, bounds = field.metadata.get("choices"), _bounds(field.metadata) if in_full else ""
+            choices, bounds = field.metadata.get("choices"), bounds_of(field.metadata) if in_full else ""
             accepted = f" ({', '.join(choices)})" if choices else f" ({bounds})" if bounds else ""
             lines.append(f"    {field.name}={shown(field.default)}{accepted}  {field.metadata.get('help', '')}")
         return "\n".join(lines)
@@ -292,7 +243,7 @@ def _parsed(text: str, message: str) -> ast.expr:
 
 def _value(node: ast.expr, message: str) -> Any:
     if isinstance(node, ast.Constant):
-        if isinstance(node.value, int | float) and not _is_finite(node.value):
+        if isinstance(node.value, int | float) and not is_finite(node.value):
             raise UserError(message)
         return node.value
     if isinstance(node, ast.Name):
@@ -312,14 +263,9 @@ def _value(node: ast.expr, message: str) -> Any:
             result = _BINARY[type(node.op)](left, right)
         except ArithmeticError as error:
             raise UserError(message) from error
-        if isinstance(result, int | float) and _is_finite(result):
+        if isinstance(result, int | float) and is_finite(result):
             return result
     raise UserError(message)
-
-
-def _is_finite(value: float) -> bool:
-    """Whether a number, be it whole, is a float that is finite."""
-    return abs(value) <= sys.float_info.max
 
 
 def _number(node: ast.expr, message: str) -> Any:
@@ -327,53 +273,6 @@ def _number(node: ast.expr, message: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12:
         raise UserError(message)
     return value
-
-
-def _coerce(owner: str, name: str, value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`, where that loses nothing."""
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for kind in kinds:
-        if kind is type(None):
-            if value is None:
-                return None
-        elif isinstance(kind, type) and issubclass(kind, enum.Enum):
-            if value in [member.value for member in kind]:
-                return kind(value)
-            raise UserError(
-                f"{owner}: `{name}` should be one of {', '.join(m.value for m in kind)}. Received: {value!r}"
-            )
-        elif kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-            if _is_finite(value) and (kind is float or value == int(value)):
-                return kind(value)
-        elif typing.get_origin(kind) is tuple and isinstance(value, tuple | list | int | float | str):
-            items = value if isinstance(value, tuple | list) else (value,)
-            return tuple(_coerce(owner, name, item, typing.get_args(kind)[0]) for item in items)
-        elif kind in (str, bool) and isinstance(value, kind):
-            return value
-    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    raise UserError(f"{owner}: `{name}` should be of type {wanted}. Received: {value!r}")
-
-
-def _check(owner: str, name: str, value: Any, metadata: Any) -> None:
-    if value is None:
-        return
-    choices, low, high, above = (metadata.get(key) for key in ("choices", "low", "high", "above"))
-    for item in value if isinstance(value, tuple) else (value,):
-        if choices and item not in choices:
-            raise UserError(f"{owner}: `{name}` should be one of {', '.join(choices)}. Received: {item!r}")
-        if low is not None and not item >= low:
-            raise UserError(f"{owner}: `{name}` should be at least {low}. Received: {value!r}")
-        if above is not None and not item > above:
-            raise UserError(f"{owner}: `{name}` should be above {above}. Received: {value!r}")
-        limit = _LARGEST if high is None and isinstance(item, int) else high
-        if limit is not None and not item <= limit:
-            raise UserError(f"{owner}: `{name}` should be at most {limit}. Received: {value!r}")
-
-
-def _bounds(metadata: Any) -> str:
-    """What a number may be, in a few words; empty where it has no bounds."""
-    words = (("low", "at least"), ("above", "above"), ("high", "at most"))
-    return ", ".join(f"{word} {metadata[key]:g}" for key, word in words if metadata.get(key) is not None)
 
 
 def _meant(key: str, known: list[str]) -> str | None:

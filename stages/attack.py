@@ -4,14 +4,14 @@ python -m stages.attack --flagfile=configs/l2p.flags --attacks='fgsm; pgd(steps=
 python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='autoattack(epsilon=8/255); l2p_cw(kappa=5)'
 python -m stages.attack --run_dir=runs/mine --transfer=none,pgd,none+pgd --attacks='mim(steps=20)'
 python -m stages.attack --run_dir=runs/mine --name=smoothing --certify='smoothing(sigma=0.25)' --limit=500
-python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='pgd(steps=20)' --checks=100
+python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='pgd(steps=20)' --checks_epsilon=8/255
 python -m stages.attack --attacks=help
 
 Reads RUN_DIR/NAME/train and RUN_DIR/data (or --data); makes RUN_DIR/NAME/attack, or attack_cleverhans with
 --backend=cleverhans. With --transfer examples are made on each of the named runs and shown to all of them; makes
-RUN_DIR/transfer. With --checks the signs of gradient masking are looked for after the attacks, in RUN_DIR/NAME/checks.
-With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A randomized model is
-evaluated --repeats times. Continues where an earlier run of the same command stopped.
+RUN_DIR/transfer. The signs of gradient masking are looked for after the attacks, in RUN_DIR/NAME/checks, unless
+--checks=0. With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A randomized
+model is evaluated --repeats times. Continues where an earlier run of the same command stopped.
 
 Attacks given later, with otherwise the same options, join those that are done, whose records stay as they are; a list
 without some of those done takes nothing away. With --overwrite the folder is made anew, with just the attacks given.
@@ -20,35 +20,36 @@ without some of those done takes nothing away. With --overwrite the folder is ma
 from __future__ import annotations
 
 from l2p_tf.types import UserError
-from stages import calls, common, helps, settings
+from stages import calls, common, definitions, helps, settings
 
-settings.show("attack")
-settings.show_flags("name", "defense", "data")
+definitions.show("attack")
 
 
 def main(_argv: list[str]) -> None:
     if helps.asked_for_help():
         return
-    settings.start()
-    if settings.certification_options():
-        if settings.transfer_sources([]):
+    flags = settings.read()
+    settings.start(flags)
+    if flags.certification:
+        if flags.transfer_sources([]):
             raise UserError("`--certify` and `--transfer` should be given to commands of their own.")
-        name = calls.run_name()
-        records = calls.certify(name, calls.trained(name), calls.made_data())
-        calls.show_certificates(calls.certified_folder(name), records)
+        name = calls.run_name(flags)
+        records = calls.certify(flags, name, calls.trained(flags, name), calls.made_data(flags))
+        calls.show_certificates(calls.certified_folder(flags, name), records)
         return
-    settings.check_attacks()
-    sources = settings.transfer_sources(calls.trained_names())
+    flags.check()
+    sources = flags.transfer_sources(calls.trained_names(flags))
     if sources:
         names = dict.fromkeys(name for source in sources for name in source.split("+"))
-        calls.transfer(sources, {name: calls.trained(name) for name in names}, calls.made_data())
-        calls.show_tables([settings.run_dir() / "transfer"], list(names))
+        runs = {name: calls.trained(flags, name) for name in names}
+        calls.transfer(flags, sources, runs, calls.made_data(flags))
+        calls.show_tables(flags, [flags.folder / "transfer"], list(names))
     else:
-        name = calls.run_name()
-        run, images = calls.trained(name), calls.made_data()
-        calls.attack(name, run, images)
-        calls.check(name, run, images)
-        calls.show_tables([*calls.attack_folders(name), *calls.check_folders(name)], [name])
+        name = calls.run_name(flags)
+        run, images = calls.trained(flags, name), calls.made_data(flags)
+        calls.attack(flags, name, run, images)
+        calls.check(flags, name, run, images)
+        calls.show_tables(flags, [*calls.attack_folders(flags, name), *calls.check_folders(flags, name)], [name])
 
 
 if __name__ == "__main__":

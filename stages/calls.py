@@ -8,38 +8,37 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from l2p_tf.types import UserError
-from stages import common, settings
+from stages import common
+from stages.settings import Settings
 
 if TYPE_CHECKING:
     from l2p_tf.artifacts import Artifact
     from l2p_tf.certification.records import CertificateRecord
     from l2p_tf.data.store import ImageData
     from l2p_tf.defenses.base import DerivedDefense
-    from l2p_tf.evaluation.evaluate import EvaluationOptions
     from l2p_tf.evaluation.inspections import Inspection
+    from l2p_tf.evaluation.options import EvaluationOptions
     from l2p_tf.evaluation.records import Record
     from l2p_tf.experiments.reproduction import Reproduction
-    from l2p_tf.fitting.run import TrainOptions
-
-FLAGS = settings.FLAGS
+    from l2p_tf.fitting.options import TrainOptions
 
 
-def data() -> ImageData:
+def data(settings: Settings) -> ImageData:
     """The data artifact: --data, or RUN_DIR/data, made from --dataset where it is not there."""
     from l2p_tf.data import DATASETS, DataInfo, ImageData, prepare
 
-    if FLAGS.data:
-        return ImageData.open(FLAGS.data)
+    if settings.data:
+        return ImageData.open(settings.data)
     artifact = prepare(
-        DATASETS.parse(common.require("dataset")),
-        settings.run_dir() / "data",
-        data_dir=FLAGS.data_dir,
-        download=FLAGS.download,
-        seed=FLAGS.seed,
-        validation_share=FLAGS.validation_share,
-        overwrite=FLAGS.overwrite,
-        limit_train=FLAGS.limit_train,
-        limit_test=FLAGS.limit_test,
+        DATASETS.parse(settings.require("dataset")),
+        settings.folder / "data",
+        data_dir=settings.data_dir,
+        download=settings.download,
+        seed=settings.seed,
+        validation_share=settings.validation_share,
+        overwrite=settings.overwrite,
+        limit_train=settings.limit_train,
+        limit_test=settings.limit_test,
         say=lambda text: common.say(f"data: {text}"),
     )
     opened = ImageData.open(artifact.path)
@@ -47,33 +46,33 @@ def data() -> ImageData:
     return opened
 
 
-def made_data() -> ImageData:
+def made_data(settings: Settings) -> ImageData:
     """The data artifact as it is: --data or RUN_DIR/data; made from --dataset only where there is none."""
     from l2p_tf.data import ImageData
 
-    made = settings.run_dir() / "data"
-    return ImageData.open(made) if made.exists() and not FLAGS.data else data()
+    made = settings.folder / "data"
+    return ImageData.open(made) if made.exists() and not settings.data else data(settings)
 
 
-def train(options: TrainOptions, images: ImageData) -> Artifact:
+def train(settings: Settings, options: TrainOptions, images: ImageData) -> Artifact:
     """Trains one run, or makes it from another, or finds it done."""
     from l2p_tf import artifacts
     from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.fitting.run import train as train_it
 
     if isinstance(options.defense, DerivedDefense):
-        return _derive(options, options.defense, images)
+        return _derive(settings, options, options.defense, images)
     name = options.name
-    output = settings.run_dir() / name / "train"
-    found = (output / artifacts.MANIFEST).is_file() and not FLAGS.overwrite
+    output = settings.folder / name / "train"
+    found = (output / artifacts.MANIFEST).is_file() and not settings.overwrite
     before = artifacts.read(output, "train", verify=False) if found else None
     artifact = train_it(
         options,
         images,
         output,
-        jit_compile=settings.jit_compile(),
-        checkpoint_minutes=FLAGS.checkpoint_minutes,
-        overwrite=FLAGS.overwrite,
+        jit_compile=settings.jit_compile,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        overwrite=settings.overwrite,
     )
     notes = artifact.manifest["notes"]
     state = f"{notes['images_per_second']:.0f} images/s"
@@ -101,73 +100,78 @@ def check_source(options: TrainOptions, known: list[str]) -> None:
         )
 
 
-def _derive(options: TrainOptions, defense: DerivedDefense, images: ImageData) -> Artifact:
+def _derive(settings: Settings, options: TrainOptions, defense: DerivedDefense, images: ImageData) -> Artifact:
     from l2p_tf.fitting.derive import derive
 
-    check_source(options, trained_names())
-    output = settings.run_dir() / options.name / "train"
+    check_source(options, trained_names(settings))
+    output = settings.folder / options.name / "train"
     found = output.exists()
-    how = {"seed": options.seed, "published": options.published, "overwrite": FLAGS.overwrite, "sweep": options.sweep}
-    artifact = derive(options.name, defense, trained(defense.run), images, output, **how)
-    state = " (up to date)" if found and not FLAGS.overwrite else ""
+    how = {
+        "seed": options.seed,
+        "published": options.published,
+        "overwrite": settings.overwrite,
+        "sweep": options.sweep,
+    }
+    artifact = derive(options.name, defense, trained(settings, defense.run), images, output, **how)
+    state = " (up to date)" if found and not settings.overwrite else ""
     common.say(f"{options.name}: made from {defense.run}{state}; in {str(output)!r}")
     return artifact
 
 
-def trained(name: str) -> Artifact:
+def trained(settings: Settings, name: str) -> Artifact:
     """The finished training of a run."""
     from l2p_tf import artifacts
 
-    return artifacts.read(settings.run_dir() / name / "train", "train")
+    return artifacts.read(settings.folder / name / "train", "train")
 
 
-def run_name() -> str:
+def run_name(settings: Settings) -> str:
     """The run that a stage after training works on: --name, that of --defense, or the only one in RUN_DIR."""
-    if FLAGS.name:
-        return settings.checked_name()
-    known = list(settings.runs()) if FLAGS.defense else trained_names()
+    if settings.name:
+        return settings.run_name()
+    known = list(settings.trainings) if settings.defense else trained_names(settings)
     if len(known) == 1:
         return known[0]
-    where = "of those the flags describe" if FLAGS.defense else f"in {str(settings.run_dir())!r}"
+    where = "of those the flags describe" if settings.defense else f"in {str(settings.folder)!r}"
     raise UserError(f"`--name` should be the run that is meant, {where}: {', '.join(known) or 'there is none'}.")
 
 
-def trained_names() -> list[str]:
+def trained_names(settings: Settings) -> list[str]:
     """The runs in RUN_DIR whose training is finished."""
     from l2p_tf import artifacts, files
 
-    names = {path.parent.parent.name for path in settings.run_dir().glob(f"*/train/{artifacts.MANIFEST}")}
+    names = {path.parent.parent.name for path in settings.folder.glob(f"*/train/{artifacts.MANIFEST}")}
     return sorted(name for name in names if not files.is_hidden(name))
 
 
-def check_generators(known: list[str]) -> None:
+def check_generators(settings: Settings, known: list[str]) -> None:
     """UserError where an attack takes its generator from a run of RUN_DIR that is not among those known."""
-    for attack in settings.evaluation_options().attacks:
+    for attack in settings.evaluation.attacks:
         run = getattr(attack, "run", None)
         if run is None:
             continue
         folder = pathlib.Path(run)
-        if not run or (folder.parent.resolve() == settings.run_dir().resolve() and folder.name not in known):
+        if not run or (folder.parent.resolve() == settings.folder.resolve() and folder.name not in known):
             wanted = ", ".join(dict.fromkeys(known)) or "none there is"
             raise UserError(f"`run` of the attack {attack.spec} should be a run of {wanted}. Received: {run!r}")
 
 
-def attack_folder(name: str, backend: str, checkpoint: str) -> pathlib.Path:
+def attack_folder(settings: Settings, name: str, backend: str, checkpoint: str) -> pathlib.Path:
     """Where the attacks of a backend on a run's best or last model go."""
     parts = ["attack", backend if backend != "l2p_tf" else "", checkpoint if checkpoint != "best" else ""]
-    return settings.run_dir() / name / "_".join(part for part in parts if part)
+    return settings.folder / name / "_".join(part for part in parts if part)
 
 
-def attack_folders(name: str) -> list[pathlib.Path]:
+def attack_folders(settings: Settings, name: str) -> list[pathlib.Path]:
     """What --backend and --checkpoint make of a run."""
     return [
-        attack_folder(name, backend, checkpoint)
-        for backend in settings.backends()
-        for checkpoint in settings.checkpoints()
+        attack_folder(settings, name, backend, checkpoint)
+        for backend in settings.backends
+        for checkpoint in settings.checkpoints
     ]
 
 
-def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
+def show_tables(settings: Settings, folders: list[pathlib.Path], names: list[str]) -> None:
     """Prints the tables of finished attack or transfer stages of some runs."""
     from rich.console import Console
 
@@ -175,21 +179,20 @@ def show_tables(folders: list[pathlib.Path], names: list[str]) -> None:
     from l2p_tf.reporting.load import find, gather
     from l2p_tf.reporting.results import Results
 
-    trained_runs = [settings.run_dir() / name / "train" for name in names]
+    trained_runs = [settings.folder / name / "train" for name in names]
     show(Results(gather(find([*folders, *trained_runs]))), Console())
 
 
-def attack(name: str, run: Artifact, images: ImageData) -> list[Record]:
+def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> list[Record]:
     """Attacks one run by every backend, or finds it done; returns its records."""
     from l2p_tf.evaluation.cleverhans import backend
 
-    settings.check_attacks()
     records = []
-    for whose, checkpoint in itertools.product(settings.backends(), settings.checkpoints()):
-        options = settings.evaluation_options()
+    for whose, checkpoint in itertools.product(settings.backends, settings.checkpoints):
+        options = settings.evaluation
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
-        folder = attack_folder(name, whose, checkpoint)
-        records += attack_into(folder, options, name, run, images, checkpoint, overwrite=FLAGS.overwrite)
+        folder = attack_folder(settings, name, whose, checkpoint)
+        records += attack_into(folder, options, name, run, images, checkpoint, overwrite=settings.overwrite)
     return records
 
 
@@ -211,67 +214,71 @@ def attack_into(
     return records
 
 
-def check(name: str, run: Artifact, images: ImageData) -> list[Inspection]:
+def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> list[Inspection]:
     """Looks for the signs of gradient masking on one run, or finds it done; nothing without --checks."""
-    options = settings.check_options()
+    options = settings.masking_checks
     if options is None:
         return []
     from l2p_tf.evaluation.checks import check_artifact
     from l2p_tf.evaluation.masking import FAIL, PASS
 
     inspections = []
-    for checkpoint in settings.checkpoints():
-        output = checks_folder(name, checkpoint)
+    for checkpoint in settings.checkpoints:
+        output = checks_folder(settings, name, checkpoint)
         found = output.exists()
-        one = check_artifact(options, run, images, output, checkpoint=checkpoint, overwrite=FLAGS.overwrite)
+        one = check_artifact(options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite)
         verdicts = [finding.verdict for finding in one.findings]
         common.say(
-            f"{name}: checked for gradient masking{' (up to date)' if found and not FLAGS.overwrite else ''}, "
+            f"{name}: checked for gradient masking{' (up to date)' if found and not settings.overwrite else ''}, "
             f"{verdicts.count(PASS)} passed, {verdicts.count(FAIL)} failed; in {str(output)!r}"
         )
         inspections.append(one)
     return inspections
 
 
-def checks_folder(name: str, checkpoint: str) -> pathlib.Path:
+def checks_folder(settings: Settings, name: str, checkpoint: str) -> pathlib.Path:
     """Where the checks of a run's best or last model go."""
-    return settings.run_dir() / name / ("checks" if checkpoint == "best" else f"checks_{checkpoint}")
+    return settings.folder / name / ("checks" if checkpoint == "best" else f"checks_{checkpoint}")
 
 
-def check_folders(name: str) -> list[pathlib.Path]:
+def check_folders(settings: Settings, name: str) -> list[pathlib.Path]:
     """What --checks and --checkpoint make of a run."""
     return (
-        [checks_folder(name, checkpoint) for checkpoint in settings.checkpoints()] if settings.check_options() else []
+        [checks_folder(settings, name, checkpoint) for checkpoint in settings.checkpoints]
+        if settings.masking_checks
+        else []
     )
 
 
-def certify(name: str, run: Artifact, images: ImageData, *, fitting_only: bool = False) -> list[CertificateRecord]:
+def certify(
+    settings: Settings, name: str, run: Artifact, images: ImageData, *, fitting_only: bool = False
+) -> list[CertificateRecord]:
     """Computes the certificates of --certify for one run, or finds them done; returns their records.
 
     With `fitting_only` those that do not fit the run are left out with a line that says why.
     """
     from l2p_tf.certification import run as certification
 
-    options = settings.certification_options()
+    options = settings.certification
     if options and fitting_only:
-        kept, reasons = certification.fitting(options.certificates, run, settings.checkpoints()[0])
+        kept, reasons = certification.fitting(options.certificates, run, settings.checkpoints[0])
         for reason in reasons:
             common.say(f"{name}: not certified: {reason}")
         options = dataclasses.replace(options, certificates=tuple(kept))
     if not options or not options.certificates:
         return []
-    output = certified_folder(name)
+    output = certified_folder(settings, name)
     found = output.exists()
     records = certification.certify_artifact(
-        options, run, images, output, checkpoint=settings.checkpoints()[0], overwrite=FLAGS.overwrite
+        options, run, images, output, checkpoint=settings.checkpoints[0], overwrite=settings.overwrite
     )
-    common.say(f"{name}: certified{' (up to date)' if found and not FLAGS.overwrite else ''}; in {str(output)!r}")
+    common.say(f"{name}: certified{' (up to date)' if found and not settings.overwrite else ''}; in {str(output)!r}")
     return records
 
 
-def certified_folder(name: str) -> pathlib.Path:
+def certified_folder(settings: Settings, name: str) -> pathlib.Path:
     """Where the certificates of a run go."""
-    return settings.run_dir() / name / "certify"
+    return settings.folder / name / "certify"
 
 
 def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) -> None:
@@ -292,10 +299,10 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
     Console().print(table)
 
 
-def transfer(sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
+def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
     """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
-    output, options = settings.run_dir() / "transfer", settings.evaluation_options()
-    return transfer_into(output, options, sources, runs, images, settings.checkpoints()[0], FLAGS.overwrite)
+    output, options = settings.folder / "transfer", settings.evaluation
+    return transfer_into(output, options, sources, runs, images, settings.checkpoints[0], settings.overwrite)
 
 
 def transfer_into(
@@ -311,32 +318,36 @@ def transfer_into(
     return records
 
 
-def check_export() -> None:
+def check_export(settings: Settings) -> None:
     """UserError where an export in RUN_DIR could not be loaded."""
     from l2p_tf.serving import check_folder
 
-    check_folder(settings.run_dir())
+    check_folder(settings.folder)
 
 
-def export(name: str, run: Artifact, images: ImageData) -> None:
+def export(settings: Settings, name: str, run: Artifact, images: ImageData) -> None:
     """Exports one run, or finds it done."""
     from l2p_tf.serving import SAVED_MODEL
     from l2p_tf.serving import export as export_it
 
-    output = settings.run_dir() / name / "export"
+    output = settings.folder / name / "export"
     export_it(
         run,
         output,
-        checkpoint=settings.checkpoints()[0],
-        draws=FLAGS.export_draws,
+        checkpoint=settings.checkpoints[0],
+        draws=settings.export_draws,
         class_names=images.info.class_names,
-        overwrite=FLAGS.overwrite,
+        overwrite=settings.overwrite,
     )
     common.say(f"{name}: exported; SavedModel in {str(output / SAVED_MODEL)!r}")
 
 
 def report(
-    folders: list[str], overwrite: bool, output: pathlib.Path | None = None, reproduction: Reproduction | None = None
+    settings: Settings,
+    folders: list[str],
+    overwrite: bool,
+    output: pathlib.Path | None = None,
+    reproduction: Reproduction | None = None,
 ) -> None:
     """Reports on everything finished in these folders."""
     from rich.console import Console
@@ -345,12 +356,12 @@ def report(
     from l2p_tf.reporting import report as reporting
     from l2p_tf.reporting.console import show
 
-    how = {"seed": FLAGS.seed, "overwrite": overwrite, **settings.matched()}
+    how = {"seed": settings.seed, "overwrite": overwrite, **settings.matched}
     if reproduction:
         how |= claims.of_report(reproduction)
     else:
-        how |= {"sections": [published.section], "title": FLAGS.title}
-    made = reporting.make(folders, output or settings.run_dir() / "report", **how)
+        how |= {"sections": [published.section], "title": settings.title}
+    made = reporting.make(folders, output or settings.folder / "report", **how)
     show(made.results, Console(), made.sections)
     for path in made.left_out:
         common.say(f"Left out, not finished: {str(path)!r}")

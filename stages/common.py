@@ -21,13 +21,10 @@ from typing import Any, TextIO
 from absl import app, flags, logging
 
 from l2p_tf.environment import check_backend
-from l2p_tf.registry import parse_number
 from l2p_tf.types import Interrupted, UserError
 
 FLAGS = flags.FLAGS
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
-# Flags defined by the functions below belong to the stage that calls them.
-flags.disclaim_key_flags()
 _SPELLINGS = {
     "±": "+-", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "ε": "epsilon",  # noqa: RUF001
     "‘": "'", "’": "'", "“": '"', "”": '"', "·": "-", "•": "-", "∞": "inf", "†": "+",  # noqa: RUF001
@@ -37,6 +34,8 @@ _NOTE = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeL
 """What TensorFlow writes on any machine when it is loaded; 303 is CUDA's word for a machine without its driver."""
 _OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")
 """Python's and TensorFlow's; TensorFlow may not be loaded."""
+help_text: Callable[[], str] = str
+"""What `--help` says of the flags below the text of the stage."""
 _python_warning = warnings.showwarning
 _told: set[str] = set()
 
@@ -108,37 +107,14 @@ def load_tensorflow() -> None:
             os.write(2, b"".join(line for line in written if not _NOTE.match(line)))
 
 
-def define_number(
-    name: str, default: float | None, text: str, lower_bound: float | None = None, upper_bound: float | None = None
-) -> None:
-    """Defines a flag for a number that may be written as arithmetic: `--epsilon=8/255`."""
-    parser = _NumberParser(lower_bound, upper_bound)
-    flags.DEFINE(parser, name, default, text, serializer=flags.ArgumentSerializer())
-
-
-def require(name: str) -> Any:
-    """The value of a flag; UserError where it was not given."""
-    value = FLAGS[name].value
-    if value is None or value == "":
-        raise UserError(f"`--{name}` should be given. It is: {' '.join(str(FLAGS[name].help).split())}")
-    return value
-
-
 def say(text: str) -> None:
     """Prints a line."""
     print(text, flush=True)
 
 
-class _NumberParser(flags.FloatParser):
-    """Like absl's parser of floats, but arithmetic may be written."""
-
-    def convert(self, argument: Any) -> float:
-        return parse_number(argument) if isinstance(argument, str) else float(argument)
-
-
 def _parse(argv: list[str]) -> list[str]:
     if _HELP & set(argv[1:]):
-        say((sys.modules["__main__"].__doc__ or "").strip() + "\n\nFlags:\n" + FLAGS.main_module_help())
+        say(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n{help_text()}")
         sys.exit(0)
     try:
         return _parse_values(argv)

@@ -9,15 +9,15 @@ Makes RUN_DIR/data.
 
 from __future__ import annotations
 
-from stages import calls, common, helps, settings
+from stages import calls, common, definitions, helps, settings
 
-settings.show("data")
+definitions.show("data")
 
 
 def main(_: list[str]) -> None:
     if helps.asked_for_help():
         return
-    common.say(f"in {str(calls.data().artifact.path)!r}")
+    common.say(f"in {str(calls.data(settings.read()).artifact.path)!r}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from l2p_tf.experiments.definition import Experiment
     from l2p_tf.experiments.reproduction import Reproduction
     from l2p_tf.experiments.scales import Scale
+    from stages.settings import Settings
 
 _FOLDER = "experiments"
 _OWN = ("experiment", "scale", "dry_run")
@@ -53,65 +54,59 @@ def listed() -> str:
     return "\n".join(f"{one.name:{width}}  {one.title}: {one.about}" for one in found)
 
 
-def main() -> None:
+def main(flags: Settings) -> None:
     """What --experiment asks for: says what there is and what is missing, makes that, and reports."""
-    plan = planned(settings.FLAGS.experiment)
-    dry, overwrite = settings.FLAGS.dry_run, settings.FLAGS.overwrite
-    with settings.flags_of(plan.first.arguments):
-        settings.start()
-        images = calls.data()
-        for text in outlook.lines(plan, images):
-            common.say(text)
-        if dry:
-            return
-    runs = {}
-    for name, one in plan.runs.items():
-        with settings.flags_of(one.arguments):
-            runs[name] = calls.train(one.options, images)
+    plan = planned(flags)
+    settings.start(plan.first.settings)
+    images = calls.data(plan.first.settings)
+    for text in outlook.lines(plan, images):
+        common.say(text)
+    if flags.dry_run:
+        return
+    runs = {name: calls.train(one.settings, one.options, images) for name, one in plan.runs.items()}
     for (name, checkpoint), folder in plan.attack_folders().items():
-        calls.attack_into(folder, plan.runs[name].evaluation, name, runs[name], images, checkpoint, overwrite=overwrite)
+        evaluation, overwrite = plan.runs[name].evaluation, flags.overwrite
+        calls.attack_into(folder, evaluation, name, runs[name], images, checkpoint, overwrite=overwrite)
     checked = []
     for name, one in plan.runs.items():
-        with settings.flags_of(one.arguments):
-            calls.check(name, runs[name], images)
-            checked += calls.check_folders(name)
+        calls.check(one.settings, name, runs[name], images)
+        checked += calls.check_folders(one.settings, name)
     for group, folder in zip(plan.experiment.transfer, plan.transfer_folders(), strict=True):
         first = plan.runs[group.sources[0]]
         shown = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
         calls.transfer_into(
-            folder, first.evaluation, list(group.sources), shown, images, first.checkpoints[0], overwrite
+            folder, first.evaluation, list(group.sources), shown, images, first.checkpoints[0], flags.overwrite
         )
     folders = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
-    with settings.flags_of(plan.first.arguments):
-        calls.report(
-            [str(path) for path in [*folders, *checked, *plan.transfer_folders()]],
-            overwrite=True,
-            output=plan.run_dir / "reports" / plan.experiment.name,
-            reproduction=_reproduction(plan, runs),
-        )
+    calls.report(
+        plan.first.settings,
+        [str(path) for path in [*folders, *checked, *plan.transfer_folders()]],
+        overwrite=True,
+        output=plan.run_dir / "reports" / plan.experiment.name,
+        reproduction=_reproduction(plan, runs),
+    )
 
 
-def planned(name: str) -> Plan:
-    """What an experiment comes to, with the flags of the command line.
+def planned(flags: Settings) -> Plan:
+    """What --experiment comes to, with the other flags of the command line.
 
     Raises:
       UserError: there is no such experiment, or its parts do not fit each other.
     """
     from l2p_tf.experiments.scales import SCALES
 
+    name = flags.experiment
     experiment = definition.load(folder(), name)
-    scale = SCALES.parse(settings.FLAGS.scale)
-    given = settings.given(_OWN)
-    names = [flag.removeprefix("--").removeprefix("no").partition("=")[0] for flag in given]
-    refused = [name for name in _REFUSED if name in names]
+    scale = SCALES.parse(flags.scale)
+    refused = [flag for flag in _REFUSED if flag in flags.given]
     if refused:
         raise UserError(
             f"`--{refused[0]}` should not be given with --experiment, whose runs, attacks and data are those of "
-            f"{name}. Received: {settings.FLAGS[refused[0]].value!r}"
+            f"{name}. Received: {getattr(flags, refused[0])!r}"
         )
     runs: dict[str, Planned] = {}
     for file in dict.fromkeys(member.flags for member in experiment.members):
-        runs |= _of_file(experiment, scale, file, given)
+        runs |= _of_file(experiment, scale, file, flags)
     missing = {n for group in experiment.transfer for n in [*group.sources, *group.targets]} - set(runs)
     if missing:
         raise UserError(
@@ -121,31 +116,27 @@ def planned(name: str) -> Plan:
     twice = [place for place in places if places.count(place) > 1]
     if twice:
         raise UserError(f"Experiment {name} should have one run in each place of its table. Received twice: {twice[0]}")
-    with settings.flags_of(next(iter(runs.values())).arguments):
-        # Bad flags are told before the first training, not after it.
-        settings.check_attacks()
-        settings.check_options()
-        settings.matched()
-        return Plan(experiment, scale, settings.run_dir(), runs)
+    first = next(iter(runs.values())).settings
+    first.check()  # Bad flags are told before the first training, not after it.
+    return Plan(experiment, scale, first.folder, runs)
 
 
-def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) -> dict[str, Planned]:
+def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -> dict[str, Planned]:
     """The runs of one flag file that an experiment has, with those they are made from."""
-    from l2p_tf.fitting.run import TrainOptions
+    from l2p_tf.fitting.options import TrainOptions
 
     path = configs() / f"{file}.flags"
     if not path.is_file():
         raise UserError(f"Experiment {experiment.name} should name flag files in configs/. Received: {file!r}")
     attacks = [f"--attacks={experiment.attacks}"] if experiment.attacks else []
-    arguments = (f"--flagfile={path}", *attacks, *experiment.settings, *scale.flags, *given)
-    with settings.flags_of(arguments):
-        if not any(flag.startswith("--run_dir=") for flag in given):
-            data = re.sub(r"\W+", "_", common.require("dataset")).strip("_")
-            arguments += (f"--run_dir={pathlib.Path('runs', 'papers', data)}",)
-    with settings.flags_of(arguments):
-        family, evaluation, checkpoints = settings.runs(), settings.evaluation_options(), tuple(settings.checkpoints())
-    said = {flag.removeprefix("--").partition("=")[0] for flag in given}
-    if "attacks" not in said:
+    given = flags.arguments(but=_OWN)
+    arguments = [f"--flagfile={path}", *attacks, *experiment.settings, *scale.flags, *given]
+    own = settings.read(arguments)
+    if "run_dir" not in flags.given:
+        data = re.sub(r"\W+", "_", own.require("dataset")).strip("_")
+        own = settings.read([*arguments, f"--run_dir={pathlib.Path('runs', 'papers', data)}"])
+    family, evaluation = own.trainings, own.evaluation
+    if "attacks" not in flags.given:
         evaluation = dataclasses.replace(evaluation, attacks=_distinct(scale.attack(one) for one in evaluation.attacks))
     members = [member for member in experiment.members if member.flags == file]
     unknown = sorted({member.run for member in members} - set(family) - {""})
@@ -154,7 +145,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) 
             f"Experiment {experiment.name} should name runs of {file}: {', '.join(family)}. Received: {unknown[0]!r}"
         )
     # What the command line says is not scaled.
-    told = said & {field.name for field in dataclasses.fields(TrainOptions)}
+    told = {field.name for field in dataclasses.fields(TrainOptions)} & set(flags.given)
     kept = {
         options.name: dataclasses.replace(options, **{key: getattr(family[options.name], key) for key in told})
         for options in scale.trainings(list(family.values()))
@@ -170,8 +161,8 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, given: list[str]) 
             continue
         source = getattr(options.defense, "run", "")
         defense = options.defense.replace(run=names[source]) if source else options.defense
-        own = dataclasses.replace(options, name=names[name], defense=defense)
-        runs[names[name]] = Planned(own, evaluation, arguments, checkpoints, places[name])
+        training = dataclasses.replace(options, name=names[name], defense=defense)
+        runs[names[name]] = Planned(training, evaluation, own, tuple(own.checkpoints), places[name])
     return runs
 
 

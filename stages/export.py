@@ -8,19 +8,18 @@ comes out. Answers of a randomized model are averaged over --export_draws draws 
 
 from __future__ import annotations
 
-from stages import calls, common, helps, settings
+from stages import calls, common, definitions, helps, settings
 
-settings.show("export")
-settings.show_flags("name", "defense", "data", "checkpoint")
+definitions.show("export")
 
 
 def main(_argv: list[str]) -> None:
     if helps.asked_for_help():
         return
-    settings.start()
-    name = calls.run_name()
-    run = calls.trained(name)
-    calls.export(name, run, calls.made_data())
+    flags = settings.read()
+    settings.start(flags)
+    name = calls.run_name(flags)
+    calls.export(flags, name, calls.trained(flags, name), calls.made_data(flags))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from stages import common
-from stages.settings import FLAGS
+from stages.definitions import FLAGS
 
 _REGISTRIES = {
     "dataset": ("l2p_tf.data", "DATASETS"),

@@ -7,10 +7,11 @@ import pathlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from l2p_tf.evaluation.evaluate import EvaluationOptions
+    from l2p_tf.evaluation.options import EvaluationOptions
     from l2p_tf.experiments.definition import Experiment
     from l2p_tf.experiments.scales import Scale
-    from l2p_tf.fitting.run import TrainOptions
+    from l2p_tf.fitting.options import TrainOptions
+    from stages.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +21,14 @@ class Planned:
     Attributes:
       options: its training.
       evaluation: how it is attacked.
-      arguments: the flags it follows from.
+      settings: the flags that it follows from.
       checkpoints: the models that are attacked: best, last or both.
       places: rows and columns of the printed table where it stands.
     """
 
     options: TrainOptions
     evaluation: EvaluationOptions
-    arguments: tuple[str, ...]
+    settings: Settings
     checkpoints: tuple[str, ...]
     places: tuple[tuple[str, str], ...]
 

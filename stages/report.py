@@ -14,14 +14,15 @@ which). Plots are in plots/, and in cards/ is a model card for each exported run
 
 from __future__ import annotations
 
-from stages import calls, common, settings
+from stages import calls, common, definitions, settings
 
-settings.show("report")
+definitions.show("report")
 
 
 def main(_: list[str]) -> None:
-    folders = [folder.strip() for folder in settings.FLAGS.runs if folder.strip()]
-    calls.report(folders or [str(settings.run_dir())], settings.FLAGS.overwrite)
+    flags = settings.read()
+    folders = [folder.strip() for folder in flags.runs if folder.strip()]
+    calls.report(flags, folders or [str(flags.folder)], flags.overwrite)
 
 
 if __name__ == "__main__":

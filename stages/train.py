@@ -10,16 +10,17 @@ command with more --epochs goes on. The data are prepared first, in RUN_DIR/data
 
 from __future__ import annotations
 
-from stages import calls, common, helps, settings
+from stages import calls, common, definitions, helps, settings
 
-settings.show("data", "train", "sweep")
+definitions.show("train")
 
 
 def main(_: list[str]) -> None:
     if helps.asked_for_help():
         return
-    settings.start()
-    calls.train(settings.one_run(), calls.data())
+    flags = settings.read()
+    settings.start(flags)
+    calls.train(flags, flags.one_run, calls.data(flags))
 
 
 if __name__ == "__main__":

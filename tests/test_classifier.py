@@ -13,7 +13,8 @@ import tensorflow as tf
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.classifier import as_classifier
-from l2p_tf.evaluation.evaluate import EvaluationOptions, evaluate
+from l2p_tf.evaluation.evaluate import evaluate
+from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import read_records
 from l2p_tf.layers.noise import draws_per_example, is_randomized
 from l2p_tf.layers.perturbation_injection import PerturbationInjection

@@ -10,7 +10,8 @@ from l2p_tf.certification.base import CERTIFICATES
 from l2p_tf.data import DATASETS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.models import MODELS
-from l2p_tf.registry import Options, Registry, option, parse_number, parse_spec, spec_of
+from l2p_tf.options import Options, option
+from l2p_tf.registry import Registry, parse_number, parse_spec, spec_of
 from l2p_tf.types import Norm, UserError
 
 

@@ -6,12 +6,14 @@ import sys
 import pytest
 
 from l2p_tf.attacks import ATTACKS
+from stages.definitions import TOPICS
 from support import ROOT
 
 # Each may import what stands above it, and itself.
 LAYERS = [
     ["types"],
     ["environment"],
+    ["options"],
     ["registry", "loops", "progress", "radii", "schema"],
     ["files", "manifest"],
     ["artifacts"],
@@ -149,9 +151,9 @@ def test_the_readmes_program_runs(capsys):
 
 def test_the_readmes_commands_name_flags_and_files_there_are():
     text = (ROOT / "README.md").read_text("utf-8")
-    defined = (ROOT / "stages" / "settings.py").read_text("utf-8") + "flagfile logdir help"
+    defined = {"flagfile", "logdir", "help", *(name for names in TOPICS.values() for name in names)}
     for flag in re.findall(r"--([a-z_]+)", text):
-        assert f'"{flag}"' in defined or flag in ("flagfile", "logdir", "help"), flag
+        assert flag in defined, flag
     for file in re.findall(r"configs/[\w./]+\.flags|benchmarks/\w+\.py", text):
         assert (ROOT / file).is_file(), file
     for name in re.findall(r"`(?:l2p|pgd|none|cifar10)_[\w.]+`", text):

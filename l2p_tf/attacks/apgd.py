@@ -14,7 +14,7 @@ from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.context import AttackContext, State, choose
 from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import project, random_in_ball, steepest, widest
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 _RHO = 0.75

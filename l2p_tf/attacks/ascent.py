@@ -11,7 +11,7 @@ from l2p_tf.attacks.context import AttackContext, State, choose
 from l2p_tf.attacks.criterion import LOSSES, TARGETS
 from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import project, random_in_ball, steepest
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm, UserError
 
 

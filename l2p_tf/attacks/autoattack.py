@@ -10,7 +10,7 @@ from l2p_tf.attacks.base import ATTACKS, SingleAttack
 from l2p_tf.attacks.fab import FAB
 from l2p_tf.attacks.square import Square
 from l2p_tf.attacks.worst_case import AttackSequence
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 

@@ -16,8 +16,9 @@ from l2p_tf.attacks.context import SELECTION_DRAWS, AttackOutput, CheckpointStor
 from l2p_tf.attacks.criterion import pick_targets
 from l2p_tf.attacks.projection import norms
 from l2p_tf.layers.noise import is_randomized
+from l2p_tf.options import Options
 from l2p_tf.radii import check_radii
-from l2p_tf.registry import Options, Registry, spec_of
+from l2p_tf.registry import Registry, spec_of
 from l2p_tf.types import Norm, UserError
 
 _WRONG, _NEAR = 1e-2, 1e-4

@@ -13,7 +13,7 @@ from l2p_tf.attacks.constant import close_round, open_search
 from l2p_tf.attacks.context import AttackContext, State, choose
 from l2p_tf.attacks.criterion import TARGETS
 from l2p_tf.attacks.iterative import IterativeAttack
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8

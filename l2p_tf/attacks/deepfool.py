@@ -11,7 +11,7 @@ from l2p_tf.attacks.base import ATTACKS, MinimizationAttack
 from l2p_tf.attacks.boundary import dual, nearest, rivals
 from l2p_tf.attacks.context import AttackContext, State, choose
 from l2p_tf.attacks.iterative import IterativeAttack
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 

@@ -13,7 +13,7 @@ from l2p_tf.attacks.boundary import nearest, rivals, to_hyperplane
 from l2p_tf.attacks.context import AttackContext, State, choose
 from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import random_in_ball, widest
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm, UserError
 
 

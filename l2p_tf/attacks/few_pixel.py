@@ -14,7 +14,7 @@ from l2p_tf.attacks.criterion import LOSSES, TARGETS
 from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.randomness import below, standard_normal, uniform
 from l2p_tf.attacks.sampling import losses_of
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from l2p_tf.attacks.ascent import Ascent
 from l2p_tf.attacks.base import ATTACKS
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 

@@ -18,7 +18,7 @@ from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.attacks.tanh_space import gradient_image, pushed
 from l2p_tf.environment import user_path
 from l2p_tf.models.saving import companion_path, load_generator
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm, UserError
 
 NAME = "generator"

@@ -11,7 +11,7 @@ from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.context import AttackContext, State
 from l2p_tf.attacks.pgd import Iterative
 from l2p_tf.attacks.projection import steepest
-from l2p_tf.registry import option
+from l2p_tf.options import option
 
 
 @ATTACKS.register("mim")

@@ -11,7 +11,7 @@ from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.context import AttackContext, State
 from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import random_in_ball
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 

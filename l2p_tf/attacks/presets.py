@@ -10,7 +10,7 @@ from l2p_tf.attacks.deepfool import DeepFool
 from l2p_tf.attacks.fgsm import FGSM
 from l2p_tf.attacks.mim import MIM
 from l2p_tf.attacks.pgd import PGD
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 

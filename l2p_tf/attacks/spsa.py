@@ -15,7 +15,7 @@ from l2p_tf.attacks.projection import project
 from l2p_tf.attacks.randomness import signs
 from l2p_tf.attacks.sampling import losses_of, together
 from l2p_tf.loops import repeat
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8

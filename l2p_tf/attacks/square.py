@@ -15,7 +15,7 @@ from l2p_tf.attacks.criterion import LOSSES, TARGETS
 from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.attacks.randomness import below, signs
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 _TINY = 1e-12

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 
 from l2p_tf.attacks.base import ATTACKS, Attack, SingleAttack
+from l2p_tf.options import option
 from l2p_tf.radii import check_radii
-from l2p_tf.registry import option, parse_spec
+from l2p_tf.registry import parse_spec
 from l2p_tf.types import Norm, UserError
 
 

@@ -15,7 +15,7 @@ from l2p_tf.attacks.criterion import TARGETS
 from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.randomness import below
 from l2p_tf.attacks.sampling import losses_of
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8

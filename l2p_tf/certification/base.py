@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from l2p_tf import inference
 from l2p_tf.certification.counting import Counts
-from l2p_tf.registry import Options, Registry, option, spec_of
+from l2p_tf.options import Options, option
+from l2p_tf.registry import Registry, spec_of
 
 ABSTAINED = -1
 SELECTION, ESTIMATION, PREDICTION = range(3)

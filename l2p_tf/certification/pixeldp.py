@@ -16,7 +16,7 @@ from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.bounded_conv import BoundedConv
 from l2p_tf.layers.image import ChannelNormalization
 from l2p_tf.layers.noise import PER_EXAMPLE, is_randomized, noise_layers
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 _BOUNDS = {"clopper_pearson": clopper_pearson, "hoeffding": hoeffding}

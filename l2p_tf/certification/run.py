@@ -7,13 +7,13 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
 from l2p_tf import artifacts, inference
 from l2p_tf.certification.base import ABSTAINED, Certificate
+from l2p_tf.certification.options import CertificationOptions
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certificates, write_certificates
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
@@ -27,35 +27,6 @@ from l2p_tf.types import UserError
 STAGE = "certify"
 _SLICE = 32
 """Images between two saved parts of the work."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CertificationOptions:
-    """How a model is certified.
-
-    Attributes:
-      certificates: in the order of the tables.
-      split: `test` or `validation`.
-      limit: most examples, drawn by the seed with every class alike; None for all.
-      batch_size: rows a pass; each is one draw of one image.
-      seed: of examples and draws.
-      jit_compile: compile with XLA; None decides by device.
-    """
-
-    certificates: tuple[Certificate, ...]
-    split: str = "test"
-    limit: int | None = None
-    batch_size: int = 256
-    seed: int = 0
-    jit_compile: bool | None = None
-
-    def request(self) -> dict[str, Any]:
-        """What decides the results, as JSON can hold it."""
-        return {
-            "certificates": [certificate.spec for certificate in self.certificates],
-            "certificates_options": [certificate.options() for certificate in self.certificates],
-            **{key: getattr(self, key) for key in ("split", "limit", "batch_size", "seed")},
-        }
 
 
 def certify_artifact(

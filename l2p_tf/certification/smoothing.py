@@ -17,7 +17,7 @@ from l2p_tf.certification.counting import Counts, count_draws
 from l2p_tf.certification.wiring import stem
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.noise import noise_layers, without_noise
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 

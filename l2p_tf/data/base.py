@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from l2p_tf.registry import Options, Registry, option
+from l2p_tf.options import Options, option
+from l2p_tf.registry import Registry
 
 Array = npt.NDArray[Any]
 

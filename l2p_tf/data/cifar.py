@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from l2p_tf.data import tfds
 from l2p_tf.data.base import DATASETS, Dataset, Source
-from l2p_tf.registry import option
+from l2p_tf.options import option
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from l2p_tf.data.base import DATASETS, Array, Dataset, Source, Split, stratified
-from l2p_tf.registry import option
+from l2p_tf.options import option
 
 
 @DATASETS.register("digits")

@@ -25,7 +25,7 @@ from absl import logging
 
 from l2p_tf.data.base import DATASETS, Array, Dataset, Source, Split
 from l2p_tf.environment import user_path
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 _NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*]+(\.[\d*]+){2})?")

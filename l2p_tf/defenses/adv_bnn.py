@@ -12,7 +12,7 @@ from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.bayesian import BayesianConv, BayesianDense, BayesianNorm, BayesianWeights
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.noise import noise_layers
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer
 
 

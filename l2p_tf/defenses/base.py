@@ -11,8 +11,9 @@ import keras
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.classifier import as_classifier
 from l2p_tf.layers.factory import LayerFactory
+from l2p_tf.options import Options, option
 from l2p_tf.radii import check_radii
-from l2p_tf.registry import Options, Registry, option, spec_of
+from l2p_tf.registry import Registry, spec_of
 from l2p_tf.training.base import RobustTrainer, TrainingAttack
 from l2p_tf.types import Norm, UserError
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 

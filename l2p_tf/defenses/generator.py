@@ -10,7 +10,7 @@ import tensorflow as tf
 from l2p_tf.attacks.tanh_space import GRADIENTS, MARGIN, gradient_image, pushed
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
 from l2p_tf.models.perturbation_generator import build_generator
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer
 from l2p_tf.training.losses import batch_mean, cross_entropy, watch
 from l2p_tf.types import UserError

@@ -14,7 +14,7 @@ from l2p_tf.layers.factory import POINTS, InjectingFactory, LayerFactory
 from l2p_tf.layers.noise import GRANULARITIES
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.layers.sampling import SAMPLERS
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer
 from l2p_tf.training.losses import watch
 from l2p_tf.training.optimizers import MomentumSGD

@@ -14,7 +14,7 @@ from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.projection import project, random_in_ball, steepest
 from l2p_tf.attacks.randomness import uniform
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer, TrainingAttack
 from l2p_tf.types import Norm, UserError
 

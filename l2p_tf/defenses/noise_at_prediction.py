@@ -9,7 +9,7 @@ import keras
 from l2p_tf.defenses.base import DEFENSES, DerivedDefense
 from l2p_tf.inference import seed_pair
 from l2p_tf.layers.activation_noise import FixedNoise
-from l2p_tf.registry import option
+from l2p_tf.options import option
 
 
 @DEFENSES.register("noise_at_prediction")

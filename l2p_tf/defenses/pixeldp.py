@@ -13,7 +13,7 @@ from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.bounded_conv import BoundedConv
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.image import ChannelNormalization
-from l2p_tf.registry import option
+from l2p_tf.options import option
 
 
 @DEFENSES.register("pixeldp")

@@ -11,7 +11,7 @@ from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.factory import InjectingFactory, LayerFactory
 from l2p_tf.layers.noise import GRANULARITIES
 from l2p_tf.layers.parametric_noise import ALPHA, ParametricConv, ParametricDense, ParametricNoise, ParametricWeights
-from l2p_tf.registry import option
+from l2p_tf.options import option
 
 _WEIGHTS = ("weights", "both")
 _POINTS: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ import keras
 from l2p_tf.defenses.base import DEFENSES, PGDDefense
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.factory import LayerFactory
-from l2p_tf.registry import option
+from l2p_tf.options import option
 
 
 @DEFENSES.register("smoothing")

@@ -13,7 +13,7 @@ from l2p_tf.attacks.criterion import Criterion, divergence
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.randomness import standard_normal
 from l2p_tf.defenses.base import DEFENSES, PGDDefense
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer
 from l2p_tf.training.losses import batch_mean, cross_entropy
 from l2p_tf.types import UserError

@@ -21,10 +21,11 @@ from l2p_tf.evaluation import masking, probe
 from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation
 from l2p_tf.evaluation.evaluate import PARTS
 from l2p_tf.evaluation.masking import Finding, Trial
+from l2p_tf.evaluation.options import CheckOptions
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.layers.noise import is_randomized, without_noise
 from l2p_tf.progress import bar
-from l2p_tf.radii import any_radius, check_linf
+from l2p_tf.radii import any_radius
 from l2p_tf.types import UserError
 
 DEFAULT_EPSILON = 8 / 255
@@ -39,60 +40,24 @@ draws that PGD was scored on may fall on others."""
 _QUIET, _QUIET_QUERIES = " without noise", 500
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckOptions:
-    """How the signs are looked for.
+def resolved(options: CheckOptions, trained: artifacts.Artifact) -> CheckOptions:
+    """With the training's epsilon and the draws its defense answers with, where none were given."""
+    epsilon = training_epsilon(trained) if options.epsilon is None else options.epsilon
+    draws = options.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
+    return dataclasses.replace(options, epsilon=epsilon, prediction_draws=draws)
 
-    Attributes:
-      count: images, drawn by the seed with every class alike; all there are where that is fewer.
-      epsilon: l_inf radius of the attacks, in pixels of [0, 1]; None for that of the training, where it attacked in
-        l_inf, else 8/255.
-      split: `test` or `validation`.
-      batch_size: images a compiled run.
-      seed: of images, attacks and draws.
-      jit_compile: compile with XLA; None decides by device.
-      prediction_draws: draws of a randomized model's noise that one answer averages; None for as many as its defense
-        answers with.
 
-    Raises:
-      UserError: `count` or `epsilon` is out of range.
-    """
-
-    count: int = 100
-    epsilon: float | None = None
-    split: str = "test"
-    batch_size: int = 128
-    seed: int = 0
-    jit_compile: bool | None = None
-    prediction_draws: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.count < masking.LEAST:
-            raise UserError(
-                f"`checks` should be 0 for none, or at least {masking.LEAST} images. Received: {self.count}"
-            )
-        if self.epsilon is not None:
-            if self.epsilon <= 0 or self.epsilon == 1:
-                raise UserError(f"`checks_epsilon` should be above 0 and below 1. Received: {self.epsilon:g}")
-            check_linf("checks_epsilon", self.epsilon)
-
-    def resolved(self, trained: artifacts.Artifact) -> CheckOptions:
-        """With the training's epsilon and the draws its defense answers with, where none were given."""
-        epsilon = training_epsilon(trained) if self.epsilon is None else self.epsilon
-        draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
-        return dataclasses.replace(self, epsilon=epsilon, prediction_draws=draws)
-
-    def request(self) -> dict[str, Any]:
-        """What decides the results, as JSON can hold it; the options are resolved."""
-        own = ("count", "epsilon", "split", "batch_size", "seed", "prediction_draws")
-        assert self.epsilon is not None
-        battery = {draws: [r.attack.spec for r in rounds(self.epsilon, draws)] for draws in (1, _DRAWS)}
-        return {
-            **{key: getattr(self, key) for key in own},
-            "attacks": battery[1],
-            "attacks_randomized": battery[_DRAWS],
-            "level": masking.LEVEL,
-        }
+def request(options: CheckOptions) -> dict[str, Any]:
+    """What decides the results, as JSON can hold it, of resolved options."""
+    own = ("count", "epsilon", "split", "batch_size", "seed", "prediction_draws")
+    assert options.epsilon is not None
+    battery = {draws: [r.attack.spec for r in rounds(options.epsilon, draws)] for draws in (1, _DRAWS)}
+    return {
+        **{key: getattr(options, key) for key in own},
+        "attacks": battery[1],
+        "attacks_randomized": battery[_DRAWS],
+        "level": masking.LEVEL,
+    }
 
 
 def training_epsilon(trained: artifacts.Artifact) -> float:

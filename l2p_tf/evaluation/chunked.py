@@ -18,6 +18,7 @@ from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
 from l2p_tf.attacks.context import AttackOutput
 from l2p_tf.attacks.projection import norms
+from l2p_tf.evaluation.options import EvaluationOptions
 
 _CLOCK_SECONDS = 10.0
 _KEY = "checkpoint_key"
@@ -86,6 +87,17 @@ class ChunkedEvaluation:
     slice_size: int
     jit_compile: bool | None
     prediction_draws: int = 1
+
+    @classmethod
+    def of(
+        cls, options: EvaluationOptions, model: keras.Model, attack: Attack | None, images: np.ndarray,
+        labels: np.ndarray, shown: np.ndarray, parts: pathlib.Path,
+    ) -> ChunkedEvaluation:  # fmt: skip
+        """One attack on these images, as the options have it."""
+        return cls(
+            model, attack, images, labels, shown, parts, options.seed, options.batch_size, options.slice_size,
+            options.jit_compile, options.prediction_draws or 1,
+        )  # fmt: skip
 
     def run(
         self, number: int, repeat: int, advance: Callable[..., None], right: np.ndarray | None = None

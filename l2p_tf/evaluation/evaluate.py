@@ -14,11 +14,11 @@ import numpy as np
 
 from l2p_tf import artifacts, inference
 from l2p_tf.artifacts import atomic_write
-from l2p_tf.attacks.base import Attack
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation
 from l2p_tf.evaluation.join import ADDED, joining, merge
+from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
@@ -29,65 +29,6 @@ from l2p_tf.types import UserError
 PARTS = "parts"
 OWN = "l2p_tf"
 _GALLERY_EXAMPLES = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationOptions:
-    """How a model is evaluated.
-
-    Attributes:
-      attacks: in the order of the tables; clean accuracy is always measured first.
-      split: `test` or `validation`.
-      limit: most examples, drawn by the seed with every class alike; None for all.
-      repeats: evaluations of a randomized model, each with its own attack and its own draws.
-      batch_size: images a compiled run.
-      slice_size: images between two saved parts of the work.
-      seed: of examples, attacks and draws.
-      jit_compile: compile with XLA; None decides by device.
-      prediction_draws: draws of a randomized model's noise that one answer averages (the mean of their softmax); None
-        for 1, or in `attack_artifact` for as many as its defense answers with.
-    """
-
-    attacks: tuple[Attack, ...]
-    split: str = "test"
-    limit: int | None = None
-    repeats: int = 3
-    batch_size: int = 128
-    slice_size: int = 512
-    seed: int = 0
-    jit_compile: bool | None = None
-    prediction_draws: int | None = None
-
-    def chunked(
-        self, model: keras.Model, attack: Attack | None, images: np.ndarray, labels: np.ndarray, shown: np.ndarray,
-        parts: pathlib.Path,
-    ) -> ChunkedEvaluation:  # fmt: skip
-        """One attack on these images, as these options have it."""
-        return ChunkedEvaluation(
-            model, attack, images, labels, shown, parts, self.seed, self.batch_size, self.slice_size, self.jit_compile,
-            self.prediction_draws or 1,
-        )  # fmt: skip
-
-    def inputs(self) -> dict[str, artifacts.Artifact]:
-        """What the attacks need besides the classifier, by role."""
-        return {role: found for attack in self.attacks for role, found in attack.inputs().items()}
-
-    def resolved(self, trained: artifacts.Artifact) -> EvaluationOptions:
-        """With the draws that the defense of a training answers with, where none were asked for."""
-        draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
-        return dataclasses.replace(self, prediction_draws=draws)
-
-    def request(self) -> dict[str, Any]:
-        """What decides the results, as JSON can hold it."""
-        return {
-            "attacks": [attack.spec for attack in self.attacks],
-            "attacks_options": [attack.options() for attack in self.attacks],
-            "backends": [attack.BACKEND for attack in self.attacks],
-            **{
-                key: getattr(self, key)
-                for key in ("split", "limit", "repeats", "batch_size", "seed", "prediction_draws")
-            },
-        }
 
 
 def evaluate(
@@ -119,7 +60,7 @@ def evaluate(
     records, gallery = [], []
     right: dict[int, np.ndarray] = {}
     for number, attack in enumerate([None, *options.attacks]):
-        job = options.chunked(model, attack, images, labels, shown, folder / PARTS)
+        job = ChunkedEvaluation.of(options, model, attack, images, labels, shown, folder / PARTS)
         label = attack.label if attack else CLEAN
         backend = attack.BACKEND if attack else OWN
         with bar(f"{name}: {label}", len(images) * repeats, "images") as advance:

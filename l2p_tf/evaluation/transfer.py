@@ -13,7 +13,9 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.evaluate import PARTS, EvaluationOptions, check_data, measured
+from l2p_tf.evaluation.chunked import ChunkedEvaluation
+from l2p_tf.evaluation.evaluate import PARTS, check_data, measured
+from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
@@ -96,7 +98,7 @@ def _transfer(
         members = source.split("+")
         made_on = ensemble([load_classifier(trained[name].path / f"{checkpoint}.keras") for name in members])
         for a, attack in enumerate(options.attacks):
-            job = options.chunked(made_on, attack, images, labels, np.arange(len(images)), folder / PARTS)
+            job = ChunkedEvaluation.of(options, made_on, attack, images, labels, np.arange(len(images)), folder / PARTS)
             with bar(f"{source}: {attack.label}", len(images) * repeats, "images") as advance:
                 for repeat in range(repeats):
                     values, adversarial = job.run(s * len(options.attacks) + a, repeat, advance)

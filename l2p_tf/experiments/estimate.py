@@ -13,8 +13,8 @@ import tensorflow as tf
 from l2p_tf.attacks.base import Attack
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.defenses.base import AdversarialDefense, Defense, DerivedDefense
-from l2p_tf.evaluation.evaluate import EvaluationOptions
-from l2p_tf.fitting.run import TrainOptions
+from l2p_tf.evaluation.options import EvaluationOptions
+from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.registry import spec_of
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from l2p_tf.attacks.base import Attack
 from l2p_tf.defenses.base import DerivedDefense
-from l2p_tf.fitting.run import TrainOptions
-from l2p_tf.registry import Options, Registry, option
+from l2p_tf.fitting.options import TrainOptions
+from l2p_tf.options import Options, option
+from l2p_tf.registry import Registry
 from l2p_tf.types import Norm
 
 _RADII = ("epsilon", "step_size", "std")
@@ -81,7 +82,7 @@ class Digits(Scale):
     def flags(self) -> list[str]:
         """The data, and how many images are judged."""
         how = {"dataset": "digits", "validation_share": 0.1, "limit": self.limit, "repeats": self.repeats}
-        how |= {"validation_limit": 100, "attack_batch_size": self.limit}
+        how |= {"validation_limit": 100, "attack_batch_size": self.limit, "checks": 0}
         return [f"--{name}={value}" for name, value in how.items()]
 
     def trainings(self, planned: Sequence[TrainOptions]) -> list[TrainOptions]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -15,150 +13,23 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf import artifacts, inference
-from l2p_tf.attacks.base import Attack, MinimizationAttack
 from l2p_tf.data.pipeline import TrainBatches
 from l2p_tf.data.store import ImageData
-from l2p_tf.defenses.base import Defense
-from l2p_tf.files import check_name
 from l2p_tf.fitting import callbacks as cb
 from l2p_tf.fitting.extend import extended
+from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.fitting.resume import best_files, check_best, resume
 from l2p_tf.fitting.state import BEST_STATE, Progress
 from l2p_tf.layers.noise import noise_layers
-from l2p_tf.models.base import Architecture, trainable_parameters
+from l2p_tf.models.base import trainable_parameters
 from l2p_tf.models.saving import companion_path
 from l2p_tf.progress import bar
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import spec_of
 from l2p_tf.training.base import RobustTrainer
 from l2p_tf.training.optimizers import MomentumSGD
-from l2p_tf.training.schedules import check_drops, learning_rate
+from l2p_tf.training.schedules import learning_rate
 from l2p_tf.types import UserError
-
-_BOUNDS = (
-    ("epochs", 1, math.inf),
-    ("batch_size", 1, math.inf),
-    ("learning_rate", 0, math.inf),
-    ("drop_factor", 0, 1),
-    ("momentum", 0, 1),
-    ("weight_decay", 0, math.inf),
-    ("ema", 0, 1),
-    ("early_stopping", 0, math.inf),
-    ("validate_every", 1, math.inf),
-    ("validation_limit", 0, math.inf),
-    ("seed", 0, 2**31 - 1),
-)
-"""Least and greatest value of the numbers among the options."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """What decides a training.
-
-    Attributes:
-      name: of the run, for reports and for its folder.
-      model: the architecture.
-      defense: the defense.
-      validation_attack: measures robust validation accuracy.
-      epochs: of the training.
-      batch_size: images a step.
-      optimizer: `sgd` (`MomentumSGD`) or `adam`.
-      learning_rate: at the start.
-      drops: epochs at which the rate is multiplied by `drop_factor`.
-      drop_factor: see there.
-      momentum: Nesterov momentum of W's SGD.
-      weight_decay: coupled, on W only; None for 1e-4 with SGD and 0 with Adam, which takes no other.
-      augment: crop and flip as the data set says.
-      mean: channel means the classifier subtracts; empty for the training images' own.
-      std: channel standard deviations it divides by; empty likewise.
-      ema: decay of the exponential moving average of the weights that is judged and saved; 0 for the weights
-        themselves.
-      early_stopping: epochs after which a training without a better model ends, at a validation; 0 for never.
-      rho_attack: an attack of smallest l2 norm run at each validation, for the curve of its mean norm; None for none.
-      validate_every: epochs between validations.
-      validation_limit: most validation images used; 0 for all.
-      precision: `float32` or `mixed_bfloat16`.
-      deterministic: whether `make_deterministic` was called, for the record.
-      seed: everything random derives from it.
-      published: the published table row this reproduces, such as `l2p_table1/ResNet-V1(20)/Learn2Perturb`; or empty.
-      sweep: where the run is a point of a sweep, what is swept and its value here, such as {"defense.epsilon": 0.02}.
-    """
-
-    name: str
-    model: Architecture
-    defense: Defense
-    validation_attack: Attack
-    epochs: int
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    drops: tuple[int, ...] = ()
-    drop_factor: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float | None = None
-    augment: bool = True
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    ema: float = 0.0
-    early_stopping: int = 0
-    rho_attack: Attack | None = None
-    validate_every: int = 1
-    validation_limit: int = 1000
-    precision: str = "float32"
-    deterministic: bool = False
-    seed: int = 0
-    published: str = ""
-    sweep: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_name(self.name)
-        for name, choices in (("optimizer", ("sgd", "adam")), ("precision", ("float32", "mixed_bfloat16"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"`{name}` should be {' or '.join(choices)}. Received: {getattr(self, name)!r}")
-        for name, low, high in _BOUNDS:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-                raise UserError(f"`{name}` should be {wanted}. Received: {value}")
-        if self.ema == 1:
-            raise UserError("`ema` should be below 1: at 1 the average never moves. Received: 1.0")
-        if self.optimizer == "adam" and self.weight_decay:
-            raise UserError(f"`weight_decay` should be 0 with optimizer adam. Received: {self.weight_decay}")
-        check_drops(self.drops, self.epochs)
-        if self.rho_attack is not None:
-            facts = self.rho_attack.facts()
-            if (
-                not isinstance(self.rho_attack, MinimizationAttack)
-                or facts["norm"] != "l2"
-                or facts["epsilon"] is not None
-            ):
-                raise UserError(
-                    "`rho_attack` should look for the smallest l2 norm, whatever its size, such as cw or deepfool. "
-                    f"Received: {self.rho_attack.spec!r}"
-                )
-
-    @property
-    def decay(self) -> float:
-        """The weight decay, resolved."""
-        usual = 1e-4 if self.optimizer == "sgd" else 0.0
-        return usual if self.weight_decay is None else self.weight_decay
-
-    def inputs(self) -> dict[str, artifacts.Artifact]:
-        """What the attacks of its validation need besides the classifier, by role."""
-        attacks = [self.validation_attack, *([self.rho_attack] if self.rho_attack else [])]
-        return {role: found for attack in attacks for role, found in attack.inputs().items()}
-
-    def as_json(self) -> dict[str, Any]:
-        """As manifests hold it; specs in their canonical form, with the resolved options beside them."""
-        values: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Architecture | Defense | Attack):
-                values[field.name] = spec_of(value)
-                values[f"{field.name}_options"] = value.options()
-            else:
-                values[field.name] = list(value) if isinstance(value, tuple) else value
-        return {**values, "weight_decay": self.decay, "sweep": dict(self.sweep)}
 
 
 def train(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from l2p_tf.defenses.base import DerivedDefense
-from l2p_tf.fitting.run import TrainOptions
+from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.registry import parse_number, shown
 from l2p_tf.types import UserError
 

@@ -10,7 +10,7 @@ from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.image import NHWC
 from l2p_tf.layers.leaky_relu import LeakyReLU
 from l2p_tf.models.base import MODELS, Architecture, scaled
-from l2p_tf.registry import option
+from l2p_tf.options import option
 
 SLOPE = 0.2
 """Of the leaky ReLU for negative numbers."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.noise import noise_parameters
-from l2p_tf.registry import Options, Registry
+from l2p_tf.options import Options
+from l2p_tf.registry import Registry
 from l2p_tf.types import UserError
 
 

@@ -10,7 +10,7 @@ from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.image import PaddedSubsample
 from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.models.residual import residual_body
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 

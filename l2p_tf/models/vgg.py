@@ -9,7 +9,7 @@ import keras
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.image import NHWC
 from l2p_tf.models.base import MODELS, Architecture, scaled
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 _CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

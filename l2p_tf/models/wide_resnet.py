@@ -9,7 +9,7 @@ import keras
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.layers.image import NHWC
 from l2p_tf.models.base import MODELS, Architecture, scaled
-from l2p_tf.registry import option
+from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 

@@ -15,7 +15,8 @@ import tensorflow as tf
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.fitting.run import TrainOptions, train
+from l2p_tf.fitting.options import TrainOptions
+from l2p_tf.fitting.run import train
 from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier
 

@@ -8,9 +8,10 @@ import pytest
 
 from l2p_tf.certification import run as certification
 from l2p_tf.certification.base import CERTIFICATES
+from l2p_tf.certification.options import CertificationOptions
 from l2p_tf.certification.pixeldp import PixelDP
 from l2p_tf.certification.records import COLUMNS, certified_accuracy, read_certificates, read_certified
-from l2p_tf.certification.run import CertificationOptions, certify_artifact, fitting
+from l2p_tf.certification.run import certify_artifact, fitting
 from l2p_tf.certification.smoothing import Smoothing
 from l2p_tf.certification.wiring import stem
 from l2p_tf.defenses import DEFENSES
@@ -146,23 +147,17 @@ def test_the_certificates_that_fit_are_told_from_the_others(made, monkeypatch):
     assert fitting([PixelDP()], training)[0] == []
 
 
-@pytest.fixture
-def flags():
-    """Sets flags as a command line does, and puts them back."""
-    from stages import settings
+def test_the_stages_certify(made, capsys, monkeypatch):
+    from stages import attack, calls, pipeline, settings
 
-    saved = {name: (settings.FLAGS[name].value, settings.FLAGS[name].present) for name in settings.FLAGS}
-    yield lambda *arguments: settings.FLAGS(["test", *arguments])
-    for name, (value, present) in saved.items():
-        settings.FLAGS[name].value, settings.FLAGS[name].present = value, present
-        settings.FLAGS[name].using_default_value = not present
+    read = settings.read
 
-
-def test_the_stages_certify(made, flags, capsys, monkeypatch):
-    from stages import attack, calls, pipeline
+    def flags(*arguments):
+        monkeypatch.setattr(settings, "read", lambda: read(arguments))
+        return read(arguments)
 
     folder, training, data = made
-    common = [f"--run_dir={folder}", "--name=run", "--limit=20"]
+    common = [f"--run_dir={folder}", "--name=run", "--limit=20", "--checks=0"]
     flags(*common, "--certify=smoothing(sigma=0.1, draws=60); pixeldp(draws=60)")
     attack.main([])
     shown = capsys.readouterr().out
@@ -174,20 +169,17 @@ def test_the_stages_certify(made, flags, capsys, monkeypatch):
     assert not (folder / "run" / "attack").exists()
     attack.main([])
     assert "certified (up to date)" in capsys.readouterr().out
-    flags(*common, "--certify=smoothing; pixeldp(draws=60)", "--overwrite")
+    given = flags(*common, "--certify=smoothing; pixeldp(draws=60)", "--overwrite")
     with pytest.raises(UserError, match="`sigma` of smoothing should be given"):
         attack.main([])
-    records = calls.certify("run", training, data, fitting_only=True)
+    records = calls.certify(given, "run", training, data, fitting_only=True)
     assert [record.label for record in records] == ["PixelDP"]
     assert "run: not certified: `sigma` of smoothing should be given" in capsys.readouterr().out
-    flags(*common, "--certify=smoothing")
-    assert calls.certify("run", training, data, fitting_only=True) == []
+    given = flags(*common, "--certify=smoothing")
+    assert calls.certify(given, "run", training, data, fitting_only=True) == []
     # Told before the first training.
     monkeypatch.setattr(calls, "train", lambda *_: pytest.fail("trained"))
-    monkeypatch.setattr(calls, "data", lambda: pytest.fail("prepared"))
+    monkeypatch.setattr(calls, "data", lambda *_: pytest.fail("prepared"))
     flags("--certify=magic", "--defense=none", f"--run_dir={folder}")
     with pytest.raises(UserError, match="Unknown certificate 'magic'"):
         pipeline.main([])
-    flags("--certify=help")
-    attack.main([])
-    assert "pixeldp: PixelDP: noise behind" in capsys.readouterr().out

@@ -8,7 +8,8 @@ import pytest
 from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.evaluation import evaluate
-from l2p_tf.evaluation.evaluate import EvaluationOptions, attack_artifact
+from l2p_tf.evaluation.evaluate import attack_artifact
+from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import GALLERY
 from l2p_tf.types import UserError
 from support.models import smooth

@@ -6,13 +6,12 @@ import json
 import pathlib
 
 import pytest
-from absl.testing import flagsaver
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.defenses.base import DerivedDefense
 from l2p_tf.experiments import claims, definition, estimate, printed, reproduction, scales
-from l2p_tf.fitting.run import TrainOptions
+from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.models import MODELS
 from l2p_tf.types import UserError
 from stages import experiment, settings
@@ -24,17 +23,12 @@ DIGITS = scales.Digits()
 
 
 @pytest.fixture(autouse=True)
-def _flags(monkeypatch):
+def _in_the_project(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with flagsaver.flagsaver():
-        settings.FLAGS.unparse_flags()
-        settings.FLAGS(["test"])
-        yield
 
 
-def plan(name, scale="paper"):
-    settings.FLAGS.scale = scale
-    return experiment.planned(name)
+def plan(name, scale="paper", *flags):
+    return experiment.planned(settings.read([f"--experiment={name}", f"--scale={scale}", *flags]))
 
 
 def test_there_is_one_for_every_table_and_figure():
@@ -213,31 +207,30 @@ def test_away_from_the_project_it_says_what_is_missing(tmp_path, monkeypatch):
 
 
 def test_flags_after_it_override(tmp_path):
-    settings.FLAGS(["test", "--epochs=3", "--drops=1,2", "--limit=7", f"--run_dir={tmp_path}", "--seed=5"])
-    made = plan("study_table2")
+    flags = ("--epochs=3", "--drops=1,2", "--limit=7", f"--run_dir={tmp_path}", "--seed=5")
+    made = plan("study_table2", "paper", *flags)
     assert made.run_dir == pathlib.Path(tmp_path)
     one = made.first
     assert (one.options.epochs, one.options.drops, one.options.seed, one.evaluation.limit) == (3, (1, 2), 5, 7)
-    assert settings.FLAGS.dataset is None
-    settings.FLAGS(["test", "--attacks=pgd(epsilon=0.1)", "--batch_size=200", "--learning_rate=0.001"])
-    one = plan("study_table2", "digits").first
+    scaled = ("--attacks=pgd(epsilon=0.1)", "--batch_size=200", "--learning_rate=0.001")
+    one = plan("study_table2", "digits", *flags, *scaled).first
     assert (one.options.batch_size, one.options.learning_rate, one.options.epochs) == (200, 0.001, 3)
     assert [attack.spec for attack in one.evaluation.attacks] == ["pgd(epsilon=0.1)"]
-    for flag in ("--defense=none", "--sweep=seed=0,1", "--backend=cleverhans", "--name=x", "--export=all"):
-        settings.FLAGS.unparse_flags()
-        settings.FLAGS(["test", flag])
-        with pytest.raises(UserError, match="should not be given with --experiment"):
-            plan("study_table2")
-    settings.FLAGS.unparse_flags()
-    settings.FLAGS(["test", "--match=abc"])
-    with pytest.raises(UserError, match="number"):
-        plan("study_table2")
-    settings.FLAGS.unparse_flags()
-    settings.FLAGS(["test"])
-    with pytest.raises(UserError, match="l2p_table2"):
-        plan("l2ptable2")
-    with pytest.raises(UserError, match="scale"):
-        plan("l2p_table2", "huge")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *((("study_table2", "paper", flag), "should not be given with --experiment")
+          for flag in ("--defense=none", "--sweep=seed=0,1", "--backend=cleverhans", "--name=x", "--export=all")),
+        (("study_table2", "paper", "--match=abc"), "number"),
+        (("l2ptable2",), "l2p_table2"),
+        (("l2p_table2", "huge"), "scale"),
+    ],
+)  # fmt: skip
+def test_what_it_says_itself_is_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        plan(*arguments)
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.fitting import callbacks, run, state
 from l2p_tf.fitting.extend import check_extends, copy_finished
+from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.fitting.resume import resume
-from l2p_tf.fitting.run import TrainOptions, build_trainer, train
+from l2p_tf.fitting.run import build_trainer, train
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.types import Interrupted, UserError
 from stages import outlook
@@ -209,7 +210,8 @@ def test_an_outlook_counts_the_epochs_that_are_done(finished):
 
 PROGRAM = """
 import dataclasses, pathlib, sys
-from l2p_tf.fitting.run import TrainOptions, make_deterministic, train
+from l2p_tf.fitting.options import TrainOptions
+from l2p_tf.fitting.run import make_deterministic, train
 make_deterministic()
 from support.models import Tiny
 from l2p_tf.attacks import ATTACKS

@@ -10,7 +10,8 @@ from l2p_tf.artifacts import Work
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.fitting import callbacks, resume, run, state
-from l2p_tf.fitting.run import TrainOptions, build_trainer, train
+from l2p_tf.fitting.options import TrainOptions
+from l2p_tf.fitting.run import build_trainer, train
 from l2p_tf.types import Interrupted, UserError
 from support.models import Tiny
 from support.trainings import weights

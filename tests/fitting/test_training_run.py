@@ -11,7 +11,8 @@ from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, TrainBatches, prepare
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.evaluation.evaluate import EvaluationOptions, attack_artifact
+from l2p_tf.evaluation.evaluate import attack_artifact
+from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.fitting import callbacks, run, state
 from l2p_tf.fitting.derive import derive
 from l2p_tf.fitting.run import build_trainer, train
@@ -147,7 +148,7 @@ def test_optimizers():
     assert options(optimizer="adam").decay == 0.0
     with pytest.raises(UserError, match="`weight_decay` should be 0 with optimizer adam. Received: 0.1"):
         options(optimizer="adam", weight_decay=0.1)
-    with pytest.raises(UserError, match="sgd or adam. Received: 'lion'"):
+    with pytest.raises(UserError, match="one of sgd, adam. Received: 'lion'"):
         options(optimizer="lion")
 
 

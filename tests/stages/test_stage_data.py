@@ -4,10 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 from l2p_tf.data import ImageData
-from stages import common
 from support import ROOT
 from support.files import read_json
 from support.stages import error, python, run, stage
@@ -122,14 +120,3 @@ def test_a_reader_who_has_seen_enough_is_no_error(say):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
-
-
-def test_numbers_may_be_arithmetic_and_are_bounded():
-    values = flags.FlagValues()
-    parser = common._NumberParser(0, 1)
-    flags.DEFINE(parser, "epsilon", None, "Radius.", flag_values=values, serializer=flags.ArgumentSerializer())
-    values(["x", "--epsilon=8/255"])
-    assert values.epsilon == 8 / 255
-    for text in ("2", "-1/2", "1/0", "eight"):
-        with pytest.raises(flags.IllegalFlagValueError):
-            values(["x", f"--epsilon={text}"])

@@ -18,7 +18,7 @@ from support import ENVIRONMENT, ROOT
 SMALL = [
     "--dataset=digits", "--limit_train=150", "--limit_test=40", "--model=basic_net(width=0.25)",
     "--epochs=2", "--batch_size=32", "--validation_attack=fgsm(epsilon=0.1)", "--repeats=2",
-    "--attacks=fgsm(epsilon=0.1); pgd(epsilon=0.1, steps=2, draws=2)",
+    "--checks=0", "--attacks=fgsm(epsilon=0.1); pgd(epsilon=0.1, steps=2, draws=2)",
 ]  # fmt: skip
 _server = None
 

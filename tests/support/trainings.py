@@ -6,7 +6,7 @@ from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.fitting.run import TrainOptions
+from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.models.saving import load_classifier, save_classifier
 from support.models import Tiny
 

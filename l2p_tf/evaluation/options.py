@@ -1,0 +1,108 @@
+"""What decides an evaluation. The flags of the stages follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from l2p_tf import artifacts
+from l2p_tf.options import Options, StageOptions, option
+from l2p_tf.radii import check_linf
+from l2p_tf.types import UserError
+
+if TYPE_CHECKING:
+    from l2p_tf.attacks.base import Attack
+else:
+    Attack = Options  # The flags are known before TensorFlow is loaded.
+
+
+_DRAWS = "Draws of the noise that one answer averages (mean of their softmax); the defense's own number when not given."
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions(StageOptions):
+    """How a model is evaluated. Clean accuracy is always measured first.
+
+    Attributes:
+      slice_size: images between two saved parts of the work.
+      jit_compile: compile with XLA; None decides by device.
+
+    Raises:
+      UserError: a value is not accepted.
+    """
+
+    attacks: tuple[Attack, ...] = option(
+        "fgsm; pgd(steps=20)",
+        "Attacks to run, separated by `;`, in the order of the tables; those done already stay. `help` lists all.",
+        specs="l2p_tf.attacks:ATTACKS",
+    )
+    split: str = option("test", "Images to attack.", choices=("test", "validation"))
+    limit: int | None = option(None, "Most images to attack, every class alike; all when not given.", low=1)
+    repeats: int = option(3, "Evaluations of a randomized model, each with draws of its own.", low=1)
+    batch_size: int = option(128, "Images per pass.", low=1, flag="attack_batch_size")
+    slice_size: int = 512
+    seed: int = option(0, "Decides everything random.", low=0)
+    jit_compile: bool | None = None
+    prediction_draws: int | None = option(None, _DRAWS, low=1)
+
+    def inputs(self) -> dict[str, artifacts.Artifact]:
+        """What the attacks need besides the classifier, by role."""
+        return {role: artifact for attack in self.attacks for role, artifact in attack.inputs().items()}
+
+    def resolved(self, trained: artifacts.Artifact) -> EvaluationOptions:
+        """With the draws that the defense of a training answers with, where none were asked for."""
+        draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
+        return dataclasses.replace(self, prediction_draws=draws)
+
+    def request(self) -> dict[str, Any]:
+        """What decides the results, as JSON can hold it."""
+        return {
+            "attacks": [attack.spec for attack in self.attacks],
+            "attacks_options": [attack.options() for attack in self.attacks],
+            "backends": [attack.BACKEND for attack in self.attacks],
+            **{
+                key: getattr(self, key)
+                for key in ("split", "limit", "repeats", "batch_size", "seed", "prediction_draws")
+            },
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckOptions(StageOptions):
+    """How the signs of gradient masking are looked for.
+
+    Attributes:
+      jit_compile: compile with XLA; None decides by device.
+
+    Raises:
+      UserError: a value is not accepted.
+    """
+
+    count: int = option(
+        100,
+        "Images on which the signs of gradient masking are looked for, every class alike; 0: none.",
+        flag="checks",
+        low=0,
+    )
+    epsilon: float | None = option(
+        None,
+        "Linf radius of the checks; that of the run's own training, else 8/255, when not given.",
+        above=0,
+        flag="checks_epsilon",
+    )
+    split: str = option("test", "Images to attack.", choices=("test", "validation"))
+    batch_size: int = option(128, "Images per pass.", low=1, flag="attack_batch_size")
+    seed: int = option(0, "Decides everything random.", low=0)
+    jit_compile: bool | None = None
+    prediction_draws: int | None = option(None, _DRAWS, low=1)
+
+    def __post_init__(self) -> None:
+        from l2p_tf.evaluation.masking import LEAST
+
+        super().__post_init__()
+        if self.count < LEAST:
+            raise UserError(f"`checks` should be 0 for none, or at least {LEAST} images. Received: {self.count}")
+        if self.epsilon is not None:
+            if self.epsilon == 1:
+                raise UserError(f"`checks_epsilon` should be above 0 and below 1. Received: {self.epsilon:g}")
+            check_linf("checks_epsilon", self.epsilon)

@@ -1,0 +1,166 @@
+"""Options: fields of frozen dataclasses with a default, a line of help and bounds, coerced and checked when made."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import sys
+import types
+import typing
+from typing import Any
+
+from l2p_tf.types import UserError
+
+_LARGEST = 2**31 - 1
+"""Of the whole numbers among the options: they become int32."""
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - the word every command line uses
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    flag: str = "",
+    specs: str = "",
+) -> Any:
+    """A field of an `Options` or `StageOptions` dataclass.
+
+    Args:
+      default: its value where none is given.
+      help: what it decides, in a line.
+      low: least value.
+      high: greatest value.
+      above: what a value should be above.
+      choices: the values there are.
+      flag: of `StageOptions`, its flag on the command line; empty for its own name.
+      specs: of `StageOptions`, the registry of the things whose specs it is read from, as `l2p_tf.attacks:ATTACKS`.
+    """
+    metadata = {
+        "help": help, "low": low, "high": high, "above": above, "choices": choices, "flag": flag, "specs": specs,
+    }  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Base of everything that is named by a spec. Values are coerced to the declared type and checked when made.
+
+    Raises:
+      UserError: a value has the wrong type or lies outside what the option accepts.
+    """
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            owner = f"{type(self).__name__}: "
+            value = _coerce(owner, field.name, getattr(self, field.name), hints[field.name])
+            _check(owner, field.name, value, field.metadata)
+            object.__setattr__(self, field.name, value)
+
+    def options(self) -> dict[str, Any]:
+        """All options with their values, as JSON can hold them."""
+        thing = self.recorded()
+        return {
+            f.name: (str(v) if isinstance(v := getattr(thing, f.name), enum.Enum) else v)
+            for f in dataclasses.fields(thing)
+        }
+
+    def recorded(self) -> typing.Self:
+        """As records name it: the same from whatever folder and in whatever place it is used."""
+        return self
+
+    def replace(self, **changes: Any) -> typing.Self:
+        """The same thing with some options changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageOptions:
+    """Base of what decides a training, an evaluation, checks or certificates: each `option` is a flag too.
+
+    Values are coerced to the declared type and checked when made; what is read from specs may be given as such.
+
+    Raises:
+      UserError: a value has the wrong type or lies outside what the option accepts.
+    """
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in declared(type(self)):
+            value = getattr(self, field.name)
+            if field.metadata["specs"] and isinstance(value, str):
+                value = _read(field.metadata["specs"], value, many=typing.get_origin(hints[field.name]) is tuple)
+            value = _coerce("", flag_of(field), value, hints[field.name])
+            _check("", flag_of(field), value, field.metadata)
+            object.__setattr__(self, field.name, value)
+
+
+def declared(options: type) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that `option` made."""
+    return [field for field in dataclasses.fields(options) if "help" in field.metadata]
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """The flag of an option of `StageOptions`."""
+    return field.metadata["flag"] or field.name
+
+
+def _read(where: str, text: str, many: bool) -> Any:
+    """The things that specs name; None for an empty spec of one."""
+    module, _, name = where.partition(":")
+    registry = getattr(importlib.import_module(module), name)
+    return tuple(registry.parse_list(text)) if many else registry.parse(text) if text.strip() else None
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number, be it whole, is a float that is finite."""
+    return abs(value) <= sys.float_info.max
+
+
+def _coerce(owner: str, name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`, where that loses nothing."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in kinds:
+        if kind is type(None):
+            if value is None:
+                return None
+        elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+            if value in [member.value for member in kind]:
+                return kind(value)
+            raise UserError(f"{owner}`{name}` should be one of {', '.join(m.value for m in kind)}. Received: {value!r}")
+        elif kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+            if is_finite(value) and (kind is float or value == int(value)):
+                return kind(value)
+        elif typing.get_origin(kind) is tuple and isinstance(value, tuple | list | int | float | str):
+            items = value if isinstance(value, tuple | list) else (value,)
+            return tuple(_coerce(owner, name, item, typing.get_args(kind)[0]) for item in items)
+        elif kind in (str, bool, Options) and isinstance(value, kind):
+            return value
+    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise UserError(f"{owner}`{name}` should be of type {wanted}. Received: {value!r}")
+
+
+def _check(owner: str, name: str, value: Any, metadata: Any) -> None:
+    if value is None:
+        return
+    choices, low, high, above = (metadata.get(key) for key in ("choices", "low", "high", "above"))
+    for item in value if isinstance(value, tuple) else (value,):
+        if choices and item not in choices:
+            raise UserError(f"{owner}`{name}` should be one of {', '.join(choices)}. Received: {item!r}")
+        if low is not None and not item >= low:
+            raise UserError(f"{owner}`{name}` should be at least {low}. Received: {value!r}")
+        if above is not None and not item > above:
+            raise UserError(f"{owner}`{name}` should be above {above}. Received: {value!r}")
+        limit = _LARGEST if high is None and isinstance(item, int) else high
+        if limit is not None and not item <= limit:
+            raise UserError(f"{owner}`{name}` should be at most {limit}. Received: {value!r}")
+
+
+def bounds_of(metadata: Any) -> str:
+    """What a number may be, in a few words; empty where it has no bounds."""
+    words = (("low", "at least"), ("above", "above"), ("high", "at most"))
+    return ", ".join(f"{word} {metadata[key]:g}" for key, word in words if metadata.get(key) is not None)

@@ -1,0 +1,217 @@
+"""The flags of all stages by topic, defined once, so that one flag file drives every stage.
+
+Those of trainings, evaluations, checks and certificates follow from the options that the library declares. A stage
+shows the topics it reads in its `--help`; the other flags are accepted and left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import textwrap
+import types
+import typing
+from typing import Any
+
+from absl import flags
+
+from l2p_tf.certification.options import CertificationOptions
+from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
+from l2p_tf.fitting.options import TrainOptions
+from l2p_tf.options import StageOptions, declared, flag_of
+from l2p_tf.registry import parse_number
+from stages import common
+
+FLAGS = flags.FLAGS
+TOPICS: dict[str, list[str]] = {}
+"""Names of the flags of each topic, in the order in which they are explained."""
+
+
+class _Number(flags.FloatParser):
+    """A number that may be written as arithmetic: `8/255`."""
+
+    def convert(self, argument: Any) -> float:
+        return parse_number(argument) if isinstance(argument, str) else float(argument)
+
+
+def _define(topic: str, define: Any, name: str, *arguments: Any, **how: Any) -> None:
+    """Defines a flag of a topic."""
+    define(name, *arguments, **how)
+    TOPICS.setdefault(topic, []).append(name)
+
+
+def _number(name: str, default: float | None, text: str, low: float | None = None, high: float | None = None) -> None:
+    flags.DEFINE(_Number(low, high), name, default, text, serializer=flags.ArgumentSerializer())
+
+
+def _define_options(topic: str, options: type[StageOptions]) -> None:
+    """Defines a flag for each option that a dataclass declares, where another has not done so."""
+    hints = typing.get_type_hints(options)
+    for field in declared(options):
+        name, given = flag_of(field), field.metadata
+        default: Any = field.default
+        if name in FLAGS:
+            continue
+        hint = hints[field.name]
+        kinds = (
+            [k for k in typing.get_args(hint) if k is not type(None)] if isinstance(hint, types.UnionType) else [hint]
+        )
+        how: dict[str, Any] = {"lower_bound": given["low"], "upper_bound": given["high"]}
+        if given["choices"]:
+            _define(topic, flags.DEFINE_enum, name, default, list(given["choices"]), given["help"])
+        elif kinds == [bool]:
+            _define(topic, flags.DEFINE_bool, name, default, given["help"])
+        elif kinds == [int]:
+            _define(topic, flags.DEFINE_integer, name, default, given["help"], **how)
+        elif kinds == [float]:
+            _define(topic, _number, name, default, given["help"], given["low"], given["high"])
+        elif given["specs"] or kinds == [str]:
+            _define(topic, flags.DEFINE_string, name, default or "", given["help"])
+        else:
+            _define(topic, flags.DEFINE_list, name, list(default), given["help"])
+
+
+def values_of(options: type[StageOptions], read: typing.Callable[[str], Any]) -> dict[str, Any]:
+    """What the flags say of the options that a dataclass declares.
+
+    Args:
+      options: the dataclass.
+      read: gives the value of a flag.
+    """
+    values = {}
+    for field in declared(options):
+        value = read(flag_of(field))
+        many = isinstance(value, list)
+        values[field.name] = tuple(parse_number(text) for text in value if text.strip()) if many else value
+    return values
+
+
+_DATA, _TRAINING, _SWEEP, _ATTACKS = "Data", "Training", "Sweeps", "Attacks"
+_CHECKS, _CERTIFICATES, _REPORT, _EXPERIMENT = "Checks for gradient masking", "Certificates", "Report", "Experiments"
+_GENERAL, _EXPORT, _RUN = "General", "Export", "Run"
+
+_define(
+    _GENERAL, flags.DEFINE_string, "run_dir", "runs/default",
+    "Where everything goes: data, NAME/train, NAME/attack, report.",
+)  # fmt: skip
+_define(_GENERAL, flags.DEFINE_integer, "seed", 0, "Decides everything random.", 0, 2**31 - 1)
+_define(_GENERAL, flags.DEFINE_bool, "overwrite", False, "Replace outputs that were made with other options.")
+_define(
+    _GENERAL, flags.DEFINE_bool, "deterministic", False,
+    "The same bits on every run on this machine; slow on a CPU (one thread).",
+)  # fmt: skip
+_define(
+    _GENERAL, flags.DEFINE_enum, "jit", "auto", ["auto", "on", "off"], "Compile with XLA; auto does so on a GPU."
+)  # fmt: skip
+
+_define(_RUN, flags.DEFINE_string, "name", "", "Name of the run; empty takes the defense's.")
+_define(
+    _RUN, flags.DEFINE_string, "defense", None,
+    "The defense; the pipeline takes several, separated by `;`. `help` lists all.",
+)  # fmt: skip
+_define(_RUN, flags.DEFINE_string, "data", "", "A data artifact to use as it is; empty makes or finds RUN_DIR/data.")
+_define(
+    _RUN, flags.DEFINE_list, "checkpoint", ["best"],
+    "Models to attack: best by validation, last, or both; other stages take the first.",
+)  # fmt: skip
+
+_define(
+    _DATA, flags.DEFINE_string, "dataset", None,
+    "The data set, such as cifar10 or 'tfds(dataset=mnist)'; `help` lists all.",
+)  # fmt: skip
+_define(_DATA, flags.DEFINE_string, "data_dir", "", "The folder of TensorFlow Datasets; empty for its default.")
+_define(_DATA, flags.DEFINE_bool, "download", True, "Download the data set when it is not there.")
+_define(_DATA, _number, "validation_share", 0.1, "Share of the training images held out for validation, below 1.", 0)
+_define(_DATA, flags.DEFINE_integer, "limit_train", None, "At most how many training images.", lower_bound=1)
+_define(_DATA, flags.DEFINE_integer, "limit_test", None, "At most how many test images.", lower_bound=1)
+
+_define_options(_TRAINING, TrainOptions)
+_define(_TRAINING, _number, "checkpoint_minutes", 10.0, "Most minutes between saved states within an epoch.", 0)
+
+_define(
+    _SWEEP, flags.DEFINE_multi_string, "sweep", [],
+    "Values to train a run with each, OPTION=VALUE,VALUE: an option of the defense, of the model or of training; "
+    "DEFENSE. before it is for one defense alone. Several sweeps: their product.",
+)  # fmt: skip
+_define(
+    _SWEEP, flags.DEFINE_string, "sweep_shard", "",
+    "The share of the runs to do here: 2/8 is every eighth, from the second on.",
+)  # fmt: skip
+
+_define_options(_ATTACKS, EvaluationOptions)
+_define(
+    _ATTACKS, flags.DEFINE_list, "backend", ["l2p_tf"],
+    "Whose attacks to run: l2p_tf, cleverhans, or both; each makes a folder.",
+)  # fmt: skip
+_define(
+    _ATTACKS, flags.DEFINE_list, "transfer", [],
+    "Runs to make examples on and show to each other; a+b is an ensemble, all is all.",
+)  # fmt: skip
+
+_define_options(_CHECKS, CheckOptions)
+_define_options(_CERTIFICATES, CertificationOptions)
+
+_define(
+    _EXPORT, flags.DEFINE_integer, "export_draws", None,
+    "Draws of the noise a served answer averages; by default the defense's own number, or 16.", lower_bound=1,
+)  # fmt: skip
+_define(_EXPORT, flags.DEFINE_list, "export", [], "Runs the pipeline exports, by name; `all` for every one.")
+
+_define(
+    _REPORT, flags.DEFINE_list, "runs", [],
+    "Folders with finished stages, in them or up to two levels below; empty: RUN_DIR.",
+)  # fmt: skip
+_define(_REPORT, flags.DEFINE_string, "title", "", "Title of the page.")
+_define(
+    _REPORT, flags.DEFINE_list, "match", [],
+    "Clean accuracies, such as 0.68,0.63, at which methods are compared; see the report.",
+)  # fmt: skip
+_define(
+    _REPORT, _number, "match_tolerance", 0.01, "How far from it the clean accuracy of a matched run may lie.", 0, 1
+)  # fmt: skip
+
+_define(
+    _EXPERIMENT, flags.DEFINE_string, "experiment", "",
+    "Reproduce a table or figure of a paper, such as l2p_table2; `help` lists all.",
+)  # fmt: skip
+_define(
+    _EXPERIMENT, flags.DEFINE_string, "scale", "paper",
+    "Size of an --experiment: paper, or digits for a miniature in minutes; see `help`.",
+)  # fmt: skip
+_define(
+    _EXPERIMENT, flags.DEFINE_bool, "dry_run", False,
+    "Say what an --experiment needs and how long that should take; prepare its data, and no more.",
+)  # fmt: skip
+
+STAGES = {
+    "data": (_DATA,),
+    "train": (_RUN, _DATA, _TRAINING, _SWEEP),
+    "attack": (_RUN, _ATTACKS, _CHECKS, _CERTIFICATES),
+    "export": (_RUN, _EXPORT),
+    "report": (_REPORT,),
+    "pipeline": (_RUN, _DATA, _TRAINING, _SWEEP, _ATTACKS, _CHECKS, _CERTIFICATES, _EXPORT, _REPORT, _EXPERIMENT),
+}
+"""The topics that each stage reads, beside the general ones."""
+
+
+def show(stage: str) -> None:
+    """Makes the topics of a stage those of its `--help`."""
+    names = [name for topic in (*STAGES[stage], _GENERAL) for name in TOPICS[topic]]
+    for name in names:
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
+    common.help_text = functools.partial(_explained, stage)
+
+
+def _explained(stage: str) -> str:
+    """The flags of a stage by topic, in lines of 80 characters."""
+    lines = []
+    for topic in (*STAGES[stage], _GENERAL):
+        lines += ["", f"{topic}:"]
+        for name in TOPICS[topic]:
+            flag = FLAGS[name]
+            default = flag.serialize().replace("\n", " ") if flag.default not in (None, "", []) else f"--{name}="
+            default = f"--[no]{name}  ({'on' if flag.default else 'off'})" if flag.boolean else default
+            # What absl adds to the text of flags that may be repeated.
+            text = " ".join(str(flag.help).split()).removesuffix("; repeat this option to specify a list of values")
+            lines += [f"  {default}", *textwrap.wrap(text, 74, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    return "\n".join(lines)
