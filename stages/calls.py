@@ -352,13 +352,13 @@ def report(
     """Reports on everything finished in these folders."""
     from rich.console import Console
 
-    from l2p_tf.experiments import claims, published
+    from l2p_tf.experiments import published
     from l2p_tf.reporting import report as reporting
     from l2p_tf.reporting.console import show
 
     how = {"seed": settings.seed, "overwrite": overwrite, **settings.matched}
     if reproduction:
-        how |= claims.of_report(reproduction)
+        how |= {"title": reproduction.title, "sections": reproduction.sections, "described": reproduction.described}
     else:
         how |= {"sections": [published.section], "title": settings.title}
     made = reporting.make(folders, output or settings.folder / "report", **how)

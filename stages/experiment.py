@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from l2p_tf.experiments import definition
 from l2p_tf.types import UserError
 from stages import calls, common, outlook, settings
 from stages.plan import Plan, Planned
@@ -49,6 +48,8 @@ def folder() -> pathlib.Path:
 
 def listed() -> str:
     """The experiments with their titles, for `--experiment=help`."""
+    from l2p_tf.experiments import definition
+
     found = [definition.load(folder(), name) for name in definition.names(folder())]
     width = max((len(one.name) for one in found), default=0)
     return "\n".join(f"{one.name:{width}}  {one.title}: {one.about}" for one in found)
@@ -93,6 +94,7 @@ def planned(flags: Settings) -> Plan:
     Raises:
       UserError: there is no such experiment, or its parts do not fit each other.
     """
+    from l2p_tf.experiments import definition
     from l2p_tf.experiments.scales import SCALES
 
     name = flags.experiment
@@ -105,7 +107,7 @@ def planned(flags: Settings) -> Plan:
             f"{name}. Received: {getattr(flags, refused[0])!r}"
         )
     runs: dict[str, Planned] = {}
-    for file in dict.fromkeys(member.flags for member in experiment.members):
+    for file in dict.fromkeys(member.flags for member in experiment.runs):
         runs |= _of_file(experiment, scale, file, flags)
     missing = {n for group in experiment.transfer for n in [*group.sources, *group.targets]} - set(runs)
     if missing:
@@ -138,7 +140,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -
     family, evaluation = own.trainings, own.evaluation
     if "attacks" not in flags.given:
         evaluation = dataclasses.replace(evaluation, attacks=_distinct(scale.attack(one) for one in evaluation.attacks))
-    members = [member for member in experiment.members if member.flags == file]
+    members = [member for member in experiment.runs if member.flags == file]
     unknown = sorted({member.run for member in members} - set(family) - {""})
     if unknown:
         raise UserError(
@@ -182,7 +184,7 @@ def _reproduction(plan: Plan, runs: dict[str, Artifact]) -> Reproduction:
     experiment = plan.experiment
     table = load()[experiment.prints] if experiment.prints else None
     specs = {measure.attack for measure in (measures(experiment, table) if table else experiment.measured)}
-    specs |= {str(claim.options["attack"]) for claim in experiment.claims if "attack" in claim.options}
+    specs |= {getattr(claim, "attack", "") for claim in experiment.claims}
     attacks = {
         spec: tuple(dict.fromkeys(plan.scale.attack(attack).spec for attack in ATTACKS.parse_list(spec)))
         for spec in specs - {"", CLEAN}

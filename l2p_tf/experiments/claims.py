@@ -1,258 +1,189 @@
-"""What a paper claims of its table or figure, and whether one's own results bear it out."""
+"""What a paper claims of its table or figure, and how that is looked for in one's own results.
+
+Each kind of claim is a class with its settings, and its `judge` says whether the results bear the claim out.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import functools
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from scipy import stats
 
-from l2p_tf.evaluation.records import CLEAN
-from l2p_tf.experiments.definition import Claim
-from l2p_tf.experiments.reproduction import Reproduction, measured_on
-from l2p_tf.experiments.reproduction import section as table_section
-from l2p_tf.reporting.examples import perturbations
-from l2p_tf.reporting.format import listed, plain, plural
-from l2p_tf.reporting.load import Run
+from l2p_tf.experiments.evidence import Evidence
+from l2p_tf.reporting.format import plain, plural
 from l2p_tf.reporting.measured import Evaluated
-from l2p_tf.reporting.pairs import Member, group_of, images_of, member_of
-from l2p_tf.reporting.results import Results
-from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.pairs import group_of, images_of, member_of
 from l2p_tf.reporting.stats import holm
-from l2p_tf.reporting.table import Cell, Column, Table, figures
-from l2p_tf.types import UserError
 
-NAME = "claims"
 LEVEL = 0.05
-_TONES = {"borne out": "good", "not borne out": "bad", "undecided": "unknown", "not measured": "unknown"}
-_NOTE = (
-    "What the paper says, in our words, and whether these results bear it out. Two runs are compared on the same "
-    "images by a paired test (McNemar's, or its extension to repeats), sizes of perturbations by Welch's; p-values are "
-    f"corrected for the number of comparisons within a claim (Holm), and a difference counts where p < {LEVEL:g} and "
-    "its 95% interval leaves out 0. A claim is borne out where all its differences count and have its sign, not borne "
-    "out where one counts and has the other sign, and undecided otherwise. What is said of curves over epochs goes by "
-    "their first and last values, and of robustness curves by their points, without a test. All rests on one training "
-    "of each run."
-)
-_CAPTION = "Claim, verdict, and the figures behind it. Differences are in points of accuracy, with their 95% intervals."
 _LEAST = 1.1
 
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Whether a claim is borne out, and what that rests on."""
-
-    word: str
-    text: str
+Verdict = tuple[str, str]
+"""`borne out`, `not borne out`, `undecided` or `not measured`; and what that rests on, in words."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Evidence:
-    """The results of an experiment, with its runs by the names that it has for them."""
-
-    reproduction: Reproduction
-    results: Results
-    runs: Mapping[str, Run]
-
-    def attacks(self, spec: str) -> Sequence[str]:
-        """The attacks as they were run."""
-        return self.reproduction.attacks[spec]
-
-    def measured(self, name: str, attack: str, checkpoint: str) -> tuple[Evaluated, Any] | None:
-        """An attack on a run at some weights, any where `checkpoint` is empty, with its row; None if not measured."""
-        for one in self.results.evaluated:
-            if name in self.runs and one.run is self.runs[name] and checkpoint in ("", one.place[0]):
-                for row in one.rows:
-                    if (row.attack, row.backend) == (attack, "l2p_tf"):
-                        return one, row
-        return None
-
-    def norms(self, name: str, attack: str, checkpoint: str) -> np.ndarray | None:
-        """Norms of the perturbations that succeeded, of the first repeat; None if not measured."""
-        row = measured_on(self.results, self.runs[name], attack, checkpoint) if name in self.runs else None
-        if row is None:
-            return None
-        first = dataclasses.replace(row.measured.summary, records=row.measured.summary.records[:1])
-        return perturbations(dataclasses.replace(row.measured, summary=first)).norms
-
-    def point(self, name: str, attack: str) -> tuple[float, float] | None:
-        """Clean accuracy, and mean norm of the perturbations that succeeded; None where either was not measured."""
-        if name not in self.runs:
-            return None
-        clean, row = (measured_on(self.results, self.runs[name], spec) for spec in (CLEAN, attack))
-        mean = perturbations(row.measured).mean if row else None
-        return None if clean is None or mean is None else (clean.accuracy, mean)
-
-
-Check = Callable[[Evidence, Mapping[str, object]], Verdict]
-CHECKS: dict[str, Check] = {}
-
-
-def section(reproduction: Reproduction, results: Results) -> Section | None:
-    """A row for each claim of an experiment; None where it has none.
-
-    Raises:
-      UserError: a claim has no check, or not the options that this needs, or arrays cannot be read.
-    """
-    runs = {name: run for name in reproduction.keys if (run := reproduction.run(name, results.all_runs)) is not None}
-    evidence = Evidence(reproduction, results, runs)
-    judged = [(claim, judge(claim, evidence)) for claim in reproduction.experiment.claims]
-    if not judged:
-        return None
-    columns = (Column("Claim", figures=False), Column("Verdict", figures=False), Column("Here", figures=False))
-    rows = [(Cell(c.text), Cell(v.word, tone=_TONES[v.word]), Cell(v.text)) for c, v in judged]
-    texts = figures([{"claim": claim.text, "verdict": v.word, "figures": v.text} for claim, v in judged])
-    note = " ".join([_NOTE, *(() if reproduction.table else reproduction.choices)])
-    poor = _untrained(evidence)
-    if poor:
-        note += f" Too poor on clean images for what they say here to tell anything: {listed(poor)}."
-    if reproduction.experiment.figure:
-        note += " The figure itself is among the plots below."
-    return Section((Table("", _CAPTION, columns, tuple(rows)),), texts, note, name=NAME, title="What the paper claims")
-
-
-def of_report(reproduction: Reproduction) -> dict[str, Any]:
-    """What `report.make` is to be given for the report of an experiment."""
-    experiment = reproduction.experiment
-    return {
-        "title": reproduction.title,
-        "sections": [functools.partial(make_section, reproduction) for make_section in (table_section, section)],
-        "described": {"experiment": json.loads(json.dumps(dataclasses.asdict(experiment)))},
-    }
-
-
-def judge(claim: Claim, evidence: Evidence) -> Verdict:
-    """Looks for one claim in the evidence.
-
-    Raises:
-      UserError: it has no check, or not the options that this needs, or arrays cannot be read.
-    """
-    if claim.check not in CHECKS:
-        raise UserError(f"`check` of a claim should be one of {', '.join(CHECKS)}. Received: {claim.check!r}")
-    try:
-        return CHECKS[claim.check](evidence, claim.options)
-    except KeyError as error:
-        raise UserError(f"The claim {claim.text!r} should have the option {error} of its check.") from error
-
-
-def _check(name: str) -> Callable[[Check], Check]:
-    def register(function: Check) -> Check:
-        CHECKS[name] = function
-        return function
-
-    return register
-
-
-@_check("above")
-def above(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
-    """`run` keeps more images right than each of `than`, under each attack of `attack`; `checkpoint` weights."""
-    checkpoint = str(options.get("checkpoint", ""))
-    other_checkpoint = str(options.get("than_checkpoint", checkpoint))
-    return _tally([
-        _paired(evidence, attack, (str(options["run"]), checkpoint), (other, other_checkpoint))
-        for attack in evidence.attacks(str(options["attack"]))
-        for other in chosen(options["than"], evidence.runs)
-    ])  # fmt: skip
-
-
-@_check("larger")
-def larger(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
-    """Attacks of smallest norm need larger perturbations on `run` than on each of `than`."""
-    return _tally([
-        _welch(evidence, attack, str(options["run"]), other)
-        for attack in evidence.attacks(str(options["attack"]))
-        for other in chosen(options["than"], evidence.runs)
-    ])  # fmt: skip
-
-
-@_check("falls")
-def falls(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
-    """Every one of `runs` keeps fewer images right under the last of the attacks of `attack` than under the first."""
-    attacks = evidence.attacks(str(options["attack"]))
-    names = chosen(options["runs"], evidence.runs)
-    return _tally([_paired(evidence, attacks[0], (name, ""), (name, ""), attacks[-1]) for name in names])
-
-
-@_check("highest")
-def highest(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
-    """Of `runs`, `run` keeps the most images right under `attack`."""
-    best = str(options["run"])
-    others = [name for name in chosen(options["runs"], evidence.runs) if name != best]
-    attack = evidence.attacks(str(options["attack"]))[0]
-    return _tally([_paired(evidence, attack, (best, ""), (name, "")) for name in others])
-
-
-@_check("moves")
-def moves(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
-    """A column of `run`'s history, or the mean over layers of a `parameter` of its noise, `rises` or `falls`.
-
-    From its first value with the noise on, or from that after a share `since` of the values, to its last; `by` is the
-    least factor that counts, 1.1 where it is not given; a smaller change leaves the claim undecided.
-    """
-    name, direction = str(options["run"]), str(options["direction"])
-    run = evidence.runs.get(name)
-    values = _history(run, options) if run else np.empty(0)
-    if len(values) < 2:
-        return Verdict("not measured", f"{name} has no such curve.")
-    begun = min(int(float(str(options.get("since", 0.0))) * len(values)), len(values) - 2)
-    first, last = float(values[begun]), float(values[-1])
-    least = float(str(options.get("by", _LEAST)))
-    start, end = (first, last) if direction == "rises" else (last, first)
-    factor = end / start if start else math.inf
-    what = str(options.get("parameter") or options.get("column"))
-    text = f"{what} of {name} went from {first:.4g} to {last:.4g} over {plural(len(values) - begun, 'value')}."
-    small = least == _LEAST and factor > 1 / _LEAST
-    word = "borne out" if factor >= least else "undecided" if small else "not borne out"
-    return Verdict(word, text)
-
-
-@_check("outside")
-def outside(evidence: Evidence, options: Mapping[str, object]) -> Verdict:
-    """The curve of `runs` lies outside that of `than`: larger perturbations at the same clean accuracy."""
-    attack = evidence.attacks(str(options["attack"]))[0]
-    mine = [point for name in chosen(options["runs"], evidence.runs) if (point := evidence.point(name, attack))]
-    others = sorted(point for name in chosen(options["than"], evidence.runs) if (point := evidence.point(name, attack)))
-    if not mine or not others:
-        return Verdict("not measured", "One of the curves has no points.")
-    clean, rho = np.array(others).T
-    within = [(x, y, float(np.interp(x, clean, rho))) for x, y in mine if clean[0] <= x <= clean[-1]]
-    if not within:
-        return Verdict("undecided", "No two runs come near enough in clean accuracy.")
-    ahead = sum(y > other for _, y, other in within)
-    text = f"Outside at {ahead} of {plural(len(within), 'point')} within the other's range of clean accuracy: "
-    text += "; ".join(f"{100 * x:.1f}%: {y:.3g} against {other:.3g}" for x, y, other in within) + "."
-    word = "borne out" if ahead == len(within) else "not borne out" if not ahead else "undecided"
-    return Verdict(word, text)
-
-
-def chosen(names: object, runs: Iterable[str]) -> list[str]:
-    """Runs by a name, a list of them, or patterns such as `pgd-epsilon_*`; a name that is not there stays."""
-    found: list[str] = []
-    for one in [names] if isinstance(names, str) else [str(name) for name in names]:  # type: ignore[attr-defined]
-        found += fnmatch.filter(runs, one) or ([] if "*" in one else [one])
-    return list(dict.fromkeys(found))
-
-
-@dataclasses.dataclass(frozen=True)
-class Compared:
-    """A difference that a claim is about.
+class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="check"):
+    """Base of all claims; `judge` of each says whether the results bear it out, UserError if they cannot be read.
 
     Attributes:
-      text: the two sides in words, with their figures.
-      difference: in points of accuracy, or in norm.
-      low: lower end of its 95% interval.
-      high: upper end.
-      p: p-value, by itself.
+      text: the claim, in our words.
     """
 
     text: str
-    difference: float
+
+
+class Above(Claim, tag="above", frozen=True, kw_only=True):
+    """`run` keeps more images right than each of `than`, under each attack of `attack`."""
+
+    run: str
+    than: tuple[str, ...]
+    attack: str
+    checkpoint: str = ""
+    than_checkpoint: str = ""
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """By paired tests."""
+        weights = self.checkpoint, self.than_checkpoint or self.checkpoint
+        return _tally([
+            _paired(evidence, (self.run, attack, weights[0]), (other, attack, weights[1]))
+            for attack in evidence.attacks[self.attack]
+            for other in chosen(self.than, evidence.runs)
+        ])  # fmt: skip
+
+
+class Larger(Claim, tag="larger", frozen=True, kw_only=True):
+    """Attacks of smallest norm need larger perturbations on `run` than on each of `than`."""
+
+    run: str
+    than: tuple[str, ...]
+    attack: str
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """By Welch's test."""
+        return _tally([
+            _welch(evidence, attack, self.run, other)
+            for attack in evidence.attacks[self.attack]
+            for other in chosen(self.than, evidence.runs)
+        ])  # fmt: skip
+
+
+class Falls(Claim, tag="falls", frozen=True, kw_only=True):
+    """Each of `runs` keeps more images right under the first than under the last of the attacks of `attack`."""
+
+    runs: tuple[str, ...]
+    attack: str
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """By paired tests."""
+        attacks = evidence.attacks[self.attack]
+        names = chosen(self.runs, evidence.runs)
+        return _tally([_paired(evidence, (name, attacks[0], ""), (name, attacks[-1], "")) for name in names])
+
+
+class Highest(Claim, tag="highest", frozen=True, kw_only=True):
+    """Of `runs`, `run` keeps the most images right under `attack`."""
+
+    run: str
+    runs: tuple[str, ...]
+    attack: str
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """By paired tests."""
+        attack = evidence.attacks[self.attack][0]
+        others = [name for name in chosen(self.runs, evidence.runs) if name != self.run]
+        return _tally([_paired(evidence, (self.run, attack, ""), (name, attack, "")) for name in others])
+
+
+class Moves(Claim, tag="moves", frozen=True, kw_only=True):
+    """A `column` of `run`'s history, or the mean over layers of a `parameter` of its noise, rises or falls.
+
+    From its first value with the noise on, or from that after a share `since` of the values, to its last; `by` is the
+    least factor that counts, and without it a smaller change leaves the claim undecided.
+    """
+
+    run: str
+    direction: Literal["rises", "falls"]
+    column: str = ""
+    parameter: str = ""
+    since: float = 0.0
+    by: float = _LEAST
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """By the first and the last value, without a test."""
+        values = self._values(evidence)
+        if len(values) < 2:
+            return "not measured", f"{self.run} has no such curve."
+        begun = min(int(self.since * len(values)), len(values) - 2)
+        first, last = float(values[begun]), float(values[-1])
+        start, end = (first, last) if self.direction == "rises" else (last, first)
+        factor = end / start if start else math.inf
+        text = f"{self.parameter or self.column} of {self.run} went from {first:.4g} to {last:.4g} over "
+        small = self.by == _LEAST and factor > 1 / _LEAST
+        word = "borne out" if factor >= self.by else "undecided" if small else "not borne out"
+        return word, f"{text}{plural(len(values) - begun, 'value')}."
+
+    def _values(self, evidence: Evidence) -> np.ndarray:
+        history = evidence.runs[self.run].history if self.run in evidence.runs else None
+        if history is None:
+            return np.empty(0)
+        if not self.parameter:
+            curve = history.curve(self.column)
+            return np.empty(0) if curve is None else curve[1]
+        means = history.noise_means(self.parameter)
+        if means is None:
+            return np.empty(0)
+        on = history.epochs >= (history.noise_start or 0)
+        return np.asarray(means[on & ~np.isnan(means)])
+
+
+class Outside(Claim, tag="outside", frozen=True, kw_only=True):
+    """The curve of `runs` lies outside that of `than`: larger perturbations at the same clean accuracy."""
+
+    runs: tuple[str, ...]
+    than: tuple[str, ...]
+    attack: str
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """By the points of both curves, without a test."""
+        attack = evidence.attacks[self.attack][0]
+        points, others = (
+            sorted(point for name in chosen(names, evidence.runs) if (point := evidence.point(name, attack)))
+            for names in (self.runs, self.than)
+        )
+        if not points or not others:
+            return "not measured", "One of the curves has no points."
+        clean, rho = np.array(others).T
+        within = [(x, y, float(np.interp(x, clean, rho))) for x, y in points if clean[0] <= x <= clean[-1]]
+        if not within:
+            return "undecided", "No two runs come near enough in clean accuracy."
+        ahead = sum(y > other for _, y, other in within)
+        text = f"Outside at {ahead} of {plural(len(within), 'point')} within the other's range of clean accuracy: "
+        text += "; ".join(f"{100 * x:.1f}%: {y:.3g} against {other:.3g}" for x, y, other in within) + "."
+        return "borne out" if ahead == len(within) else "not borne out" if not ahead else "undecided", text
+
+
+AnyClaim = Above | Larger | Falls | Highest | Moves | Outside
+
+
+def chosen(names: Iterable[str], runs: Iterable[str]) -> list[str]:
+    """Runs by their names, or by patterns such as `pgd-epsilon_*`; a name that is not there stays."""
+    runs = list(runs)
+    matches = [fnmatch.filter(runs, name) or ([] if "*" in name else [name]) for name in names]
+    return list(dict.fromkeys(run for matching in matches for run in matching))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Difference:
+    """A difference that a claim is about: in points of accuracy or in norm, with its 95% interval and p-value."""
+
+    text: str
+    value: float
     low: float
     high: float
     p: float
@@ -261,87 +192,65 @@ class Compared:
         """Whether it is told from 0."""
         return corrected < LEVEL and (self.low > 0 or self.high < 0)
 
-    @property
-    def shown(self) -> str:
-        """Sides, difference and interval, as text."""
-        return f"{self.text} = {_signed(self.difference)} ({_signed(self.low)} to {_signed(self.high)})"
+    def __str__(self) -> str:
+        return f"{self.text} = {_signed(self.value)} ({_signed(self.low)} to {_signed(self.high)})"
 
 
-def _paired(
-    evidence: Evidence, attack: str, mine: tuple[str, str], other: tuple[str, str], other_attack: str = ""
-) -> Compared | None:
-    """Two runs, or one at two weights or under two attacks, on the same images; None where that was not measured."""
-    sides = [evidence.measured(mine[0], attack, mine[1]), evidence.measured(other[0], other_attack or attack, other[1])]
-    found = [side for side in sides if side and side[1].measured.has_arrays]
-    if len(found) < 2:
+def _paired(evidence: Evidence, *sides: tuple[str, str, str]) -> _Difference | None:
+    """Two runs, or one at two weights or under two attacks, on the same images; None where that was not measured.
+
+    Args:
+      evidence: the results.
+      sides: of both the run, the attack and the weights.
+    """
+    rows = [evidence.row(*side) for side in sides]
+    if not all(row is not None and row.measured.has_arrays for row in rows):
         return None
-    a, b = (member_of(*side) for side in found)
-    if images_of(a.row.measured) != images_of(b.row.measured) or not np.array_equal(a.index, b.index):
+    a, b = (member_of(Evaluated(row.measured.run, (row,)), row) for row in rows)
+    if images_of(rows[0].measured) != images_of(rows[1].measured) or not np.array_equal(a.index, b.index):
         return None
     (pair,) = group_of([a, b]).pairs
-    sign = 1.0 if pair.first is a else -1.0
-    low, high = sorted((100 * sign * pair.low, 100 * sign * pair.high))
-    names = [_side(member, mine[0] == other[0]) for member in (a, b)]
-    return Compared(" \N{MINUS SIGN} ".join(names), 100 * sign * pair.difference, low, high, pair.p)
+    sign = 100.0 if pair.first is a else -100.0
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    names = [_side(row, sides[0][0] == sides[1][0]) for row in rows]
+    return _Difference(" \N{MINUS SIGN} ".join(names), sign * pair.difference, low, high, pair.p)
 
 
-def _side(member: Member, same: bool) -> str:
-    row, run = member.row, member.evaluated.run
-    what = [plain(row.label), *([plain(row.weights)] if row.weights != "best" else [])]
-    detail = f" ({', '.join(what)})" if same else ""
-    return f"{run.name}{detail} {100 * row.accuracy:.1f}"
+def _side(row: Any, same: bool) -> str:
+    """A run with its accuracy; with attack and weights where both sides are the same run."""
+    what = ", ".join([plain(row.label), *([plain(row.weights)] if row.weights != "best" else [])])
+    return f"{row.run}{f' ({what})' * same} {100 * row.accuracy:.1f}"
 
 
-def _welch(evidence: Evidence, attack: str, mine: str, other: str) -> Compared | None:
-    sides = [evidence.norms(name, attack, "") for name in (mine, other)]
-    found = [side for side in sides if side is not None and len(side) > 1]
-    if len(found) < 2:
+def _welch(evidence: Evidence, attack: str, *names: str) -> _Difference | None:
+    """Sizes of perturbations on two runs; None where those were not measured."""
+    norms = [evidence.norms(name, attack) for name in names]
+    if min(map(len, norms)) < 2:
         return None
-    test = stats.ttest_ind(*found, equal_var=False)
+    test = stats.ttest_ind(*norms, equal_var=False)
     low, high = test.confidence_interval(0.95)
-    a, b = (side.mean() for side in found)
-    text = f"{mine} {a:.3g} \N{MINUS SIGN} {other} {b:.3g}"
-    return Compared(text, float(a - b), float(low), float(high), float(test.pvalue))
+    text = " \N{MINUS SIGN} ".join(f"{name} {side.mean():.3g}" for name, side in zip(names, norms, strict=True))
+    return _Difference(text, float(norms[0].mean() - norms[1].mean()), float(low), float(high), float(test.pvalue))
 
 
-def _tally(compared: Sequence[Compared | None]) -> Verdict:
-    there = [one for one in compared if one is not None]
-    if not there or len(there) < len(compared):
-        return Verdict("not measured", f"{len(there)} of {plural(len(compared), 'comparison')} could be made.")
-    corrected = holm([one.p for one in there]).tolist()
-    told = [one.counts(p) for one, p in zip(there, corrected, strict=True)]
-    higher = sum(counts and one.difference > 0 for one, counts in zip(there, told, strict=True))
-    lower = sum(told) - higher
+def _tally(differences: Sequence[_Difference | None]) -> Verdict:
+    """The verdict on a claim that is about some differences, all of which should be above 0."""
+    there = [difference for difference in differences if difference is not None]
+    if not there or len(there) < len(differences):
+        return "not measured", f"{len(there)} of {plural(len(differences), 'comparison')} could be made."
+    corrected = holm([difference.p for difference in there]).tolist()
+    counting = [difference.value for difference, p in zip(there, corrected, strict=True) if difference.counts(p)]
+    higher = sum(value > 0 for value in counting)
+    lower = len(counting) - higher
     word = "borne out" if higher == len(there) else "not borne out" if lower else "undecided"
     if len(there) == 1:
-        return Verdict(word, f"{there[0].shown}, p = {corrected[0]:.2g}.")
-    least, most = (pick(there, key=lambda one: one.difference) for pick in (min, max))
-    alike = f"{len(there) - sum(told)} with no significant difference"
-    text = f"Of {len(there)} comparisons {higher} higher, {lower} lower, {alike}. "
-    return Verdict(word, text + f"Least: {least.shown}. Most: {most.shown}.")
+        return word, f"{there[0]}, p = {corrected[0]:.2g}."
+    least, *_, most = sorted(there, key=lambda difference: difference.value)
+    level = f"{len(there) - len(counting)} with no significant difference"
+    text = f"Of {len(there)} comparisons {higher} higher, {lower} lower, {level}. "
+    return word, f"{text}Least: {least}. Most: {most}."
 
 
 def _signed(value: float) -> str:
     text = f"{abs(value):.1f}" if abs(value) >= 10 else f"{abs(value):.2g}"
     return ("\N{MINUS SIGN}" if value < 0 else "+") + text
-
-
-def _untrained(evidence: Evidence) -> list[str]:
-    """Runs that get less than half as many clean images right as the best of them, with that share."""
-    clean = {name: met[1].accuracy for name in evidence.runs if (met := evidence.measured(name, CLEAN, ""))}
-    most = max(clean.values(), default=0.0)
-    return [f"{name} ({100 * share:.1f}% clean)" for name, share in clean.items() if share < most / 2]
-
-
-def _history(run: Run, options: Mapping[str, object]) -> np.ndarray:
-    if run.history is None:
-        return np.empty(0)
-    if "parameter" not in options:
-        curve = run.history.curve(str(options["column"]))
-        return np.empty(0) if curve is None else curve[1]
-    means = run.history.noise_means(str(options["parameter"]))
-    if means is None:
-        return np.empty(0)
-    start = run.history.noise_start
-    on = run.history.epochs >= start if start is not None else np.ones(len(means), bool)
-    return np.asarray(means[on & ~np.isnan(means)])

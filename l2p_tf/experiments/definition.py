@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import pathlib
 import tomllib
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Literal
 
+import msgspec
+
+from l2p_tf.experiments.claims import AnyClaim
+from l2p_tf.reporting.section import registered
+from l2p_tf.schema import reading
 from l2p_tf.types import UserError
 
-SUFFIX = ".toml"
-STATISTICS = ("accuracy", "mean_l2", "median_l2", "seconds_per_epoch")
-"""What a cell of a table may hold."""
+_SUFFIX = ".toml"
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One flag file's part in an experiment.
 
     Attributes:
@@ -33,14 +33,13 @@ class Member:
     column: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Measure:
+class Measure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What fills some cells of a printed table.
 
     Attributes:
       metric: key of the table's metric.
       attack: spec of the attack; `clean` for none; empty where the statistic needs none.
-      statistic: one of `STATISTICS`.
+      statistic: what the cells hold.
       row: the only row it is for; empty for every one.
       column: the only column; empty likewise.
       source: name of the run that the attacked images were made on; empty for the attacked run itself.
@@ -49,15 +48,14 @@ class Measure:
 
     metric: str
     attack: str = ""
-    statistic: str = "accuracy"
+    statistic: Literal["accuracy", "mean_l2", "median_l2", "seconds_per_epoch"] = "accuracy"
     row: str = ""
     column: str = ""
     source: str = ""
     of: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
+class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Runs among which adversarial images are transferred.
 
     Attributes:
@@ -69,33 +67,17 @@ class Group:
     targets: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """What a paper says of its table or figure, and how that is looked for in one's own.
-
-    Attributes:
-      text: the claim, in our words.
-      check: name of the check.
-      options: the check's own settings.
-    """
-
-    text: str
-    check: str
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
+class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All there is to reproducing one table or figure.
 
     Attributes:
-      name: what `--experiment` calls it.
       title: paper and number, such as `Learn2Perturb, Table 2`.
       about: what it shows, in a line.
-      members: the runs.
+      runs: the flag files whose runs it needs.
+      name: what `--experiment` calls it: that of its file.
       prints: name of the printed table; empty for a figure, whose values are not printed.
       measured: what fills the table; accuracies under the table's own settings need not be named.
-      figure: the plots that are the figure: `curves`, or the section beside which a report draws them.
+      figure: name of the section whose plots are the figure; empty for a table without one.
       attacks: the attacks of all runs; empty for those of the flag files.
       settings: further flags of all runs, each `--name=value`.
       transfer: groups among which adversarial images are transferred.
@@ -103,23 +85,23 @@ class Experiment:
       choices: where the paper is silent, what is done here; a sentence each.
     """
 
-    name: str
     title: str
     about: str
-    members: tuple[Member, ...]
+    runs: Annotated[tuple[Member, ...], msgspec.Meta(min_length=1)]
+    name: str = ""
     prints: str = ""
     measured: tuple[Measure, ...] = ()
     figure: str = ""
     attacks: str = ""
     settings: tuple[str, ...] = ()
     transfer: tuple[Group, ...] = ()
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[AnyClaim, ...] = ()
     choices: tuple[str, ...] = ()
 
 
 def names(folder: pathlib.Path) -> list[str]:
     """The experiments in a folder."""
-    return sorted(path.stem for path in folder.glob(f"[!.]*{SUFFIX}"))
+    return sorted(path.stem for path in folder.glob(f"[!.]*{_SUFFIX}"))
 
 
 def load(folder: pathlib.Path, name: str) -> Experiment:
@@ -137,32 +119,10 @@ def load(folder: pathlib.Path, name: str) -> Experiment:
         near = difflib.get_close_matches(name, known, 3, 0.4)
         hint = f", perhaps {' or '.join(near)}" if near else ""
         raise UserError(f"`experiment` should be one of those that `help` lists{hint}. Received: {name!r}")
-    file = folder / f"{name}{SUFFIX}"
-    try:
-        return _parse(name, tomllib.loads(file.read_text("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise UserError(f"{str(file)!r} should describe an experiment: {error}") from error
-
-
-def _parse(name: str, data: dict[str, Any]) -> Experiment:
-    claims = [
-        Claim(one.pop("text"), one.pop("check"), one) if {"text", "check"} <= set(one) else Claim(**one)
-        for one in map(dict, data.pop("claims", []))
-    ]
-    groups = [Group(*(tuple(one.get(key, ())) for key in ("sources", "targets"))) for one in data.pop("transfer", [])]
-    experiment = Experiment(
-        name,
-        members=tuple(Member(**one) for one in data.pop("runs")) if "runs" in data else (),
-        measured=tuple(Measure(**{**one, "of": tuple(one.get("of", ()))}) for one in data.pop("measured", [])),
-        settings=tuple(data.pop("settings", ())),
-        choices=tuple(data.pop("choices", ())),
-        transfer=tuple(groups),
-        claims=tuple(claims),
-        **data,
-    )
-    if not experiment.members:
-        raise ValueError("`runs` should name at least one flag file.")
-    for measure in experiment.measured:
-        if measure.statistic not in STATISTICS:
-            raise ValueError(f"`statistic` should be one of {', '.join(STATISTICS)}. Received: {measure.statistic!r}")
+    file = folder / f"{name}{_SUFFIX}"
+    with reading(file, "describe an experiment"):
+        experiment = msgspec.convert({**tomllib.loads(file.read_text("utf-8")), "name": name}, Experiment)
+        sections = [entry.name for entry in registered()]
+        if experiment.figure not in ("", *sections):
+            raise ValueError(f"`figure` should be one of {', '.join(sections)}. Received: {experiment.figure!r}")
     return experiment

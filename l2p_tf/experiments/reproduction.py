@@ -1,22 +1,27 @@
-"""A paper's table beside one's own figures: what is printed, what was measured, and by how much they differ."""
+"""The sections of an experiment's report: the printed table beside one's own figures, and what the paper claims."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
+from l2p_tf.evaluation.records import CLEAN
+from l2p_tf.experiments.claims import LEVEL
 from l2p_tf.experiments.definition import Experiment, Measure
+from l2p_tf.experiments.evidence import Evidence
 from l2p_tf.experiments.printed import PERCENT, Place, PrintedNumber, PrintedTable, same_dataset
 from l2p_tf.reporting.examples import perturbations
-from l2p_tf.reporting.format import DASH, interval, percent, plain
+from l2p_tf.reporting.format import DASH, interval, listed, percent, plain
 from l2p_tf.reporting.load import Run
 from l2p_tf.reporting.results import Results
-from l2p_tf.reporting.section import Section
+from l2p_tf.reporting.section import Make, Section, registered
 from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, figures, share_of
 
-NAME = "reproduction"
 _WIDE = 6
 _CAPTION = (
     "In each field what was measured, ± its standard deviation over repeats, with the 95% interval of an accuracy and "
@@ -28,11 +33,22 @@ _SCALED = (
     "attacks than names and heads say, which are the paper's; the settings below are those that were run. It tests the "
     "way to the table or figure, not the paper."
 )
+_TONES = {"borne out": "good", "not borne out": "bad", "undecided": "unknown", "not measured": "unknown"}
+_CLAIMS_NOTE = (
+    "What the paper says, in our words, and whether these results bear it out. Two runs are compared on the same "
+    "images by a paired test (McNemar's, or its extension to repeats), sizes of perturbations by Welch's; p-values are "
+    f"corrected for the number of comparisons within a claim (Holm), and a difference counts where p < {LEVEL:g} and "
+    "its 95% interval leaves out 0. A claim is borne out where all its differences count and have its sign, not borne "
+    "out where one counts and has the other sign, and undecided otherwise. What is said of curves over epochs goes by "
+    "their first and last values, and of robustness curves by their points, without a test. All rests on one training "
+    "of each run."
+)
+_CLAIMS = "Claim, verdict, and the figures behind it. Differences are in points of accuracy, with their 95% intervals."
 
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """An experiment with its results.
+    """An experiment with its trainings.
 
     Attributes:
       experiment: what is reproduced.
@@ -60,170 +76,165 @@ class Reproduction:
         """What is not the paper's; a sentence each."""
         return (_SCALED.format(scale=self.scale),) if self.scale else self.experiment.choices
 
-    def run(self, name: str, runs: Sequence[Run]) -> Run | None:
-        """A run of the experiment among those of a report; None where it is not there."""
-        return next((run for run in runs if run.key == self.keys.get(name)), None)
+    @property
+    def described(self) -> dict[str, object]:
+        """What the manifest of its report says of it."""
+        return {"experiment": msgspec.to_builtins(self.experiment)}
 
-    def at(self, row: str, column: str) -> str:
-        """The run that stands in a place of the table; empty where none does."""
-        return next((name for name, places in self.places.items() if (row, column) in places), "")
-
-    def name_of(self, run: Run) -> str:
-        """What the experiment calls a run of a report; its own name where it is none of the experiment's."""
-        return next((name for name, key in self.keys.items() if key == run.key), run.name)
+    @property
+    def sections(self) -> list[Make]:
+        """What makes the sections of its report."""
+        return [functools.partial(table_section, self), functools.partial(claims_section, self)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
-    """One measured figure.
-
-    Attributes:
-      value: in the unit of its metric.
-      spread: over repeats; None for a single one, or where there is none.
-      row: the accuracy that it is, of `Results.summaries`; None where it is none.
-      dataset: what it was measured on; empty where that does not matter.
-    """
+class _Figure:
+    """A measured value in the unit of its metric, and the row of `Results.summaries` it is of; None for a mean."""
 
     value: float
-    spread: float | None = None
     row: Any = None
-    dataset: str = ""
 
 
-def measured_on(results: Results, run: Run, attack: str, checkpoint: str = "", source: str = "") -> Any:
-    """The row of an attack on a run, of `Results.summaries`, on the most images; None where it was not measured.
+def claims_section(reproduction: Reproduction, results: Results) -> Section | None:
+    """A row for each claim of an experiment; None where it has none.
 
-    Args:
-      results: those of the report.
-      run: the run.
-      attack: spec of the attack; `clean` for none.
-      checkpoint: `best` or `last`; empty for whichever there is.
-      source: fingerprint of the run that the images were made on; empty for the run itself.
+    Raises:
+      UserError: arrays cannot be read.
     """
-    rows = [
-        row
-        for row in results.summaries.itertuples()
-        if row.measured.run is run and (row.attack, row.backend) == (attack, "l2p_tf")
-        if checkpoint in ("", row.weights) and _made_on(row) == source
-    ]
-    # The best weights count before the last ones.
-    return max(sorted(rows, key=lambda row: row.weights != "best"), key=lambda row: row.count, default=None)
+    experiment = reproduction.experiment
+    evidence = Evidence(results, reproduction.keys, reproduction.attacks)
+    judged = [(claim.text, *claim.judge(evidence)) for claim in experiment.claims]
+    if not judged:
+        return None
+    columns = tuple(Column(label, figures=False) for label in ("Claim", "Verdict", "Here"))
+    rows = tuple((Cell(claim), Cell(word, tone=_TONES[word]), Cell(text)) for claim, word, text in judged)
+    notes = [_CLAIMS_NOTE, *(() if reproduction.table else reproduction.choices)]
+    if poor := _untrained(evidence):
+        notes.append(f"Too poor on clean images for what they say here to tell anything: {listed(poor)}.")
+    if experiment.figure:
+        (title,) = (entry.title for entry in registered() if entry.name == experiment.figure)
+        notes.append(f"The figure itself is among the plots below: {title}.")
+    texts = figures([dict(zip(("claim", "verdict", "figures"), one, strict=True)) for one in judged])
+    table = Table("", _CLAIMS, columns, rows)
+    return Section((table,), texts, " ".join(notes), name="claims", title="What the paper claims")
 
 
-def _made_on(row: Any) -> str:
-    source = row.measured.first.source
-    return "" if source is None else row.measured.evaluation.key_of(source)
+def _untrained(evidence: Evidence) -> list[str]:
+    """Runs that get less than half as many clean images right as the best of them, with that share."""
+    clean = {name: row.accuracy for name in evidence.runs if (row := evidence.row(name, CLEAN)) is not None}
+    most = max(clean.values(), default=0.0)
+    return [f"{name} ({100 * share:.1f}% clean)" for name, share in clean.items() if share < most / 2]
 
 
-def section(reproduction: Reproduction, results: Results) -> Section | None:
+def table_section(reproduction: Reproduction, results: Results) -> Section | None:
     """The printed table with one's own figures; None for a figure.
 
     Raises:
       UserError: the arrays of an attack cannot be read.
     """
-    table, runs = reproduction.table, results.all_runs
+    table = reproduction.table
     if table is None:
         return None
-    measured = _measured(reproduction, results, table)
-    others = sorted({f.dataset for f in measured.values() if f.dataset and not same_dataset(f.dataset, table.dataset)})
-    rows = [_row(table, measured, cell, not others) for cell in table.cells.values()]
-    note = _note(reproduction, table, others, runs)
-    tables = (_sheet(table, measured, not others),)
-    return Section(tables, figures(rows), note, name=NAME, title="Published and measured")
-
-
-def _sheet(table: PrintedTable, measured: Mapping[Place, Figure], comparable: bool) -> Table:
-    """The table as wide as can be read: metrics go across where they are few, and down where not."""
-    across = [(c, m) for c in table.columns for m in table.metrics if any((r, c, m) in table.cells for r in table.rows)]
-    if len(across) <= _WIDE:
-        heads = [Column(plain(column), table.metrics[metric].label) for column, metric in across]
-        rows = [
-            (
-                Cell(plain(row), _parameters(table, row)),
-                *(_field(table, measured, (row, *at), comparable) for at in across),
-            )
-            for row in table.rows
-        ]
-    else:
-        heads = [Column(plain(column)) for column in table.columns]
-        down = [
-            (r, m) for r in table.rows for m in table.metrics if any((r, c, m) in table.cells for c in table.columns)
-        ]
-        rows = [
-            (
-                Cell(table.metrics[metric].label, (plain(row),) if len(table.rows) > 1 else ()),
-                *(_field(table, measured, (row, column, metric), comparable) for column in table.columns),
-            )
-            for row, metric in down
-        ]
-    return Table(
-        "",
-        _CAPTION.format(difference=", and measured minus published" * comparable),
-        (Column("Row", figures=False), *heads),
-        tuple(rows),
-    )
-
-
-def _note(reproduction: Reproduction, table: PrintedTable, others: Sequence[str], runs: Sequence[Run]) -> str:
+    measured = dict(_measured(reproduction, results, table))
+    datasets = {figure.row.dataset for figure in measured.values() if figure.row is not None}
+    others = sorted(name for name in datasets if not same_dataset(name, table.dataset))
+    rows = [_row(table, cell, measured.get(place), not others) for place, cell in table.cells.items()]
     notes = [f"{reproduction.experiment.about}."]
     if others:
-        title = next((run.title_of(others[0]) for run in runs if run.info.get("name") == others[0]), plain(others[0]))
+        title = next((run.title_of(others[0]) for run in results.all_runs if run.info.get("name") == others[0]),
+                     plain(others[0]))  # fmt: skip
         notes.append(
             f"Measured on {title}, published for {table.dataset}: the two are no comparison, and no difference is "
             "shown."
         )
     notes += [f"† {reason}." for reason in dict.fromkeys(cell.reason for cell in table.cells.values()) if reason]
     notes += [f"{row}: {facts.source}." for row, facts in table.facts.items() if facts.source]
-    return " ".join([*notes, *reproduction.choices])
+    sheet = _sheet(table, measured, not others)
+    text = " ".join([*notes, *reproduction.choices])
+    return Section((sheet,), figures(rows), text, name="reproduction", title="Published and measured")
 
 
 def measures(experiment: Experiment, table: PrintedTable) -> list[Measure]:
     """What fills a table: as the experiment says, and accuracies under the table's own settings."""
-    told = {measure.metric for measure in experiment.measured}
-    own = {key: one.spec for key, one in table.metrics.items() if one.spec and one.unit == PERCENT and key not in told}
+    named = {measure.metric for measure in experiment.measured}
+    own = {key: one.spec for key, one in table.metrics.items() if one.spec and one.unit == PERCENT and key not in named}
     return [*experiment.measured, *(Measure(key, spec) for key, spec in own.items())]
 
 
-def _measured(reproduction: Reproduction, results: Results, table: PrintedTable) -> dict[Place, Figure]:
-    wanted = measures(reproduction.experiment, table)
-    measured: dict[Place, Figure] = {}
-    for name, places in reproduction.places.items():
-        run = reproduction.run(name, results.all_runs)
-        for row, column in places if run else ():
-            for measure in wanted:
-                if not measure.of and measure.row in ("", row) and measure.column in ("", column):
-                    figure = _figure(reproduction, table, results, run, measure, row)  # type: ignore[arg-type]
-                    measured |= {} if figure is None else {(row, column, measure.metric): figure}
-    for measure in wanted:
-        for row, column in {(row, column) for row, column, _ in measured} if measure.of else ():
-            parts = [measured[row, column, key] for key in measure.of if (row, column, key) in measured]
-            if len(parts) == len(measure.of):
-                mean = statistics.fmean(part.value for part in parts)
-                measured[row, column, measure.metric] = Figure(mean, dataset=parts[0].dataset)
-    return measured
+def _measured(reproduction: Reproduction, results: Results, table: PrintedTable) -> Iterator[tuple[Place, _Figure]]:
+    """What was measured for the cells of the table."""
+    # Means come after what they are of.
+    wanted = sorted(measures(reproduction.experiment, table), key=lambda measure: bool(measure.of))
+    evidence = Evidence(results, reproduction.keys, reproduction.attacks)
+    at = {place: name for name, places in reproduction.places.items() for place in places}
+    for (row, column), name in at.items():
+        values: dict[str, _Figure | None] = {}
+        for measure in (one for one in wanted if one.row in ("", row) and one.column in ("", column)):
+            made_on = table.metrics[measure.metric].source
+            source = measure.source or (made_on and at.get((row, made_on), made_on))
+            parts = [value for key in measure.of if (value := values.get(key)) is not None]
+            if not measure.of:
+                values[measure.metric] = _figure(evidence, name, measure, source, table.split)
+            elif len(parts) == len(measure.of):
+                values[measure.metric] = _Figure(statistics.fmean(part.value for part in parts))
+        yield from (((row, column, key), value) for key, value in values.items() if value is not None)
 
 
-def _figure(
-    reproduction: Reproduction, table: PrintedTable, results: Results, run: Run, measure: Measure, row: str
-) -> Figure | None:
-    if measure.statistic == "seconds_per_epoch":
-        pace, counts = run.note("images_per_second"), run.info.get("counts")
-        images = counts.get("train") if isinstance(counts, dict) else None
-        return Figure(images / pace) if images and isinstance(pace, int | float) and pace else None
-    specs = reproduction.attacks.get(measure.attack, ())
-    made_on = measure.source or table.metrics[measure.metric].source
-    source = measure.source or reproduction.at(row, made_on)
-    # What was made on itself is no transfer, and what was made elsewhere has to be found there.
-    if not specs or (made_on and reproduction.keys.get(source, run.key) == run.key):
+def _figure(evidence: Evidence, name: str, measure: Measure, source: str, split: str) -> _Figure | None:
+    """What was measured on a run; None where nothing was.
+
+    Args:
+      evidence: the results.
+      name: of the run.
+      measure: what is measured.
+      source: run that the images were made on; empty for the run itself.
+      split: that of the table.
+    """
+    run = evidence.runs.get(name)
+    if run is None:
         return None
-    met = measured_on(results, run, specs[0], source=reproduction.keys[source] if made_on else "")
-    if met is None or met.split != table.split:
+    if measure.statistic == "seconds_per_epoch":
+        return _seconds_per_epoch(run)
+    specs = evidence.attacks.get(measure.attack, ())
+    # What was made on itself is no transfer, and what was made elsewhere has to be found there.
+    if not specs or (source and evidence.keys.get(source, run.key) == run.key):
+        return None
+    row = evidence.row(name, specs[0], source=source)
+    if row is None or row.split != split:
         return None
     if measure.statistic == "accuracy":
-        return Figure(100 * met.accuracy, 100 * met.spread if met.repeats > 1 else None, met, met.dataset)
-    sizes = perturbations(met.measured)
+        return _Figure(100 * row.accuracy, row)
+    sizes = perturbations(row.measured)
     value = sizes.mean if measure.statistic == "mean_l2" else sizes.median
-    return None if value is None else Figure(value, dataset=met.dataset)
+    return None if value is None else _Figure(value, row)
+
+
+def _seconds_per_epoch(run: Run) -> _Figure | None:
+    pace, counts = run.note("images_per_second"), run.info.get("counts")
+    images = counts.get("train") if isinstance(counts, dict) else None
+    return _Figure(images / pace) if images and isinstance(pace, int | float) and pace else None
+
+
+def _sheet(table: PrintedTable, measured: Mapping[Place, _Figure], comparable: bool) -> Table:
+    """The table as wide as can be read: metrics go across where they are few, and down where not."""
+    across = [(c, m) for c in table.columns for m in table.metrics if any((r, c, m) in table.cells for r in table.rows)]
+    if len(across) <= _WIDE:
+        heads = [Column(plain(column), table.metrics[metric].label) for column, metric in across]
+        lines = [(Cell(plain(r), _parameters(table, r)), [(r, c, m) for c, m in across]) for r in table.rows]
+    else:
+        heads = [Column(plain(column)) for column in table.columns]
+        lines = [
+            (Cell(metric.label, (plain(r),) * (len(table.rows) > 1)), [(r, c, m) for c in table.columns])
+            for r in table.rows
+            for m, metric in table.metrics.items()
+        ]
+    rows = [
+        (head, *(_field(table, place, measured.get(place), comparable) for place in places))
+        for head, places in lines
+        if any(place in table.cells for place in places)
+    ]
+    caption = _CAPTION.format(difference=", and measured minus published" * comparable)
+    return Table("", caption, (Column("Row", figures=False), *heads), tuple(rows))
 
 
 def _parameters(table: PrintedTable, row: str) -> tuple[str, ...]:
@@ -231,48 +242,36 @@ def _parameters(table: PrintedTable, row: str) -> tuple[str, ...]:
     return (f"{facts.parameters:,} parameters published",) if facts and facts.parameters else ()
 
 
-def _field(table: PrintedTable, measured: Mapping[Place, Figure], place: Place, comparable: bool) -> Cell:
-    cell, figure = table.cells.get(place), measured.get(place)
-    if cell is None and figure is None:
-        return NOTHING
-    unit = table.metrics[place[-1]].unit
-    below = []
-    if figure and figure.row:
-        below += [interval(figure.row.low, figure.row.high, figure.row.count), f"n = {figure.row.count:,}"]
+def _field(table: PrintedTable, place: Place, figure: _Figure | None, comparable: bool) -> Cell:
+    """What the table shows at a place: what was measured, and below it what is published and the difference."""
+    cell, is_share = table.cells.get(place), table.metrics[place[-1]].unit == PERCENT
+    text, below = DASH, []
+    if figure:
+        row = figure.row if is_share else None
+        count = 100 if row is None else row.count
+        text = percent(figure.value / 100, count) if is_share else f"{figure.value:.4g}"
+        if row is not None:
+            text += f" ± {percent(row.spread, count)}" if row.repeats > 1 else ""
+            below += [interval(row.low, row.high, count), f"n = {count:,}"]
     if cell:
         below.append(f"published {cell.text}")
         if figure and comparable:
-            below.append(f"{_signed(figure.value - cell.value, unit)}")
-    return Cell(_shown(figure, unit) if figure else DASH, tuple(below))
+            apart = figure.value - cell.value
+            size = f"{abs(apart):.2f}" if is_share else f"{abs(apart):.3g}"
+            below.append(("+" if apart >= 0 else "\N{MINUS SIGN}") + size)
+    return Cell(text, tuple(below)) if cell or figure else NOTHING
 
 
-def _shown(figure: Figure, unit: str) -> str:
-    if unit != PERCENT:
-        return f"{figure.value:.4g}"
-    count = figure.row.count if figure.row else 100
-    text = percent(figure.value / 100, count)
-    return text if figure.spread is None else f"{text} ± {percent(figure.spread / 100, count)}"
-
-
-def _signed(value: float, unit: str) -> str:
-    text = f"{abs(value):.2f}" if unit == PERCENT else f"{abs(value):.3g}"
-    return ("+" if value >= 0 else "\N{MINUS SIGN}") + text
-
-
-def _row(
-    table: PrintedTable, measured: Mapping[Place, Figure], cell: PrintedNumber, comparable: bool
-) -> dict[str, object]:
-    figure = measured.get((cell.row, cell.column, cell.metric))
-    row = figure.row if figure else None
-    interval_of = share_of(row.accuracy, row.count) if row else {}
+def _row(table: PrintedTable, cell: PrintedNumber, figure: _Figure | None, comparable: bool) -> dict[str, object]:
+    """A line of the CSV."""
+    unit, row = table.metrics[cell.metric].unit, figure.row if figure else None
+    ends = share_of(row.accuracy, row.count) if row is not None and unit == PERCENT else {}
+    spread = round(100 * row.spread, 4) if row is not None and ends and row.repeats > 1 else None
     return {
-        "table": table.name, "row": cell.row, "column": cell.column, "metric": cell.metric,
-        "unit": table.metrics[cell.metric].unit, "published": cell.value, "published_spread": cell.spread,
-        "suspect": str(bool(cell.reason)).lower(), "measured": round(figure.value, 4) if figure else None,
-        "low": interval_of.get("low"), "high": interval_of.get("high"),
-        "spread": round(figure.spread, 4) if figure and figure.spread is not None else None,
+        "table": table.name, "row": cell.row, "column": cell.column, "metric": cell.metric, "unit": unit,
+        "published": cell.value, "published_spread": cell.spread, "suspect": str(bool(cell.reason)).lower(),
+        "measured": round(figure.value, 4) if figure else None, "low": ends.get("low"), "high": ends.get("high"),
+        "spread": spread,
         "difference": round(figure.value - cell.value, 4) if figure and comparable else None,
-        "count": row.count if row else None, "repeats": row.repeats if row else None,
-        "attack": row.attack if row else None, "run": row.run if row else None,
-        "dataset": figure.dataset if figure else None,
+        **{name: getattr(row, name, None) for name in ("count", "repeats", "attack", "run", "dataset")},
     }  # fmt: skip

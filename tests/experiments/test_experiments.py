@@ -10,7 +10,8 @@ import pytest
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.defenses.base import DerivedDefense
-from l2p_tf.experiments import claims, definition, estimate, printed, reproduction, scales
+from l2p_tf.experiments import definition, estimate, printed, reproduction, scales
+from l2p_tf.experiments.claims import chosen
 from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.models import MODELS
 from l2p_tf.types import UserError
@@ -51,16 +52,14 @@ def test_every_experiment_is_whole(name):
     assert set(small.runs) <= set(made.runs)
     asked = {spec for run in made.runs.values() for spec in (attack.spec for attack in run.evaluation.attacks)}
     for claim in found.claims:
-        assert claim.check in claims.CHECKS
-        for key in ("run", "than", "runs"):
-            chosen = claims.chosen(claim.options.get(key, []), made.runs)
-            assert set(chosen) <= set(made.runs), claim
-            if key in claim.options:
-                assert chosen, claim
-                # A miniature has fewer values of each sweep, but some for every claim.
-                assert set(claims.chosen(claim.options[key], small.runs)) & set(small.runs), claim
-        if str(claim.options.get("attack", "clean")) != "clean":
-            assert {attack.spec for attack in ATTACKS.parse_list(claim.options["attack"])} <= asked, claim
+        sides = [getattr(claim, key) for key in ("run", "than", "runs") if hasattr(claim, key)]
+        for names in ([side] if isinstance(side, str) else side for side in sides):
+            assert set(chosen(names, made.runs)) <= set(made.runs), claim
+            # A miniature has fewer values of each sweep, but some for every claim.
+            for runs in (made.runs, small.runs):
+                assert set(chosen(names, runs)) & set(runs), claim
+        if getattr(claim, "attack", "clean") != "clean":
+            assert {attack.spec for attack in ATTACKS.parse_list(claim.attack)} <= asked, claim
     if found.prints:
         table = printed.load()[found.prints]
         standing = {place for run in made.runs.values() for place in run.places}
@@ -128,16 +127,20 @@ def test_operations_are_those_counted_by_hand():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("title = 'x'", "about"),
-        ("title = 'x'\nabout = 'y'\nruns = []", "runs"),
-        ("title = 'x'\nabout = 'y'\nruns = [{flags = 'a', column = 3, color = 4}]", "color"),
-        ("title = 'x'\nabout = 'y'\nruns = [{flags = 'a'}]\nmeasured = [{metric = 'a', statistic = 'b'}]", "statistic"),
-        ("title = 'x'\nabout = 'y'\nruns = [{flags = 'a'}]\nclaims = [{text = 'z'}]", "check"),
-        ("title = ", "x.toml"),
+        ("runs = []", "length >= 1 - at `\\$.runs"),
+        ("runs = [{flags = 'a', color = 4}]", "unknown field `color`"),
+        ("runs = [{flags = 'a', column = 4}]", "got `int` - at `\\$.runs\\[0\\].column`"),
+        ("measured = [{metric = 'a', statistic = 'b'}]", "'b' - at `\\$.measured\\[0\\].statistic`"),
+        ("claims = [{text = 'z'}]", "required field `check`"),
+        ("claims = [{text = 'z', check = 'taller'}]", "'taller'"),
+        ("claims = [{text = 'z', check = 'falls'}]", "required field `runs`"),
+        ("figure = 'curves'", "`figure` should be one of .*, training.*'curves'"),
+        ("choices = ", "x.toml"),
     ],
 )
-def test_what_is_no_experiment_is_told(tmp_path, text, message):
-    (tmp_path / "x.toml").write_text(text)
+def test_what_is_no_experiment_is_one_line(tmp_path, text, message):
+    runs = "" if text.startswith("runs") else "runs = [{flags = 'a'}]\n"
+    (tmp_path / "x.toml").write_text(f"title = 'x'\nabout = 'y'\n{runs}{text}")
     with pytest.raises(UserError, match=message):
         definition.load(tmp_path, "x")
     with pytest.raises(UserError, match="help"):
