@@ -48,7 +48,6 @@ def tensorflow_step(spec: str, model: str, images: np.ndarray, labels: np.ndarra
     network = MODELS.parse(model).build((32, 32, 3), 10, defense.factory(0), mean=(0.47,), std=(0.2,))
     trainer = defense.trainer(network, 0, 50_000)
     trainer.compile(optimizer=MomentumSGD(decay=1e-4))
-    trainer.build_optimizers()
     trainer.begin_epoch(50)
     step = tf.function(lambda x, y: trainer.train_step((x, y)), jit_compile=resolve_jit(None), autograph=False)
     x, y = tf.constant(images), tf.constant(labels)

@@ -71,7 +71,7 @@ REFUSED = {
         "magic": "Unknown certificate 'magic'. Known: pixeldp, smoothing",
     },
     DEFENSES: {
-        "pgd(natural_share=1)": "`natural_share` should be below 1",
+        "pgd(clean_probability=1)": "`clean_probability` should be below 1",
         "mat(strategy=both, one_batch=True)": "`one_batch` should be False with strategy=both",
         "trades(attack_label=predicted)": "its attack knows no label",
         "trades(one_batch=True)": "its attack knows no label",

@@ -17,7 +17,7 @@ from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.attacks.tanh_space import gradient_image, pushed
 from l2p_tf.environment import user_path
-from l2p_tf.models.saving import companion_path, load_generator
+from l2p_tf.models.saving import auxiliary_path, load_generator
 from l2p_tf.options import option
 from l2p_tf.types import Norm, UserError
 
@@ -121,7 +121,7 @@ class GeneratorAttack(IterativeAttack):
         return found
 
     def _file(self) -> tuple[pathlib.Path, int]:
-        path = companion_path(self._trained().path / f"{self.checkpoint}.keras", NAME)
+        path = auxiliary_path(self._trained().path / f"{self.checkpoint}.keras", NAME)
         return path, path.stat().st_mtime_ns if path.exists() else 0
 
     def _network(self) -> keras.Model:

@@ -90,7 +90,7 @@ class AdversarialDefense(Defense):
     clean_weight: float = option(0.0, "alpha: weight of the clean loss", low=0)
     adversarial_weight: float = option(1.0, "beta: weight of the adversarial loss; 0 attacks nothing", low=0)
     adversarial_epoch: int = option(0, "first epoch trained on adversarial images", low=0)
-    natural_share: float = option(0.0, "probability with which a batch is trained on clean instead", low=0, high=1)
+    clean_probability: float = option(0.0, "probability with which a batch is trained on clean instead", low=0, high=1)
     one_batch: bool = option(False, "clean and adversarial images in one batch: faster, but batch norm sees both")
 
     @property
@@ -107,8 +107,8 @@ class AdversarialDefense(Defense):
         super().__post_init__()
         if not self.clean_weight and not self.adversarial_weight:
             raise UserError(f"{type(self).__name__}: `clean_weight` or `adversarial_weight` should be above 0.")
-        if self.natural_share == 1:
-            raise UserError(f"{type(self).__name__}: `natural_share` should be below 1; `none` attacks nothing.")
+        if self.clean_probability == 1:
+            raise UserError(f"{type(self).__name__}: `clean_probability` should be below 1; `none` attacks nothing.")
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
         """The shared trainer with this defense's attack and weights."""

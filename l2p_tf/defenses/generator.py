@@ -12,7 +12,7 @@ from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer
-from l2p_tf.training.losses import batch_mean, cross_entropy, watch
+from l2p_tf.training.losses import Batch, batch_mean, cross_entropy, watch
 from l2p_tf.types import UserError
 
 
@@ -83,7 +83,7 @@ class GeneratorTrainer(RobustTrainer):
         return True
 
     @property
-    def companions(self) -> dict[str, keras.Model]:
+    def auxiliary_models(self) -> dict[str, keras.Model]:
         """The generator."""
         return {"generator": self.generator}
 
@@ -102,58 +102,55 @@ class GeneratorTrainer(RobustTrainer):
         super().build_optimizers()
         self.generator_optimizer.build(self.generator.trainable_variables)
 
-    def attacked_step(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+    def attacked_step(self, batch: Batch) -> None:
         """One step of both players."""
-        gradient = self.gradient_of(images, labels)
+        gradient = self.gradient_of(batch)
         if self.settings.update == "joint":
-            self._step_jointly(images, labels, gradient, sample_weight)
+            self._step_jointly(batch, gradient)
             return
         for _ in range(self.settings.generator_steps):
-            self.generator_step(images, labels, gradient, sample_weight)
-        adversarial = tf.stop_gradient(self._made(images, labels, gradient)[0])
-        self.update(images, adversarial, labels, sample_weight)
+            self.generator_step(batch, gradient)
+        self.update(batch._replace(adversarial=tf.stop_gradient(self.made(batch, gradient)[0])))
 
-    def perturbed(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def perturbed(self, batch: Batch) -> tf.Tensor:
         """The images that the generator makes as it is."""
-        return tf.stop_gradient(self._made(images, labels, self.gradient_of(images, labels))[0])
+        return tf.stop_gradient(self.made(batch, self.gradient_of(batch))[0])
 
-    def gradient_of(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def gradient_of(self, batch: Batch) -> tf.Tensor:
         """What the generator is shown of the classifier."""
-        return gradient_image(self.classifier, images, labels, self.settings.gradient)
+        return gradient_image(self.classifier, batch.images, batch.labels, self.settings.gradient)
 
-    def generator_step(
-        self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor, sample_weight: tf.Tensor | None = None
-    ) -> None:
+    def made(self, batch: Batch, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The generator's adversarial images, and the mean squared norm of what the penalty is on."""
+        push = self.generator([gradient, batch.images, tf.one_hot(batch.labels, self.classes)], training=True)
+        adversarial = pushed(batch.images, push, self.settings.margin)
+        penalized = adversarial - batch.images if self.settings.penalty == "pixels" else push
+        return adversarial, tf.reduce_mean(tf.reduce_sum(tf.square(penalized), [1, 2, 3]))
+
+    def generator_step(self, batch: Batch, gradient: tf.Tensor) -> None:
         """The generator goes up its objective; nothing of the classifier moves."""
         variables = self.generator.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, variables)
-            adversarial, size = self._made(images, labels, gradient)
-            logits = self.classifier(adversarial, training=False)
-            objective = batch_mean(cross_entropy(labels, logits), sample_weight) - self.settings.c_l * size
+            adversarial, size = self.made(batch, gradient)
+            objective = self._objective(batch, self.classifier(adversarial, training=False), size)
             descended = -objective
         self.generator_optimizer.apply(tape.gradient(descended, watched), variables)
-        self._record_game(objective, images, adversarial)
+        self._record_game(objective, batch.images, adversarial)
 
-    def _made(self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Adversarial images, and the mean squared norm of what the penalty is on."""
-        push = self.generator([gradient, images, tf.one_hot(labels, self.classes)], training=True)
-        adversarial = pushed(images, push, self.settings.margin)
-        penalized = adversarial - images if self.settings.penalty == "pixels" else push
-        return adversarial, tf.reduce_mean(tf.reduce_sum(tf.square(penalized), [1, 2, 3]))
+    def _objective(self, batch: Batch, logits: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        return batch_mean(cross_entropy(batch.labels, logits), batch.sample_weight) - self.settings.c_l * size
 
-    def _step_jointly(
-        self, images: tf.Tensor, labels: tf.Tensor, gradient: tf.Tensor, sample_weight: tf.Tensor | None
-    ) -> None:
-        of_generator, w = self.generator.trainable_variables, self.weights_w
+    def _step_jointly(self, batch: Batch, gradient: tf.Tensor) -> None:
+        of_generator, w = self.generator.trainable_variables, self.classifier_weights
         with tf.GradientTape(watch_accessed_variables=False) as making:
             watched_generator = watch(making, of_generator)
-            adversarial, size = self._made(images, labels, gradient)
+            adversarial, size = self.made(batch, gradient)
         with tf.GradientTape(watch_accessed_variables=False) as judging:
             watched_w = watch(judging, w)
             judging.watch(adversarial)
-            logits = self.answers(images, adversarial)
-            loss = self.compute_loss(images, labels, logits, sample_weight)
+            logits = self.answers(batch._replace(adversarial=adversarial))
+            loss = self.compute_loss(batch.images, batch.labels, logits, batch.sample_weight)
             total = loss + self.penalty()
         *w_gradients, slope = judging.gradient(total, [*watched_w, adversarial])
         # The loss holds the adversarial loss times its weight, the penalty nothing of it.
@@ -161,9 +158,8 @@ class GeneratorTrainer(RobustTrainer):
         ascent = making.gradient([adversarial, size], watched_generator, [up, tf.constant(self.settings.c_l)])
         self.generator_optimizer.apply(ascent, of_generator)
         self.optimizer.apply(w_gradients, w)
-        self.record(loss, labels, logits, sample_weight)
-        attacked = batch_mean(cross_entropy(labels, logits["adversarial"][0]), sample_weight)
-        self._record_game(attacked - self.settings.c_l * size, images, adversarial)
+        self.record(loss, batch, logits)
+        self._record_game(self._objective(batch, logits["adversarial"][0], size), batch.images, adversarial)
 
     def _record_game(self, objective: tf.Tensor, images: tf.Tensor, adversarial: tf.Tensor) -> None:
         self.means["generator_objective"].update_state(objective)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,7 +15,7 @@ from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.layers.sampling import SAMPLERS
 from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer
-from l2p_tf.training.losses import watch
+from l2p_tf.training.losses import Batch, watch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import harmonic_tau
 from l2p_tf.types import UserError
@@ -99,7 +98,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         self.theta_on = self.add_weight(name="theta_on", shape=(), dtype="bool", initializer="zeros", trainable=False)
 
     @property
-    def weights_w(self) -> list[keras.Variable]:
+    def classifier_weights(self) -> list[keras.Variable]:
         """W: all but theta."""
         theta = {id(v) for v in self.noise_parameters}
         return [v for v in self.classifier.trainable_variables if id(v) not in theta]
@@ -123,50 +122,40 @@ class Learn2PerturbTrainer(RobustTrainer):
         self.regularizer_weight.assign(self.settings.gamma / tau if noisy else 0.0)
         return {**facts, "tau": tau}
 
-    def update(
-        self,
-        images: tf.Tensor,
-        adversarial: tf.Tensor | None,
-        labels: tf.Tensor,
-        sample_weight: tf.Tensor | None = None,
-    ) -> None:
+    def update(self, batch: Batch) -> None:
         """Both phases on one batch."""
-        batch = images, adversarial, labels, sample_weight
         if self.settings.update == "joint" and not self.settings.regularizer_only:
-            self._update_jointly(*batch)
+            self._update_jointly(batch)
             return
         for _ in range(self.settings.weight_iterations):
-            self.update_w(*batch)
-        tf.cond(self.theta_on.value, lambda: self._theta_phase(*batch), lambda: tf.constant(0))
+            super().update(batch)
+        tf.cond(self.theta_on.value, lambda: self._theta_phase(batch), lambda: None)
 
     def regularizer(self) -> tf.Tensor:
         """Gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
         roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.noise_parameters]
         return -self.regularizer_weight.value * tf.add_n(roots)
 
-    def _update_jointly(self, *batch: Any) -> None:
-        w, theta = self.weights_w, self.noise_parameters
+    def _update_jointly(self, batch: Batch) -> None:
+        w, theta = self.classifier_weights, self.noise_parameters
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, [*w, *theta])
-            loss = self.batch_loss(*batch) + self.penalty() + self.regularizer()
+            loss = self.batch_loss(batch) + self.penalty() + self.regularizer()
         gradients = tape.gradient(loss, watched)
         self.optimizer.apply(gradients[: len(w)], w)
-        theta_gradients = gradients[len(w) :]
-        tf.cond(self.theta_on.value, lambda: self._apply_theta(theta_gradients), lambda: tf.constant(0))
+        tf.cond(self.theta_on.value, lambda: self._apply_theta(gradients[len(w) :]), lambda: None)
 
-    def _theta_phase(self, *batch: Any) -> tf.Tensor:
+    def _theta_phase(self, batch: Batch) -> None:
         """Steps of theta with everything of W fixed, batch norm's moving averages included."""
         for _ in range(self.settings.theta_iterations):
             with tf.GradientTape(watch_accessed_variables=False) as tape, frozen_statistics():
                 watched = watch(tape, self.noise_parameters)
                 loss = self.regularizer()
                 if not self.settings.regularizer_only:
-                    loss += self.batch_loss(*batch, record=False)
+                    loss += self.batch_loss(batch, record=False)
             self._apply_theta(tape.gradient(loss, watched))
-        return tf.constant(0)
 
-    def _apply_theta(self, gradients: list[tf.Tensor]) -> tf.Tensor:
+    def _apply_theta(self, gradients: list[tf.Tensor]) -> None:
         # Whoever sets the rate of W's optimizer, a schedule or a callback of Keras, sets theta's.
         self.theta_optimizer.learning_rate.assign(self.optimizer.learning_rate)
         self.theta_optimizer.apply(gradients, self.noise_parameters)
-        return tf.constant(0)

@@ -16,6 +16,7 @@ from l2p_tf.attacks.randomness import uniform
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
 from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer, TrainingAttack
+from l2p_tf.training.losses import Batch, cross_entropy
 from l2p_tf.types import Norm, UserError
 
 
@@ -127,23 +128,19 @@ class WorseOf:
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Arguments as of `IterativeAttack.perturb`."""
-        found = [attack.perturb(model, images, labels, seed) for attack in self.attacks]
-        first, second = (
-            tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(x, training=False)) for x in found
-        )
-        return tf.stop_gradient(choose(second > first, found[1], found[0]))
+        first, second = (attack.perturb(model, images, labels, seed) for attack in self.attacks)
+        losses = [cross_entropy(labels, model(x, training=False)) for x in (first, second)]
+        return tf.stop_gradient(choose(losses[1] > losses[0], second, first))
 
 
 class TwofoldTrainer(RobustTrainer):
     """Trains on two adversarial images for each label, averaged."""
 
-    def answers(
-        self, images: tf.Tensor, adversarial: tf.Tensor | None, training: bool = True
-    ) -> dict[str, list[tf.Tensor]]:
+    def answers(self, batch: Batch, training: bool = True) -> dict[str, list[tf.Tensor]]:
         """Each half passed by itself, so that each has its own batch statistics."""
-        if adversarial is None:
-            return super().answers(images, None, training)
-        first, second = tf.split(adversarial, 2)
-        found = super().answers(images, first, training)
-        found["adversarial"].append(self.classifier(second, training=training))
-        return found
+        if batch.adversarial is None:
+            return super().answers(batch, training)
+        first, second = tf.split(batch.adversarial, 2)
+        logits = super().answers(batch._replace(adversarial=first), training)
+        logits["adversarial"].append(self.classifier(second, training=training))
+        return logits

@@ -22,7 +22,7 @@ from l2p_tf.artifacts import atomic_write, digest_file
 from l2p_tf.attacks.base import Attack
 from l2p_tf.fitting.state import STATE, Progress, keep_best_state, save_state
 from l2p_tf.inference import predict
-from l2p_tf.models.saving import companion_path, save_classifier
+from l2p_tf.models.saving import auxiliary_path, save_classifier
 from l2p_tf.training.base import RobustTrainer, noise_statistics
 from l2p_tf.types import Interrupted, UserError
 
@@ -98,7 +98,7 @@ class Validation(keras.callbacks.Callback):
         """Adds `validation_accuracy` and `validation_robust_accuracy`, perhaps `validation_rho`, to the logs."""
         if logs is None or ((epoch + 1) % self.every and epoch + 1 != self.epochs):
             return
-        with self.model.averaged():
+        with self.model.averaged_weights():
             self._judge(self.model.classifier, epoch, logs)
 
     def _judge(self, classifier: keras.Model, epoch: int, logs: dict[str, Any]) -> None:
@@ -296,10 +296,10 @@ class Bar(keras.callbacks.Callback):
 def save_models(trainer: RobustTrainer, path: pathlib.Path) -> list[pathlib.Path]:
     """Saves the classifier, with its averaged weights where they are kept, and what is trained beside it."""
     paths = [path]
-    with trainer.averaged():
+    with trainer.averaged_weights():
         save_classifier(trainer.classifier, path)
-    for name, network in trainer.companions.items():
-        paths.append(companion_path(path, name))
+    for name, network in trainer.auxiliary_models.items():
+        paths.append(auxiliary_path(path, name))
         save_classifier(network, paths[-1])
     return paths
 

@@ -22,7 +22,7 @@ from l2p_tf.fitting.resume import best_files, check_best, resume
 from l2p_tf.fitting.state import BEST_STATE, Progress
 from l2p_tf.layers.noise import noise_layers
 from l2p_tf.models.base import trainable_parameters
-from l2p_tf.models.saving import companion_path
+from l2p_tf.models.saving import auxiliary_path
 from l2p_tf.progress import bar
 from l2p_tf.radii import check_radii
 from l2p_tf.registry import spec_of
@@ -99,7 +99,6 @@ def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = Fa
         if options.ema:
             trainer.keep_averages(options.ema)
         trainer.compile(optimizer=_optimizer(options), jit_compile=jit_compile)
-        trainer.build_optimizers()
     return trainer
 
 
@@ -180,8 +179,8 @@ def _train(
     cb.save_models(trainer, work.path / cb.LAST)
     check_best(work.path, trainer, progress, finished)
     best_of_all = cb.best_path(work.path, progress.best_epoch)
-    for suffix in ("", *trainer.companions):
-        kept, name = (companion_path(p, suffix) if suffix else p for p in (best_of_all, work.path / cb.BEST))
+    for suffix in ("", *trainer.auxiliary_models):
+        kept, name = (auxiliary_path(p, suffix) if suffix else p for p in (best_of_all, work.path / cb.BEST))
         # Copied, not moved: killed here, the same command must find it again.
         shutil.copyfile(kept, name)
     work.scratch += [file.name for file in best_files(work.path)]

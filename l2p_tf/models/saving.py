@@ -27,7 +27,7 @@ def save_classifier(classifier: keras.Model, path: pathlib.Path) -> None:
         classifier.save(temporary)
 
 
-def companion_path(path: pathlib.Path, name: str) -> pathlib.Path:
+def auxiliary_path(path: pathlib.Path, name: str) -> pathlib.Path:
     """Where a network trained beside a saved classifier lies: `best.generator.keras` for `best.keras`."""
     return path.with_suffix(f".{name}.keras")
 

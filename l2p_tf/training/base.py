@@ -14,7 +14,7 @@ from l2p_tf.attacks.randomness import uniform
 from l2p_tf.inference import resolve_jit, to_unit
 from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
 from l2p_tf.training.inputs import Accepted, CheckedModel
-from l2p_tf.training.losses import Mean, batch_mean, cross_entropy, unpacked, watch
+from l2p_tf.training.losses import Batch, Mean, batch_mean, cross_entropy, watch
 from l2p_tf.training.optimizers import check_loss_scale
 from l2p_tf.types import UserError
 
@@ -44,7 +44,7 @@ class RobustTrainer(CheckedModel):
       clean_weight: alpha.
       adversarial_weight: beta; with 0 no attack is run.
       adversarial_epoch: the first epoch that trains on adversarial images; clean images alone until then.
-      natural_share: probability with which a batch is trained on as it is, by its clean loss alone.
+      clean_probability: with which a batch is trained on as it is, by its clean loss alone.
       noise_epoch: the first epoch with noise.
       attack_label: `true` attacks the true label, `predicted` the label the classifier gives the clean image.
       one_batch: run clean and adversarial images as one batch, which changes what batch norm sees.
@@ -62,7 +62,7 @@ class RobustTrainer(CheckedModel):
         clean_weight: float = 1.0,
         adversarial_weight: float = 0.0,
         adversarial_epoch: int = 0,
-        natural_share: float = 0.0,
+        clean_probability: float = 0.0,
         noise_epoch: int = 0,
         attack_label: str = "true",
         one_batch: bool = False,
@@ -79,7 +79,7 @@ class RobustTrainer(CheckedModel):
         self.attack = attack if adversarial_weight else None
         self.clean_weight, self.adversarial_weight = clean_weight, adversarial_weight
         self.adversarial_epoch, self.noise_epoch = adversarial_epoch, noise_epoch
-        self.attack_label, self.one_batch, self.natural_share = attack_label, one_batch, natural_share
+        self.attack_label, self.one_batch, self.clean_probability = attack_label, one_batch, clean_probability
         self.attack_seed = keras.random.SeedGenerator(seed)
         self.adversarial_on = self.add_weight(
             name="adversarial_on", shape=(), dtype="bool", initializer="zeros", trainable=False
@@ -112,7 +112,7 @@ class RobustTrainer(CheckedModel):
         return noise_parameters(self.classifier)
 
     @property
-    def weights_w(self) -> list[keras.Variable]:
+    def classifier_weights(self) -> list[keras.Variable]:
         """What `optimizer` trains: all of the classifier, unless a defense trains its noise apart."""
         return list(self.classifier.trainable_variables)
 
@@ -164,7 +164,7 @@ class RobustTrainer(CheckedModel):
     def build_optimizers(self) -> None:
         """Creates the optimizers' slots, so that a state can be restored before the first step; `compile` calls it."""
         self.optimizer.exclude_from_weight_decay(var_list=self.noise_parameters)
-        self.optimizer.build(self.weights_w)
+        self.optimizer.build(self.classifier_weights)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Sets the variables that depend on the epoch; returns what the history should show of them.
@@ -200,7 +200,7 @@ class RobustTrainer(CheckedModel):
             self.averages.append(average)
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged_weights(self) -> Iterator[None]:
         """Within it the classifier has its averaged weights, where they are kept: those that are judged and saved."""
         own = [(v, keras.ops.convert_to_numpy(v)) for v in self._followed()] if self.averages else []
         try:
@@ -212,54 +212,47 @@ class RobustTrainer(CheckedModel):
                 variable.assign(value)
 
     @property
-    def companions(self) -> dict[str, keras.Model]:
+    def auxiliary_models(self) -> dict[str, keras.Model]:
         """Networks trained beside the classifier, by name; they are saved with it."""
         return {}
 
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Attacks the batch once, then updates; returns the running means."""
-        images, labels, sample_weight = unpacked(data)
-
-        def attacked() -> tf.Tensor:
-            self.attacked_step(images, labels, sample_weight)
-            return tf.constant(0)
-
-        def natural() -> tf.Tensor:
-            self.update(images, None, labels, sample_weight)
-            return tf.constant(0)
-
-        self._when_attacked(attacked, natural)
+        batch = Batch.of(data)
+        self._when_attacked(lambda: self.attacked_step(batch), lambda: self.update(batch))
         for average, variable in zip(self.averages, self._followed() if self.averages else (), strict=True):
             average.assign_add((1.0 - self.decay) * (tf.convert_to_tensor(variable) - tf.convert_to_tensor(average)))
         # What no batch of this training can tell is left out.
-        clean = not self.attacks or self.clean_weight or self.adversarial_epoch or self.natural_share
+        clean = not self.attacks or self.clean_weight or self.adversarial_epoch or self.clean_probability
         means = self.get_metrics_result()
         return {name: mean for name, mean in means.items() if clean or not name.startswith("clean_")}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """The running means of a batch nothing is trained on: clean, and attacked where training attacks by now."""
-        images, labels, sample_weight = unpacked(data)
+        batch = Batch.of(data)
 
-        def judged(attacked: bool) -> tf.Tensor:
-            adversarial = self.perturbed(images, labels) if attacked else None
-            self.batch_loss(images, adversarial, labels, sample_weight, training=False)
-            return tf.constant(0)
+        def attacked() -> None:
+            self.batch_loss(batch._replace(adversarial=self.perturbed(batch)), training=False)
 
-        self._when_attacked(lambda: judged(True), lambda: judged(False), always=True)
+        def clean() -> None:
+            self.batch_loss(batch, training=False)
+
+        self._when_attacked(attacked, clean, always=True)
         return self.get_metrics_result()
 
-    def attacked_step(self, images: tf.Tensor, labels: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+    def attacked_step(self, batch: Batch) -> None:
         """One step on a batch that is attacked."""
-        self.update(images, self.perturbed(images, labels), labels, sample_weight)
+        self.update(batch._replace(adversarial=self.perturbed(batch)))
 
-    def perturbed(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The batch under attack."""
+    def perturbed(self, batch: Batch) -> tf.Tensor:
+        """The batch's images under attack."""
         assert self.attack is not None
+        labels = batch.labels
         if self.attack_label == "predicted":
-            labels = tf.argmax(self.classifier(images, training=False), -1, tf.int32)
-        return self.attack.perturb(self.classifier, images, labels, self.attack_seed.next())
+            labels = tf.argmax(self.classifier(batch.images, training=False), -1, tf.int32)
+        return self.attack.perturb(self.classifier, batch.images, labels, self.attack_seed.next())
 
-    def _when_attacked(self, yes: Callable[[], Any], no: Callable[[], Any], always: bool = False) -> None:
+    def _when_attacked(self, yes: Callable[[], None], no: Callable[[], None], always: bool = False) -> None:
         """`yes()` for a batch that is attacked, else `no()`; no condition where all batches of a training are alike.
 
         With `always`, no batch is spared by chance.
@@ -268,8 +261,8 @@ class RobustTrainer(CheckedModel):
             no()
             return
         conditions = [self.adversarial_on.value] if self.adversarial_epoch else []
-        if self.natural_share and not always:
-            conditions.append(uniform([], self.attack_seed.next()) >= self.natural_share)
+        if self.clean_probability and not always:
+            conditions.append(uniform([], self.attack_seed.next()) >= self.clean_probability)
         if conditions:
             tf.cond(tf.reduce_all(tf.stack(conditions)), yes, no)
         else:
@@ -279,80 +272,49 @@ class RobustTrainer(CheckedModel):
         """What an average of the weights follows: all numbers of the classifier that training moves."""
         return [v for v in self.classifier.weights if v.dtype in ("float32", "bfloat16")]
 
-    def update(
-        self,
-        images: tf.Tensor,
-        adversarial: tf.Tensor | None,
-        labels: tf.Tensor,
-        sample_weight: tf.Tensor | None = None,
-    ) -> None:
-        """One step of W on one batch; arguments as of `batch_loss`."""
-        self.update_w(images, adversarial, labels, sample_weight)
-
-    def update_w(
-        self,
-        images: tf.Tensor,
-        adversarial: tf.Tensor | None,
-        labels: tf.Tensor,
-        sample_weight: tf.Tensor | None = None,
-    ) -> None:
-        """W goes down the loss, on its own tape."""
-        variables = self.weights_w
+    def update(self, batch: Batch) -> None:
+        """One step of the classifier's weights down the loss of a batch, on its own tape."""
+        variables = self.classifier_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, variables)
-            loss = self.batch_loss(images, adversarial, labels, sample_weight) + self.penalty()
+            loss = self.batch_loss(batch) + self.penalty()
         self.optimizer.apply(tape.gradient(loss, watched), variables)
 
     def penalty(self) -> tf.Tensor | float:
         """What is added to the loss that does not depend on the batch: here the regularizers of the weights."""
         return sum(v.regularizer(v) for v in self.classifier.trainable_variables if v.regularizer is not None)
 
-    def batch_loss(
-        self,
-        images: tf.Tensor,
-        adversarial: tf.Tensor | None,
-        labels: tf.Tensor,
-        sample_weight: tf.Tensor | None = None,
-        record: bool = True,
-        training: bool = True,
-    ) -> tf.Tensor:
+    def batch_loss(self, batch: Batch, record: bool = True, training: bool = True) -> tf.Tensor:
         """The loss of a batch: a scalar.
 
         Args:
-          images: float32 clean images.
-          adversarial: the same under attack; None for a batch that is not attacked, whose clean loss alone counts.
-          labels: int32 (batch,).
-          sample_weight: float32 (batch,); None for equal ones.
+          batch: the batch.
           record: add losses and accuracies to the running means.
           training: batch norm goes by the batch, and no pass is made that the loss does not need.
         """
-        logits = self.answers(images, adversarial, training)
-        loss = self.compute_loss(images, labels, logits, sample_weight, training)
+        logits = self.answers(batch, training)
+        loss = self.compute_loss(batch.images, batch.labels, logits, batch.sample_weight, training)
         if record:
-            self.record(loss, labels, logits, sample_weight)
+            self.record(loss, batch, logits)
         return loss
 
-    def record(
-        self, loss: tf.Tensor, labels: tf.Tensor, logits: dict[str, list[tf.Tensor]], sample_weight: tf.Tensor | None
-    ) -> None:
-        """Adds a batch to the running means; arguments as `compute_loss` has and gives them."""
-        self.means["loss"].update_state(loss, tf.shape(labels)[0])
-        self.compute_metrics(None, labels, logits, sample_weight)
+    def record(self, loss: tf.Tensor, batch: Batch, logits: dict[str, list[tf.Tensor]]) -> None:
+        """Adds the loss and the logits of a batch to the running means."""
+        self.means["loss"].update_state(loss, tf.shape(batch.labels)[0])
+        self.compute_metrics(batch.images, batch.labels, logits, batch.sample_weight)
 
-    def answers(
-        self, images: tf.Tensor, adversarial: tf.Tensor | None, training: bool = True
-    ) -> dict[str, list[tf.Tensor]]:
+    def answers(self, batch: Batch, training: bool = True) -> dict[str, list[tf.Tensor]]:
         """The logits of the passes that a batch needs: `clean`, and `adversarial` where it is attacked."""
+        images, adversarial = batch.images, batch.adversarial
         if adversarial is not None and self.one_batch and self.clean_weight:
-            logits = self.classifier(tf.concat([images, adversarial], 0), training=training)
-            clean, attacked = tf.split(logits, 2)
+            clean, attacked = tf.split(self.classifier(tf.concat([images, adversarial], 0), training=training), 2)
             return {"clean": [clean], "adversarial": [attacked]}
-        found = {}
+        logits = {}
         if adversarial is None or self.clean_weight or not training:
-            found["clean"] = [self.classifier(images, training=training)]
+            logits["clean"] = [self.classifier(images, training=training)]
         if adversarial is not None:
-            found["adversarial"] = [self.classifier(adversarial, training=training)]
-        return found
+            logits["adversarial"] = [self.classifier(adversarial, training=training)]
+        return logits
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -19,13 +19,29 @@ class Mean(keras.metrics.Mean):
         return tf.math.divide(self.total.value, self.count.value)
 
 
-def unpacked(data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-    """Images as float32 in [0, 1], labels as int32, weights as float32 or None: each (batch, ...)."""
-    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if sample_weight is not None:
-        # Keras makes a column of class weights.
-        sample_weight = tf.reshape(tf.cast(sample_weight, tf.float32), [-1])
-    return tf.cast(to_unit(images), tf.float32), tf.cast(labels, tf.int32), sample_weight
+class Batch(NamedTuple):
+    """A batch of a training.
+
+    Attributes:
+      images: float32 clean images in [0, 1], (batch, height, width, channels).
+      labels: int32 (batch,).
+      sample_weight: float32 (batch,); None for equal ones.
+      adversarial: the images under attack; None for a batch that is not attacked, whose clean loss alone counts.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    sample_weight: tf.Tensor | None = None
+    adversarial: tf.Tensor | None = None
+
+    @classmethod
+    def of(cls, data: Any) -> Batch:
+        """From what Keras passes to a step; images may be uint8."""
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None:
+            # Keras makes a column of class weights.
+            sample_weight = tf.reshape(tf.cast(sample_weight, tf.float32), [-1])
+        return cls(tf.cast(to_unit(images), tf.float32), tf.cast(labels, tf.int32), sample_weight)
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ from l2p_tf.attacks.criterion import divergence
 from l2p_tf.attacks.projection import norms
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.training.base import RobustTrainer
+from l2p_tf.training.losses import Batch
 from support.models import images_and_labels, linear, smooth, tiny
 from support.training import (
     CLASSES,
@@ -128,14 +129,14 @@ def test_a_step_of_mat_both_by_hand():
 
 def test_a_share_of_batches_is_natural():
     images, labels = images_and_labels(6, SHAPE, CLASSES)
-    trainer = trainer_of("pgd(natural_share=0.25, epsilon=0.1, steps=1)", rate=0.0)
+    trainer = trainer_of("pgd(clean_probability=0.25, epsilon=0.1, steps=1)", rate=0.0)
     step(trainer, images, labels, times=200)
     natural, attacked = (float(trainer.means[f"{kind}_loss"].count) / len(images) for kind in ("clean", "adversarial"))
     assert natural + attacked == 200
     low, high = binom.interval(0.9999, 200, 0.25)
     assert low <= natural <= high
     # A natural batch is trained on by its clean loss, whatever the weights say.
-    trainer = trainer_of("pgd(natural_share=0.999999, epsilon=0.1, steps=1, adversarial_weight=0.3)")
+    trainer = trainer_of("pgd(clean_probability=0.999999, epsilon=0.1, steps=1, adversarial_weight=0.3)")
     check_step(trainer, images, labels, gradients(images, labels)[0])
 
 
@@ -155,7 +156,7 @@ def test_a_step_of_trades_by_hand():
     images, labels = images_and_labels(8, SHAPE, CLASSES)
     trainer = trainer_of("trades(epsilon=0.1, steps=3, step_size=0.05, adversarial_weight=6.0)")
     state = np.array(trainer.attack_seed.state)
-    adversarial = np.asarray(trainer.perturbed(tf.constant(images), tf.constant(labels, tf.int32)))
+    adversarial = np.asarray(trainer.perturbed(Batch(tf.constant(images), tf.constant(labels, tf.int32))))
     trainer.attack_seed.state.assign(state)
     assert np.abs(adversarial - images).max() == pytest.approx(0.1, rel=1e-3)
 
@@ -196,7 +197,7 @@ def test_the_average_of_the_weights_is_the_closed_form():
         step(trainer, images, labels)
         history.append(values(model.weights))
     own = history[-1]
-    with trainer.averaged():
+    with trainer.averaged_weights():
         for i, variable in enumerate(model.weights):
             wanted = 0.9**5 * history[0][i]
             wanted = wanted + sum(0.1 * 0.9 ** (5 - n) * history[n][i] for n in range(1, 6))
@@ -207,7 +208,7 @@ def test_the_average_of_the_weights_is_the_closed_form():
 
 def test_without_an_average_the_weights_themselves_are_judged():
     trainer = RobustTrainer(linear(WEIGHTS))
-    with trainer.averaged():
+    with trainer.averaged_weights():
         np.testing.assert_allclose(trainer.classifier.layers[-1].kernel, FLAT, rtol=1e-6)
     assert not trainer.averages
     assert isinstance(trainer, keras.Model)

@@ -14,6 +14,7 @@ from l2p_tf.defenses import DEFENSES
 from l2p_tf.models.base import MODELS
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.models.saving import load_classifier, load_generator, save_classifier
+from l2p_tf.training.losses import Batch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.types import UserError
 from support.models import generator_run, images_and_labels, linear, quick, smooth, tiny
@@ -206,9 +207,9 @@ def test_the_generator_finds_the_optimum_of_one_pixel(penalty):
     trainer.generator_optimizer = keras.optimizers.Adam(0.05)
     compiled(trainer)
     images, labels = np.full((1, 1, 1, 1), 0.4, np.float32), tf.constant([0])
-    run = tf.function(lambda g: trainer.generator_step(tf.constant(images), labels, g), autograph=False)
+    run = tf.function(lambda g: trainer.generator_step(Batch(tf.constant(images), labels), g), autograph=False)
     # Away from the label: the unit gradient of the label's probability points down, so a below 0 raises the loss.
-    gradient = trainer.gradient_of(tf.constant(images), labels)
+    gradient = trainer.gradient_of(Batch(tf.constant(images), labels))
     assert float(gradient[0, 0, 0, 0]) == pytest.approx(-1.0)
     for _ in range(600):
         run(gradient)
@@ -229,14 +230,14 @@ def test_each_phase_leaves_the_other_player_to_the_bit():
     model = MODELS.parse("resnet_v1(depth=8, width=0.25)").build((8, 8, 1), 4)
     trainer = made("generator_width=0.1, generator_rate=0.001", model)
     x, y = tf.constant(images), tf.constant(labels, tf.int32)
-    gradient = trainer.gradient_of(x, y)
+    gradient = trainer.gradient_of(Batch(x, y))
     before, before_g = values(model.weights), values(trainer.generator.weights)
-    trainer.generator_step(x, y, gradient)
+    trainer.generator_step(Batch(x, y), gradient)
     assert_same(before, model.weights)
     # All but what a ReLU that is off for every image hides.
     assert all(changed(before_g, trainer.generator.weights))
     before_g = values(trainer.generator.weights)
-    trainer.update_w(x, x, y)
+    trainer.update(Batch(x, y, adversarial=x))
     assert_same(before_g, trainer.generator.weights)
     assert all(changed(before, model.weights))
 
@@ -247,7 +248,7 @@ def test_generator_steps_and_natural_batches():
     step(trainer, images, labels)
     assert int(trainer.generator_optimizer.iterations) == 3
     assert int(trainer.optimizer.iterations) == 1
-    trainer = made("natural_share=0.999999, generator_width=0.1", tiny(DEFENSES.parse("none")))
+    trainer = made("clean_probability=0.999999, generator_width=0.1", tiny(DEFENSES.parse("none")))
     before = values(trainer.generator.weights)
     step(trainer, images, labels)
     assert_same(before, trainer.generator.weights)
@@ -279,13 +280,15 @@ def test_a_generator_raises_the_loss_of_a_fixed_classifier_more_than_fgm_of_the_
     natural.fit(train.repeat(15), verbose=0, shuffle=False)
     assert np.mean(np.asarray(model(images)).argmax(-1) == labels) > 0.9
     trainer = made("c_l=1, generator_rate=1e-3", model)
-    run = tf.function(lambda x, y: trainer.generator_step(x, y, trainer.gradient_of(x, y)), autograph=False)
+    run = tf.function(
+        lambda x, y: trainer.generator_step(Batch(x, y), trainer.gradient_of(Batch(x, y))), autograph=False
+    )
     for _ in range(5):
         for x, y in train:
             run(x, y)
     x, y = tf.constant(images), tf.constant(labels)
-    gradient = np.asarray(trainer.gradient_of(x, y))
-    adversarial = np.asarray(trainer._made(x, y, trainer.gradient_of(x, y))[0])
+    gradient = np.asarray(trainer.gradient_of(Batch(x, y)))
+    adversarial = np.asarray(trainer.made(Batch(x, y), trainer.gradient_of(Batch(x, y)))[0])
     sizes = np.sqrt(np.sum((adversarial - images) ** 2, (1, 2, 3)))
     # Each image's FGM has the norm of its generator's perturbation after it is clipped, not before.
     low, high = np.zeros(len(x)), np.full(len(x), 50.0)

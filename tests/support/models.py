@@ -19,7 +19,7 @@ from l2p_tf.defenses import DEFENSES, DerivedDefense
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.models.base import Architecture
 from l2p_tf.models.perturbation_generator import build_generator
-from l2p_tf.models.saving import companion_path, save_classifier
+from l2p_tf.models.saving import auxiliary_path, save_classifier
 
 TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name), DerivedDefense)]
 """The defenses that train a network of their own."""
@@ -158,5 +158,5 @@ def generator_run(shape, classes):
     }
     with artifacts.produce(folder / "made" / "train", "train", spec) as work:
         for checkpoint in ("best", "last"):
-            save_classifier(generator, companion_path(work.path / f"{checkpoint}.keras", "generator"))
+            save_classifier(generator, auxiliary_path(work.path / f"{checkpoint}.keras", "generator"))
     return folder / "made"

@@ -17,6 +17,7 @@ from l2p_tf.defenses.mat import TwofoldTrainer
 from l2p_tf.layers.noise import noise_layers, set_noise
 from l2p_tf.registry import spec_of
 from l2p_tf.training.inputs import Accepted
+from l2p_tf.training.losses import Batch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.types import UserError
 from support.models import TRAINED, images_and_labels, linear, small, tiny
@@ -81,7 +82,7 @@ def test_weights_enter_every_defenses_loss_as_keras_defines_it(options):
 
     def judged(attacked):
         trainer.reset_metrics()
-        loss = trainer.batch_loss(x, attacked, y, w, training=False)
+        loss = trainer.batch_loss(Batch(x, y, w, attacked), training=False)
         found = {name: float(mean.result()) for name, mean in trainer.means.items()}
         assert found["loss"] == pytest.approx(float(loss))
         assert found["clean_loss"] == pytest.approx(losses[0], rel=1e-4)
@@ -106,7 +107,8 @@ def test_what_weighs_nothing_moves_nothing(spec):
     images, labels = images_and_labels(6, SHAPE, CLASSES)
     model = linear(WEIGHTS)
     trainer = trainer_of(spec.replace("generator(", "generator(c_l=0, "), model)
-    trained = [*model.trainable_variables, *(v for n in trainer.companions.values() for v in n.trainable_variables)]
+    networks = [model, *trainer.auxiliary_models.values()]
+    trained = [variable for network in networks for variable in network.trainable_variables]
     before = values(trained)
     trainer.train_on_batch(images, labels, np.zeros(6))
     assert_same(before, trained)

@@ -8,6 +8,7 @@ from l2p_tf.defenses import DEFENSES
 from l2p_tf.layers.noise import noise_layers, reseed
 from l2p_tf.models import MODELS
 from l2p_tf.training.base import RobustTrainer, noise_statistics
+from l2p_tf.training.losses import Batch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import check_drops, harmonic_tau, learning_rate
 from l2p_tf.types import UserError
@@ -130,10 +131,10 @@ def test_warm_up_has_no_noise_and_leaves_theta(update):
     facts = trainer.begin_epoch(1)
     assert facts == {"noise_active": 0.0, "tau": 0.0}
     theta = values(trainer.noise_parameters)
-    before = values(trainer.weights_w)
+    before = values(trainer.classifier_weights)
     step(trainer, images, labels)
     np.testing.assert_array_equal(theta, values(trainer.noise_parameters))
-    assert np.abs(before[0] - values(trainer.weights_w)[0]).max() > 0
+    assert np.abs(before[0] - values(trainer.classifier_weights)[0]).max() > 0
     np.testing.assert_array_equal(model(images), model(images))
     assert not trainer.is_mature(1)
     assert trainer.is_mature(2)
@@ -149,11 +150,11 @@ def test_each_phase_leaves_the_others_variables_to_the_bit():
     w_like = [v for v in model.weights if id(v) not in theta_ids]
     x, y = tf.constant(images), tf.constant(labels, tf.int32)
     before_w, before_theta = values(w_like), values(trainer.noise_parameters)
-    trainer._theta_phase(x, x, y)
+    trainer._theta_phase(Batch(x, y, adversarial=x))
     assert_same(before_w, w_like)
     assert all(changed(before_theta, trainer.noise_parameters))
     before_theta = values(trainer.noise_parameters)
-    trainer.update_w(x, x, y)
+    RobustTrainer.update(trainer, Batch(x, y, adversarial=x))
     assert_same(before_theta, trainer.noise_parameters)
     moved = changed(before_w, w_like)
     assert sum(moved) == len(moved) - len(noise_layers(model))  # All but the noise's switches.
@@ -202,7 +203,7 @@ def test_the_predicted_label_may_be_attacked():
 
     def attacked(label, labels):
         trainer = RobustTrainer(linear(WEIGHTS), attack, adversarial_weight=1.0, attack_label=label)
-        return np.asarray(trainer.perturbed(tf.constant(images), tf.constant(labels, tf.int32)))
+        return np.asarray(trainer.perturbed(Batch(tf.constant(images), tf.constant(labels, tf.int32))))
 
     np.testing.assert_array_equal(attacked("predicted", other), attacked("true", predicted))
     assert np.abs(attacked("true", other) - attacked("true", predicted)).max() > 0
