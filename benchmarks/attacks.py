@@ -59,6 +59,7 @@ class KerasLayers(LayerFactory):
         filters: int,
         kernel_size: int,
         name: str,
+        *,
         strides: int = 1,
         normalize: bool = True,
         bias: bool = True,

@@ -1,4 +1,4 @@
-"""Running a classifier over many images: compiled programs kept with the model, full batches, seeded noise."""
+"""Running a classifier over many images: compiled functions kept with the model, full batches, seeded noise."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def compiled(
 
     Args:
       model: the classifier that `body` runs.
-      key: tells apart the programs of one model; what `body` does must follow from it.
+      key: tells apart the compiled functions of one model; what `body` does must follow from it.
       body: from tensors, nested in dictionaries, that have a batch axis, and tensors that have none, to tensors that
         have one.
       jit_compile: compile with XLA; None does so where there is a GPU.
     """
     jit_compile = resolve_jit(jit_compile)
     # Straight into the instance's dictionary: Keras would track what is set as an attribute.
-    programs: dict[Hashable, Callable[..., Any]] = vars(model).setdefault("_l2p_compiled", {})
-    if (key, jit_compile) not in programs:
+    functions: dict[Hashable, Callable[..., Any]] = vars(model).setdefault("_l2p_compiled", {})
+    if (key, jit_compile) not in functions:
         strategy = model.distribute_strategy
         if strategy.num_replicas_in_sync == 1:
-            programs[key, jit_compile] = Program(body, jit_compile)
+            functions[key, jit_compile] = CompiledFunction(body, jit_compile)
         else:
-            programs[key, jit_compile] = _distributed(strategy, body, jit_compile)
-    return programs[key, jit_compile]
+            functions[key, jit_compile] = _distributed(strategy, body, jit_compile)
+    return functions[key, jit_compile]
 
 
-class Program:
+class CompiledFunction:
     """A compiled function of tensors with a batch axis and tensors without one; `compiled` tells more."""
 
     def __init__(self, body: Callable[[Any, Any], Any], jit_compile: bool) -> None:
@@ -96,14 +96,14 @@ def _distributed(strategy: tf.distribute.Strategy, body: Callable[[Any, Any], An
         )
 
     def call(sharded: Any, shared: Any) -> Any:
-        found = run(tf.nest.map_structure(share, sharded), shared)
-        return tf.nest.map_structure(lambda value: tf.concat(strategy.experimental_local_results(value), 0), found)
+        outputs = run(tf.nest.map_structure(share, sharded), shared)
+        return tf.nest.map_structure(lambda value: tf.concat(strategy.experimental_local_results(value), 0), outputs)
 
     return call
 
 
 def replicas(model: keras.Model) -> int:
-    """On how many devices the model's programs run at once."""
+    """On how many devices the model's compiled functions run at once."""
     return int(model.distribute_strategy.num_replicas_in_sync)
 
 
@@ -269,8 +269,8 @@ def predict_with_votes(
     parts = []
     for number, (index, real) in enumerate(batches(len(images), batch_size, replicas(model))):
         numbers = (seed_pair(seed, number), draws, samples_per_prediction)
-        found = run(tf.constant(images[index]), tuple(map(tf.constant, numbers)))
-        parts.append([part[:real].numpy() for part in found])
+        outputs = run(tf.constant(images[index]), tuple(map(tf.constant, numbers)))
+        parts.append([part[:real].numpy() for part in outputs])
     probabilities, votes = (np.concatenate(part) for part in zip(*parts, strict=True))
     probabilities, votes = (part.reshape(count, copies, -1).mean(1) for part in (probabilities, votes))
     if alone and copies > 1:
@@ -292,7 +292,7 @@ def _copies(model: keras.Model, count: int, passes: int, batch_size: int) -> int
 
 
 def _votes(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-    seed, draws, averaged = numbers
+    seed, draws, samples_per_prediction = numbers
     classes = int(model.output_shape[-1])
     former = seed_noise(model, seed)
     none = tf.zeros([tf.shape(x)[0], classes])
@@ -303,11 +303,11 @@ def _votes(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> 
         return so_far + finite_softmax(logits), logits
 
     def answer(total: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean, logits = repeat(draw, (none, none), averaged)
-        mean /= tf.cast(averaged, tf.float32)
+        mean, logits = repeat(draw, (none, none), samples_per_prediction)
+        mean /= tf.cast(samples_per_prediction, tf.float32)
         # Of one pass the largest logit decides: a softmax may have rounded two of them to the same number.
-        classes_told = tf.argmax(tf.where(averaged == 1, logits, mean), -1)
-        vote = tf.one_hot(classes_told, classes) * tf.sign(tf.reduce_sum(mean, -1, keepdims=True))
+        chosen = tf.argmax(tf.where(samples_per_prediction == 1, logits, mean), -1)
+        vote = tf.one_hot(chosen, classes) * tf.sign(tf.reduce_sum(mean, -1, keepdims=True))
         return total + mean, votes + vote
 
     total, votes = repeat(answer, (none, none), draws)

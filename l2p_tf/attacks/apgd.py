@@ -66,7 +66,7 @@ class APGD(Ascent):
         return {**state, "reduced": context.full(True, tf.bool)}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Moves (Equations 1 and 2 there; not in round 0), looks, and at a checkpoint perhaps halves the step."""
+        """Moves (Equations 1 and 2 there; not in round 0), takes the loss; at a checkpoint perhaps halves the step."""
         first = i == 0
         x = tf.where(first, state["x"], self._moved(context, i, state))
         gradient, loss, reached = context.loss_and_gradient(x, self.loss, self.draws)
@@ -74,7 +74,7 @@ class APGD(Ascent):
         better = loss > state["best"]
         done = reached > 0.0 if context.deterministic else context.full(False, tf.bool)
         best = tf.where(better, loss, state["best"])
-        # What has fallen ends where it fell, whatever its loss.
+        # An image once adversarial stays as it was then, whatever its loss.
         adversarial = choose(better | done, x, state["adversarial"])
         best_gradient = choose(better, gradient, state["best_gradient"])
         last_best = tf.where(first, best, state["last_best"])

@@ -55,7 +55,7 @@ class Ascent(IterativeAttack):
         return {"adversarial": tf.clip_by_value(context.images + offset, 0.0, 1.0)}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """One step of `step_size` along the steepest direction; an example that is seen to have fallen stays."""
+        """One step of `step_size` along the steepest direction; an example that is seen to be adversarial stays."""
         del i
         gradient, _, reached = context.loss_and_gradient(state["adversarial"], self.loss, self.draws)
         return self.moved(context, state, steepest(gradient, self.norm), reached)

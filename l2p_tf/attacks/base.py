@@ -1,4 +1,4 @@
-"""The contract of all attacks, and how they are run over many images: what is left is attacked, the best is kept."""
+"""The contract of all attacks, and how they are run over images: those not yet fooled are attacked, the best kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WRONG, _NEAR = 1e-2, 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Attack(Options, abc.ABC):
-    """Base of all attacks: what they are called, what they aim at, and how they are run on images.
+    """Base of all attacks: what they are called, which classes they target, and how they are run on images.
 
     Class attributes:
       BACKEND: whose implementation it is.
@@ -41,7 +41,7 @@ class Attack(Options, abc.ABC):
 
     @abc.abstractmethod
     def members(self) -> tuple[SingleAttack, ...]:
-        """The attacks that are run in turn, each on what the earlier ones left standing; most have but one."""
+        """The attacks that are run in turn, each on images that the earlier ones did not fool; most have but one."""
 
     def fitting(self, model: keras.Model) -> tuple[SingleAttack, ...]:
         """The members, as they can be run on the model; UserError where one cannot."""
@@ -65,13 +65,13 @@ class Attack(Options, abc.ABC):
         """The attack in a few words, for tables."""
         return self.spec
 
-    def described(self, name: str, usual: Norm = Norm.LINF) -> str:
-        """The name with what sets these options apart: restarts, norm unless it is the usual one, loss and so on."""
+    def described(self, name: str, default: Norm = Norm.LINF) -> str:
+        """The name with what sets these options apart: restarts, norm unless it is the default, loss and so on."""
         restarts, norm, loss = (getattr(self, key, None) for key in ("restarts", "norm", "loss"))
         kappa, epsilon, draws = (getattr(self, key, None) for key in ("kappa", "epsilon", "draws"))
         parts = [name, f"x{restarts}" if restarts and restarts > 1 else ""]
-        parts += [str(norm) if norm is not None and norm is not usual else "", f"kappa {kappa:g}" if kappa else ""]
-        parts += [str(loss) if loss not in (None, _usual(self, "loss")) else ""]
+        parts += [str(norm) if norm is not None and norm is not default else "", f"kappa {kappa:g}" if kappa else ""]
+        parts += [str(loss) if loss not in (None, _default(self, "loss")) else ""]
         parts += [f"to {getattr(self, 'target', '')}" if self.targeted else ""]
         parts += [f"within {epsilon:.4g}" if isinstance(self, MinimizationAttack) and epsilon is not None else ""]
         parts += [f"EOT-{draws}" if draws and draws > 1 else ""]
@@ -106,7 +106,7 @@ class Attack(Options, abc.ABC):
         progress: Callable[[float, int], Any] | None = None,
         store: CheckpointStore | None = None,
     ) -> AttackOutput:
-        """Attacks images and scores what was found.
+        """Attacks images and scores the adversarial ones.
 
         On a randomized model the best start is chosen on draws that are not those it is scored on. A model that was
         made under a distribution strategy is attacked on all its replicas.
@@ -118,11 +118,11 @@ class Attack(Options, abc.ABC):
           seed: of the attack.
           batch_size: images a compiled run.
           score_draws: answers to score a randomized model on, each with fresh noise.
-          prediction_draws: draws of the noise that one answer averages, when what was found is compared and when it is
-            scored.
+          prediction_draws: draws of the noise that one answer averages, when adversarial images are compared and when
+            they are scored.
           jit_compile: compile with XLA; None decides by device.
           progress: called now and then with the share of the work that is done, in [0, 1], and the number of images
-            that still stand.
+            that are not fooled yet.
           store: a `CheckpointStore` that keeps what is done, so that the same call made again goes on from there.
 
         Raises:
@@ -142,7 +142,7 @@ class MinimizationAttack(Attack):
 
 @dataclasses.dataclass(frozen=True)
 class SingleAttack(Attack):
-    """Base of the attacks that are run by themselves, be it in a cascade."""
+    """Base of the attacks that are run by themselves, or as members of a sequence."""
 
     def members(self) -> tuple[SingleAttack, ...]:
         """Itself."""
@@ -185,8 +185,8 @@ class SingleAttack(Attack):
         toward = min(int(getattr(self, "target_classes", 0)), classes - 1)
         return int(getattr(self, "restarts", 1)) * max(1, toward)
 
-    def aim(self, start: int, others: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-        """The classes that start number `start` aims at; arguments as of `pick_targets`."""
+    def pick(self, start: int, others: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+        """The classes that start number `start` targets; arguments as of `pick_targets`."""
         if self.targeted:
             return pick_targets(str(getattr(self, "target", "")), others, labels, seed)
         toward = min(int(getattr(self, "target_classes", 0)), others.shape[1])
@@ -194,13 +194,13 @@ class SingleAttack(Attack):
 
 
 class AttackRunner:
-    """One call of an attack: its data, and what has been found so far.
+    """One call of an attack: its data, and the best adversarial images so far.
 
     The first candidate is the image as it is, which lies in every ball: under no attack is a classifier right more
-    often than without one. An example has fallen once the criterion was reached on every draw it was looked at; in a
-    cascade, and where the budget is fixed, it then leaves. What is kept of an example is what reached the criterion on
-    the largest share of draws, and among equals made it likeliest; an attack of smallest norm keeps the smallest that
-    succeeds.
+    often than without one. An example is adversarial once the criterion was reached on every draw of the noise; in a
+    sequence, and where the budget is fixed, it then leaves. Of the candidates for an example the one is kept that
+    reached the criterion on the largest share of draws, and among equals made it likeliest; an attack of smallest norm
+    keeps the smallest that succeeds.
     """
 
     def __init__(
@@ -230,44 +230,44 @@ class AttackRunner:
 
     def run(self) -> None:
         """Every start of every member."""
-        # An attack of smallest norm with no limit to it goes on with what has fallen.
-        stay = isinstance(self.attack, MinimizationAttack) and getattr(self.attack, "epsilon", None) is None
-        others = self._look_at_clean()
+        # An attack of smallest norm with no limit to it goes on with adversarial images.
+        unlimited = isinstance(self.attack, MinimizationAttack) and getattr(self.attack, "epsilon", None) is None
+        others = self._score_clean()
         last = (len(self.members) - 1, self.members[-1].starts(self.classes) - 1)
         for number, member in enumerate(self.members):
             for start in range(member.starts(self.classes)):
-                rows = np.flatnonzero(self.norm > 0 if stay else ~self.is_adversarial)
+                rows = np.flatnonzero(self.norm > 0 if unlimited else ~self.is_adversarial)
                 if member.is_single_step and number == start == 0:
                     rows = np.arange(len(self.images))
                 if len(rows):
                     if member.has_target:
-                        self.targets[rows] = self._aim(member, start, others)[rows]
-                    found = member.attempt(self, number, start, rows)
+                        self.targets[rows] = self._pick_targets(member, start, others)[rows]
+                    adversarial = member.attempt(self, number, start, rows)
                     if last == (0, 0) and not self.deterministic and not isinstance(member, MinimizationAttack):
                         # Nothing to compare but images that may be misclassified as they are: scoring decides.
-                        sound = self.score[rows] <= 0.0
-                        self.best[rows[sound]] = found[sound]
-                        rows, found = rows[~sound], found[~sound]
+                        unfooled = self.score[rows] <= 0.0
+                        self.best[rows[unfooled]] = adversarial[unfooled]
+                        rows, adversarial = rows[~unfooled], adversarial[~unfooled]
                     if len(rows):
-                        self._compare(member, rows, found, start)
+                        self._compare(member, rows, adversarial, start)
                 self._done += member.work
                 self.tell(int((~self.is_adversarial).sum()))
 
-    def _look_at_clean(self) -> np.ndarray:
+    def _score_clean(self) -> np.ndarray:
         """Makes the images as they are the first candidates; returns the other classes, the likeliest first."""
-        looks = 1 if self.deterministic else -(-SELECTION_DRAWS // self.samples_per_prediction)
-        likely, self.votes = self._answers(self.images, looks, 0, 3)
-        self.forwards += looks * (1 if self.deterministic else self.samples_per_prediction)
+        answers = 1 if self.deterministic else -(-SELECTION_DRAWS // self.samples_per_prediction)
+        likely, self.votes = self._answers(self.images, answers, 0, 3)
+        self.forwards += answers * (1 if self.deterministic else self.samples_per_prediction)
         every, ranked = np.arange(len(self.images)), likely.copy()
         right = int((self.votes[every, self.labels] > 0.5).sum())
         inference.warn_at_chance(right, len(every), self.classes)
         ranked[every, self.labels] = -1.0
         others = np.argsort(-ranked, axis=-1, kind="stable")[:, :-1]
         if self.attack.targeted:
-            self.targets = self._aim(self.members[0], 0, others)
+            self.targets = self._pick_targets(self.members[0], 0, others)
         share, wrong = self._shares(every, self.votes)
         self.likely = likely[every, self.labels]
-        # What an attack finds is taken where it is as good: less than nothing for the likelihood.
+        # Adversarial images are taken where they are as good: less than nothing for the likelihood.
         self.score = share + _WRONG * wrong - _NEAR
         if self.deterministic:
             self.is_adversarial = share >= 1.0
@@ -275,14 +275,14 @@ class AttackRunner:
         return others
 
     def _shares(self, rows: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the answers to what was found for some images, the share that reach the criterion, and that are wrong."""
+        """Of the answers to candidates for some images, the share that reach the criterion, and that are wrong."""
         every = np.arange(len(rows))
         wrong = 1.0 - votes[every, self.labels[rows]]
         return votes[every, self.targets[rows]] if self.attack.targeted else wrong, wrong
 
     def scored(self, draws: int) -> AttackOutput:
-        """What was found, on so many fresh answers."""
-        # Without noise what was seen when it was kept is what would be seen again.
+        """The best adversarial images, scored on so many fresh answers."""
+        # Without noise the answers would be those by which they were kept.
         if not self.deterministic:
             likely, self.votes = self._answers(self.best, draws, 0, 2)
             self.likely = likely[np.arange(len(likely)), self.labels]
@@ -300,23 +300,25 @@ class AttackRunner:
             **norms(self.best - self.images),
         )
 
-    def _aim(self, member: SingleAttack, start: int, others: np.ndarray) -> np.ndarray:
+    def _pick_targets(self, member: SingleAttack, start: int, others: np.ndarray) -> np.ndarray:
         """Targets, by what the model answers on the images as they are."""
-        return member.aim(start, others, self.labels, int(inference.seed_pair(self.seed, 0, 4)[0]))
+        return member.pick(start, others, self.labels, int(inference.seed_pair(self.seed, 0, 4)[0]))
 
-    def _compare(self, member: SingleAttack, rows: np.ndarray, found: np.ndarray, start: int) -> None:
-        """Keeps what one start found where it is better than what there is, by draws of its own."""
+    def _compare(self, member: SingleAttack, rows: np.ndarray, adversarial: np.ndarray, start: int) -> None:
+        """Keeps the adversarial images of one start where they are better than the best so far, by draws of its own."""
         wanted = max(SELECTION_DRAWS, int(getattr(member, "draws", 1)))
-        looks = 1 if self.deterministic else -(-wanted // self.samples_per_prediction)
-        likely, votes = self._answers(found, looks, start, 1)
+        answers = 1 if self.deterministic else -(-wanted // self.samples_per_prediction)
+        likely, votes = self._answers(adversarial, answers, start, 1)
         if not self.deterministic:
-            self.forwards[rows] += looks * self.samples_per_prediction
+            self.forwards[rows] += answers * self.samples_per_prediction
         share, wrong = self._shares(rows, votes)
         every, labels, targets = np.arange(len(rows)), self.labels[rows], self.targets[rows]
         near = likely[every, targets] if self.attack.targeted else 1.0 - likely[every, labels]
         score = share + _WRONG * wrong + _NEAR * near
         if isinstance(member, MinimizationAttack):
-            size = norms(found - self.images[rows])["linf" if getattr(member, "norm", Norm.L2) is Norm.LINF else "l2"]
+            size = norms(adversarial - self.images[rows])[
+                "linf" if getattr(member, "norm", Norm.L2) is Norm.LINF else "l2"
+            ]
             epsilon = getattr(member, "epsilon", None)
             within = size <= (np.inf if epsilon is None else epsilon * (1 + 1e-6))
             reached, none = within & (share > 0.5), np.isinf(self.norm[rows])
@@ -328,7 +330,7 @@ class AttackRunner:
             reached = np.ones(len(rows), bool)
             better = score > self.score[rows]
         taken = rows[better]
-        self.best[taken], self.score[taken], self.votes[taken] = found[better], score[better], votes[better]
+        self.best[taken], self.score[taken], self.votes[taken] = adversarial[better], score[better], votes[better]
         self.likely[taken] = likely[every, labels][better]
         self.is_adversarial[rows] |= reached & (share >= 1.0)
 
@@ -341,12 +343,12 @@ class AttackRunner:
         )
 
     def tell(self, robust: int, extra: float = 0.0) -> None:
-        """Reports progress: how many images still stand, and the work done of the start that is running."""
+        """Reports progress: how many images are not fooled yet, and the work done of the start that is running."""
         if self.progress is not None:
             self.progress(min(1.0, (self._done + extra) / self._todo), robust)
 
 
-def _usual(attack: Attack, name: str) -> Any:
+def _default(attack: Attack, name: str) -> Any:
     """The default of an option."""
     return next((field.default for field in dataclasses.fields(attack) if field.name == name), None)
 

@@ -43,7 +43,7 @@ class CarliniWagner(IterativeAttack, MinimizationAttack):
     @property
     def label(self) -> str:
         """Such as `C&W`, `C&W kappa 5` or `C&W EOT-10`."""
-        return self.described("C&W", usual=Norm.L2)
+        return self.described("C&W", default=Norm.L2)
 
     @property
     def iterations(self) -> int:

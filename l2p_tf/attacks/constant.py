@@ -13,7 +13,7 @@ def open_search(context: AttackContext) -> State:
     """The part of an attack's state that the search needs, with `initial_const` among the context's numbers."""
     zero, infinite = context.full(0.0), context.full(float("inf"))
     state = {"adversarial": context.images, "size": infinite, "c": zero + context.numbers["initial_const"], "low": zero}
-    state |= {"high": infinite, "found": context.full(False, tf.bool)}
+    state |= {"high": infinite, "succeeded": context.full(False, tf.bool)}
     return {**state, "inner": context.full(0, tf.int32), "outer": context.full(0, tf.int32)}
 
 
@@ -38,8 +38,8 @@ def close_round(
     """
     size = tf.sqrt(tf.reduce_sum(tf.square(x - context.images), [1, 2, 3]))
     closer = reached & (size < state["size"])
-    found, c = state["found"] | reached, state["c"]
-    high, low = tf.where(found, tf.minimum(c, state["high"]), state["high"]), tf.where(found, state["low"], c)
+    succeeded, c = state["succeeded"] | reached, state["c"]
+    high, low = tf.where(succeeded, tf.minimum(c, state["high"]), state["high"]), tf.where(succeeded, state["low"], c)
     following = tf.where(tf.math.is_inf(high), tf.minimum(10.0 * c, _LARGEST), (low + high) / 2.0)
     outer = state["outer"] + tf.cast(ended, tf.int32)
     return {
@@ -48,7 +48,7 @@ def close_round(
         "c": tf.where(ended, following, c),
         "low": tf.where(ended, low, state["low"]),
         "high": tf.where(ended, high, state["high"]),
-        "found": found & ~ended,
+        "succeeded": succeeded & ~ended,
         "inner": tf.where(ended, 0, state["inner"] + 1),
         "outer": outer,
         "done": outer >= rounds,

@@ -15,7 +15,7 @@ from l2p_tf.attacks.gradient import finite_part, loss_gradient, mean_loss
 State = dict[str, tf.Tensor]
 
 SELECTION_DRAWS = 8
-"""Draws on which what was found on a randomized model is judged, at least."""
+"""Draws on which adversarial images of a randomized model are judged, at least."""
 
 
 class CheckpointStore(Protocol):
@@ -68,7 +68,7 @@ class AttackContext:
       criterion: the classes to leave, or to arrive at.
       seed: two integers; of all the attack's own randomness.
       numbers: the options named in `TRACED_OPTIONS`, as float32 scalars.
-      deterministic: one look at the model proves what it answers. False while its noise is on, and in training, which
+      deterministic: one pass of the model proves what it answers. False while its noise is on, and in training, which
         wants the greatest loss and no early end.
       most: the largest batch there will be.
       start: int32 scalar, the number of this start.

@@ -34,7 +34,7 @@ class DeepFool(IterativeAttack, MinimizationAttack):
     @property
     def label(self) -> str:
         """Such as `DeepFool` or `DeepFool linf EOT-10`."""
-        return self.described("DeepFool", usual=Norm.L2)
+        return self.described("DeepFool", default=Norm.L2)
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """A gradient for every other class."""

@@ -81,10 +81,10 @@ class FAB(IterativeAttack, MinimizationAttack):
         x = tf.clip_by_value(x, 0.0, 1.0)
         _, share = context.loss(x, "margin", self.draws)
         size = widest(x - image, self.norm)[:, 0, 0, 0]
-        found = context.confirmed(x, share > 0.5)
-        smaller = found & (size < state["size"])
+        reached = context.confirmed(x, share > 0.5)
+        smaller = reached & (size < state["size"])
         new = {"adversarial": choose(smaller, x, state["adversarial"]), "size": tf.where(smaller, size, state["size"])}
-        return {**new, "x": choose(found, image + numbers["beta"] * (x - image), x)}
+        return {**new, "x": choose(reached, image + numbers["beta"] * (x - image), x)}
 
     def _compared(self, context: AttackContext, logits: tf.Tensor) -> tf.Tensor:
         if context.criterion.targets is not None:

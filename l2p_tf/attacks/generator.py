@@ -1,4 +1,4 @@
-"""A trained perturbation generator as an attack: one look at the classifier's gradient, one pass of the generator."""
+"""A trained perturbation generator as an attack: one gradient of the classifier, one pass of the generator."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ class GeneratorAttack(IterativeAttack):
     def _trained(self) -> artifacts.Artifact:
         if not self.run:
             raise UserError("generator: `run` should name a run trained with --defense=generator. Received: ''")
-        found = artifacts.read(self.folder, "train", verify=False)
-        kind = str(found.options.get("defense", "")).split("(")[0]
+        trained = artifacts.read(self.folder, "train", verify=False)
+        kind = str(trained.options.get("defense", "")).split("(")[0]
         if kind != NAME:
             raise UserError(f"generator: `run` should be trained with --defense=generator. Received: {kind!r}")
-        return found
+        return trained
 
     def _file(self) -> tuple[pathlib.Path, int]:
         path = auxiliary_path(self._trained().path / f"{self.checkpoint}.keras", NAME)

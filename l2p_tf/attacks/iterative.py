@@ -34,13 +34,13 @@ _WORTH_SAVING_SECONDS = 2.0
 class IterativeAttack(SingleAttack):
     """Base of the compiled attacks: how one batch begins, and one step of the loop, for any batch size.
 
-    Everything else is done for it: input is checked, the loop compiled and run on full batches, who has fallen leaves
-    and the rest are packed together, the best of several starts is kept, and what was found is scored on fresh draws.
+    Everything else is done for it: input is checked, the loop compiled and run on full batches, images fooled leave and
+    the rest are packed together, the best of several starts is kept, and adversarial images are scored on fresh draws.
 
     Class attributes:
       TRACED_OPTIONS: options that reach the loop as tensors, so that another epsilon needs no new trace.
       HOST_OPTIONS: options the compiled loop does not know at all.
-      CHUNK: about how many steps lie between two looks at who still stands.
+      CHUNK: about how many steps are taken before images fooled leave.
       STATIC_BATCH: wants to know the size of its batch in advance (`AttackContext.most`), at the price of a trace for
         each.
     """
@@ -57,7 +57,7 @@ class IterativeAttack(SingleAttack):
 
     @property
     def chunk(self) -> int:
-        """How many steps lie between two looks at who still stands: all chunks are about alike."""
+        """How many steps are taken before images fooled leave: all chunks are about alike."""
         return math.ceil(self.iterations / max(1, round(self.iterations / self.CHUNK)))
 
     @property
@@ -67,7 +67,7 @@ class IterativeAttack(SingleAttack):
 
     @abc.abstractmethod
     def begin(self, context: AttackContext) -> State:
-        """The state before the first step, without a look at the model: tensors (batch, ...) by name.
+        """The state before the first step, without a pass of the model: tensors (batch, ...) by name.
 
         `adversarial`, in it, are the images the attack would give if it ended here; `done`, bool (batch,), which
         examples need no more steps (all False where the attack leaves it out).
@@ -117,7 +117,7 @@ class IterativeAttack(SingleAttack):
             forwards += SELECTION_DRAWS  # What `confirmed` takes, where there is anything to confirm.
         ends = context.deterministic or isinstance(self, MinimizationAttack)
 
-        def one(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:
+        def step(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:
             own = {key: value for key, value in former.items() if key not in ("gradients", "forwards")}
             new = {**own, **self.step(context, i, own)}
             if ends:
@@ -132,7 +132,7 @@ class IterativeAttack(SingleAttack):
             return ~tf.reduce_all(former["done"])
 
         start = tf.convert_to_tensor(first)
-        return repeat(one, (start, state), last - first, going if ends else None)[1]
+        return repeat(step, (start, state), last - first, going if ends else None)[1]
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Adversarial images within a graph: one start, every step taken, the model's noise drawn as it goes.
@@ -140,7 +140,7 @@ class IterativeAttack(SingleAttack):
         For training steps; no gradient flows through it.
 
         Raises:
-          UserError: the attack aims at classes, which is not known within a training step.
+          UserError: the attack targets classes, which is not known within a training step.
         """
         if self.has_target:
             raise UserError(f"A training attack should be untargeted. Received: {self.spec}")
@@ -178,7 +178,7 @@ class _Start:
         attack, runner, rows = self.attack, self.runner, self.rows
         saved = None if runner.store is None else runner.store.load(self.key)
         if saved is not None and not np.array_equal(saved["rows"], rows):
-            saved = None  # Noise that cannot be seeded made others fall.
+            saved = None  # Noise that cannot be seeded made others adversarial.
         if saved is None:
             state = self._begin()
             packed, i, reached = np.arange(len(rows)), 0, 0
@@ -200,8 +200,8 @@ class _Start:
             if len(live) <= _WORTH_PACKING * len(packed):
                 packed = live
             share = 1.0 - len(live) / len(runner.images) * (1.0 - i / attack.iterations)
-            falls = runner.deterministic and not isinstance(attack, MinimizationAttack)
-            runner.tell(len(live) if falls else int((~runner.is_adversarial).sum()), share * attack.work)
+            leave = runner.deterministic and not isinstance(attack, MinimizationAttack)
+            runner.tell(len(live) if leave else int((~runner.is_adversarial).sum()), share * attack.work)
         if saved is None and time.monotonic() - begun > _WORTH_SAVING_SECONDS:
             answer = {name: state[name] for name in ("adversarial", "gradients", "forwards")}
             self._save(answer, packed[:0], attack.iterations, 0)
@@ -222,8 +222,8 @@ class _Start:
         run = self._compiled("begin", self.runner.batch_size)
         parts = []
         for batch, (index, real) in enumerate(self._batches(len(self.rows))):
-            found = run(self._sharded(index), self._shared(-1, batch))
-            parts.append({name: value[:real].numpy() for name, value in found.items()})
+            state = run(self._sharded(index), self._shared(-1, batch))
+            parts.append({name: value[:real].numpy() for name, value in state.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _chunk(
@@ -271,9 +271,9 @@ def _compiled(
     def advance(sharded: Any, shared: Any) -> Any:
         context = context_of(sharded, shared)
         former = inference.seed_noise(model, context.seed)
-        found = attack.advance(context, sharded["state"], shared["first"], shared["last"])
+        state = attack.advance(context, sharded["state"], shared["first"], shared["last"])
         restore_seeds(model, former)
-        return found
+        return state
 
     body = begin if kind == "begin" else advance
     return inference.compiled(model, (kind, attack.graph_key, deterministic, most), body, jit_compile)

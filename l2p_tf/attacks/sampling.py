@@ -1,4 +1,4 @@
-"""Looks at many variations of each image, as attacks without gradients need them, several to a pass."""
+"""Losses of many variations of each image, as attacks without gradients need them, several to a pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def losses_of(
     many = together(context, count)
     shape = context.images.shape[1:]
 
-    def look(k: tf.Tensor, losses: tf.TensorArray, shares: tf.TensorArray) -> tuple[tf.Tensor, ...]:
+    def add_losses(k: tf.Tensor, losses: tf.TensorArray, shares: tf.TensorArray) -> tuple[tf.Tensor, ...]:
         # Variations first, so that copies of the criteria follow one another as whole batches.
         images = tf.reshape(tf.transpose(make(k * many, many), [1, 0, 2, 3, 4]), [-1, *shape])
         loss_now, share = mean_loss(
@@ -51,6 +51,5 @@ def losses_of(
 
     rounds = count // many
     arrays = [tf.TensorArray(tf.float32, rounds, element_shape=[many, None]) for _ in range(2)]
-    _, losses, shares = repeat(look, (tf.constant(0), *arrays), rounds)
-    found = (tf.transpose(tf.reshape(array.stack(), [count, -1])) for array in (losses, shares))
-    return tuple(found)
+    _, losses, shares = repeat(add_losses, (tf.constant(0), *arrays), rounds)
+    return tuple(tf.transpose(tf.reshape(array.stack(), [count, -1])) for array in (losses, shares))

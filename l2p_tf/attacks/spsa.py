@@ -46,7 +46,7 @@ class SPSA(IterativeAttack):
         return self.described(f"SPSA-{self.steps}")
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """Two looks a direction, and one at where it is."""
+        """Two passes a direction, and one at the image itself."""
         del classes
         return 0, (2 * self.samples + 1) * draws
 

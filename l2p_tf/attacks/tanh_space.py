@@ -17,7 +17,7 @@ GRADIENTS = ("unit", "raw")
 """Scales of the gradient a generator is shown: unit l2 norm per image, or as it is, which is tiny."""
 
 MARGIN = 1e-6
-"""By how much pixels are drawn from the ends of their range, where atanh is infinite, unless told otherwise."""
+"""By how much pixels are drawn from the ends of their range, where atanh is infinite by default."""
 
 
 def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, scale: str, draws: int = 1) -> tf.Tensor:
@@ -35,7 +35,7 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
     """
     images = tf.convert_to_tensor(images)
 
-    def look(total: tf.Tensor) -> tuple[tf.Tensor]:
+    def add_gradient(total: tf.Tensor) -> tuple[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
             logits = model(images, training=False)
@@ -47,7 +47,7 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
         return (total + (gradient * slope if draws > 1 or scale == "raw" else gradient),)
 
     none = tf.zeros_like(images)
-    (total,) = look(none) if draws == 1 else repeat(look, (none,), draws)
+    (total,) = add_gradient(none) if draws == 1 else repeat(add_gradient, (none,), draws)
     total = finite_part(total)
     return tf.stop_gradient(steepest(total, Norm.L2) if scale == "unit" else total / draws)
 

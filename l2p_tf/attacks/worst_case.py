@@ -18,7 +18,7 @@ from l2p_tf.types import Norm, UserError
 
 @dataclasses.dataclass(frozen=True)
 class AttackSequence(Attack):
-    """Base of the attacks made of several: each meets only what the earlier ones left standing."""
+    """Base of the attacks made of several: each meets only the images that the earlier ones did not fool."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
     norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
@@ -26,7 +26,7 @@ class AttackSequence(Attack):
     def fitting(self, model: keras.Model) -> tuple[SingleAttack, ...]:
         """The members; where there are too few classes for the loss of one (`dlr`), it ascends the margin instead."""
         check_radii(self, model.input_shape[1:])
-        found = []
+        members = []
         for member in self.members():
             try:
                 member.check(model)
@@ -39,8 +39,8 @@ class AttackSequence(Attack):
                 )
                 member = member.replace(loss="margin")
                 member.check(model)
-            found.append(member)
-        return tuple(found)
+            members.append(member)
+        return tuple(members)
 
     def facts(self) -> dict[str, Any]:
         """Steps, restarts and draws are those of the strongest member."""
@@ -59,7 +59,7 @@ class WorstCase(AttackSequence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.members()  # Bad specs are told at once.
+        self.members()  # Bad specs are refused at once.
 
     @property
     def label(self) -> str:
@@ -74,7 +74,7 @@ class WorstCase(AttackSequence):
 @functools.lru_cache(maxsize=256)
 def _members(sequence: WorstCase) -> tuple[SingleAttack, ...]:
     """Found once: of nested ones each level would ask several times for all below it."""
-    found: list[SingleAttack] = []
+    members: list[SingleAttack] = []
     for spec in sequence.attacks:
         for name in {"epsilon", "norm"} & set(parse_spec(spec, "attack")[1]):
             raise UserError(f"worst_case: `{name}` should be given once, to worst_case itself. Received: {spec!r}")
@@ -85,7 +85,7 @@ def _members(sequence: WorstCase) -> tuple[SingleAttack, ...]:
                 "worst_case: `attacks` should be untargeted ones with an epsilon and a norm, such as pgd, apgd, fab or "
                 f"square. Received: {spec!r}"
             )
-        found += attack.replace(epsilon=sequence.epsilon, norm=sequence.norm).members()
-    if not found:
+        members += attack.replace(epsilon=sequence.epsilon, norm=sequence.norm).members()
+    if not members:
         raise UserError("worst_case: `attacks` should name at least one attack. Received: none")
-    return tuple(found)
+    return tuple(members)

@@ -46,7 +46,7 @@ class ZOO(IterativeAttack, MinimizationAttack):
     @property
     def label(self) -> str:
         """Such as `ZOO` or `ZOO kappa 5`."""
-        return self.described("ZOO", usual=Norm.L2)
+        return self.described("ZOO", default=Norm.L2)
 
     @property
     def iterations(self) -> int:
@@ -54,7 +54,7 @@ class ZOO(IterativeAttack, MinimizationAttack):
         return self.steps * self.binary_search_steps
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """Two looks a coordinate, and one at where it is."""
+        """Two passes a coordinate, and one at the image itself."""
         del classes
         return 0, (2 * self.coordinates + 1) * draws
 

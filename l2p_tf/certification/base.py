@@ -44,10 +44,10 @@ class Certified:
     @classmethod
     def of(cls, top: np.ndarray, radius: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Certified:
         """From the selected classes and float64 numbers, rounded to the safe side; abstains where no radius is > 0."""
-        certain = radius > 0
+        certified = radius > 0
         return cls(
-            prediction=np.where(certain, top, ABSTAINED).astype(np.int32),
-            radius=_rounded_down(np.where(certain, radius, 0.0)),
+            prediction=np.where(certified, top, ABSTAINED).astype(np.int32),
+            radius=_rounded_down(np.where(certified, radius, 0.0)),
             lower=_rounded_down(lower),
             upper=-_rounded_down(-upper),
         )

@@ -70,10 +70,10 @@ def count_draws(
     votes, softmax = np.zeros((2, len(images), classes))
     strength = tf.constant(sigma, tf.float32)
 
-    def look(rows: np.ndarray, real: int, passes: int, *at: int) -> None:
+    def count(rows: np.ndarray, real: int, passes: int, *at: int) -> None:
         pair = tf.constant(inference.seed_pair(seed, purpose, *at))
-        found = run(tf.constant(images[rows]), (pair, tf.constant(passes), strength))
-        for total, part in zip((votes, softmax), found, strict=True):
+        sums = run(tf.constant(images[rows]), (pair, tf.constant(passes), strength))
+        for total, part in zip((votes, softmax), sums, strict=True):
             np.add.at(total, rows[:real], part[:real].numpy())
         if progress:
             progress(real * passes)
@@ -82,10 +82,10 @@ def count_draws(
     full, rest = divmod(draws, size)
     for image in range(len(images)):
         for first in range(0, full, _PASSES):
-            look(np.full(size, image), size, min(_PASSES, full - first), 0, image, first)
+            count(np.full(size, image), size, min(_PASSES, full - first), 0, image, first)
     remaining = np.repeat(np.arange(len(images)), rest)
     for number, (index, real) in enumerate(inference.batches(len(remaining), size, replicas)):
-        look(remaining[index], real, 1, 1, number)
+        count(remaining[index], real, 1, 1, number)
     return Counts(votes.round().astype(np.int64), softmax, draws)
 
 
@@ -98,7 +98,7 @@ def _count(
     shape = (x.shape[0] or tf.shape(x)[0], *x.shape[1:])
     former = inference.seed_noise(model, seed)
 
-    def look(i: tf.Tensor, votes: tf.Tensor, softmax: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def add_pass(i: tf.Tensor, votes: tf.Tensor, softmax: tf.Tensor) -> tuple[tf.Tensor, ...]:
         seen = x
         if noisy:
             seen += sigma * standard_normal(shape, tf.random.fold_in(seed, i, alg=tf.random.Algorithm.PHILOX))
@@ -107,6 +107,6 @@ def _count(
         return i + 1, votes, softmax + inference.finite_softmax(logits)
 
     none = tf.zeros([shape[0], classes], tf.float64)
-    _, votes, softmax = repeat(look, (tf.constant(0), none, none), passes)
+    _, votes, softmax = repeat(add_pass, (tf.constant(0), none, none), passes)
     restore_seeds(model, former)
     return votes, softmax

@@ -30,7 +30,7 @@ class PixelDP(Certificate):
     """PixelDP: noise behind a first layer of bounded sensitivity makes the mean answer stable (Lecuyer et al. 2019).
 
     What is certified is the classifier that answers the class of the largest expected vote (`clopper_pearson`), or of
-    the largest expected softmax (`hoeffding`), over the draws of the model's own noise. The sensitivity of what stands
+    the largest expected softmax (`hoeffding`), over the draws of the model's own noise. The sensitivity of what lies
     before the noise is measured, and meant for exact arithmetic.
     """
 

@@ -99,9 +99,9 @@ def certify(
     for number, certificate in enumerate(options.certificates):
         with bar(f"{name}: {certificate.label}", len(images), "images") as advance:
             store = Folder(folder / PARTS, f"{number:02d}-")
-            found, seconds = _slices(certificate, model, images, labels, options, store, advance)
-        arrays = {"index": index, "label": labels.astype(np.int32), **found}
-        file, prediction = f"arrays/{number:02d}.npz", found["prediction"]
+            certified, seconds = _slices(certificate, model, images, labels, options, store, advance)
+        arrays = {"index": index, "label": labels.astype(np.int32), **certified}
+        file, prediction = f"arrays/{number:02d}.npz", certified["prediction"]
         artifacts.atomic_write(folder / file, lambda opened, arrays=arrays: np.savez_compressed(opened, **arrays))
         records.append(CertificateRecord(
             model=name, dataset=data.info.name, split=options.split, certificate=certificate.spec,
@@ -135,10 +135,10 @@ def _slices(
     """What the certificate says of all images, slice by slice, and the seconds it took."""
     parts: list[Arrays] = []
     for start in range(0, len(images), _SLICE):
-        mine = images[start : start + _SLICE]
+        chunk = images[start : start + _SLICE]
         moved = 0.0
 
-        def progress(share: float, size: int = len(mine)) -> None:
+        def progress(share: float, size: int = len(chunk)) -> None:
             nonlocal moved
             advance(max(0.0, share * size - moved))
             moved = max(moved, share * size)
@@ -147,15 +147,15 @@ def _slices(
         part = store.load(key)
         if part is None:
             begun = time.monotonic()
-            found = certificate.certify(
-                model, mine, int(inference.seed_pair(options.seed, start)[0]), batch_size=options.batch_size,
+            certified = certificate.certify(
+                model, chunk, int(inference.seed_pair(options.seed, start)[0]), batch_size=options.batch_size,
                 jit_compile=options.jit_compile, progress=progress,
             )  # fmt: skip
-            part = {**dataclasses.asdict(found), "seconds": np.array([time.monotonic() - begun])}
+            part = {**dataclasses.asdict(certified), "seconds": np.array([time.monotonic() - begun])}
             store.save(key, part)
         parts.append(part)
         right = np.concatenate([part["prediction"] for part in parts])
         share = certified_accuracy(labels[: len(right)], right, np.zeros(len(right)), 0.0)
-        advance(len(mine) - moved, accuracy=f"{100 * share:.1f}%")
+        advance(len(chunk) - moved, accuracy=f"{100 * share:.1f}%")
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return joined, float(joined.pop("seconds").sum())

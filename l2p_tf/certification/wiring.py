@@ -1,4 +1,4 @@
-"""How a model begins: what stands between the image and its noise decides what the noise is worth."""
+"""How a model begins: what lies between the image and its noise decides what the noise is worth."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def stem(model: keras.Model) -> list[keras.layers.Layer]:
     depths: dict[int, list[Any]] = getattr(model, "_nodes_by_depth", {})
     calls = [call for depth in sorted(depths, reverse=True) for call in depths[depth]]
     now = [call for call in calls if call.is_input]
-    found = []
+    operations = []
     while len(now) == 1:
-        found.append(now[0].operation)
+        operations.append(now[0].operation)
         now = [call for call in calls if any(parent is now[0] for parent in call.parent_nodes)]
-    return found[1:]
+    return operations[1:]

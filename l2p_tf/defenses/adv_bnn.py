@@ -57,23 +57,9 @@ class _Factory(LayerFactory):
         return {"prior_std": o.prior_std, "initial_std": o.initial_std, "seed": self.next_seed(), "name": name}
 
     def conv(
-        self,
-        x: keras.KerasTensor,
-        filters: int,
-        kernel_size: int,
-        name: str,
-        strides: int = 1,
-        normalize: bool = True,
-        bias: bool = True,
+        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, **options: Any
     ) -> keras.KerasTensor:
-        how: dict[str, Any] = {
-            "filters": filters,
-            "kernel_size": kernel_size,
-            "strides": strides,
-            "normalize": normalize,
-            "bias": bias,
-        }
-        return BayesianConv(**how, **self._how(name))(x)
+        return BayesianConv(filters=filters, kernel_size=kernel_size, **options, **self._how(name))(x)
 
     def norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         return BayesianNorm(**self._how(name))(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -66,13 +67,13 @@ class _Factory(LayerFactory):
         filters: int,
         kernel_size: int,
         name: str,
-        strides: int = 1,
+        *,
         normalize: bool = True,
-        bias: bool = True,
+        **options: Any,
     ) -> keras.KerasTensor:
         if not self.first:
-            return super().conv(x, filters, kernel_size, name, strides, normalize, bias)
+            return super().conv(x, filters, kernel_size, name, normalize=normalize, **options)
         self.first = False
-        x = BoundedConv(filters, kernel_size, strides, normalize=False, bias=bias, dtype="float32", name=name)(x)
+        x = BoundedConv(filters, kernel_size, normalize=False, dtype="float32", name=name, **options)(x)
         x = FixedNoise(self.options.std, seed=self.next_seed(), dtype="float32", name=f"{name}_noise")(x)
         return self.norm(x, f"{name}_norm") if normalize else x

@@ -67,25 +67,11 @@ class _Factory(InjectingFactory):
         return {"initial": o.alpha_initial, "granularity": o.granularity, "seed": self.next_seed()}
 
     def conv(
-        self,
-        x: keras.KerasTensor,
-        filters: int,
-        kernel_size: int,
-        name: str,
-        strides: int = 1,
-        normalize: bool = True,
-        bias: bool = True,
+        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, **options: Any
     ) -> keras.KerasTensor:
         if self.options.noise not in _WEIGHTS:
-            return super().conv(x, filters, kernel_size, name, strides, normalize, bias)
-        how: dict[str, Any] = {
-            "filters": filters,
-            "kernel_size": kernel_size,
-            "strides": strides,
-            "normalize": normalize,
-            "bias": bias,
-        }
-        return ParametricConv(**how, **self._weights(), name=name)(x)
+            return super().conv(x, filters, kernel_size, name, **options)
+        return ParametricConv(filters=filters, kernel_size=kernel_size, name=name, **options, **self._weights())(x)
 
     def dense(self, x: keras.KerasTensor, units: int, name: str) -> keras.KerasTensor:
         if self.options.noise not in _WEIGHTS:

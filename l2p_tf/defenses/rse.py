@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -53,16 +54,9 @@ class _Factory(LayerFactory):
         return super().image(x, name, mean, std)
 
     def conv(
-        self,
-        x: keras.KerasTensor,
-        filters: int,
-        kernel_size: int,
-        name: str,
-        strides: int = 1,
-        normalize: bool = True,
-        bias: bool = True,
+        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, **options: Any
     ) -> keras.KerasTensor:
         std = self.options.first_std if self.first else self.options.inner_std
         self.first = False
         noise = FixedNoise(std, sharing=self.options.noise_sharing, seed=self.next_seed(), name=f"{name}_noise")
-        return super().conv(noise(x), filters, kernel_size, name, strides, normalize, bias)
+        return super().conv(noise(x), filters, kernel_size, name, **options)

@@ -106,7 +106,7 @@ class Round:
 
 
 def rounds(epsilon: float, draws: int) -> list[Round]:
-    """The battery: few compiled programs, as the same attack at another radius needs no new one.
+    """The battery: few compiled functions, as the same attack at another radius needs no new one.
 
     Args:
       epsilon: l_inf radius, in pixels of [0, 1].

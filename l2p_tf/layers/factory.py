@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -36,6 +37,7 @@ class LayerFactory:
         filters: int,
         kernel_size: int,
         name: str,
+        *,
         strides: int = 1,
         normalize: bool = True,
         bias: bool = True,
@@ -81,19 +83,10 @@ class InjectingFactory(LayerFactory):
         return self._at("input", super().image(x, name, mean, std), "input_noise")
 
     def conv(
-        self,
-        x: keras.KerasTensor,
-        filters: int,
-        kernel_size: int,
-        name: str,
-        strides: int = 1,
-        normalize: bool = True,
-        bias: bool = True,
+        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, **options: Any
     ) -> keras.KerasTensor:
         """A convolution, with noise behind it where `convolutions` is a point."""
-        return self._at(
-            "convolutions", super().conv(x, filters, kernel_size, name, strides, normalize, bias), f"{name}_noise"
-        )
+        return self._at("convolutions", super().conv(x, filters, kernel_size, name, **options), f"{name}_noise")
 
     def output(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """After the last batch norm and residual sum, before the activation (supplement, section 1.1)."""

@@ -36,7 +36,7 @@ def residual_body(
             passed = x
             if strides > 1 or x.shape[-1] != filters:
                 passed = shortcut(x, filters, strides, factory, f"{name}_shortcut")
-            x = keras.layers.ReLU(name=f"{name}_relu1")(factory.conv(x, filters, 3, f"{name}_conv1", strides))
+            x = keras.layers.ReLU(name=f"{name}_relu1")(factory.conv(x, filters, 3, f"{name}_conv1", strides=strides))
             x = factory.conv(x, filters, 3, f"{name}_conv2")
             x = factory.output(keras.layers.Add(name=f"{name}_sum")([x, passed]), f"{name}_output")
             x = keras.layers.ReLU(name=f"{name}_relu2")(x)

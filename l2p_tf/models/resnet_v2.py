@@ -37,4 +37,4 @@ class ResNetV2(Architecture):
 
 
 def _project(x: keras.KerasTensor, filters: int, strides: int, factory: LayerFactory, name: str) -> keras.KerasTensor:
-    return factory.conv(x, filters, 1, name, strides)
+    return factory.conv(x, filters, 1, name, strides=strides)

@@ -45,8 +45,8 @@ def _block(x: keras.KerasTensor, filters: int, strides: int, factory: LayerFacto
     x = keras.layers.ReLU(name=f"{name}_relu1")(factory.norm(x, f"{name}_norm"))
     if strides > 1 or x.shape[-1] != filters:
         # A projection reads what the convolutions read; otherwise what came before passes as it is.
-        passed = factory.conv(x, filters, 1, f"{name}_shortcut", strides, normalize=False, bias=False)
+        passed = factory.conv(x, filters, 1, f"{name}_shortcut", strides=strides, normalize=False, bias=False)
     # The batch norm before the second convolution directly follows the first, and is one layer with it.
-    x = keras.layers.ReLU(name=f"{name}_relu2")(factory.conv(x, filters, 3, f"{name}_conv1", strides))
+    x = keras.layers.ReLU(name=f"{name}_relu2")(factory.conv(x, filters, 3, f"{name}_conv1", strides=strides))
     x = factory.conv(x, filters, 3, f"{name}_conv2", normalize=False, bias=False)
     return factory.output(keras.layers.Add(name=f"{name}_sum")([x, passed]), f"{name}_output")
