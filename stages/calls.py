@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from l2p_tf.certification.records import CertificateRecord
     from l2p_tf.data.store import ImageData
     from l2p_tf.defenses.base import DerivedDefense
-    from l2p_tf.evaluation.inspections import Inspection
+    from l2p_tf.evaluation.masking.record import Inspection
     from l2p_tf.evaluation.options import EvaluationOptions
     from l2p_tf.evaluation.records import Record
     from l2p_tf.experiments.reproduction import Reproduction
@@ -219,8 +219,8 @@ def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> li
     options = settings.masking_checks
     if options is None:
         return []
-    from l2p_tf.evaluation.checks import check_artifact
-    from l2p_tf.evaluation.masking import FAIL, PASS
+    from l2p_tf.evaluation.masking.record import FAIL, PASS
+    from l2p_tf.evaluation.masking.stage import check_artifact
 
     inspections = []
     for checkpoint in settings.checkpoints:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.evaluation.battery import rounds
+from l2p_tf.evaluation.masking.battery import rounds
 from l2p_tf.evaluation.options import CheckOptions
 from l2p_tf.radii import check_radii
 from l2p_tf.types import Norm, UserError

@@ -101,15 +101,13 @@ def test_modules_stay_small(path):
 
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-# To be split.
-LONG = {"test_checks.py"}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_what_tests_share_is_in_support_and_they_stay_small(path):
     assert not any(part.startswith("test_") for name in imports(path) for part in name.split(".")[:-1]), path
     most = 400 if "support" in path.parts else 500
-    assert (len(path.read_text("utf-8").splitlines()) > most) == (path.name in LONG)
+    assert len(path.read_text("utf-8").splitlines()) <= most
 
 
 # In brackets, lest it find itself. `labeledby` is HTML.

@@ -97,7 +97,7 @@ class CheckOptions(StageOptions):
     prediction_draws: int | None = option(None, _DRAWS, low=1)
 
     def __post_init__(self) -> None:
-        from l2p_tf.evaluation.masking import LEAST
+        from l2p_tf.evaluation.masking.rules import LEAST
 
         super().__post_init__()
         if self.count < LEAST:

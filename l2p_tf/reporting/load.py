@@ -16,7 +16,7 @@ from l2p_tf import artifacts, schema
 from l2p_tf.artifacts import Artifact
 from l2p_tf.certification.records import RESULTS as CERTIFICATES
 from l2p_tf.certification.records import read_certificates
-from l2p_tf.evaluation.inspections import CHECKED, read_inspection
+from l2p_tf.evaluation.masking.record import CHECKED, read_inspection
 from l2p_tf.evaluation.records import CLEAN, MOST_CLASSES, RESULTS, Record, read_records
 from l2p_tf.files import is_hidden
 from l2p_tf.reporting.format import backend_name, plain

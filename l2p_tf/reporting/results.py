@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import pandas as pd
 
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.inspections import Inspection
+from l2p_tf.evaluation.masking.record import Inspection
 from l2p_tf.evaluation.records import CLEAN, Record, summarize, wilson_interval
 from l2p_tf.registry import parse_spec
 from l2p_tf.reporting.format import minimal, plain, strength

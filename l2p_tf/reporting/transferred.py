@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from l2p_tf.evaluation.masking import Finding, Trial, black_box, judged_at
+from l2p_tf.evaluation.masking.record import Finding
+from l2p_tf.evaluation.masking.rules import Trial, black_box, judged_at
 from l2p_tf.reporting.examples import read_arrays
 from l2p_tf.reporting.format import attack_name, minimal
 from l2p_tf.reporting.load import Run

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from l2p_tf import artifacts
 from l2p_tf.certification.records import CertificateRecord, read_certificates, read_certified, write_certificates
 from l2p_tf.data.store import DataInfo
-from l2p_tf.evaluation.inspections import Inspection, read_inspection, write_inspection
-from l2p_tf.evaluation.masking import Finding, Share
+from l2p_tf.evaluation.masking.record import Finding, Inspection, Share, read_inspection, write_inspection
 from l2p_tf.evaluation.records import COLUMNS, read_records, write_records
 from l2p_tf.schema import Column, read_arrays
 from l2p_tf.types import UserError

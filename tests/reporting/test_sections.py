@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from l2p_tf.evaluation.masking import FAIL, Finding, Share, unmeasured
+from l2p_tf.evaluation.masking.record import FAIL, Finding, Share, unmeasured
 from l2p_tf.reporting import report
 from l2p_tf.reporting.format import escape_markdown
 from l2p_tf.reporting.results import Results

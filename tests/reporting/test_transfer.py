@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from l2p_tf.evaluation.masking import FAIL, PASS
+from l2p_tf.evaluation.masking.record import FAIL, PASS
 from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting import report
 from l2p_tf.reporting.sections.transfer import PARTLY, SHARED, WHITE_BOX

@@ -5,8 +5,17 @@ import dataclasses
 import numpy as np
 
 from l2p_tf import artifacts
-from l2p_tf.evaluation.inspections import Inspection, write_inspection
-from l2p_tf.evaluation.masking import CHECKS, FAIL, NOT_NEEDED, PASS, Finding, Share, unmeasured
+from l2p_tf.evaluation.masking.record import (
+    FAIL,
+    NOT_NEEDED,
+    PASS,
+    Finding,
+    Inspection,
+    Share,
+    unmeasured,
+    write_inspection,
+)
+from l2p_tf.evaluation.masking.rules import CHECKS
 from l2p_tf.evaluation.records import write_records
 from support.reports import make_records
 

@@ -17,10 +17,11 @@ from l2p_tf.attacks.fgsm import FGSM
 from l2p_tf.attacks.noise import Noise
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.square import Square
-from l2p_tf.evaluation import masking, probe
 from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation
 from l2p_tf.evaluation.evaluate import PARTS
-from l2p_tf.evaluation.masking import Finding, Trial
+from l2p_tf.evaluation.masking import gradients, record, rules
+from l2p_tf.evaluation.masking.record import Finding
+from l2p_tf.evaluation.masking.rules import Trial
 from l2p_tf.evaluation.options import CheckOptions
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.layers.noise import is_randomized, without_noise
@@ -47,7 +48,7 @@ def resolved(options: CheckOptions, trained: artifacts.Artifact) -> CheckOptions
     return dataclasses.replace(options, epsilon=epsilon, prediction_draws=draws)
 
 
-def request(options: CheckOptions) -> dict[str, Any]:
+def request_of(options: CheckOptions) -> dict[str, Any]:
     """What decides the results, as JSON can hold it, of resolved options."""
     own = ("count", "epsilon", "split", "batch_size", "seed", "prediction_draws")
     assert options.epsilon is not None
@@ -56,7 +57,7 @@ def request(options: CheckOptions) -> dict[str, Any]:
         **{key: getattr(options, key) for key in own},
         "attacks": battery[1],
         "attacks_randomized": battery[_DRAWS],
-        "level": masking.LEVEL,
+        "level": rules.LEVEL,
     }
 
 
@@ -144,9 +145,9 @@ class Battery:
 
     Attributes:
       right: bool (count,), which images the model gets right; the checks judge these.
-      around: the arrays of `probe.slopes`, and `attacked`, `stepped` and `strayed`, by how much the loss rose to what
-        PGD made of the image, by a short step along the gradient's sign, and by one in a random direction of the same
-        size.
+      around: the arrays of `gradients.slopes`, and `attacked`, `stepped` and `strayed`, by how much the loss rose to
+        what PGD made of the image, by a short step along the gradient's sign, and by one in a random direction of the
+        same size.
       trials: what the attacks of the battery did to those, by their part in it; none where gradients are not finite.
       done: each attack (None first, for the images as they are), the images it was tried on, and what it did.
     """
@@ -173,7 +174,7 @@ class Battery:
         """Everything: one finding for each check."""
         every = np.arange(len(self.images))
         self.right = self._attack(None, every)[0]["wrong"] < 0.5
-        self.around = probe.slopes(self.model, self.images, self.labels, self.epsilon, **self._how())
+        self.around = gradients.slopes(self.model, self.images, self.labels, self.epsilon, **self._how())
         direction = self.around.pop("direction")
         attacked, robust = self.images, every
         # Attacks that follow a gradient that is no number end in images that are none.
@@ -229,7 +230,7 @@ class Battery:
         step = np.float32(_SHORT * self.epsilon)
 
         def height(images: np.ndarray) -> np.ndarray:
-            return probe.margins(self.model, images, self.labels, **self._how())
+            return gradients.margins(self.model, images, self.labels, **self._how())
 
         before = height(self.images)
         stepped, strayed = (height((self.images + step * way).clip(0, 1)) for way in (direction, random))
@@ -250,22 +251,22 @@ def _told(one: Round | None) -> str:
 
 def _findings(trials: Mapping[str, Trial], around: Arrays, epsilon: float, randomized: bool) -> list[Finding]:
     """One finding for each check; arrays and trials are of the images that the model gets right."""
-    found = {"gradients": masking.gradients(around["zero"] | around["tiny"] | around["infinite"])}
+    found = {"gradients": rules.gradients(around["zero"] | around["tiny"] | around["infinite"])}
     if "white" in trials:
         white, same = trials["white"], trials["same"]
         radii = ladder(epsilon).items()
         rungs = [Trial(f"\N{GREEK SMALL LETTER EPSILON} {radius:.4g}", trials[part].fooled) for part, radius in radii]
         found |= {
-            "one_step": masking.one_step(trials["one_step"], same),
-            "black_box": masking.black_box([trials[part] for part in ("square", "quiet") if part in trials], white),
-            "unbounded": masking.unbounded(trials["free"]),
-            "random_search": masking.random_search(trials["random"], white),
-            "budget": masking.budget(rungs),
-            "loss": masking.loss(around["attacked"], around["stepped"], around["strayed"]),
+            "one_step": rules.one_step(trials["one_step"], same),
+            "black_box": rules.black_box([trials[part] for part in ("square", "quiet") if part in trials], white),
+            "unbounded": rules.unbounded(trials["free"]),
+            "random_search": rules.random_search(trials["random"], white),
+            "budget": rules.budget(rungs),
+            "loss": rules.loss(around["attacked"], around["stepped"], around["strayed"]),
         }
         if "single" in trials:
-            found["eot"] = masking.eot(trials["single"], same)
+            found["eot"] = rules.eot(trials["single"], same)
     if not randomized:
-        found["eot"] = Finding("eot", masking.NOT_NEEDED, reason="no noise")
-    reasons = dict.fromkeys(masking.CHECKS, "gradients are not finite") | {"transfer": ""}
-    return [found.get(check) or masking.unmeasured(check, reasons[check]) for check in masking.CHECKS]
+        found["eot"] = Finding("eot", record.NOT_NEEDED, reason="no noise")
+    reasons = dict.fromkeys(rules.CHECKS, "gradients are not finite") | {"transfer": ""}
+    return [found.get(check) or record.unmeasured(check, reasons[check]) for check in rules.CHECKS]

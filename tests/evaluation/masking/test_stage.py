@@ -10,17 +10,28 @@ import pytest
 
 from l2p_tf import artifacts
 from l2p_tf.data import DATASETS, ImageData, prepare
-from l2p_tf.evaluation import battery, checks
-from l2p_tf.evaluation.battery import resolved, training_epsilon
-from l2p_tf.evaluation.inspections import read_inspection
-from l2p_tf.evaluation.masking import CHECKS, FAIL, UNMEASURED
+from l2p_tf.evaluation.masking import battery, stage
+from l2p_tf.evaluation.masking.battery import resolved, training_epsilon
+from l2p_tf.evaluation.masking.record import (
+    CHECKED,
+    FAIL,
+    UNMEASURED,
+    Finding,
+    Inspection,
+    Share,
+    read_inspection,
+    unmeasured,
+    write_inspection,
+)  # fmt: skip
+from l2p_tf.evaluation.masking.rules import CHECKS
 from l2p_tf.evaluation.options import CheckOptions
 from l2p_tf.evaluation.records import read_records
 from l2p_tf.manifest import sealed
 from l2p_tf.models.saving import save_classifier
 from l2p_tf.types import UserError
 from support.models import linear
-from support.stages import run_stage
+from support.stages import error
+from support.stages import stage as run_stage
 
 OPTIONS = CheckOptions(count=30, epsilon=0.05, batch_size=32)
 
@@ -50,8 +61,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     data, train = folder_of(root)
     flags = [f"--run_dir={root}", "--name=mean", "--attacks=fgsm(epsilon=0.05)", "--attack_batch_size=32"]
-    done = run_stage("attack", [*flags, "--checks=30"], {"TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"})
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_stage("attack", *flags, "--checks=30")
     return root, data, train, done
 
 
@@ -74,13 +84,8 @@ def test_what_was_found_follows_from_the_arrays_beside_it(made):
     folder = root / "mean" / "checks"
     found = read_inspection(folder)
     assert [finding.check for finding in found.findings] == list(CHECKS)
-    assert (found.model, found.dataset, found.split, found.count, found.randomized) == (
-        "mean",
-        "digits",
-        "test",
-        30,
-        False,
-    )
+    place = (found.model, found.dataset, found.split, found.count, found.randomized)
+    assert place == ("mean", "digits", "test", 30, False)
     records = read_records(folder)
     assert [r.label for r in records][:4] == ["clean", "PGD-20 x3", "FGSM", "PGD-20"]
     assert found.correct == records[0].correct
@@ -104,11 +109,11 @@ def test_what_is_up_to_date_is_left_alone(made):
     root, data, train, _ = made
     folder = root / "mean" / "checks"
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    again = checks.check_artifact(dataclasses.replace(OPTIONS, epsilon=None), train, data, folder)
+    again = stage.check_artifact(dataclasses.replace(OPTIONS, epsilon=None), train, data, folder)
     assert again == read_inspection(folder)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
     with pytest.raises(UserError, match=r"epsilon=0\.05 \(now 0\.1\).* Pass --overwrite"):
-        checks.check_artifact(dataclasses.replace(OPTIONS, epsilon=0.1), train, data, folder)
+        stage.check_artifact(dataclasses.replace(OPTIONS, epsilon=0.1), train, data, folder)
 
 
 def test_what_was_interrupted_goes_on(made, tmp_path, monkeypatch):
@@ -123,9 +128,9 @@ def test_what_was_interrupted_goes_on(made, tmp_path, monkeypatch):
 
     monkeypatch.setattr(battery.ChunkedEvaluation, "_slice", stops)
     with pytest.raises(KeyboardInterrupt):
-        checks.check_artifact(OPTIONS, train, data, tmp_path / "checks")
+        stage.check_artifact(OPTIONS, train, data, tmp_path / "checks")
     assert not (tmp_path / "checks").exists()
-    found = checks.check_artifact(OPTIONS, train, data, tmp_path / "checks")
+    found = stage.check_artifact(OPTIONS, train, data, tmp_path / "checks")
     assert len(tried) == 1 + len(read_records(tmp_path / "checks"))
     assert found.findings == read_inspection(root / "mean" / "checks").findings
 
@@ -134,14 +139,14 @@ def test_other_data_is_refused(made, tmp_path):
     _, _, train, _ = made
     prepare(DATASETS.parse("digits"), tmp_path / "data", seed=1)
     with pytest.raises(UserError, match="`data` should be what the model was trained on"):
-        checks.check_artifact(OPTIONS, train, ImageData.open(tmp_path / "data"), tmp_path / "checks")
+        stage.check_artifact(OPTIONS, train, ImageData.open(tmp_path / "data"), tmp_path / "checks")
     assert not (tmp_path / "checks").exists()
 
 
 def test_a_saturated_training_fails(made, tmp_path):
     _, data, _, _ = made
     train = trained_on(tmp_path, data, "steep", scale=1e5)
-    found = checks.check_artifact(OPTIONS, train, data, tmp_path / "checks", checkpoint="last")
+    found = stage.check_artifact(OPTIONS, train, data, tmp_path / "checks", checkpoint="last")
     assert {f.check for f in found.findings if f.verdict == FAIL} >= {"gradients", "unbounded", "loss"}
     assert [f.check for f in found.findings if f.verdict == UNMEASURED] == ["transfer"]
     assert artifacts.read(tmp_path / "checks").options["checkpoint"] == "last"
@@ -192,7 +197,39 @@ def test_a_bad_number_is_told_in_one_line(made):
         ("--checks=3", "`checks` should be 0 for none, or at least 10 images. Received: 3"),
         ("--checks_epsilon=0", "`checks_epsilon` should be above 0. Received: 0"),
     ):
-        done = run_stage("attack", [f"--run_dir={root}", "--name=mean", "--checks=30", flag], {})
-        assert done.returncode == 2
-        assert message in done.stderr
+        assert message in error("attack", f"--run_dir={root}", "--name=mean", "--checks=30", flag)
     assert json.loads((root / "mean" / "checks" / "manifest.json").read_text())["options"]["count"] == 30
+
+
+def inspected():
+    findings = [Finding("one_step", FAIL, (Share("FGSM", 9, 10), Share("PGD-20", 1, 10)), 0.001)]
+    findings += [unmeasured("eot", "why")]
+    return Inspection("a", "digits", "test", "linf", 0.1, False, 1, 1, 5, 12, 10, 1.5, tuple(findings))
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    write_inspection(tmp_path, inspected())
+    assert read_inspection(tmp_path) == inspected()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("one_step", "two_step"), ('"fail"', '"so so"'), ('"count"', '"number"'), ("{", ""),
+        ('"hits": 9', '"hits": 90'),
+        ('"hits": 9', '"hits": -1'), ('"hits": 9', '"hits": "9"'), ('"hits": 9', '"hits": true'),
+        ('"hits": 9', '"hits": 9.0'), ('"p": 0.001', '"p": 7'), ('"p": 0.001', '"p": NaN'),
+        ('"p": 0.001', '"p": "0.001"'),
+        ('"label": "FGSM"', '"label": 3'), ('"reason": "why"', '"reason": ["why"]'), ('"correct": 10', '"correct": 13'),
+        ('"seed": 5', '"seed": null'), ('"randomized": false', '"randomized": 0'), ('"eot"', '"one_step"'),
+        ('"epsilon": 0.1', '"epsilon": "8/255"'),
+    ],
+)  # fmt: skip
+def test_damaged_records_are_told(tmp_path, change):
+    write_inspection(tmp_path, inspected())
+    file = tmp_path / CHECKED
+    written = file.read_text("utf-8")
+    assert change[0] in written
+    file.write_text(written.replace(*change, 1), "utf-8")
+    with pytest.raises(UserError, match=r"checks\.json' should hold the results of a checks stage"):
+        read_inspection(tmp_path)

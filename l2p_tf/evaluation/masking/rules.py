@@ -15,17 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from l2p_tf import schema
-from l2p_tf.evaluation.records import wilson_interval
+from l2p_tf.evaluation.masking.record import FAIL, PASS, UNMEASURED, Finding, Name, Share
 
 LEVEL = 0.01
 """Probability, at most, with which a check fails a model that is at the edge of what it allows."""
 
 LEAST = 10
 """Images below which nothing is decided."""
-
-PASS, FAIL, UNMEASURED, NOT_NEEDED = "pass", "fail", "not measured", "does not apply"
-VERDICTS = (PASS, FAIL, UNMEASURED, NOT_NEEDED)
 
 SPARED = 0.05
 """Share of the images that an attack may leave and still count as having reached all; also the share that an attack
@@ -45,117 +41,75 @@ RISING = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
-class Meaning:
-    """What a check is called, what it expects of a sound model, and what follows where that is not so."""
+class Check:
+    """What a check is called, what it expects of a sound model, what follows where that is not so, and its figures."""
 
     title: str
     expects: str
     failed: str
+    figures: str
 
 
-CHECKS = {
-    "one_step": Meaning(
+CHECKS: dict[Name, Check] = {
+    "one_step": Check(
         "One step",
         "One step (FGSM) fools no more images than many steps of the same budget (PGD).",
         "one step fools more images than many do, so following the gradient leads the attack astray",
+        "fooled by FGSM, by PGD",
     ),
-    "black_box": Meaning(
+    "black_box": Check(
         "Black box",
         "An attack that sees scores only does not beat PGD, and finds at most 5% of the images that PGD missed.",
         "an attack without gradients fools images that PGD missed, so PGD is too weak here or its gradients mislead it",
+        "fooled by PGD, without gradients, only so",
     ),
-    "transfer": Meaning(
+    "transfer": Check(
         "Transfer",
         "Examples made on another model do not beat the same attack on the model itself, which misses at most 5% that "
         "they fool.",
         "examples made on another model fool images on which the model's own gradients failed",
+        "fooled by its own, by transferred, only so",
     ),
-    "unbounded": Meaning(
+    "unbounded": Check(
         "Unbounded",
         "With every pixel free (L\N{INFINITY}, \N{GREEK SMALL LETTER EPSILON} 1) PGD fools at least 95% of the images.",
         "images withstand even an attack that may change every pixel at will, so it is the attack that fails",
+        "fooled at \N{GREEK SMALL LETTER EPSILON} 1",
     ),
-    "random_search": Meaning(
+    "random_search": Check(
         "Random search",
         "Random points of the ball fool at most 1% of the images that PGD left standing.",
         "random points fool images that PGD left standing, so the gradients are worse than none",
+        "fooled of what PGD left",
     ),
-    "budget": Meaning(
+    "budget": Check(
         "Budget",
         "A larger budget fools no fewer images, and the largest fools more than the smallest.",
         "a larger budget does not fool more images, as it would if the attack found its way",
+        "fooled as \N{GREEK SMALL LETTER EPSILON} grows",
     ),
-    "eot": Meaning(
+    "eot": Check(
         "EOT",
         "On a randomized model, gradients averaged over draws (EOT) fool no fewer images than those of a single draw. "
         "That they fool many more is no sign against the model, but one that attacks without EOT are too weak for it.",
         "averaging the gradient over draws weakens the attack, so the averaged gradient is no guide",
+        "fooled with one draw, with more, only so",
     ),
-    "loss": Meaning(
+    "loss": Check(
         "Loss",
         "On at least 75% of the images the loss rises under PGD, and more by a short step along the gradient than by a "
         "random one.",
         "the loss is flat or shattered: it does not rise where the gradient says it does",
+        "rises, beats random",
     ),
-    "gradients": Meaning(
+    "gradients": Check(
         "Gradients",
         "At most 1% of the images have a gradient that is zero, too small for the arithmetic, or not finite.",
         "images have a gradient that is zero, too small for the arithmetic, or not finite: nothing to follow",
+        "without a gradient",
     ),
 }
 """All checks, in the order of the tables."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """How many of some images something holds for.
-
-    Attributes:
-      label: what.
-      hits: for how many.
-      count: of how many; may be 0.
-    """
-
-    label: str
-    hits: schema.Count
-    count: schema.Count
-
-    def __post_init__(self) -> None:
-        if self.hits > self.count:
-            raise ValueError(f"`hits` should be from 0 to {self.count}. Received: {self.hits}")
-
-    @property
-    def value(self) -> float:
-        """The share; 0 of nothing."""
-        return self.hits / self.count if self.count else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95% interval (Wilson's); everything, where there are no images."""
-        return wilson_interval(self.value, self.count) if self.count else (0.0, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What one check came to.
-
-    Attributes:
-      check: its name, a key of `CHECKS`.
-      verdict: `PASS`, `FAIL`, `UNMEASURED` or `NOT_NEEDED`.
-      shares: the figures it was decided by.
-      p: how likely figures as bad as these are at the edge of what the check allows; None where nothing was decided.
-      reason: why nothing was decided; empty where it was.
-    """
-
-    check: str
-    verdict: str
-    shares: tuple[Share, ...] = ()
-    p: schema.Share | None = None
-    reason: str = ""
-
-    def __post_init__(self) -> None:
-        if self.check not in CHECKS or self.verdict not in VERDICTS:
-            raise ValueError(f"no such check or verdict: {self.check!r}, {self.verdict!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,11 +140,6 @@ class Trial:
         return not self.randomized or self.again is not None
 
 
-def unmeasured(check: str, reason: str = "") -> Finding:
-    """The finding of a check that was not made."""
-    return Finding(check, UNMEASURED, reason=reason)
-
-
 def one_step(one: Trial, many: Trial) -> Finding:
     """One step should not fool more images than many."""
     return _decided("one_step", (one.share, many.share), [outdone(many.fooled, one.fooled)])
@@ -205,7 +154,7 @@ def eot(single: Trial, averaged: Trial) -> Finding:
     return _decided("eot", (single.share, averaged.share, alone), [outdone(averaged.fooled, single.fooled)])
 
 
-def black_box(blind: Sequence[Trial], white: Trial, check: str = "black_box") -> Finding:
+def black_box(blind: Sequence[Trial], white: Trial, check: Name = "black_box") -> Finding:
     """What sees no gradients of the model should not beat what does, nor have many images to itself.
 
     Args:
@@ -342,7 +291,7 @@ def _below(hits: int, count: int, share: float) -> float:
     return float(stats.binomtest(hits, count, share, "less").pvalue) if count else 1.0
 
 
-def _decided(check: str, shares: tuple[Share, ...], tests: Sequence[float], count: int | None = None) -> Finding:
+def _decided(check: Name, shares: tuple[Share, ...], tests: Sequence[float], count: int | None = None) -> Finding:
     """The finding of several tests, each at its part of the level (Bonferroni)."""
     judged = min(share.count for share in shares) if count is None else count
     if judged < LEAST:
@@ -350,6 +299,6 @@ def _decided(check: str, shares: tuple[Share, ...], tests: Sequence[float], coun
     return judged_at(check, shares, min(1.0, len(tests) * min(tests)))
 
 
-def judged_at(check: str, shares: tuple[Share, ...], p: float) -> Finding:
+def judged_at(check: Name, shares: tuple[Share, ...], p: float) -> Finding:
     """The finding of figures that are as bad with probability `p`, all that was tried told."""
     return Finding(check, FAIL if p <= LEVEL else PASS, shares, p)

@@ -13,11 +13,10 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation import battery as batteries
-from l2p_tf.evaluation.battery import Battery, Round
 from l2p_tf.evaluation.chunked import Arrays
 from l2p_tf.evaluation.evaluate import OWN, PARTS, check_data, measured
-from l2p_tf.evaluation.inspections import Inspection, read_inspection, write_inspection
+from l2p_tf.evaluation.masking.battery import Battery, Round, request_of, resolved
+from l2p_tf.evaluation.masking.record import Inspection, read_inspection, write_inspection
 from l2p_tf.evaluation.options import CheckOptions
 from l2p_tf.evaluation.records import CLEAN, Record, write_records
 from l2p_tf.models.saving import load_classifier
@@ -52,8 +51,8 @@ def check_artifact(
       UserError: the data are not those the model was trained on, or the folder was made with other options.
     """
     check_data(trained, data)
-    options = batteries.resolved(options, trained)
-    request = {**batteries.request(options), "checkpoint": checkpoint}
+    options = resolved(options, trained)
+    request = {**request_of(options), "checkpoint": checkpoint}
     inputs = {"train": trained, "data": data.artifact}
     how: dict[str, Any] = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
     with artifacts.produce(output, STAGE, request, inputs, **how) as work:
