@@ -15,8 +15,18 @@ import jinja2
 from l2p_tf.artifacts import Artifact
 from l2p_tf.registry import parse_spec
 from l2p_tf.reporting.card_head import head, measured
-from l2p_tf.reporting.format import duration, epsilon, escape_markdown, listed, norm_name, plain, plural, several
-from l2p_tf.reporting.load import Run
+from l2p_tf.reporting.format import (
+    duration,
+    epsilon,
+    escape_markdown,
+    listed,
+    norm_name,
+    plain,
+    plural,
+    setting_text,
+    several,
+)
+from l2p_tf.reporting.load import Run, versions
 from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.section import sections_of
 from l2p_tf.reporting.sections.comparison import AttackColumn, Row, compare
@@ -57,16 +67,6 @@ class Card:
     def link(self) -> str:
         """Where it is, from the report."""
         return f"{FOLDER}/{self.file}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One stage that the model comes from, or that judged it."""
-
-    name: str
-    fingerprint: str
-    finished: str
-    versions: str
 
 
 def cards(runs: Sequence[Run]) -> list[Card]:
@@ -234,7 +234,7 @@ def _data(run: Run) -> list[tuple[str, str]]:
 def _training(run: Run) -> list[tuple[str, str]]:
     if not run.train:
         return []
-    found = [(plain(key), _value(value)) for key, value in run.train.options.items() if key != "name"]
+    found = [(plain(key), setting_text(value)) for key, value in run.train.options.items() if key != "name"]
     epochs, best, seconds = run.note("epochs"), run.note("best_epoch"), run.train.manifest.get("seconds")
     facts = {
         "epochs trained": epochs,
@@ -243,28 +243,21 @@ def _training(run: Run) -> list[tuple[str, str]]:
         "duration": duration(seconds) if isinstance(seconds, int | float) else None,
         "device": run.train.manifest.get("device"),
     }
-    return found + [(key, _value(value)) for key, value in facts.items() if value is not None]
+    return found + [(key, setting_text(value)) for key, value in facts.items() if value is not None]
 
 
-def _value(value: Any) -> str:
-    if value is None or value in ("", [], {}):
-        return "none"
-    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _lineage(card: Card) -> list[Stage]:
+def _lineage(card: Card) -> list[tuple[str, ...]]:
+    """Of each stage its name, its fingerprint, when it ended, and the versions that it was made with."""
     run = card.run
     parts = [run.data, run.train, *(part.artifact for part in run.judged), card.export]
-    found = {artifact.fingerprint: artifact for artifact in parts if artifact}
-    return [_stage(artifact) for artifact in found.values()]
-
-
-def _stage(artifact: Artifact) -> Stage:
-    manifest = artifact.manifest
-    versions = {"python": manifest.get("python"), **(manifest.get("packages") or {})}
-    made = ", ".join(f"{plain(name)} {plain(version)}" for name, version in versions.items() if version)
-    finished = plain(manifest.get("finished") or "not known")
-    return Stage(artifact.stage, artifact.fingerprint[:16], finished, made or "not known")
+    artifacts = {artifact.fingerprint: artifact for artifact in parts if artifact}
+    return [
+        (
+            artifact.stage, artifact.fingerprint[:16], plain(artifact.manifest.get("finished") or "not known"),
+            ", ".join(f"{name} {version}" for name, version in versions(artifact).items()) or "not known",
+        )
+        for artifact in artifacts.values()
+    ]  # fmt: skip
 
 
 def _citations(run: Run, defense: str) -> list[str]:

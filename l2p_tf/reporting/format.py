@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -167,6 +168,15 @@ def pace(seconds: float) -> str:
         return duration(seconds)
     value = 1000 * seconds
     return f"{value:.0f} ms" if value >= 9.95 else f"{value:.2g} ms"
+
+
+def setting_text(value: Any) -> str:
+    """A value of a manifest as one line: lists of plain values with semicolons, `none` for nothing."""
+    if value is None or value in ("", [], {}):
+        return "none"
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return plain("; ".join(map(str, value)))
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def escape_markdown(text: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,55 +26,21 @@ _COLUMNS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """One image and what the model made of it."""
-
-    source: str
-    prediction: str
-    confidence: str
-    right: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Attacked:
-    """One example under one attack: the adversarial image and the source of the scaled difference."""
-
-    picture: Picture
-    difference: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One example: its label, the clean image and what each attack made of it."""
-
-    label: str
-    clean: Picture
-    attacked: tuple[Attacked, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """Head of an attack's column: its name, what it was allowed, and the factor of the differences below."""
-
-    label: str
-    detail: str
-    factor: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Gallery:
     """Examples of one attack stage.
 
     Attributes:
       title: which model was attacked.
-      heads: the attacks.
-      examples: those shown.
+      heads: of each attack its `label`, what it was allowed as `detail`, and the `factor` of the differences below.
+      examples: of each its `label`, the `clean` picture, and by attack the `adversarial` picture and the `difference`
+        as a data URI. A picture has a data URI as `source`, the `prediction`, its `confidence`, and whether it is
+        `right`.
       total: how many the stage kept.
     """
 
     title: str
-    heads: tuple[Head, ...]
-    examples: tuple[Example, ...]
+    heads: tuple[dict[str, str], ...]
+    examples: tuple[dict[str, Any], ...]
     total: int
 
 
@@ -93,11 +61,8 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
         if evaluation.artifact and evaluation.artifact.stage == "attack"
         if (evaluation.artifact.path / GALLERY).is_file()
     ]
-    return [
-        shown
-        for run, evaluation in places
-        if (shown := _gallery(run, evaluation, _read(evaluation), budget // len(places)))
-    ]
+    made = [_gallery(run, evaluation, _read(evaluation), budget // len(places)) for run, evaluation in places]
+    return [gallery for gallery in made if gallery.heads and gallery.examples]
 
 
 def scale_of(difference: np.ndarray) -> float:
@@ -123,60 +88,50 @@ def _read(evaluation: Evaluation) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _gallery(run: Run, evaluation: Evaluation, arrays: dict[str, np.ndarray], budget: int) -> Gallery | None:
-    difference = arrays["adversarial"] - arrays["clean"]
-    factors = [scale_of(change) for change in difference]
-    records = _attacks(evaluation, [str(name) for name in arrays["attacks"]])
-    heads = [
-        Head(plain(record.label if record else name), strength(record) if record else "", f"{factor:g}")
-        for name, record, factor in zip(arrays["attacks"], records, factors, strict=True)
-    ]
-    examples: list[Example] = []
-    spent = 0
+def _gallery(run: Run, evaluation: Evaluation, arrays: dict[str, np.ndarray], budget: int) -> Gallery:
+    factors = [scale_of(change) for change in arrays["adversarial"] - arrays["clean"]]
+    names = [str(name) for name in arrays["attacks"]]
+    heads = tuple(
+        {"label": plain(r.label if r else name), "detail": strength(r) if r else "", "factor": f"{factor:g}"}
+        for name, r, factor in zip(names, _attacks(evaluation, names), factors, strict=True)
+    )
+    examples: list[dict[str, Any]] = []
     for i in range(len(arrays["clean"])):
-        example = _example(run, arrays, difference, factors, i)
-        spent += _size(example)
-        if spent > budget and examples:
+        example = _example(run, arrays, factors, i)
+        budget -= len(json.dumps(example))
+        if budget < 0 and examples:
             break
         examples.append(example)
-    if not examples or not heads:
-        return None
     title = f"{run.name} ({evaluation.detail})" if evaluation.detail else run.name
-    return Gallery(title, tuple(heads), tuple(examples), len(arrays["clean"]))
+    return Gallery(title, heads, tuple(examples), len(arrays["clean"]))
 
 
 def _attacks(evaluation: Evaluation, names: list[str]) -> list[Record | None]:
     """The first record of each attack of a gallery, which names them by label or spec in the order of the records."""
-    found: dict[str, Record] = {}
+    records: dict[str, Record] = {}
     for record in evaluation.records:
         if record.attack != CLEAN:
-            found.setdefault(record.attack, record)
-    firsts = list(found.values())
+            records.setdefault(record.attack, record)
+    firsts = list(records.values())
     if len(firsts) == len(names):
         return [r if name in (r.label, r.attack) else None for name, r in zip(names, firsts, strict=True)]
     return [next((r for r in firsts if name in (r.label, r.attack)), None) for name in names]
 
 
-def _example(run: Run, arrays: dict[str, np.ndarray], difference: np.ndarray, factors: list[float], i: int) -> Example:
-    label = int(arrays["label"][i])
+def _example(run: Run, arrays: dict[str, np.ndarray], factors: list[float], i: int) -> dict[str, Any]:
+    label, clean = int(arrays["label"][i]), arrays["clean"][i]
 
-    def picture(image: np.ndarray, prediction: np.ndarray, confidence: np.ndarray) -> Picture:
-        right = int(prediction) == label
-        return Picture(data_uri(image), class_name(run, int(prediction)), f"{100 * float(confidence):.0f}%", right)
+    def picture(image: np.ndarray, prediction: int, confidence: float) -> dict[str, Any]:
+        name = class_name(run, int(prediction))
+        right = bool(prediction == label)
+        return {"source": data_uri(image), "prediction": name, "confidence": f"{100 * confidence:.0f}%", "right": right}
 
-    attacked = tuple(
-        Attacked(
-            picture(arrays["adversarial"][a, i], arrays["prediction"][a, i], arrays["confidence"][a, i]),
-            data_uri(0.5 + factor * difference[a, i]),
-        )
-        for a, factor in enumerate(factors)
-    )
-    clean = picture(arrays["clean"][i], arrays["clean_prediction"][i], arrays["clean_confidence"][i])
-    return Example(class_name(run, label), clean, attacked)
-
-
-def _size(example: Example) -> int:
-    images = [example.clean.source]
-    for attacked in example.attacked:
-        images += [attacked.picture.source, attacked.difference]
-    return sum(map(len, images))
+    attacked = [
+        {
+            "adversarial": picture(image, arrays["prediction"][a, i], arrays["confidence"][a, i]),
+            "difference": data_uri(0.5 + factors[a] * (image - clean)),
+        }
+        for a, image in enumerate(arrays["adversarial"][:, i])
+    ]
+    own = picture(clean, arrays["clean_prediction"][i], arrays["clean_confidence"][i])
+    return {"label": class_name(run, label), "clean": own, "attacked": attacked}

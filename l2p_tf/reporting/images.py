@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from l2p_tf.data.store import ImageData
 from l2p_tf.evaluation.records import CLEAN
-from l2p_tf.reporting.examples import Outcome, data_uri
+from l2p_tf.reporting.examples import data_uri
 from l2p_tf.reporting.format import plain
-from l2p_tf.reporting.sections.classes import Key, Outcomes
+from l2p_tf.reporting.sections.classes import Outcomes
 
 FIRST = 20
 """As many of them are in the page without its script."""
 
 # A field takes about ten bytes of the page.
 _CELLS = 60_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What one run made of one image under one attack.
-
-    Attributes:
-      prediction: number of the predicted class.
-      right: whether it was the right one.
-      probability: of the right class, in percent; -1 where it was not recorded.
-    """
-
-    prediction: int
-    right: bool
-    probability: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One image.
-
-    Attributes:
-      index: its place in the split.
-      label: number of its class.
-      source: the image as a data URI; empty where the data is not at hand or there is no room: the hardest have theirs.
-      cells: by attack and run; None where it was not measured.
-    """
-
-    index: int
-    label: int
-    source: str
-    cells: tuple[tuple[Answer | None, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +31,10 @@ class Images:
       attacks: names of the attacks, clean first.
       hardest: number of the attack that leaves the least on average; what is shown first.
       classes: names of the classes.
-      examples: the images on which the runs differ most, then those that most of them get wrong.
+      examples: the images on which the runs differ most, then those that most of them get wrong. Of each its `index`
+        in the split, the number of its class as `label`, the image as a data URI as `source`, empty where the data is
+        not at hand or there is no room, and `cells`: by attack and run the predicted class, 1 for right and 0 for
+        wrong, and the probability of the right class in percent, -1 for not recorded; nothing for not measured.
       total: how many images there are.
       differ: on how many of them two runs differ under some attack.
     """
@@ -75,20 +44,16 @@ class Images:
     attacks: tuple[str, ...]
     hardest: int
     classes: tuple[str, ...]
-    examples: tuple[Example, ...]
+    examples: tuple[dict[str, Any], ...]
     total: int
     differ: int
 
     @property
     def json(self) -> str:
-        """All of it for the page's script, safe inside a `script` element."""
-        cells = [[[_packed(cell) for cell in row] for row in example.cells] for example in self.examples]
+        """What the page's script needs of it, safe inside a `script` element."""
         return escaped_json({
             "runs": self.runs, "attacks": self.attacks, "classes": self.classes, "total": self.total,
-            "examples": [
-                {"index": example.index, "label": example.label, "source": example.source, "cells": packed}
-                for example, packed in zip(self.examples, cells, strict=True)
-            ],
+            "examples": self.examples,
         })  # fmt: skip
 
 
@@ -108,80 +73,57 @@ def images_of(place: Outcomes, budget: int) -> Images:
     Raises:
       UserError: the data of the runs is damaged.
     """
-    keys = list(place.attacks)
-    index = np.unique(np.concatenate([outcome.index for outcome in place.outcomes.values()]))
-    right = np.full((len(keys), len(place.runs), len(index)), np.nan)
-    for (i, key), outcome in place.outcomes.items():
-        right[keys.index(key), i, np.searchsorted(index, outcome.index)] = outcome.correct[0]
-    measured = np.maximum((~np.isnan(right)).sum(1), 1)
-    share = np.nansum(right, axis=1) / measured
+    keys, outcomes = list(place.attacks), place.outcomes.values()
+    index = np.unique(np.concatenate([outcome.index for outcome in outcomes]))
+    labels = np.zeros(len(index), int)
+    # By attack, run and image: prediction, right or wrong, probability; right is -1 where nothing was measured.
+    answers = np.full((len(keys), len(place.runs), len(index), 3), -1)
+    for (run, key), outcome in place.outcomes.items():
+        at = np.searchsorted(index, outcome.index)
+        labels[at] = outcome.label
+        answers[keys.index(key), run, at, 0] = outcome.prediction[0]
+        answers[keys.index(key), run, at, 1] = outcome.correct[0]
+        if outcome.probability is not None:
+            percents = np.round(100 * outcome.probability.astype(np.float64))
+            answers[keys.index(key), run, at, 2] = np.where(np.isfinite(percents), percents, -1)
+    right = np.where(answers[..., 1] < 0, np.nan, answers[..., 1])
+    share = np.nansum(right, axis=1) / np.maximum((~np.isnan(right)).sum(1), 1)
     differs = (share * (1 - share)).sum(0)
     wrong = np.nansum(1 - right, axis=(0, 1))
     limit = max(1, _CELLS // (len(keys) * len(place.runs)))
     order = np.lexsort((index, -wrong, -differs.round(9)))[:limit]
-    means = [float(np.nanmean(right[k])) for k in range(len(keys))]
     attacked = [k for k, key in enumerate(keys) if key[0] != CLEAN] or [0]
+    classes = max(place.classes, 1 + max(int(outcome.prediction.max()) for outcome in outcomes))
+    sources = _sources(place, index[order].tolist(), budget)
     return Images(
         place.title,
         tuple(one.name for one in place.runs),
         tuple(plain(name, 60) for name in place.attacks.values()),
-        min(attacked, key=lambda k: means[k]),
-        tuple(place.class_name(number) for number in range(_classes(place))),
-        tuple(_examples(place, keys, index[order].tolist(), budget)),
+        min(attacked, key=lambda k: float(np.nanmean(right[k]))),
+        tuple(place.class_name(number) for number in range(classes)),
+        tuple(
+            {
+                "index": int(index[i]), "label": int(labels[i]), "source": source,
+                "cells": [[cell if cell[1] >= 0 else [] for cell in row] for row in answers[:, :, i].tolist()],
+            }
+            for i, source in zip(order, sources, strict=True)
+        ),
         len(index),
         int((differs > 0).sum()),
-    )
+    )  # fmt: skip
 
 
-def _examples(place: Outcomes, keys: Sequence[Key], order: Sequence[int], budget: int) -> list[Example]:
-    rows = [[_Row.of(place.outcomes.get((i, key))) for i in range(len(place.runs))] for key in keys]
-    outcomes = list(place.outcomes.values())
-    labels = {int(i): int(c) for outcome in outcomes for i, c in zip(outcome.index, outcome.label, strict=True)}
-    images = _images(place)
-    found = []
-    for index in order:
-        room = budget > 0 and images is not None and index < len(images)
-        source = data_uri(images[index] / np.float32(255)) if room else ""
-        budget -= len(source)
-        cells = tuple(tuple(row.cell(index) for row in mine) for mine in rows)
-        found.append(Example(index, labels[index], source if budget >= 0 else "", cells))
-    return found
-
-
-def _images(place: Outcomes) -> Any:
-    """The images of the split; None where the data of the runs is not at hand, or has no such split."""
+def _sources(place: Outcomes, order: list[int], budget: int) -> list[str]:
+    """Images of the split as data URIs; empty where the data of the runs is not at hand, or where the room ends."""
     run, (_, dataset, split) = place.runs[0].run, place.runs[0].place
     data = run.data
     known = data is not None and "test_images.npy" in data.manifest.get("outputs", {})
     if not known or data is None or dataset != run.info.get("name") or split not in ("test", "validation"):
-        return None
-    return ImageData(data).split(split)[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """One run under one attack, ready to be asked for single images."""
-
-    outcome: Outcome | None
-    positions: dict[int, int]
-
-    @classmethod
-    def of(cls, outcome: Outcome | None) -> _Row:
-        return cls(outcome, {int(i): at for at, i in enumerate(outcome.index)} if outcome else {})
-
-    def cell(self, index: int) -> Answer | None:
-        at = self.positions.get(index)
-        if self.outcome is None or at is None:
-            return None
-        known = self.outcome.probability
-        probability = -1 if known is None or not np.isfinite(known[at]) else round(100 * float(known[at]))
-        return Answer(int(self.outcome.prediction[0, at]), bool(self.outcome.correct[0, at]), probability)
-
-
-def _packed(cell: Answer | None) -> list[int]:
-    return [] if cell is None else [cell.prediction, int(cell.right), cell.probability]
-
-
-def _classes(place: Outcomes) -> int:
-    largest = functools.reduce(max, (int(outcome.prediction.max()) for outcome in place.outcomes.values()), 0)
-    return max(place.classes, largest + 1)
+        return [""] * len(order)
+    images = ImageData(data).split(split)[0]
+    sources = []
+    for index in order:
+        source = data_uri(images[index] / np.float32(255)) if budget > 0 and index < len(images) else ""
+        budget -= len(source)
+        sources.append(source if budget >= 0 else "")
+    return sources

@@ -223,12 +223,10 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
     return runs
 
 
-def from_records(records: Iterable[Record]) -> list[Run]:
-    """Runs made of bare records, one per model name, for tables without artifacts."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.model, []).append(record)
-    return [Run(plain(name), name, evaluations=(Evaluation(tuple(group)),)) for name, group in groups.items()]
+def versions(artifact: Artifact) -> dict[str, str]:
+    """The versions of Python and of the packages that an artifact was made with."""
+    made = {"python": artifact.manifest.get("python"), **(artifact.manifest.get("packages") or {})}
+    return {plain(name): plain(version) for name, version in made.items() if version}
 
 
 def _transferred(artifact: Artifact) -> list[Evaluation]:

@@ -6,10 +6,8 @@ Its one script only makes what is there easier to use; a policy names it by its 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import itertools
-import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -21,9 +19,9 @@ from markupsafe import Markup
 from l2p_tf.artifacts import Artifact
 from l2p_tf.reporting import images, plot, summary
 from l2p_tf.reporting.card import Card
-from l2p_tf.reporting.format import duration, listed, plain, plural
+from l2p_tf.reporting.format import duration, listed, plain, plural, setting_text
 from l2p_tf.reporting.gallery import galleries
-from l2p_tf.reporting.load import STAGES, Run
+from l2p_tf.reporting.load import STAGES, Run, versions
 from l2p_tf.reporting.plot import Plot
 from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.section import Section
@@ -44,24 +42,8 @@ _BREAKS = re.compile(r"[_/=-]")
 _GROUPS = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """All settings of one stage, as pairs of text."""
-
-    title: str
-    groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where one artifact comes from."""
-
-    stage: str
-    name: str
-    folder: str
-    fingerprint: str
-    inputs: str
-    finished: str
+Pairs = list[tuple[str, str]]
+"""Names and values, as text."""
 
 
 def render(title: str, results: Results, sections: Sequence[Section], cards: Sequence[Card] = ()) -> str:
@@ -136,20 +118,20 @@ def digest(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
-def _settings(run: Run) -> list[Settings]:
-    stages = [("Training", run.train)] if run.train else []
+def _settings(run: Run) -> list[tuple[str, list[tuple[str, Pairs]]]]:
+    """All settings of each stage of a run, in groups with headings."""
+    stages = [("Training", _groups(run.train))] if run.train else []
     for part in run.judged:
         if part.artifact:
             name = part.artifact.stage.capitalize()
-            stages.append((f"{name} ({part.detail})" if part.detail else name, part.artifact))
-    settings = [Settings(name, _groups(artifact)) for name, artifact in stages]
+            stages.append((f"{name} ({part.detail})" if part.detail else name, _groups(part.artifact)))
     if run.data:
-        facts = {k: v for k, v in run.info.items() if k != "class_names"}
-        settings.append(Settings("Data", (("What it holds", _pairs(facts)), *_groups(run.data))))
-    return settings
+        facts = {key: value for key, value in run.info.items() if key != "class_names"}
+        stages.append(("Data", [("What it holds", _pairs(facts)), *_groups(run.data)]))
+    return stages
 
 
-def _groups(artifact: Artifact) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+def _groups(artifact: Artifact) -> list[tuple[str, Pairs]]:
     manifest = artifact.manifest
     seconds = manifest.get("seconds")
     made = {
@@ -157,27 +139,19 @@ def _groups(artifact: Artifact) -> tuple[tuple[str, tuple[tuple[str, str], ...]]
         "device": manifest.get("device"),
         "duration": duration(seconds) if isinstance(seconds, int | float) else "",
         "finished": manifest.get("finished"),
-        "python": manifest.get("python"),
-        **(manifest.get("packages") or {}),
+        **versions(artifact),
     }
     notes = manifest.get("notes") or {}
-    parts = [("Options", _pairs(artifact.options)), ("Made with", _pairs(made))]
-    return tuple([*parts, ("Notes", _pairs(notes))] if notes else parts)
+    groups = {"Options": artifact.options, "Made with": made, **({"Notes": notes} if notes else {})}
+    return [(heading, _pairs(values)) for heading, values in groups.items()]
 
 
-def _pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((plain(key), _value(value)) for key, value in values.items())
+def _pairs(values: Mapping[str, Any]) -> Pairs:
+    return [(plain(key), setting_text(value)) for key, value in values.items()]
 
 
-def _value(value: Any) -> str:
-    if value is None or value == "":
-        return "none"
-    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
-        return plain("; ".join(map(str, value)) or "none")
-    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _lineage(runs: Sequence[Run]) -> list[Origin]:
+def _lineage(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Of each artifact its stage, whose it is, its fingerprint, those of its inputs, its folder and when it ended."""
     named: dict[str, tuple[Artifact, list[str]]] = {}
     for run in runs:
         parts = [(run.data, plain(run.info.get("title") or run.info.get("name") or "data")), (run.train, run.name)]
@@ -185,13 +159,12 @@ def _lineage(runs: Sequence[Run]) -> list[Origin]:
         for artifact, name in parts:
             if artifact:
                 named.setdefault(artifact.fingerprint, (artifact, []))[1].append(name)
-    # Data may be that of many runs, all of which call it the same; a transfer is one of several runs.
-    rows = [_origin(artifact, ", ".join(dict.fromkeys(names))) for artifact, names in named.values()]
-    return sorted(rows, key=lambda row: STAGES.index(row.stage))
-
-
-def _origin(artifact: Artifact, name: str) -> Origin:
-    inputs = artifact.manifest.get("inputs") or {}
-    made_from = ", ".join(f"{plain(role)} {plain(digest)[:8]}" for role, digest in inputs.items())
-    finished = plain(artifact.manifest.get("finished", ""))
-    return Origin(artifact.stage, name, plain(artifact.path), artifact.fingerprint[:8], made_from, finished)
+    rows: list[tuple[str, ...]] = []
+    for artifact, names in sorted(named.values(), key=lambda pair: STAGES.index(pair[0].stage)):
+        inputs = artifact.manifest.get("inputs") or {}
+        made_from = ", ".join(f"{plain(role)} {plain(fingerprint)[:8]}" for role, fingerprint in inputs.items())
+        finished = plain(artifact.manifest.get("finished", ""))
+        # Data may be that of many runs, all of which call it the same; a transfer is one of several runs.
+        name = ", ".join(dict.fromkeys(names))
+        rows.append((artifact.stage, name, artifact.fingerprint[:8], made_from, plain(artifact.path), finished))
+    return rows

@@ -42,7 +42,7 @@ def test_images_are_pngs_of_the_same_pixels(channels, mode):
 
 def test_the_gallery_says_what_the_model_made_of_each_image(digits):
     gallery = {one.title: one for one in galleries(results_of(digits).all_runs, 10_000_000)}["pgd"]
-    assert [(head.label, head.detail, head.factor) for head in gallery.heads] == [
+    assert [(head["label"], head["detail"], head["factor"]) for head in gallery.heads] == [
         ("FGSM", "L∞, ε 8/255, 1 step", "15"),
         ("PGD-7", "L∞, ε 8/255, 7 steps", "15"),
         ("PGD-20 EOT-10", "L∞, ε 8/255, 20 steps, EOT over 10 draws", "15"),
@@ -50,10 +50,12 @@ def test_the_gallery_says_what_the_model_made_of_each_image(digits):
     assert (len(gallery.examples), gallery.total) == (6, 6)
     arrays = np.load(digits / "attack_pgd" / "gallery.npz")
     for i, example in enumerate(gallery.examples):
-        assert (example.label, example.clean.right, example.clean.confidence) == (str(i), True, "98%")
-        for a, attacked in enumerate(example.attacked):
-            assert attacked.picture.prediction == str(arrays["prediction"][a, i])
-            assert attacked.picture.right == (arrays["prediction"][a, i] == i)
+        clean = example["clean"]
+        assert (example["label"], clean["right"], clean["confidence"]) == (str(i), True, "98%")
+        for a, attacked in enumerate(example["attacked"]):
+            picture = attacked["adversarial"]
+            assert picture["prediction"] == str(arrays["prediction"][a, i])
+            assert picture["right"] == (arrays["prediction"][a, i] == i)
 
 
 def test_the_gallery_keeps_to_its_budget(digits):

@@ -180,7 +180,7 @@ def test_the_page_has_the_numbers_of_figures_alone(ten):
 
 
 def test_the_first_images_are_in_the_page_without_its_script(ten):
-    part = html_of(ten[0]).partition('class="drill"')[2]
+    part = html_of(ten[0]).partition('class="images"')[2]
     static = part.partition("<tbody")[2].partition("</tbody>")[0]
     assert static.count("<tr>") == FIRST
     assert "with scripts allowed, all 200" in part

@@ -7,7 +7,8 @@ import numpy as np
 
 from l2p_tf import artifacts
 from l2p_tf.evaluation.records import CLEAN, Record, write_records
-from l2p_tf.reporting.load import find, from_records, gather
+from l2p_tf.reporting.format import plain
+from l2p_tf.reporting.load import Evaluation, Run, find, gather
 from l2p_tf.reporting.measured import Match
 from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.section import registered
@@ -221,9 +222,17 @@ def make_backends(root, other_index=None):
     return root
 
 
+def runs_of(records):
+    """Runs made of bare records, one per model name."""
+    groups = {}
+    for record in records:
+        groups.setdefault(record.model, []).append(record)
+    return [Run(plain(name), name, evaluations=(Evaluation(tuple(group)),)) for name, group in groups.items()]
+
+
 def results_of(source, *match):
     """The results in a folder, or of bare records; `match` are clean accuracies and perhaps a tolerance."""
-    return Results(from_records(source) if isinstance(source, list) else gather(find([source])), Match(*match))
+    return Results(runs_of(source) if isinstance(source, list) else gather(find([source])), Match(*match))
 
 
 def section_of(source, name, *match):

@@ -87,7 +87,7 @@ function speaking(group) {
 }
 
 // Images: filters over the data that the page carries.
-function drill(block) {
+function filtering(block) {
   const data = JSON.parse(block.querySelector("script").textContent);
   const body = block.querySelector("tbody");
   const page = 25;
@@ -127,11 +127,14 @@ function drill(block) {
     if (outcome() === 3) return new Set(cells.filter((cell) => cell.length).map((cell) => cell[1])).size > 1;
     return !run() || asked.length > 0;
   };
-  const field = ([prediction, right, probability], i) => {
-    const name = { "data-label": data.runs[i] };
-    if (prediction === undefined) return element("td", { class: "words", ...name }, "\u2013");
-    const text = `${right ? "\u2713" : "\u2717"} ${data.classes[prediction] ?? "no number"}`;
-    const cell = element("td", { class: `words ${right ? "tone-good" : "tone-bad"}`, ...name }, text);
+  const answer = ([prediction, right, probability], i) => {
+    const cell = element("td", { class: "words", "data-label": data.runs[i] });
+    if (prediction === undefined) {
+      cell.append(element("span", { class: "none", "aria-label": "not measured" }, "\u2013"));
+      return cell;
+    }
+    cell.classList.add(right ? "tone-good" : "tone-bad");
+    cell.append(`${right ? "\u2713" : "\u2717"} ${data.classes[prediction] ?? "no number"}`);
     if (probability >= 0) cell.append(element("span", { class: "sub" }, `${probability}%`));
     return cell;
   };
@@ -140,17 +143,17 @@ function drill(block) {
     if (example.source) head.append(element("img", { src: example.source, alt: "" }));
     head.append(String(example.index));
     const name = element("td", { class: "words" }, data.classes[example.label]);
-    return element("tr", {}, head, name, ...example.cells[attack()].map(field));
+    return element("tr", {}, head, name, ...example.cells[attack()].map(answer));
   };
   const draw = () => {
-    const found = data.examples.filter(wanted);
-    body.replaceChildren(...found.slice(0, shown).map(row));
-    block.querySelector(".shown").textContent = data.attacks[attack()];
+    const matching = data.examples.filter(wanted);
+    body.replaceChildren(...matching.slice(0, shown).map(row));
+    block.querySelector(".attack").textContent = data.attacks[attack()];
     const kept = data.examples.length;
     const all = kept < data.total ? `the ${kept} kept of ${data.total}` : `${kept}`;
     block.querySelector(".count").textContent =
-      `${found.length} of ${all} images match; ${Math.min(shown, found.length)} are shown.`;
-    more.hidden = found.length <= shown;
+      `${matching.length} of ${all} images match; ${Math.min(shown, matching.length)} are shown.`;
+    more.hidden = matching.length <= shown;
   };
   for (const part of block.querySelectorAll("[hidden]")) part.hidden = false;
   block.querySelector(".static")?.remove();
@@ -161,7 +164,7 @@ function drill(block) {
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.body.append(tip);
 document.querySelectorAll("svg .marks").forEach(speaking);
-document.querySelectorAll(".drill").forEach(drill);
+document.querySelectorAll(".images").forEach(filtering);
 // A tip goes along with the mark that has the focus, which may be what made the page scroll.
 document.addEventListener("scroll", () => {
   if (document.activeElement.closest(".marks") && !tip.hidden) showTip(document.activeElement);
