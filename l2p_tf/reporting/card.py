@@ -123,7 +123,7 @@ def write(card: Card) -> str:
         training=_training(run),
         evaluated=_evaluated(found).to_markdown() if (found := measured(comparison)) else "",
         sections=[sections[name] for name in ("norms", "certified") if name in sections],
-        checks=sections.get("checks"),
+        checks=sections["checks"].tables if "checks" in sections else (),
         warnings=[*warnings, *_other_draws(run, served["draws"])],
         lineage=_lineage(card),
         citations=_citations(run, defense),

@@ -33,7 +33,8 @@ def show(results: Results, console: rich.console.Console, sections: Sequence[Sec
     sections = sections_of(results) if sections is None else sections
     comparison = results.once(compare)
     if any(row.entries for row in comparison.rows):
-        console.print(_table(comparison).to_rich(console.width, 2 if len(comparison.rows) <= _FEW else 1))
+        few = len(comparison.rows) <= _FEW
+        console.print(_table(comparison, ", 95% interval" if few else "").to_rich(console.width, 2 if few else 1))
     else:
         first = next((section for section in sections if section.tables and section.name != "comparison"), Section())
         for table in first.tables:
@@ -42,7 +43,7 @@ def show(results: Results, console: rich.console.Console, sections: Sequence[Sec
         console.print(Text(f"Warning: {warning}", style="bold"))
 
 
-def _table(comparison: Comparison) -> Table:
+def _table(comparison: Comparison, interval: str) -> Table:
     """The comparison, the hardest attacks first where not all have room; its title says what figures are."""
     rows = [row for row in comparison.rows if row.entries]
 
@@ -55,4 +56,5 @@ def _table(comparison: Comparison) -> Table:
     counts = sorted({entry.count for row in rows for entry in row.entries.values()})
     images = f"n = {counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
     table = dataclasses.replace(comparison, columns=columns).table
-    return dataclasses.replace(table, title=f"Accuracy in percent, 95% interval; {images}")
+    sizes = "median norm where an attack seeks the smallest; " if any(row.sizes for row in rows) else ""
+    return dataclasses.replace(table, title=f"Accuracy in percent{interval}; {sizes}{images}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import html
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -78,40 +77,6 @@ class Mark:
     text: str
 
 
-@contextlib.contextmanager
-def drawing(width: float, height: float) -> Iterator[Figure]:
-    """A figure in the reports' style, in hundredths of an inch, about the size of a CSS pixel here.
-
-    The style and the silenced warning hold inside the `with` block, so `to_svg` should be called in it too.
-    """
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # Text stays text and the reader's browser draws it; that matplotlib's own font lacks a glyph is no matter.
-        warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph.*missing from (font|current font)")
-        figure = Figure(figsize=(width / 100, height / 100), dpi=72, layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure
-
-
-def to_svg(figure: Figure, name: str, marks: Sequence[Mark] = ()) -> str:
-    """A figure as an SVG document of its own, the same for the same figure.
-
-    Args:
-      figure: the figure.
-      name: of the plot.
-      marks: the places in it that say their values; those outside of their axes are left out.
-    """
-    stream = io.StringIO()
-    metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
-    # Hundredths of a point are finer than any screen, and half the size; the text between the tags stays as it is.
-    document = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), stream.getvalue())
-    # Only now is it laid out, and known where things are.
-    shapes = "".join(_shape(figure, mark) for mark in marks)
-    head, end, tail = document.rpartition("</svg>")
-    return f'{head}{_MARKS} fill-opacity="0">{shapes}</g>{end}{tail}' if shapes else document
-
-
 def _shape(figure: Figure, mark: Mark) -> str:
     """A mark as an element that is not seen; empty where it is outside of its axes."""
     x, y = mark.axes.transData.transform((mark.x, mark.y))
@@ -136,7 +101,7 @@ def inline(plot: Plot) -> Markup:
         svg = re.sub(rf"(fill|stroke): {color}", rf"\1: var({variable})", svg)
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     if box is None:
-        raise ValueError("`svg` should be what `to_svg` gives: no viewBox is in it.")
+        raise ValueError("`plot` should be one of `make`: no viewBox is in its SVG.")
     drawn, _, tail = svg[svg.index(">") + 1 :].rpartition("</svg>")
     drawn, marks, rest = drawn.partition(_MARKS)
     head = (
@@ -253,18 +218,31 @@ def plot_of(
 def make(
     name: str, title: str, height: float, draw: Callable[[Sequence[Axes]], Sequence[Mark]], panels: int = 1
 ) -> Plot:
-    """A plot of one or more panels, one below the other, that `draw` draws.
+    """A plot of one or more panels, one below the other, that `draw` draws; the same for the same drawing.
 
     Args:
       name: of the plot.
       title: of the plot.
-      height: in about CSS pixels.
-      draw: takes the axes and returns the places in them that say their values.
+      height: in about CSS pixels, hundredths of an inch here.
+      draw: takes the axes and returns the places that say their values; those outside of their axes are left out.
       panels: how many axes.
     """
-    with drawing(WIDTH, height) as figure:
+    stream = io.StringIO()
+    metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # Text stays text and the reader's browser draws it; that matplotlib's own font lacks a glyph is no matter.
+        warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph.*missing from (font|current font)")
+        figure = Figure(figsize=(WIDTH / 100, height / 100), dpi=72, layout="constrained")
+        FigureCanvasSVG(figure)
         marks = draw(list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]))
-        return Plot(name, title, to_svg(figure, name, marks))
+        figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
+    # Hundredths of a point are finer than any screen, and half the size; the text between the tags stays as it is.
+    document = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), stream.getvalue())
+    # Only now is it laid out, and known where things are.
+    shapes = "".join(_shape(figure, mark) for mark in marks)
+    head, end, tail = document.rpartition("</svg>")
+    svg = f'{head}{_MARKS} fill-opacity="0">{shapes}</g>{end}{tail}' if shapes else document
+    return Plot(name, title, svg)
 
 
 def spoken(count: int) -> list[int]:

@@ -121,6 +121,7 @@ def test_the_card_warns_as_the_report_does_and_of_other_draws(made):
     assert shown.count("\n- ") == 3
     assert "averaged its gradients over draws of the noise (EOT)" in shown
     assert "Nothing stronger than PGD-20 was run in L∞ on learn2perturb" in shown
+    assert shown.rstrip().endswith("Signs of gradient masking were not looked for.")
     assert "averages 16 draws of the noise, one of those judged here 1," in shown
     assert r"Attack with --prediction\_draws=16." in shown
 

@@ -43,7 +43,7 @@ DASH = "\N{EN DASH}"
 
 
 def curve_of(sizes):
-    return Power(None, None, sizes.count, sizes.tried, np.sort(sizes.norms))
+    return Power(None, sizes.count, sizes.tried, np.sort(sizes.norms))
 
 
 def of_attack(evaluated, attack="cw"):

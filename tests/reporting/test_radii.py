@@ -10,7 +10,7 @@ from support.sweeps import CLEAN, bounded_arrays, clean_arrays, fgm, first, make
 
 
 def curve_in(root):
-    ((curve,),) = curves_of(results_of(root))
+    ((curve,),) = (curves.values() for curves in curves_of(results_of(root)))
     return curve
 
 

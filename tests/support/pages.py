@@ -5,7 +5,6 @@ import json
 import pathlib
 import re
 import shutil
-import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -47,23 +46,6 @@ def without_own_script(page):
         assert not set(block) & set("<>&")
         json.loads(block)
     return re.sub(r'<script type="application/json">[^<>&]*</script>', "", page)
-
-
-FRAMES = """<!DOCTYPE html><title>frames</title>{frames}<pre id="widths"></pre><script>
-onload = () => {{
-  console.error("control");
-  document.getElementById("widths").textContent = [...document.querySelectorAll("iframe")].map(
-    f => f.contentDocument.documentElement.scrollWidth + "/" + f.contentWindow.innerWidth).join(" ");
-}};
-</script>"""
-
-
-def browse(page, profile):
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-               "--disable-background-networking", "--disable-component-update", "--disable-quic", "--hide-scrollbars",
-               "--enable-logging=stderr", f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 with_browser = pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")

@@ -146,7 +146,7 @@ class Comparison:
         columns = (Column("Run", figures=False), *(Column(column.label, column.allowed) for column in self.columns))
         rows = []
         for row in self.rows:
-            below = [text for text in (row.defense, row.model, row.data) if text and text not in common]
+            below = [text for text in (row.defense, row.model, row.data) if text and text not in (*common, row.name)]
             rows.append((Cell(row.name, tuple(below)), *(row.cell(column.key, common) for column in self.columns)))
         return Table("", caption, columns, tuple(rows))
 

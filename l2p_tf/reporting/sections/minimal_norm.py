@@ -56,14 +56,12 @@ class Power:
     """What an attack of smallest norm leaves of a run's accuracy, by the size it is allowed.
 
     Attributes:
-      evaluated: the run.
       row: the attack, of `Results.attacks`.
       count: images, over all repeats.
       tried: how many of them are classified correctly when clean.
       norms: smallest perturbations of those that fell, in order.
     """
 
-    evaluated: Evaluated
     row: Any
     count: int
     tried: int
@@ -87,7 +85,7 @@ class Power:
 @section("power", "Accuracy by size of perturbation", order=60)
 def power(results: Results) -> Section | None:
     """A table and a plot for each attack of smallest L2 or L∞ norm."""
-    groups = powers(results.evaluated)
+    groups = [list(group.values()) for group in powers(results.evaluated)]
     if not groups:
         return None
     names = attack_names([group[0].row.measured.first for group in groups])
@@ -110,26 +108,20 @@ def norms(results: Results) -> Section | None:
     return Section((table,), figures([_size_figures(*pair) for pair in sizes]))
 
 
-def powers(evaluated: Sequence[Evaluated]) -> list[list[Power]]:
+def powers(evaluated: Sequence[Evaluated]) -> list[dict[Evaluated, Power]]:
     """The attacks of smallest L2 or L∞ norm, each with the runs that it was tried on by the same images.
 
     Raises:
       UserError: arrays cannot be read.
     """
-    groups: dict[tuple[object, ...], list[Power]] = {}
+    groups: dict[tuple[object, ...], dict[Evaluated, Power]] = {}
     for one in evaluated:
         for row in one.rows:
             if is_measurable(row.measured, "l2", "linf"):
                 sizes = perturbations(row.measured)
                 key = (row.dataset, row.split, row.attack, row.backend, row.count)
-                curve = Power(one, row, sizes.count, sizes.tried, np.sort(sizes.norms))
-                groups.setdefault(key, []).append(curve)
-    return [_ordered(group) for group in groups.values()]
-
-
-def _ordered(group: Sequence[Power]) -> list[Power]:
-    by_run = {id(one.evaluated): one for one in group}
-    return [by_run[id(one)] for one in ordered([one.evaluated for one in group])]
+                groups.setdefault(key, {})[one] = Power(row, sizes.count, sizes.tried, np.sort(sizes.norms))
+    return [{one: group[one] for one in ordered(list(group))} for group in groups.values()]
 
 
 def right_of(group: Sequence[Power]) -> float:
@@ -156,14 +148,14 @@ def power_plots(evaluated: Sequence[Evaluated], name: str = "power", title: str 
     """
     groups = powers(evaluated)
     plots: list[Plot] = []
-    names = attack_names([group[0].row.measured.first for group in groups])
-    for group, attack in zip(groups, names, strict=True):
-        by_run = {id(one.evaluated): one for one in group}
-        right, norm = right_of(group), norm_name(group[0].row.norm)
-        for label, part in panels([one.evaluated for one in group]):
-            steps = [(one.name, *by_run[id(one)].steps(right)) for one in part]
+    rows = [next(iter(group.values())).row for group in groups]
+    names = attack_names([row.measured.first for row in rows])
+    for group, row, attack in zip(groups, rows, names, strict=True):
+        right, norm = right_of(list(group.values())), norm_name(row.norm)
+        for label, part in panels(list(group)):
+            steps = [(one.name, *group[one].steps(right)) for one in part]
             curves = [Curve(run, x, 100 * y, kind="steps") for run, x, y in steps]
-            text = f"Accuracy against the {norm} norm that {attack} is allowed, {group[0].row.where}"
+            text = f"Accuracy against the {norm} norm that {attack} is allowed, {row.where}"
             labels = (f"{norm} norm of the perturbation", "accuracy, %")
             how: Any = {"percent": True, "right": right}
             plots.append(plot_of(f"{name}-{len(plots)}", titled(text, title or label), curves, labels, **how))
@@ -174,8 +166,7 @@ def _table(group: Sequence[Power], name: str, budgets: Sequence[float]) -> Table
     row = group[0].row
     columns = [Column(f"{norm_name(row.norm)} \N{LESS-THAN OR EQUAL TO} {budget:.4g}") for budget in budgets]
     rows = [
-        (Cell(one.evaluated.name), *(share(one.accuracy(budget), row.count) for budget in (0.0, *budgets)))
-        for one in group
+        (Cell(one.row.name), *(share(one.accuracy(budget), row.count) for budget in (0.0, *budgets))) for one in group
     ]
     caption = f"{row.where}; n = {row.count:,}."
     return Table(name, caption, (Column("Run", figures=False), Column("Clean"), *columns), tuple(rows))
@@ -183,7 +174,7 @@ def _table(group: Sequence[Power], name: str, budgets: Sequence[float]) -> Table
 
 def _budget(one: Power, budget: float) -> dict[str, object]:
     attack = columns_of(one.row, "dataset", "split", "attack", "norm", "backend", "count")
-    return {"run": one.evaluated.name, **attack, "budget": budget, **share_of(one.accuracy(budget), one.row.count)}
+    return {"run": one.row.name, **attack, "budget": budget, **share_of(one.accuracy(budget), one.row.count)}
 
 
 def _size_row(row: Any, sizes: Perturbations) -> tuple[Cell, ...]:

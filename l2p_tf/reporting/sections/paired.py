@@ -13,7 +13,7 @@ from l2p_tf.reporting.table import Cell, Column, Table, accuracy, columns_of, fi
 
 _NOTE = (
     "Runs judged on the same images are compared image by image, which tells more than whether their intervals "
-    "overlap. A field says by how many percentage points the run in the head of its column is ahead of that of its "
+    "overlap. A cell says by how many percentage points the run in the head of its column is ahead of that of its "
     "row; below it the 95% interval (Newcombe's method 10) and the p-value of McNemar's exact test, or, of means over "
     "repeats of a randomized model, of the exact sign-flip test, which is the same for single evaluations. p-values "
     f"are corrected by Holm's method for the number of pairs under an attack; below {LEVEL:g}, where the interval "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,15 +74,16 @@ def radii(results: Results) -> Section | None:
     attacks = curves_of(results)
     if not attacks:
         return None
-    rows = [_figures(curve, row) for curves in attacks for curve in curves for row in curve.rows]
-    generated = any(curve.target is not None for curves in attacks for curve in curves)
-    note = f"{_NOTE} {_TARGET}" if generated else _NOTE
-    return Section(tuple(map(_table, attacks)), figures(rows), note, plots=tuple(plots(attacks)))
+    curves = [curve for group in attacks for curve in group.values()]
+    note = f"{_NOTE} {_TARGET}" if any(curve.target is not None for curve in curves) else _NOTE
+    tables = tuple(_table(list(group.values())) for group in attacks)
+    rows = [_figures(curve, row) for curve in curves for row in curve.rows]
+    return Section(tables, figures(rows), note, plots=tuple(plots(attacks)))
 
 
-def curves_of(results: Results) -> list[list[Curved]]:
-    """The attacks that some run was put to at three radii or more, with those runs."""
-    groups: dict[tuple[object, ...], list[Curved]] = {}
+def curves_of(results: Results) -> list[dict[Evaluated, Curved]]:
+    """The attacks that some run was put to at three radii or more, with those runs in the order to show them in."""
+    groups: dict[tuple[object, ...], dict[Evaluated, Curved]] = {}
     for one in results.evaluated:
         attacks: dict[tuple[object, ...], dict[float, Any]] = {}
         for row in one.bounded:
@@ -94,13 +95,8 @@ def curves_of(results: Results) -> list[list[Curved]]:
         for family, radii in attacks.items():
             if len(radii) >= LEAST:
                 curve = Curved(one, tuple(radii[radius] for radius in sorted(radii)))
-                groups.setdefault((*one.place[1:], *family), []).append(curve)
-    return [_ordered(curves) for curves in groups.values()]
-
-
-def _ordered(curves: Sequence[Curved]) -> list[Curved]:
-    by_run = {id(curve.evaluated): curve for curve in curves}
-    return [by_run[id(one)] for one in ordered([curve.evaluated for curve in curves])]
+                groups.setdefault((*one.place[1:], *family), {})[one] = curve
+    return [{one: curves[one] for one in ordered(list(curves))} for curves in groups.values()]
 
 
 def attack_family(record: Record) -> tuple[object, ...]:
@@ -132,7 +128,7 @@ def gaussian(c_l: float, norms: np.ndarray | float) -> Any:
     return np.exp(-c_l * np.square(norms))
 
 
-def plots(attacks: Sequence[Sequence[Curved]]) -> list[Plot]:
+def plots(attacks: Sequence[Mapping[Evaluated, Curved]]) -> list[Plot]:
     """For each attack the accuracy by its radius, and of L2 attacks the probability of the right class.
 
     Raises:
@@ -140,9 +136,8 @@ def plots(attacks: Sequence[Sequence[Curved]]) -> list[Plot]:
     """
     made: list[Plot] = []
     for curves in attacks:
-        by_run = {id(curve.evaluated): curve for curve in curves}
-        for label, part in panels([curve.evaluated for curve in curves]):
-            shown = [by_run[id(one)] for one in part]
+        for label, part in panels(list(curves)):
+            shown = [curves[one] for one in part]
             made.append(_accuracies(f"epsilons-{len(made)}", shown, label))
             if falls := [(curve, *fall) for curve in shown if (fall := fall_of(curve))]:
                 made.append(_falls(f"epsilons-{len(made)}", falls, label))

@@ -8,7 +8,7 @@ from typing import Any
 
 from l2p_tf.evaluation.records import Record, wilson_interval
 from l2p_tf.registry import parse_spec, shown
-from l2p_tf.reporting.format import attack_name, listed, norm_name, plain, several, strength
+from l2p_tf.reporting.format import attack_name, listed, norm_name, plain, plural, several, strength
 from l2p_tf.reporting.measured import Measured, by_place
 from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.section import Section, section
@@ -29,10 +29,10 @@ ITERATED = {
 """Steps, where none are given, of attacks that follow the gradient on and on; DeepFool ends where it first crosses."""
 
 _NOTE = (
-    "What the runs were attacked with. Every accuracy under attack is an upper bound, and as good as the attack. "
-    "Gradients are backward passes, every draw of the noise counted; they and forward passes are per image, means over "
-    "all images: one that falls early costs less. Draws of an answer are those that one prediction averages. Examples "
-    "made on other runs are not counted here."
+    "Every accuracy under attack is an upper bound, and as good as the attack. Gradients are backward passes, every "
+    "draw of the noise counted; they and forward passes are per image, means over all images: one that falls early "
+    "costs less. Draws of an answer are those that one prediction averages. Examples made on other runs are not "
+    "counted here."
 )
 _COLUMNS = (
     Column("Attack", figures=False), Column("Allowed", figures=False), Column("Loss", "target", figures=False),
@@ -131,11 +131,10 @@ def _few(rows: Sequence[Row]) -> list[str]:
     warnings = []
     for count, names in counts.items():
         low, high = wilson_interval(0.5, count)
-        images = f"{count:,} image{'' if count == 1 else 's'}"
         warnings.append(
-            f"{several(names)} {'was' if len(names) == 1 else 'were'} judged on {images} only, too few for a claim: a "
-            f"95% interval is up to {50 * (high - low):.0f} points wide to either side. Attack at least {FEW} images, "
-            "by a larger --limit or none."
+            f"{several(names)} {'was' if len(names) == 1 else 'were'} judged on {plural(count, 'image')} only, too few "
+            f"for a claim: a 95% interval is up to {50 * (high - low):.0f} points wide to either side. Attack at least "
+            f"{FEW} images, by a larger --limit or none."
         )
     return warnings
 
