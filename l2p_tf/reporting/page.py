@@ -37,7 +37,7 @@ _FILTERED_BYTES = 700_000
 _WIDE = 6
 # A longer word may break: it might be wider than the page.
 _TOKEN = 24
-_BREAKS = re.compile(r"[_/=-]")
+_BREAKS = re.compile(r"[_/=\N{EN DASH}-]")
 # More groups of plots in a section than this are folded.
 _GROUPS = 4
 

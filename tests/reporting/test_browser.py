@@ -272,6 +272,18 @@ def test_columns_of_text_are_stacked_on_a_phone(crowded):
         crowded.size(1280)
 
 
+def test_names_of_runs_stay_whole_on_a_phone(shown):
+    shown.size(390)
+    lines = """[...document.querySelectorAll("#comparison ~ .scroll tbody th")].map(head => {
+      const range = document.createRange();
+      range.selectNode(head.firstChild);
+      return [head.firstChild.textContent, new Set([...range.getClientRects()].map(line => line.top)).size];
+    })"""
+    heads = dict(shown.run(lines))
+    assert heads["learn2perturb"] == 1
+    assert set(heads.values()) == {1}
+
+
 def test_buttons_in_heads_are_named_and_large_enough(crowded):
     small = """[...document.querySelectorAll("button.sort")].filter(e => e.checkVisibility()
       && e.getBoundingClientRect().height < 24).length"""

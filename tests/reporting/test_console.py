@@ -46,6 +46,7 @@ def test_one_table_holds_every_run(width, count):
     comparison, text = printed(records_of(NAMES[:count]), width)
     text = text[: text.index("Warning")]
     lines = text.splitlines()
+    assert ("95% interval" in lines[0]) is (count <= 8)
     assert ELLIPSIS not in text
     assert max(map(len, lines)) <= width
     assert text.count("┏") == 1
