@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -20,21 +19,21 @@ _STEPS = ("steps", "generations", "queries", "binary_search_steps", "draws", "po
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale(Options, abc.ABC):
-    """Base of all scales: what they make of trainings, attacks and flags."""
+class Scale(Options):
+    """Base of all scales: what they make of trainings, attacks and flags, which is nothing here."""
 
     @property
-    @abc.abstractmethod
     def flags(self) -> list[str]:
         """Flags after those of an experiment's flag files, each `--name=value`."""
+        return []
 
-    @abc.abstractmethod
     def trainings(self, planned: Sequence[TrainOptions]) -> list[TrainOptions]:
         """What becomes of the trainings that one flag file describes."""
+        return list(planned)
 
-    @abc.abstractmethod
     def attack(self, attack: Attack) -> Attack:
         """What becomes of an attack."""
+        return attack
 
 
 SCALES: Registry[Scale] = Registry("scale", "l2p_tf.experiments")
@@ -44,19 +43,6 @@ SCALES: Registry[Scale] = Registry("scale", "l2p_tf.experiments")
 @dataclasses.dataclass(frozen=True)
 class Paper(Scale):
     """As published: nothing is changed. Most experiments take days on a GPU."""
-
-    @property
-    def flags(self) -> list[str]:
-        """None."""
-        return []
-
-    def trainings(self, planned: Sequence[TrainOptions]) -> list[TrainOptions]:
-        """The same."""
-        return list(planned)
-
-    def attack(self, attack: Attack) -> Attack:
-        """The same."""
-        return attack
 
 
 @SCALES.register("digits")
@@ -94,27 +80,27 @@ class Digits(Scale):
         changes = self._radii(attack)
         most = {"steps": self.steps, "generations": 10, "population": 40, "queries": 200, "binary_search_steps": 4,
                 "draws": 5, "target_classes": 3, "restarts": 2}  # fmt: skip
-        fields = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
+        fields = vars(attack)
         changes |= {key: min(most[key], fields[key]) for key in _STEPS if fields.get(key) is not None}
         if "initial_const" in fields:  # Adam's small steps need a thousand of themselves.
             changes |= {"initial_const": 0.1, "learning_rate": 0.1}
         return attack.replace(**changes)
 
     def _training(self, options: TrainOptions) -> TrainOptions:
-        small = options.model.name == "basic_net"  # type: ignore[attr-defined]
+        former: Any = options.model
+        small = former.name == "basic_net"
         # It is small as it is, and learns more slowly.
         epochs = min(3 * self.epochs if small else self.epochs, options.epochs)
         share = epochs / options.epochs
         drops = sorted({max(1, round(share * drop)) for drop in options.drops} - {epochs})
-        width: float = options.model.width  # type: ignore[attr-defined]
-        model: dict[str, Any] = {"width": width if small else self._narrow(options) * width}
-        if options.model.name == "resnet_v1":  # type: ignore[attr-defined]
+        model: dict[str, Any] = {"width": former.width if small else self._narrow(options) * former.width}
+        if former.name == "resnet_v1":
             # Deep networks take long to trace: one of n blocks a stage becomes one of a single block, and as much wider
             # as it had more parameters than that of 20 layers.
-            blocks = (options.model.depth - 2) // 6  # type: ignore[attr-defined]
+            blocks = (former.depth - 2) // 6
             model |= {"depth": 8, "width": model["width"] * math.sqrt(max(1.0, blocks / 3))}
         changes: dict[str, Any] = {
-            "model": options.model.replace(**model),
+            "model": former.replace(**model),
             "defense": self._defense(options.defense, share),
             "validation_attack": self.attack(options.validation_attack).replace(steps=5),
             "rho_attack": options.rho_attack and self.attack(options.rho_attack),
@@ -139,18 +125,13 @@ class Digits(Scale):
         return self.width / 2 if deep else self.width
 
     def _defense(self, defense: Any, share: float) -> Any:
-        fields = {field.name: getattr(defense, field.name) for field in dataclasses.fields(defense)}
-        changes = self._radii(defense)
+        fields, changes = vars(defense), self._radii(defense)
         for key in ("warmup_epochs", "adversarial_epoch", "kl_epochs"):
             if fields.get(key):
                 changes[key] = max(1, round(share * fields[key]))
         if "c_l" in fields:
-            changes |= {
-                "c_l": self.c_l * fields["c_l"],
-                "margin": 0.1,
-                "generator_width": 0.25 * fields["generator_width"],
-            }
-            changes["generator_rate"] = 2e-3
+            changes |= {"c_l": self.c_l * fields["c_l"], "margin": 0.1, "generator_rate": 2e-3}
+            changes["generator_width"] = 0.25 * fields["generator_width"]
         if "l2_epsilon" in fields:
             changes |= {key: self.l2 * fields[key] for key in ("l2_epsilon", "l2_step_size")}
         for key in ("steps", "prediction_draws"):
@@ -159,7 +140,7 @@ class Digits(Scale):
         return defense.replace(**changes)
 
     def _radii(self, thing: Any) -> dict[str, Any]:
-        fields = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+        fields = vars(thing)
         if not isinstance(thing, DerivedDefense) and "epsilon" not in fields:
             return {}
         factor = self.l2 if fields.get("norm") == Norm.L2 else self.linf
