@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import art
 import foolbox
 import keras
 import numpy as np
@@ -18,29 +17,29 @@ from art.attacks.evasion import PixelAttack, ProjectedGradientDescent
 from art.estimators.classification import TensorFlowV2Classifier
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
-del art
-
 Runs = dict[str, Callable[[], object]]
 
 
-def pgd(model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: float, step: float, steps: int) -> Runs:
+def pgd(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: float, steps: int, step_size: float
+) -> Runs:
     x, y = tf.constant(images), tf.constant(labels, tf.int64)
 
     def cleverhans() -> object:
         found = projected_gradient_descent(
-            model, x, epsilon, step, steps, np.inf, clip_min=0.0, clip_max=1.0, y=y, rand_init=True
+            model, x, epsilon, step_size, steps, np.inf, clip_min=0.0, clip_max=1.0, y=y, rand_init=True
         )
         return judged(model, found)
 
     def foolboxes(forward: Callable[..., tf.Tensor]) -> Callable[[], object]:
         wrapped = foolbox.TensorFlowModel(forward, bounds=(0.0, 1.0), device="/CPU:0")
-        attack = foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=step, steps=steps)
+        attack = foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=step_size, steps=steps)
         wanted = foolbox.criteria.Misclassification(y)
         return lambda: judged(forward, attack.run(wrapped, x, wanted, epsilon=epsilon))
 
     def arts(forward: Callable[..., tf.Tensor]) -> Callable[[], object]:
         attack = ProjectedGradientDescent(
-            classifier(model, forward), norm=np.inf, eps=epsilon, eps_step=step, max_iter=steps, num_random_init=1,
+            classifier(model, forward), norm=np.inf, eps=epsilon, eps_step=step_size, max_iter=steps, num_random_init=1,
             batch_size=len(images), verbose=False,
         )  # fmt: skip
         return lambda: judged(forward, attack.generate(images, labels))
@@ -56,18 +55,18 @@ def pgd(model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: flo
 
 
 def carlini_wagner(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, abort: bool, steps: int, binary_search_steps: int,
-    learning_rate: float, initial_const: float,
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, steps: int, binary_search_steps: int,
+    learning_rate: float, initial_const: float, abort_early: bool,
 ) -> Runs:  # fmt: skip
     attack = foolbox.attacks.L2CarliniWagnerAttack(
         binary_search_steps=binary_search_steps, steps=steps, stepsize=learning_rate, initial_const=initial_const,
-        abort_early=abort,
+        abort_early=abort_early,
     )  # fmt: skip
     return _foolboxes(attack, model, images, labels)
 
 
-def deepfool(model: keras.Model, images: np.ndarray, labels: np.ndarray, steps: int) -> Runs:
-    attack = foolbox.attacks.L2DeepFoolAttack(steps=steps, candidates=10, overshoot=0.02, loss="logits")
+def deepfool(model: keras.Model, images: np.ndarray, labels: np.ndarray, steps: int, overshoot: float) -> Runs:
+    attack = foolbox.attacks.L2DeepFoolAttack(steps=steps, candidates=10, overshoot=overshoot, loss="logits")
     return _foolboxes(attack, model, images, labels)
 
 

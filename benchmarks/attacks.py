@@ -14,23 +14,19 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import pathlib
 import resource
-import statistics
 import sys
-import time
 from collections.abc import Callable
 
-import l2p_tf  # noqa: F401 - before TensorFlow, for which it switches oneDNN on
+# Before TensorFlow, for which it switches oneDNN on.
+from machine import Variants, beside_product, parser, print_machine, take_turns
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf
-from machine import described
-from train_step import FORWARD, product_rate
+from train_step import FORWARD
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.base import Attack
@@ -46,8 +42,6 @@ try:
 except ImportError as error:
     peers = None
     MISSING = f"{error}: pip install '.[peers]' sets CleverHans, Foolbox and ART beside these."
-
-Variants = dict[str, Callable[[], object]]
 
 
 class KerasLayers(LayerFactory):
@@ -78,20 +72,11 @@ def network(depth: int, shape: tuple[int, int, int], factory: LayerFactory | Non
 def random_images(model: keras.Model, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Noise away from 0 and 1, labeled as the model answers: it falls only to those who look for it."""
     images = np.random.default_rng(0).uniform(0.1, 0.9, (count, *model.input_shape[1:])).astype(np.float32)
-    return images, np.asarray(model(images, training=False)).argmax(-1).astype(np.int32)
+    return images, answers(model, images)
 
 
-def take_turns(variants: Variants, rounds: int) -> dict[str, float]:
-    """Median seconds of each, after one run of each that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for run in variants.values():
-        run()
-    for _ in range(rounds):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
+def answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return np.asarray(model(images, training=False)).argmax(-1).astype(np.int32)
 
 
 def table(title: str, seconds: dict[str, float], target: dict[str, float] | None = None) -> None:
@@ -104,52 +89,58 @@ def table(title: str, seconds: dict[str, float], target: dict[str, float] | None
         print(f"  {name:44s} {value:8.3f} s  {value / first:6.2f} x{note}", flush=True)
 
 
-def ours(spec: str, model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], object]:
-    return functools.partial(ATTACKS.parse(spec), model, images, labels, batch_size=128)
+def spec(name: str, options: dict[str, object]) -> str:
+    return f"{name}({', '.join(f'{option}={value}' for option, value in options.items())})"
+
+
+def ours(written: str, model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], object]:
+    return functools.partial(ATTACKS.parse(written), model, images, labels, batch_size=128)
+
+
+def keras_network(images: np.ndarray) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """The network of Keras's own layers, the images, and what it answers to them."""
+    plain = network(20, (32, 32, 3), KerasLayers())
+    return plain, images, answers(plain, images)
+
+
+def peer_variants(name: str, model: keras.Model, images: np.ndarray, labels: np.ndarray, **options: object) -> Variants:
+    """The peers' attack of this name on our network, and on the same of Keras's layers; none without peers."""
+    if not peers:
+        return {}
+    attack = getattr(peers, name)
+    on_keras = attack(*keras_network(images), **options)
+    return {**attack(model, images, labels, **options), **{f"{k}, Keras's layers": v for k, v in on_keras.items()}}
 
 
 def pgd(arguments: argparse.Namespace) -> None:
     model = network(20, (32, 32, 3))
     images, labels = random_images(model, 128)
     # A budget in which nothing falls: all seven gradients of every image, in all of them.
-    epsilon, step = 1e-6, 2.5e-7
-    attack = ours(f"pgd(epsilon={epsilon}, steps=7, step_size={step})", model, images, labels)
-    output = attack()
-    assert output.gradients.min() == 7, "images fell before the end"
-    variants: Variants = {"l2p_tf, its last look included": attack}
-    plain = network(20, (32, 32, 3), KerasLayers())
+    options = {"epsilon": 1e-6, "steps": 7, "step_size": 2.5e-7}
+    attack = ours(spec("pgd", options), model, images, labels)
+    assert attack().gradients.min() == 7, "images fell before the end"
+    variants = {"l2p_tf, its last look included": attack, **peer_variants("pgd", model, images, labels, **options)}
     if peers:
-        variants |= peers.pgd(model, images, labels, epsilon, step, 7)
-        own = np.asarray(plain(images, training=False)).argmax(-1).astype(np.int32)
-        variants |= {f"{k}, Keras's layers": v for k, v in peers.pgd(plain, images, own, epsilon, step, 7).items()}
-        spec = f"pgd(epsilon={epsilon}, steps=7, step_size={step})"
-        variants["l2p_tf, Keras's layers"] = ours(spec, plain, images, own)
-    rate = product_rate()
-    rates: list[float] = []
-    seconds = take_turns({"product": lambda: rates.append(rate()), **variants}, arguments.rounds)
-    del seconds["product"]
+        variants["l2p_tf, Keras's layers"] = ours(spec("pgd", options), *keras_network(images))
+    seconds, gflops = beside_product(variants, arguments.rounds)
     table("PGD-7, ResNet-V1(20), 128 images", seconds, {"CleverHans": 1.2, "Foolbox": 2.8, "ART": 2.8})
-    gflops, mine = statistics.median(rates), next(iter(seconds.values()))
+    first = next(iter(seconds.values()))
     # Seven gradients of two passes' work, and the last look.
-    share = 128 * 15 * FORWARD / mine / 1e9 / gflops
-    print(f"  l2p_tf: {128 / mine:.0f} images/s, {share:.1%} of the float32 product rate of {gflops:.0f} GFLOP/s")
+    share = 128 * 15 * FORWARD / first / 1e9 / gflops
+    print(f"  l2p_tf: {128 / first:.0f} images/s, {share:.1%} of the float32 product rate of {gflops:.0f} GFLOP/s")
 
 
 def cw(arguments: argparse.Namespace) -> None:
     model = network(20, (32, 32, 3))
     images, labels = random_images(model, arguments.images)
     steps, constants = 30, 3
-    options = {"steps": steps, "binary_search_steps": constants, "learning_rate": 0.01, "initial_const": 0.01}
-    spec = ", ".join(f"{name}={value}" for name, value in options.items())
     for abort in (True, False):
-        attack = ours(f"cw({spec}, abort_early={abort})", model, images, labels)
-        variants: Variants = {"l2p_tf": attack}
-        if peers:
-            variants |= peers.carlini_wagner(model, images, labels, abort=abort, **options)
-            plain = network(20, (32, 32, 3), KerasLayers())
-            own = np.asarray(plain(images, training=False)).argmax(-1).astype(np.int32)
-            peer = peers.carlini_wagner(plain, images, own, abort=abort, **options)
-            variants |= {f"{k}, Keras's layers": v for k, v in peer.items()}
+        options = {
+            "steps": steps, "binary_search_steps": constants, "learning_rate": 0.01, "initial_const": 0.01,
+            "abort_early": abort,
+        }  # fmt: skip
+        attack = ours(spec("cw", options), model, images, labels)
+        variants = {"l2p_tf": attack, **peer_variants("carlini_wagner", model, images, labels, **options)}
         title = f"C&W, {steps} steps for {constants} c, {len(images)} images, abort_early={abort}"
         table(title, take_turns(variants, arguments.rounds), {"Foolbox": 3.0})
         used = attack().gradients.mean()
@@ -159,21 +150,12 @@ def cw(arguments: argparse.Namespace) -> None:
 def deepfool(arguments: argparse.Namespace) -> None:
     model = network(20, (32, 32, 3))
     images, labels = random_images(model, arguments.images)
-    steps = 3
     # Few steps: on an untrained network boundaries are near, and Foolbox goes on until the last image has fallen.
-    attack = ours(f"deepfool(steps={steps}, overshoot=0.02)", model, images, labels)
-    variants: Variants = {"l2p_tf": attack}
-    if peers:
-        plain = network(20, (32, 32, 3), KerasLayers())
-        own = np.asarray(plain(images, training=False)).argmax(-1).astype(np.int32)
-        peer = peers.deepfool(plain, images, own, steps)
-        variants |= {f"{k}, Keras's layers": v for k, v in peer.items()}
-        variants |= peers.deepfool(model, images, labels, steps)
-    table(
-        f"DeepFool, at most {steps} steps, {len(images)} images",
-        take_turns(variants, arguments.rounds),
-        {"Foolbox": 3.0},
-    )
+    options = {"steps": 3, "overshoot": 0.02}
+    attack = ours(spec("deepfool", options), model, images, labels)
+    variants = {"l2p_tf": attack, **peer_variants("deepfool", model, images, labels, **options)}
+    seconds = take_turns(variants, arguments.rounds)
+    table(f"DeepFool, at most 3 steps, {len(images)} images", seconds, {"Foolbox": 3.0})
     output = attack()
     print(f"  l2p_tf took {output.gradients.mean() / 9:.2f} steps an image; {output.success.mean():.0%} fell")
 
@@ -184,8 +166,8 @@ def few_pixel(arguments: argparse.Namespace) -> None:
         images, labels = random_images(model, count)
         genes, generations = 2 + shape[-1], 5
         population = 400 // genes * genes
-        spec = f"few_pixel(pixels=1, population={population}, generations={generations})"
-        attack = ours(spec, model, images, labels)
+        options = {"pixels": 1, "population": population, "generations": generations}
+        attack = ours(spec("few_pixel", options), model, images, labels)
         variants: Variants = {"l2p_tf": attack}
         if peers:
             variants |= peers.pixel(model, images, labels, generations)
@@ -312,27 +294,26 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=64, help="of cw and deepfool")
-    parser.add_argument(
+    flags = parser(__doc__)
+    flags.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    flags.add_argument("--images", type=int, default=64, help="of cw and deepfool")
+    flags.add_argument(
         "--model", default="", help="autoattack: a saved classifier, its noise off; empty trains one on digits"
     )
-    parser.add_argument("--data", default="", help="autoattack: the data artifact of --model")
-    parser.add_argument("--steps", type=int, default=25, help="autoattack: steps of APGD and FAB")
-    parser.add_argument("--queries", type=int, default=500, help="autoattack: queries of Square")
-    parser.add_argument("--limit", type=int, default=None, help="autoattack: at most so many test images")
-    parser.add_argument("--epsilon", type=float, default=0.22, help="autoattack: radius of the ball")
-    arguments = parser.parse_args()
+    flags.add_argument("--data", default="", help="autoattack: the data artifact of --model")
+    flags.add_argument("--steps", type=int, default=25, help="autoattack: steps of APGD and FAB")
+    flags.add_argument("--queries", type=int, default=500, help="autoattack: queries of Square")
+    flags.add_argument("--limit", type=int, default=None, help="autoattack: at most so many test images")
+    flags.add_argument("--epsilon", type=float, default=0.22, help="autoattack: radius of the ball")
+    arguments = flags.parse_args()
     names = arguments.only.split(",")
     if unknown := set(names) - set(SECTIONS):
-        parser.error(f"--only should be among {', '.join(SECTIONS)}. Received: {', '.join(sorted(unknown))}")
+        flags.error(f"--only should be among {', '.join(SECTIONS)}. Received: {', '.join(sorted(unknown))}")
     if bool(arguments.model) != bool(arguments.data):
-        parser.error("--model and --data belong together")
+        flags.error("--model and --data belong together")
     if peers is None:
         print(MISSING)
-    print(f"{described()}, medians of {arguments.rounds} rounds")
+    print_machine(arguments, model=False)
     for name in names:
         SECTIONS[name](arguments)
 

@@ -10,17 +10,11 @@ draw. The variants take turns, so that a change of the machine's speed meets all
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-import time
 from collections.abc import Callable
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import numpy as np
-from machine import described
-from train_step import BATCH, product_rate, tensorflow_step
+from machine import BATCH, PRODUCT, Variants, beside_product, parser, print_machine, random_batch, take_turns
+from train_step import tensorflow_step
 
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.inference import predict_with_votes
@@ -43,56 +37,38 @@ VARIANTS = {
 ANSWER = 16
 
 
-def prediction(spec: str, model: str, images: np.ndarray, averaged: int = 1) -> Callable[[], None]:
+def prediction(spec: str, model: str, images: np.ndarray, draws: int = 1) -> Callable[[], None]:
     network = MODELS.parse(model).build((32, 32, 3), 10, DEFENSES.parse(spec).factory(0), mean=(0.47,), std=(0.2,))
-    return lambda: predict_with_votes(network, images, samples_per_prediction=averaged, batch_size=BATCH) and None
-
-
-def turns(runs: dict[str, Callable[[], None]], rounds: int, inner: int = 1) -> dict[str, float]:
-    """Median seconds of each, after a first run that compiles."""
-    for run in runs.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            for _ in range(inner):
-                run()
-            times[name].append((time.perf_counter() - start) / inner)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
+    return lambda: predict_with_votes(network, images, samples_per_prediction=draws, batch_size=BATCH) and None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="resnet_v1(depth=20)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="beginnings of names, separated by commas; pgd and none always run")
-    arguments = parser.parse_args()
+    flags = parser(__doc__, "resnet_v1(depth=20)")
+    flags.add_argument("--only", default="", help="beginnings of names, separated by commas; pgd and none always run")
+    arguments = flags.parse_args()
     wanted = tuple(arguments.only.split(","))
     variants = {n: s for n, s in VARIANTS.items() if n in ("none", "pgd") or n.startswith(wanted)}
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
-    labels = rng.integers(0, 10, BATCH, np.int32)
-    rate = product_rate()
-    print(f"{arguments.model}, batch {BATCH}, {described()}, medians of {arguments.rounds} rounds")
-    print(f"float32 product of 4096x4096 matrices: {statistics.median(rate() for _ in range(5)):.0f} GFLOP/s")
-    steps = {name: tensorflow_step(spec, arguments.model, images, labels) for name, spec in variants.items()}
-    training = turns(steps, arguments.rounds)
+    images, labels = random_batch()
+    print_machine(arguments)
+    steps: Variants = {n: tensorflow_step(s, arguments.model, images, labels) for n, s in variants.items()}
+    training, gflops = beside_product(steps, arguments.rounds)
     del steps
-    predicting = turns({n: prediction(s, arguments.model, images) for n, s in variants.items()}, arguments.rounds, 5)
+    print(f"{PRODUCT}: {gflops:.0f} GFLOP/s")
+    answers: Variants = {n: prediction(s, arguments.model, images) for n, s in variants.items()}
+    predicting = take_turns(answers, arguments.rounds, repeats=5)
     print(f"{'':32s}{'training images/s':>18s}{'time of pgd':>13s}{'prediction images/s':>21s}{'time of none':>14s}")
     for name, seconds in training.items():
         first = f"{BATCH / seconds:18.0f}{seconds / training['pgd']:13.2f}"
         print(f"{name:32s}{first}{BATCH / predicting[name]:21.0f}{predicting[name] / predicting['none']:14.2f}")
     shared = {n: s for n, s in variants.items() if n in ("rse", "smoothing", "learn2perturb, per example")}
-    one = {}
+    one: Variants = {}
     for name, spec in shared.items():
-        one[f"{name}, together"] = prediction(spec, arguments.model, images[:1], samples_per_prediction=ANSWER)
+        one[f"{name}, together"] = prediction(spec, arguments.model, images[:1], draws=ANSWER)
         sequential = prediction(spec, arguments.model, images[:1])
         one[f"{name}, one by one"] = lambda run=sequential: [run() for _ in range(ANSWER)] and None
     if one:
         print(f"One image, an answer of {ANSWER} draws:")
-    for name, seconds in turns(one, arguments.rounds).items():
+    for name, seconds in take_turns(one, arguments.rounds).items():
         print(f"{name:46s} {1000 * seconds:7.1f} ms")
 
 

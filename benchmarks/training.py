@@ -10,17 +10,8 @@ machine's speed meets all of them; medians of the rounds.
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import numpy as np
-from machine import described
-from train_step import BATCH, product_rate, tensorflow_step
-
-from defenses import turns
+from machine import BATCH, PRODUCT, Variants, beside_product, parser, print_machine, random_batch
+from train_step import tensorflow_step
 
 TEN = "steps=10, random_start=True"
 VARIANTS = {
@@ -38,24 +29,19 @@ VARIANTS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="all_conv")
-    parser.add_argument("--generator_width", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="names, separated by `;`; all when empty")
-    arguments = parser.parse_args()
+    flags = parser(__doc__, "all_conv")
+    flags.add_argument("--generator_width", type=float, default=1.0)
+    flags.add_argument("--only", default="", help="names, separated by `;`; all when empty")
+    arguments = flags.parse_args()
     wanted = [name.strip() for name in arguments.only.split(";") if name.strip()] or list(VARIANTS)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
-    labels = rng.integers(0, 10, BATCH, np.int32)
-    rate = product_rate()
-    print(f"{arguments.model}, batch {BATCH}, {described()}, medians of {arguments.rounds} rounds")
-    print(
-        f"float32 product of 4096x4096 matrices: {statistics.median(rate() for _ in range(5)):.0f} GFLOP/s", flush=True
-    )
+    if unknown := set(wanted) - set(VARIANTS):
+        flags.error(f"--only should be among {'; '.join(VARIANTS)}. Received: {'; '.join(sorted(unknown))}")
+    images, labels = random_batch()
+    print_machine(arguments)
     specs = {name: VARIANTS[name].format(width=arguments.generator_width) for name in wanted}
-    steps = {name: tensorflow_step(spec, arguments.model, images, labels) for name, spec in specs.items()}
-    seconds = turns(steps, arguments.rounds)
+    steps: Variants = {name: tensorflow_step(spec, arguments.model, images, labels) for name, spec in specs.items()}
+    seconds, gflops = beside_product(steps, arguments.rounds)
+    print(f"{PRODUCT}: {gflops:.0f} GFLOP/s")
     for name, value in seconds.items():
         print(f"{name:26s} {BATCH / value:7.1f} images/s")
     pairs = [(f"generator, {how}", peer) for how in ("alternating", "joint") for peer in ("PGD-10 l_2", "FGM")]
