@@ -1,9 +1,10 @@
 import contextlib
 import errno
 import json
-import multiprocessing
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from l2p_tf import artifacts, files
 from l2p_tf.types import UserError
+from support import ENVIRONMENT
 from support.stages import python
 
 
@@ -327,23 +329,24 @@ def test_atomic_write_keeps_the_former_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
-def _hold(path, started, release):
-    with artifacts.produce(path, "data", {"a": 1}) as work:
-        (work.path / "f").write_text("1")
-        started.set()
-        release.wait(20)
+HOLD = """
+import sys
+from l2p_tf import artifacts
+with artifacts.produce(sys.argv[1], "data", {"a": 1}) as work:
+    (work.path / "f").write_text("1")
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_one_process_at_a_time(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    started, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(tmp_path / "x", started, release))
-    other.start()
-    assert started.wait(20)
-    with pytest.raises(UserError, match="another process"):
-        make(tmp_path / "x")
-    release.set()
-    other.join(20)
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "x")]
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT) as other:
+        assert other.stdout.readline() == "begun\n"
+        with pytest.raises(UserError, match="another process"):
+            make(tmp_path / "x")
+        other.stdin.close()
+    assert other.returncode == 0
     assert make(tmp_path / "x") is None
 
 
@@ -373,6 +376,7 @@ RACE = """
 import os, pathlib, sys, time
 from l2p_tf import artifacts
 from l2p_tf.types import UserError
+from support import ENVIRONMENT
 from support.stages import python
 folder, end, owned = pathlib.Path(sys.argv[1]), time.monotonic() + 1.5, 0
 others = []
