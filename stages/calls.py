@@ -39,6 +39,7 @@ def data(settings: Settings) -> ImageData:
         overwrite=settings.overwrite,
         limit_train=settings.limit_train,
         limit_test=settings.limit_test,
+        stream=settings.stream,
         say=lambda text: common.say(f"data: {text}"),
     )
     opened = ImageData.open(artifact.path)

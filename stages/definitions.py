@@ -124,6 +124,11 @@ _define(_DATA, flags.DEFINE_bool, "download", True, "Download the data set when 
 _define(_DATA, _number, "validation_share", 0.1, "Share of the training images held out for validation, below 1.", 0)
 _define(_DATA, flags.DEFINE_integer, "limit_train", None, "At most how many training images.", lower_bound=1)
 _define(_DATA, flags.DEFINE_integer, "limit_test", None, "At most how many test images.", lower_bound=1)
+_define(
+    _DATA, flags.DEFINE_enum, "stream", "auto", ["auto", "on", "off"],
+    "Read images where TensorFlow Datasets has them instead of copying them; auto does so where the copy would be "
+    "larger than 4 GB, or random crops are cut from images before they are resized.",
+)  # fmt: skip
 
 _define_options(_TRAINING, TrainOptions)
 _define(_TRAINING, _number, "checkpoint_minutes", 10.0, "Most minutes between saved states within an epoch.", 0)

@@ -6,7 +6,8 @@ and `TrainBatches` feeds training from it.
 
 from l2p_tf.data.base import DATASETS, Dataset, Source, Split, stratified
 from l2p_tf.data.pipeline import TrainBatches
-from l2p_tf.data.store import DataInfo, ImageData, prepare
+from l2p_tf.data.preparing import prepare
+from l2p_tf.data.store import DataInfo, ImageData
 from l2p_tf.data.view import ImageView
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -30,6 +31,23 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stored:
+    """Where TFDS has the images of a source, and what becomes of them when they are read.
+
+    Attributes:
+      folder: the prepared data set.
+      splits: for `train` and `test`, its split of TFDS.
+      image_size: side of the square that images are resized to; 0 keeps their size.
+      center_crop: share of the shorter side that the central square spans; 0 takes whole images.
+    """
+
+    folder: pathlib.Path
+    splits: dict[str, str]
+    image_size: int
+    center_crop: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """A data set that was found and opened.
 
@@ -40,6 +58,7 @@ class Source:
       class_names: names of the classes, by label.
       train: the training images (validation images are held out of them later).
       test: the test images.
+      stored: where they can be read by index; None where they can only be read in order.
     """
 
     title: str
@@ -48,16 +67,21 @@ class Source:
     class_names: tuple[str, ...]
     train: Split
     test: Split
+    stored: Stored | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset(Options, abc.ABC):
-    """Base of the data sets. The two options here are how its training images are augmented."""
+    """Base of the data sets. The three options here are how its training images are augmented."""
 
     name: ClassVar[str]
 
     crop_padding: int = option(0, "zeros around a training image before a random crop; 0 for no crop", low=0, high=64)
     flip: bool = option(False, "whether training images are mirrored at random")
+    random_crop: float = option(
+        0.0, "smallest share of a training image that a random resized crop takes, 0.08 for ImageNet; 0 for no crop",
+        low=0, high=1,
+    )  # fmt: skip
 
     @property
     def short_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l2p_tf.data.base import Array
+from l2p_tf.data.crops import Box, random_box
 from l2p_tf.data.store import ImageData
 from l2p_tf.types import UserError
 
@@ -21,8 +23,8 @@ class TrainBatches:
     """The training split in batches, shuffled anew in every epoch and augmented.
 
     An epoch's order follows from the seed and the epoch alone, a batch's augmentation from the seed, the epoch and the
-    step alone. The images left over after the last full batch of an epoch are dropped; as the order changes, they are
-    others in the next.
+    step alone, and the random resized crop of an image from the seed, the epoch and its position. The images left over
+    after the last full batch of an epoch are dropped; as the order changes, they are others in the next.
 
     Attributes:
       batch_size: images per batch.
@@ -53,6 +55,7 @@ class TrainBatches:
         self._seed = seed
         self._padding = data.info.crop_padding if augment else 0
         self._flip = data.info.flip and augment
+        self._random_crop = data.info.random_crop if augment else 0.0
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """The positions of all training images in the order of an epoch, int64 (N,)."""
@@ -80,8 +83,16 @@ class TrainBatches:
 
     def _batch(self, order: Array, epoch: int, step: int) -> tuple[Array, Array]:
         positions = order[step * self.batch_size : (step + 1) * self.batch_size]
-        images = augment(self._images[positions], self._padding, self._flip, _random(self._seed, epoch, 1 + step))
-        return images, self._labels[positions]
+        if self._random_crop:
+            images = self._images.cropped(positions, functools.partial(self._box, epoch))
+        else:
+            images = self._images[positions]
+        random = _random(self._seed, epoch, 1 + step)
+        return augment(images, self._padding, self._flip, random), self._labels[positions]
+
+    def _box(self, epoch: int, position: int, height: int, width: int) -> Box:
+        random = _random(self._seed, epoch, _ORDER, 1 + position)
+        return random_box(random, height, width, self._random_crop, self._images.shape[2] / self._images.shape[1])
 
 
 def augment(images: Array, padding: int, flip: bool, random: np.random.Generator) -> Array:
@@ -109,9 +120,10 @@ def augment(images: Array, padding: int, flip: bool, random: np.random.Generator
     return padded[example, rows[:, :, np.newaxis], (lefts + columns)[:, np.newaxis, :]]
 
 
-def _random(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    """Random numbers of their own for every (seed, epoch, stream).
+def _random(seed: int, epoch: int, stream: int, part: int = 0) -> np.random.Generator:
+    """Random numbers of their own for every (seed, epoch, stream, part).
 
-    Philox is a function of key and counter; the stream is the counter's highest word, which drawing never reaches.
+    Philox is a function of key and counter; stream and part are the counter's highest words, which drawing never
+    reaches.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, stream]))
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, part, stream]))

@@ -1,30 +1,30 @@
-"""The data artifact: images as plain arrays, labels, a validation split, statistics. Written once, read in pieces."""
+"""The data artifact: images as plain arrays, or where TFDS has them; labels, a validation split, statistics.
+
+Written once, read in pieces.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
-import shutil
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from l2p_tf import artifacts, files, progress
-from l2p_tf.data.base import Array, Dataset, Source, Split, stratified
-from l2p_tf.data.contact_sheet import contact_sheet
+from l2p_tf import artifacts
+from l2p_tf.data.base import Array, stratified
+from l2p_tf.data.streaming import StreamedImages, StreamInfo
 from l2p_tf.data.view import ImageView
-from l2p_tf.environment import user_path
-from l2p_tf.registry import spec_of
-from l2p_tf.schema import Count, Positive, read_json, reading
+from l2p_tf.schema import Count, Positive, Share, read_json, reading
 from l2p_tf.types import UserError
 
 INFO = "info.json"
+STREAM = "stream.json"
 SPLITS = ("train", "validation", "test")
-_CHUNK = 1024
-# One number per draw, so that the same seed does not draw the same positions twice.
-_LIMIT_TRAIN, _LIMIT_TEST, _VALIDATION, _SAMPLE = range(4)
+# One number per draw, so that the same seed does not draw the same positions twice; `preparing` has those before it.
+_SAMPLE = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class DataInfo:
       std: per channel, of the training images in [0, 1].
       crop_padding: zeros around a training image before a random crop.
       flip: whether training images are mirrored at random.
+      random_crop: smallest share of a training image that a random resized crop takes; 0 for no crop.
       source: name, version and encoding of what was read.
       note: where it is from, in a sentence.
     """
@@ -62,6 +63,7 @@ class DataInfo:
     flip: bool
     source: str
     note: str
+    random_crop: Share = 0.0
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.num_classes:
@@ -85,7 +87,7 @@ class DataInfo:
 
 
 class ImageData:
-    """A data artifact, opened. Images stay on disk until they are indexed.
+    """A data artifact, opened. Images stay on disk until they are indexed, streamed ones in the files of TFDS.
 
     Attributes:
       artifact: the artifact.
@@ -97,17 +99,27 @@ class ImageData:
         self.info = DataInfo.read(artifact.path / INFO)
         train, test = self._load("train_labels"), self._load("test_labels")
         parts = {name: self._load(f"{name}_index") for name in ("train", "validation")}
-        images = {name: self._load(f"{name}_images", mmap=True) for name in ("train", "test")}
+        streamed = (artifact.path / STREAM).is_file()
+        images = self._streamed() if streamed else {n: self._load(f"{n}_images", mmap=True) for n in ("train", "test")}
         self._splits = {name: (ImageView(images["train"], index), train[index]) for name, index in parts.items()}
         self._splits["test"] = (ImageView(images["test"], np.arange(len(test))), test)
         with reading(artifact.path, "hold images as its info.json describes them"):
             self._check(images, {"train": train, "test": test}, parts)
 
-    def _check(self, images: dict[str, Array], labels: dict[str, Array], parts: dict[str, Array]) -> None:
+    def _streamed(self) -> dict[str, StreamedImages]:
+        folder, info = _stream_of(self.artifact)
+        return {
+            name: StreamedImages(
+                folder, split, self._load(f"{name}_places"), self.info.image_shape, info.image_size, info.center_crop
+            )
+            for name, split in info.splits.items()
+        }
+
+    def _check(self, images: dict[str, Any], labels: dict[str, Array], parts: dict[str, Array]) -> None:
         info = self.info
         for name, kept in labels.items():
             if images[name].dtype != np.uint8 or images[name].shape != (len(kept), *info.image_shape):
-                raise ValueError(f"{name}_images.npy has {images[name].dtype} of shape {images[name].shape}")
+                raise ValueError(f"its {name} images are {images[name].dtype} of shape {images[name].shape}")
             if kept.dtype != np.int32 or not ((kept >= 0) & (kept < info.num_classes)).all():
                 raise ValueError(f"{name}_labels.npy should be int32, from 0 to {info.num_classes - 1}")
         for name, index in parts.items():
@@ -151,7 +163,7 @@ class ImageData:
         images, labels = self.split(name)
         if not len(images):
             raise UserError(f"{str(self.artifact.path)!r} has no {name} images.")
-        _check_limit("limit", limit)
+        check_limit("limit", limit)
         count = len(images) if limit is None else min(limit, len(images))
         index = stratified(labels, count, [seed, _SAMPLE])
         return index, images[index], labels[index]
@@ -164,182 +176,26 @@ class ImageData:
             return array if mmap else np.array(array)
 
 
-def prepare(
-    dataset: Dataset,
-    output: str | os.PathLike[str],
-    *,
-    data_dir: str = "",
-    download: bool = True,
-    seed: int = 0,
-    validation_share: float = 0.1,
-    overwrite: bool = False,
-    limit_train: int | None = None,
-    limit_test: int | None = None,
-    say: Callable[[str], object] = lambda text: None,
-) -> artifacts.Artifact:
-    """Writes a data set as an artifact, or finds it there already.
-
-    Args:
-      dataset: the data set.
-      output: the folder to make.
-      data_dir: folder of prepared TFDS data sets; empty for the default place.
-      download: whether the data set may be downloaded when it is not there.
-      seed: decides the validation split and the limited subsets.
-      validation_share: share of the training images held out for validation, in [0, 1).
-      overwrite: replace what was made with other options.
-      limit_train: at most how many training images (validation included), every class keeping its share.
-      limit_test: at most how many test images.
-      say: told when there is nothing to do.
-
-    Raises:
-      UserError: an option is out of range, the data are missing or damaged, or `output` was made otherwise.
-    """
-    if not 0 <= validation_share < 1:
-        raise UserError(f"`validation_share` should be at least 0 and below 1. Received: {validation_share}")
-    if seed < 0:
-        raise UserError(f"`seed` should be at least 0. Received: {seed}")
-    _check_limit("limit_train", limit_train)
-    _check_limit("limit_test", limit_test)
-    path = user_path(output)
-    source_name = dataset.identity(data_dir) or _recorded_source(path)
-    opened = None
-    if source_name is None:
-        # The download comes first: what it brings is part of the request.
-        opened = dataset.open(data_dir, download)
-        source_name = dataset.identity(data_dir)
-    options = {
-        "dataset": spec_of(dataset),
-        "dataset_options": dataset.options(),
-        "source": source_name,
-        "seed": seed,
-        "validation_share": validation_share,
-        "limit_train": limit_train,
-        "limit_test": limit_test,
-    }
-    with artifacts.produce(path, "data", options, seed=seed, overwrite=overwrite) as work:
-        if work is None:
-            say(f"{str(path)!r} is up to date")
-        else:
-            work.clear()
-            try:
-                source = opened or dataset.open(data_dir, download)
-                limits = {"train": limit_train, "test": limit_test}
-                _write(work.path, dataset, source, str(source_name), seed, validation_share, limits)
-            except BaseException:
-                # It takes seconds and cannot be continued, so nothing half-written is kept.
-                shutil.rmtree(work.path, ignore_errors=True)
-                raise
-    return artifacts.read(path, "data", verify=False)
+def at_hand(artifact: artifacts.Artifact) -> bool:
+    """Whether the images of a data artifact are there: in itself, or in the files that they are streamed from."""
+    if not (artifact.path / STREAM).is_file():
+        return "test_images.npy" in artifact.manifest.get("outputs", {})
+    try:
+        _stream_of(artifact)
+    except UserError:
+        return False
+    return True
 
 
-def _recorded_source(path: pathlib.Path) -> str | None:
-    """What a finished artifact was read from: it stays up to date when its source is gone."""
-    if not (path / artifacts.MANIFEST).is_file():
-        return None
-    return artifacts.read(path, "data", verify=False).options.get("source")
+def _stream_of(artifact: artifacts.Artifact) -> tuple[pathlib.Path, StreamInfo]:
+    """The folder that images are streamed from, and how; UserError where a file of theirs is not there as it was."""
+    info = read_json(artifact.path / STREAM, StreamInfo, "say where images are streamed from")
+    folder = pathlib.Path(str(artifact.manifest["notes"].get("streamed_from")))
+    info.check(folder)
+    return folder, info
 
 
-def _write(
-    folder: pathlib.Path,
-    dataset: Dataset,
-    source: Source,
-    source_name: str,
-    seed: int,
-    validation_share: float,
-    limits: dict[str, int | None],
-) -> None:
-    labels, num_classes = {}, len(source.class_names)
-    if num_classes < 2:
-        raise UserError(f"{source_name} should have at least two classes. Received: {num_classes}")
-    for name, split, draw in (("train", source.train, _LIMIT_TRAIN), ("test", source.test, _LIMIT_TEST)):
-        if len(split.labels) == 0 or split.labels.min() < 0 or split.labels.max() >= num_classes:
-            shown = f"{split.labels.min()} to {split.labels.max()}" if len(split.labels) else "none"
-            raise UserError(f"{source_name}: {name} labels should be from 0 to {num_classes - 1}. Received: {shown}")
-        limit = limits[name]
-        count = len(split.labels) if limit is None else min(limit, len(split.labels))
-        kept = stratified(split.labels, count, [seed, draw])
-        _write_images(folder / f"{name}_images.npy", split, kept, source.image_shape, f"{dataset.short_name} {name}")
-        labels[name] = split.labels[kept].astype(np.int32)
-        _save(folder / f"{name}_labels.npy", labels[name])
-    held_out = round(validation_share * len(labels["train"]))
-    if held_out >= len(labels["train"]):
-        raise UserError(f"`validation_share` should leave a training image. Received: {validation_share}")
-    validation = stratified(labels["train"], held_out, [seed, _VALIDATION])
-    train = np.setdiff1d(np.arange(len(labels["train"])), validation)
-    _save(folder / "train_index.npy", train)
-    _save(folder / "validation_index.npy", validation)
-    images = ImageView(np.load(folder / "train_images.npy", mmap_mode="r"), train)
-    parts = {"train": labels["train"][train], "validation": labels["train"][validation], "test": labels["test"]}
-    mean, std = _statistics(images)
-    info = DataInfo(
-        name=dataset.short_name,
-        title=source.title,
-        spec=spec_of(dataset),
-        image_shape=source.image_shape,
-        num_classes=num_classes,
-        class_names=source.class_names,
-        counts={name: len(part) for name, part in parts.items()},
-        class_counts={name: np.bincount(part, minlength=num_classes).tolist() for name, part in parts.items()},
-        mean=mean,
-        std=std,
-        crop_padding=dataset.crop_padding,
-        flip=dataset.flip,
-        source=source_name,
-        note=source.note,
-    )
-    sheet = contact_sheet(images, parts["train"], source.class_names)
-    artifacts.atomic_write(folder / "samples.png", lambda file: sheet.save(file, format="png"))
-    artifacts.write_json(folder / INFO, dataclasses.asdict(info))
-
-
-def _save(file: pathlib.Path, array: Array) -> None:
-    artifacts.atomic_write(file, lambda out: np.save(out, array, allow_pickle=False))
-
-
-def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[int, int, int], what: str) -> None:
-    """Writes the images at the positions `kept` (sorted) of a split as one `.npy` file.
-
-    The file is appended to rather than mapped: memory stays flat, and a full disk is an error instead of a crash.
-    """
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *shape)}
-    read = written = 0
-    with (
-        files.replacing(file) as temporary,
-        temporary.open("wb") as out,
-        progress.bar(f"Writing {what}", len(kept), "images") as advance,
-    ):
-        np.lib.format.write_array_header_1_0(out, header)
-        for batch in split.batches():
-            if batch.dtype != np.uint8 or batch.shape[1:] != shape:
-                raise UserError(
-                    f"{what}: images should be uint8 of shape {shape}; give `image_size` where they differ in size. "
-                    f"Received: {batch.dtype} of shape {batch.shape[1:]}"
-                )
-            first, last = np.searchsorted(kept, (read, read + len(batch)))
-            out.write(np.ascontiguousarray(batch[kept[first:last] - read]).data)
-            read += len(batch)
-            written += last - first
-            advance(int(last - first))
-            if written == len(kept) < len(split.labels):
-                return
-    if read != len(split.labels):
-        raise UserError(f"{what}: there should be {len(split.labels)} images. Received: {read}")
-
-
-def _statistics(images: ImageView) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixels in [0, 1], summed exactly in integers chunk by chunk."""
-    total = np.zeros(images.shape[-1], np.uint64)
-    squares = np.zeros_like(total)
-    for start in range(0, len(images), _CHUNK):
-        pixels = images[start : start + _CHUNK].reshape(-1, images.shape[-1])
-        total += pixels.sum(axis=0, dtype=np.uint64)
-        squares += np.square(pixels, dtype=np.uint16).sum(axis=0, dtype=np.uint64)
-    count = int(np.prod(images.shape[:-1]))
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
-
-
-def _check_limit(name: str, limit: int | None) -> None:
+def check_limit(name: str, limit: int | None) -> None:
+    """UserError where a limit is given that leaves nothing."""
     if limit is not None and limit < 1:
         raise UserError(f"`{name}` should be at least 1. Received: {limit}")

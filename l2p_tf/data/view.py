@@ -1,24 +1,27 @@
-"""Images of a file, read when they are asked for."""
+"""Images that are read when they are asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from l2p_tf.data import crops
 from l2p_tf.data.base import Array
+from l2p_tf.data.streaming import StreamedImages
 
 
 class ImageView:
-    """Some of the images of a memory-mapped file, read when indexed.
+    """Some of the images of a memory-mapped file, or of streamed ones, read when indexed.
 
     `view[i]` is one image (H, W, C); `view[a:b]` and `view[positions]` are batches (n, H, W, C): uint8, in memory.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, images: Array, index: npt.NDArray[np.int64]) -> None:
+    def __init__(self, images: Array | StreamedImages, index: npt.NDArray[np.int64]) -> None:
         self.base = images
         self.index = index
 
@@ -35,3 +38,22 @@ class ImageView:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return self[:] if dtype is None else self[:].astype(dtype)
+
+    def cropped(self, positions: Array, box: Callable[[int, int, int], crops.Box]) -> Array:
+        """Parts of images, each resized to the size of all; streamed images are cut from the size they are stored in.
+
+        Args:
+          positions: of the images, int (n,).
+          box: gives the part to take, for a position and the height and width of its image.
+
+        Returns:
+          uint8 (n, H, W, C).
+        """
+        crop = crops.cropper(*self.shape[1:])
+        original = self.base.original if isinstance(self.base, StreamedImages) else self.base.__getitem__
+
+        def cut(position: int) -> Array:
+            image = original(int(self.index[position]))
+            return crop(image, box(position, *image.shape[:2]))
+
+        return np.stack(list(crops.workers().map(cut, positions.tolist())))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from l2p_tf.data.store import ImageData
+from l2p_tf.data.store import ImageData, at_hand
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting.examples import data_uri
 from l2p_tf.reporting.format import plain
@@ -117,7 +117,7 @@ def _sources(place: Outcomes, order: list[int], budget: int) -> list[str]:
     """Images of the split as data URIs; empty where the data of the runs is not at hand, or where the room ends."""
     run, (_, dataset, split) = place.runs[0].run, place.runs[0].place
     data = run.data
-    known = data is not None and "test_images.npy" in data.manifest.get("outputs", {})
+    known = data is not None and at_hand(data)
     if not known or data is None or dataset != run.info.get("name") or split not in ("test", "validation"):
         return [""] * len(order)
     images = ImageData(data).split(split)[0]

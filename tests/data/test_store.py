@@ -96,7 +96,7 @@ def test_prepare_writes_what_it_promises(digits):
 
 
 def test_statistics_are_exact_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("l2p_tf.data.store._CHUNK", 7)
+    monkeypatch.setattr("l2p_tf.data.preparing._CHUNK_BYTES", 700)
     images = noise(50)
     prepare(fake(images, np.arange(50) % 3), tmp_path / "d", validation_share=0)
     info = ImageData.open(tmp_path / "d").info

@@ -1,13 +1,13 @@
 """Class by class and image by image: what each run made of them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from l2p_tf import artifacts
-from l2p_tf.data import DATASETS
-from l2p_tf.data.store import prepare
+from l2p_tf.data import DATASETS, prepare
 from l2p_tf.evaluation.records import wilson_interval
 from l2p_tf.reporting import images
 from l2p_tf.reporting.examples import data_uri
@@ -15,6 +15,7 @@ from l2p_tf.reporting.images import escaped_json, images_of
 from l2p_tf.reporting.sections.classes import confusions, outcomes_of
 from l2p_tf.reporting.table import NOTHING
 from l2p_tf.types import UserError
+from support.datasets import noise, write_tfds
 from support.judged import arrays_of, make_judged
 from support.pages import EVIL
 from support.reports import make_data, make_records, make_stage, make_train, results_of, rows_of, section_of, texts_of
@@ -110,6 +111,21 @@ def test_images_are_those_of_the_split(tmp_path):
     assert few[0].startswith("data:image/png")
     assert sum(map(len, few)) <= 500
     assert few[-1] == ""
+
+
+def test_streamed_images_are_shown_while_they_are_at_hand(tmp_path):
+    folder = write_tfds(tmp_path, "marks", "1.0.0", (9, 7, 3), 4)
+    options = {"data_dir": str(tmp_path), "download": False, "stream": "on"}
+    data = prepare(DATASETS.parse("tfds(dataset=marks)"), tmp_path / "data", **options)
+    labels = np.arange(20) % 4
+    right = np.arange(20) % 3 > 0
+    arrays = [arrays_of(labels, right, np.where(right, labels, (labels + 1) % 4))]
+    make_judged(tmp_path, data, "none", (CLEAN,), arrays, dataset="marks")
+    pixels = noise(20, (9, 7, 3), seed=1)
+    for example in images_of(place_in(tmp_path), 10_000).examples:
+        assert example["source"] == data_uri(pixels[example["index"]] / np.float32(255))
+    shutil.rmtree(folder)
+    assert {example["source"] for example in images_of(place_in(tmp_path), 10_000).examples} == {""}
 
 
 def test_a_run_judged_on_fewer_images_has_gaps(small):

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from l2p_tf.data import ImageData
 from support import ROOT
+from support.datasets import noise, write_tfds
 from support.files import read_json
 from support.stages import error, python, run, stage
 
@@ -31,6 +33,17 @@ def test_the_stage_makes_an_artifact_once(tmp_path):
     assert_all_in(error("data", *options, "--limit_train=100"), "limit_train=None (now 100)", "--overwrite")
     stage("data", *options, "--limit_train=100", "--overwrite")
     assert ImageData.open(tmp_path / "data").info.counts["train"] == 80
+
+
+def test_images_may_stay_where_they_are(tmp_path):
+    write_tfds(tmp_path, "marks", "1.0.0", (9, 7, 3), 4)
+    options = ["--dataset=tfds(dataset=marks)", f"--data_dir={tmp_path}", f"--run_dir={tmp_path}", "--nodownload"]
+    stage("data", *options, "--stream=on")
+    data = ImageData.open(tmp_path / "data")
+    np.testing.assert_array_equal(data.split("test")[0][:], noise(20, (9, 7, 3), seed=1))
+    assert not (tmp_path / "data/test_images.npy").exists()
+    assert "is up to date" in stage("data", *options).stdout
+    assert_all_in(error("data", *options, "--stream=off"), "streamed=True (now False)", "--overwrite")
 
 
 def test_flags_may_come_from_a_file(tmp_path):

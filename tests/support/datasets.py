@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 
 from l2p_tf.data import Dataset, Source, Split
 
@@ -46,9 +47,12 @@ def noise(count, shape=(6, 5, 3), seed=0):
 
 def write_tfds(
     root, name="cifar10", version="3.0.2", shape=(32, 32, 3), classes=10, encoding="png", train=None, label="label",
-    named=True, first=0,
+    named=True, first=0, file_format="tfrecord", test=None,
 ):  # fmt: skip
-    """Prepares a data set as TFDS does: 40 training images in two files, 20 test images."""
+    """Prepares a data set as TFDS does: 40 training images in two files, 20 test images.
+
+    `train` may be other images, `test` too; both may also be files of images that are opened.
+    """
     folder = root / name / version
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict({
@@ -56,19 +60,24 @@ def write_tfds(
         label: tfds.features.ClassLabel(num_classes=classes) if named else tfds.features.Scalar(np.int64),
     })  # fmt: skip
     train = noise(40, shape) if train is None else train
-    parts = {"train": [train[:25], train[25:]], "test": [noise(20, (*train[0].shape,), seed=1)]}
+    test = noise(20, (*train[0].shape,), seed=1) if test is None else test
+    parts = {"train": [train[:25], train[25:]], "test": [test]}
     splits = []
     for split, shards in parts.items():
         position = 0
         for number, images in enumerate(shards):
-            file = folder / f"{name}-{split}.tfrecord-{number:05d}-of-{len(shards):05d}"
-            with tf.io.TFRecordWriter(str(file)) as writer:
-                for image in images:
-                    example = features.encode_example({"image": image, label: first + position % classes})
-                    writer.write(features.serialize_example(example))
-                    position += 1
+            file = folder / f"{name}-{split}.{file_format}-{number:05d}-of-{len(shards):05d}"
+            writer = (
+                tf.io.TFRecordWriter(str(file)) if file_format == "tfrecord"
+                else array_record_module.ArrayRecordWriter(str(file), "group_size:1")
+            )  # fmt: skip
+            for image in images:
+                example = features.encode_example({"image": image, label: first + position % classes})
+                writer.write(features.serialize_example(example))
+                position += 1
+            writer.close()
         template = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=name, split=split, filetype_suffix="tfrecord"
+            data_dir=folder, dataset_name=name, split=split, filetype_suffix=file_format
         )
         lengths = [len(images) for images in shards]
         splits.append(tfds.core.SplitInfo(split, lengths, num_bytes=1, filename_template=template))
@@ -76,6 +85,7 @@ def write_tfds(
         name=name, version=tfds.core.Version(version), data_dir=str(folder), module_name="__main__"
     )
     info = tfds.core.dataset_info.DatasetInfo(builder=identity, features=features, description="Ten kinds.\n\nMore.")
+    info.set_file_format(file_format, override=True)
     info.set_splits(tfds.core.splits.SplitDict(splits))
     info.write_to_directory(folder)
     return folder

@@ -1,0 +1,131 @@
+"""Examples of a prepared data set of TFDS as the bytes they are stored in, read by their place in the files.
+
+ArrayRecord files are read through TFDS's own `data_source`. TFRecord files have no index of their own, so that one is
+made: a place there is (file, offset, length), in an ArrayRecord set (position,).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from l2p_tf.data.base import Array
+from l2p_tf.data.tfds_folder import damaged, import_tfds, quiet_log
+from l2p_tf.types import UserError
+
+ARRAY_RECORD, TFRECORD = "array_record", "tfrecord"
+_LENGTH = struct.Struct("<Q")
+_HEAD, _FOOT = 12, 4
+"""Bytes before an example in a TFRecord file, its length and a checksum, and after it, a checksum."""
+
+
+def open_builder(folder: pathlib.Path) -> Any:
+    """The builder of TFDS for a prepared data set; UserError where its metadata are damaged."""
+    tfds = import_tfds()
+    try:
+        with quiet_log():
+            return tfds.builder_from_directory(folder)
+    except Exception as error:  # TFDS raises whatever its parsers raise
+        raise UserError(damaged(folder, error)) from error
+
+
+def file_format(builder: Any) -> str:
+    """How a set is stored: ArrayRecord where that is among several, else as TFDS itself reads it."""
+    formats = {one.value for one in builder.info.available_file_formats()}
+    return ARRAY_RECORD if ARRAY_RECORD in formats else str(builder.info.file_format.value)
+
+
+class Records:
+    """The examples of a split.
+
+    Attributes:
+      builder: of TFDS.
+      files: the split's files, in order; one may come twice where a split is made of parts.
+    """
+
+    def __init__(self, builder: Any, split: str) -> None:
+        """Reads nothing yet.
+
+        Raises:
+          UserError: the files are neither ArrayRecord nor TFRecord.
+        """
+        self.builder = builder
+        self._split = split
+        self._format = file_format(builder)
+        if self._format not in (ARRAY_RECORD, TFRECORD):
+            raise UserError(
+                f"`stream` should be off for {builder.name}, which is prepared as {self._format}: only ArrayRecord and "
+                "TFRecord can be streamed. `builder.download_and_prepare(file_format='array_record')` of TFDS prepares "
+                "it so."
+            )
+        if self._format == ARRAY_RECORD:
+            self._source  # noqa: B018 - so that splits name their files of this format
+        self._instructions = builder.info.splits[split].file_instructions
+        self.files = [pathlib.Path(instruction.filename) for instruction in self._instructions]
+
+    def places(self) -> npt.NDArray[np.int64]:
+        """The place of every example, in the order of the split: int64 (N, 3) of TFRecord, (N, 1) of ArrayRecord."""
+        if self._format == ARRAY_RECORD:
+            return np.arange(len(self._source), dtype=np.int64)[:, np.newaxis]
+        found = [np.empty((0, 3), np.int64)]
+        for number, instruction in enumerate(self._instructions):
+            inside = _tfrecord_places(self.files[number])[instruction.skip : instruction.skip + instruction.take]
+            found.append(np.column_stack([np.full(len(inside), number, np.int64), inside]))
+        return np.concatenate(found)
+
+    def read(self, place: Array) -> bytes:
+        """The example at a place; UserError where there is none."""
+        if self._format == ARRAY_RECORD:
+            try:
+                return bytes(self._source[int(place[0])])
+            except Exception as error:  # its readers raise whatever they raise
+                raise UserError(damaged(self.files[0].parent, error)) from error
+        number, offset, length = map(int, place)
+        file = self.files[number]
+        with file.open("rb", buffering=0) as opened:
+            content = os.pread(opened.fileno(), _HEAD + length + _FOOT, offset - _HEAD)
+        if len(content) != _HEAD + length + _FOOT or _LENGTH.unpack_from(content)[0] != length:
+            raise UserError(damaged(file.parent, f"{file.name} has no example of {length} bytes at {offset}"))
+        return content[_HEAD:-_FOOT]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self.read, self.places())
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        tfds = import_tfds()
+        try:
+            return self.builder.as_data_source(self._split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        except ImportError as error:
+            raise UserError(
+                f"{self.builder.name} is prepared as ArrayRecord, which needs a package: pip install 'l2p_tf[stream]'"
+            ) from error
+
+
+def decoder(builder: Any, feature: str) -> Callable[[Any], Any]:
+    """A function that takes an example's bytes, a string tensor, to one of its features as TFDS decodes it."""
+    tfds = import_tfds()
+    with quiet_log():
+        wanted = tfds.decode.PartialDecoding({feature: True}).extract_features(builder.info.features)
+    return lambda example: wanted.deserialize_example(example)[feature]
+
+
+def _tfrecord_places(file: pathlib.Path) -> npt.NDArray[np.int64]:
+    """Offset and length of every example of a TFRecord file, int64 (n, 2); UserError where it ends within one."""
+    found, offset, size = [], 0, file.stat().st_size
+    with file.open("rb", buffering=0) as opened:
+        while offset < size:
+            head = os.pread(opened.fileno(), _LENGTH.size, offset)
+            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else size
+            if offset + _HEAD + length + _FOOT > size:
+                raise UserError(damaged(file.parent, f"{file.name} ends within an example"))
+            found.append((offset + _HEAD, length))
+            offset += _HEAD + length + _FOOT
+    return np.array(found, np.int64).reshape(-1, 2)

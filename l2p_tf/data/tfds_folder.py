@@ -1,0 +1,168 @@
+"""The folder of TensorFlow Datasets (TFDS): finding a prepared data set in it, downloading one, importing TFDS.
+
+TensorFlow and TFDS take seconds to import; this module imports them only when data are opened, so that `--help` and the
+check whether an artifact is up to date stay quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import os
+import pathlib
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+
+from l2p_tf.environment import user_path
+from l2p_tf.types import UserError
+
+_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*]+(\.[\d*]+){2})?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def locate(name: str, data_dir: str) -> pathlib.Path | None:
+    """The folder of the newest prepared version of `name`, or None."""
+    if not _NAME.fullmatch(name):
+        raise UserError(f"`dataset` should be NAME, NAME/CONFIG or NAME:VERSION as in TFDS. Received: {name!r}")
+    base, _, version = name.partition(":")
+    # A data set with configurations has one level of folders more.
+    for level in ("", "*/"):
+        files = (_data_root(data_dir) / base).glob(f"{level}{version or '*'}/dataset_info.json")
+        folders = [file.parent for file in files if _VERSION.fullmatch(file.parent.name)]
+        configs = sorted({folder.parent.name for folder in folders})
+        if len(configs) > 1:
+            raise UserError(f"`dataset` should name one of the configurations {', '.join(configs)}. Received: {name!r}")
+        if folders:
+            return max(folders, key=lambda folder: [int(part) for part in folder.name.split(".")])
+    return None
+
+
+def downloaded(name: str, data_dir: str, allowed: bool) -> pathlib.Path:
+    """Downloads and prepares `name`, where that is allowed, and returns its folder."""
+    root = _data_root(data_dir)
+    wanted = (
+        f"`data_dir` should hold the prepared data set in {name.partition(':')[0]}/VERSION. Received: {str(root)!r}"
+    )
+    if not allowed:
+        raise UserError(f"{wanted}, where there is none, and downloads are off.")
+    if data_dir and not root.is_dir():
+        # It is more often misspelled than new.
+        raise UserError(
+            f"`data_dir` should be a folder that exists; make it first to download there. Received: {str(root)!r}"
+        )
+    tfds = import_tfds()
+    try:
+        builder = tfds.builder(name, data_dir=str(root))
+    except tfds.core.DatasetNotFoundError as error:
+        near = difflib.get_close_matches(base_name(name), tfds.list_builders(), n=3)
+        hint = f"Near: {', '.join(near)}" if near else "See tensorflow.org/datasets for the names"
+        raise UserError(f"`dataset` should be a data set of TFDS. Received: {name!r}. {hint}.") from error
+    except Exception as error:  # a wrong version or configuration; TFDS raises many types for them
+        raise UserError(f"`dataset` should be a data set of TFDS. Received: {name!r} ({_line(error)})") from error
+    try:
+        with quiet_log(), _few_retries(), _nothing_left(root, base_name(name)):
+            builder.download_and_prepare()
+    except ImportError as error:
+        raise UserError(f"Preparing {name!r} needs a Python package that is not installed. ({_line(error)})") from error
+    except Exception as error:  # sockets, HTTP, archives, checksums: all mean the same to the user
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        raise UserError(
+            f"{wanted}, where there is none, and the download failed: run once with a network. ({_line(error)})"
+        ) from error
+    folder = locate(name, data_dir)
+    if folder is None:
+        raise UserError(f"{wanted}, where there is none after the download.")
+    return folder
+
+
+@contextlib.contextmanager
+def _nothing_left(root: pathlib.Path, base: str) -> Iterator[None]:
+    """Removes what a failed download has put into the folder of TFDS, down to the folder itself where that is new."""
+    places = (root / base, root / "downloads", root)
+
+    def entries() -> set[pathlib.Path]:
+        return {path for place in places if place.is_dir() for path in place.iterdir()}
+
+    before, there = entries(), root.exists()
+    try:
+        yield
+    except BaseException:
+        for path in entries() - before:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if not there:
+            with contextlib.suppress(OSError):
+                root.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _few_retries() -> Iterator[None]:
+    """TFDS tries ten times over three minutes before it says that there is no network; three times are enough."""
+    from tensorflow_datasets.core.download import downloader
+
+    retries = downloader.MAX_RETRIES
+    downloader.MAX_RETRIES = 3
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = retries
+
+
+@contextlib.contextmanager
+def quiet_log() -> Iterator[None]:
+    """Holds back TFDS's notes on what it reads, and its warnings about its own outdated calls."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _data_root(data_dir: str) -> pathlib.Path:
+    """The folder of TFDS; where none is given, the one TFDS itself would use."""
+    return user_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
+def base_name(name: str) -> str:
+    """The name of the data set without configuration and version."""
+    return re.split("[/:]", name)[0]
+
+
+def damaged(folder: pathlib.Path, error: object) -> str:
+    """One line on a prepared data set that cannot be read, and what to do about it."""
+    return f"{str(folder)!r} is damaged: delete it and prepare it again. ({_line(error)})"
+
+
+def _line(error: object) -> str:
+    """An error in one line of limited length, without TensorFlow's node names."""
+    text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error))
+    kind = "" if isinstance(error, str) else f"{type(error).__name__}: "
+    return (kind + " ".join(text.split()))[:300]
+
+
+def import_tfds() -> Any:
+    """TFDS with TensorFlow; what TensorFlow's libraries print while they load is dropped, as no setting silences it."""
+    if "tensorflow" not in sys.modules:
+        sys.stderr.flush()
+        saved = os.dup(2)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, saved)
+            null = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, null)
+            os.dup2(null, 2)
+            stack.callback(os.dup2, saved, 2)
+            import tensorflow as tf  # noqa: F401
+    import tensorflow_datasets as tfds
+
+    return tfds
