@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.layers.folding import predict_folded
 from l2p_tf.layers.noise import mark_randomized
 from l2p_tf.observation import observe, only_output
 from l2p_tf.types import UserError
@@ -67,7 +68,8 @@ class AdaptedClassifier(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits (batch, classes), float32."""
-        answer = tf.cast(only_output(self.model(images, training=training)), tf.float32)
+        answer = self.model(images, training=True) if training else predict_folded(self.model, images)
+        answer = tf.cast(only_output(answer), tf.float32)
         answer = tf.ensure_shape(answer, (None, self.classes))
         return tf.math.log(tf.maximum(answer, _TINY)) if self.probabilities else answer
 

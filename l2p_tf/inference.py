@@ -13,6 +13,7 @@ import tensorflow as tf
 from scipy import stats
 
 from l2p_tf.classifier import as_classifier, is_answer
+from l2p_tf.layers.folding import predict_folded
 from l2p_tf.layers.noise import draws_per_example, is_randomized, reseed, restore_seeds
 from l2p_tf.loops import repeat
 from l2p_tf.types import UserError
@@ -299,7 +300,7 @@ def _votes(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> 
 
     def draw(so_far: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         del last
-        logits = model(x, training=False)
+        logits = predict_folded(model, x)
         return so_far + finite_softmax(logits), logits
 
     def answer(total: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

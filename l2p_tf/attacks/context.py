@@ -132,4 +132,5 @@ class AttackContext:
 
 def choose(mask: tf.Tensor, these: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     """Per example, `these` where the mask (batch,) holds, otherwise `others`; both (batch, ...)."""
-    return tf.where(tf.reshape(mask, [-1] + [1] * (len(these.shape) - 1)), these, others)
+    # Unlike `tf.where` this one takes whole rows, instead of spreading the mask over them.
+    return tf.raw_ops.Select(condition=mask, x=these, y=others)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from l2p_tf.attacks.criterion import Criterion
+from l2p_tf.layers.folding import predict_folded
 from l2p_tf.layers.noise import draws_per_example
 from l2p_tf.loops import repeat
 
@@ -81,13 +82,13 @@ def mean_loss(
 
 def _pass(model: keras.Model, images: tf.Tensor, criterion: Criterion, together: int) -> tuple[tf.Tensor, Criterion]:
     if together == 1:
-        return model(images, training=False), criterion
+        return predict_folded(model, images), criterion
     # Broadcast instead of tile, whose gradient transposes integers, of which oneDNN complains.
     copies = tf.broadcast_to(images[None], tf.concat([[together], tf.shape(images)], 0))
     tiled = tf.reshape(copies, [-1, *images.shape[1:]])
     if images.shape[0] is not None:
         tiled = tf.ensure_shape(tiled, [together * images.shape[0], *images.shape[1:]])
-    return model(tiled, training=False), criterion.tile(together)
+    return predict_folded(model, tiled), criterion.tile(together)
 
 
 def _over_draws(together: int, losses: tf.Tensor, reached: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -10,10 +10,13 @@ from l2p_tf.attacks.context import AttackContext
 from l2p_tf.attacks.gradient import TILED_IMAGES, mean_loss
 from l2p_tf.loops import repeat
 
+_TILED_PIXELS = TILED_IMAGES * 32 * 32
+"""Small images share longer passes, which hold no more pixels than these."""
 
-def together(context: AttackContext, count: int) -> int:
-    """How many of `count` variations of a batch share a pass: the most that divide `count` and fit."""
-    fitting = max(1, TILED_IMAGES // context.most)
+
+def together(context: AttackContext, count: int, images: int = TILED_IMAGES) -> int:
+    """How many of `count` variations of a batch share a pass of so many images: the most that divide it and fit."""
+    fitting = max(1, images // context.most)
     return max(n for n in range(1, min(count, fitting) + 1) if count % n == 0)
 
 
@@ -35,8 +38,8 @@ def losses_of(
     Returns:
       The losses, and the shares of draws that reach the criterion; float32 (batch, count).
     """
-    many = together(context, count)
     shape = context.images.shape[1:]
+    many = together(context, count, max(TILED_IMAGES, _TILED_PIXELS // (shape[0] * shape[1])))
 
     def add_losses(k: tf.Tensor, losses: tf.TensorArray, shares: tf.TensorArray) -> tuple[tf.Tensor, ...]:
         # Variations first, so that copies of the criteria follow one another as whole batches.
