@@ -66,7 +66,8 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
             return _fail(str(stop), 128 + stop.number)
         except BrokenPipeError:
             raise
-        except Exception as error:
+        except Exception as raised:
+            error = _unwrapped(raised)
             told = isinstance(error, UserError | OSError) or type(error).__name__ in _OUT_OF_MEMORY
             if not told or os.environ.get("L2P_TF_TRACEBACK") == "1":
                 raise
@@ -134,6 +135,12 @@ def _parse_values(argv: list[str]) -> list[str]:
     if FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.WARNING)  # absl would show the notes of every library
     return rest
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """The user's error that TensorFlow met where it called Python, such as an image damaged during a training."""
+    within = re.search("UserError: (.*)", str(error)) if type(error).__module__.startswith("tensorflow.") else None
+    return UserError(within.group(1)) if within else error
 
 
 def _describe(error: Exception) -> str:

@@ -16,6 +16,7 @@ from l2p_tf.certification.base import ABSTAINED, Certificate
 from l2p_tf.certification.options import CertificationOptions
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certificates, write_certificates
 from l2p_tf.data.store import ImageData
+from l2p_tf.data.view import ImageView
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.chunked import Arrays, Folder
 from l2p_tf.evaluation.evaluate import PARTS, check_data
@@ -88,7 +89,7 @@ def certify(
     Returns:
       The records, in the order of the certificates.
     """
-    index, images, labels = data.sample(options.split, options.limit, options.seed)
+    index, images, labels = data.select(options.split, options.limit, options.seed)
     model = inference.prepared(model, images[:PROBED_IMAGES])[0]
     for certificate in options.certificates:
         certificate.check(model)
@@ -129,7 +130,7 @@ def fitting(
 
 
 def _slices(
-    certificate: Certificate, model: keras.Model, images: np.ndarray, labels: np.ndarray,
+    certificate: Certificate, model: keras.Model, images: ImageView, labels: np.ndarray,
     options: CertificationOptions, store: Folder, advance: Callable[..., None],
 ) -> tuple[Arrays, float]:  # fmt: skip
     """What the certificate says of all images, slice by slice, and the seconds it took."""

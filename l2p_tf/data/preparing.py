@@ -104,9 +104,10 @@ def prepare(
             work.clear()
             try:
                 source = opened or dataset.open(data_dir, download)
-                if streamed:
-                    work.notes["streamed_from"] = str(_stored(dataset, source).folder.absolute())
-                _write(work.path, dataset, source, str(source_name), seed, validation_share, limits, streamed)
+                stored = _stored(dataset, source) if streamed else None
+                if stored:
+                    work.notes["streamed_from"] = str(stored.folder.absolute())
+                _write(work.path, dataset, source, str(source_name), seed, validation_share, limits, stored)
             except BaseException:
                 # It takes seconds and cannot be continued, so nothing half-written is kept.
                 shutil.rmtree(work.path, ignore_errors=True)
@@ -149,9 +150,10 @@ def _write(
     seed: int,
     validation_share: float,
     limits: dict[str, int | None],
-    streamed: bool,
+    stored: Stored | None,
 ) -> None:
-    if dataset.random_crop and source.stored and source.stored.image_size and not streamed:
+    """Writes the files of the artifact; with `stored`, without the images, which stay there."""
+    if dataset.random_crop and source.stored and source.stored.image_size and not stored:
         raise UserError("`stream` should be auto or on where random crops are cut from images before they are resized.")
     images: dict[str, Array | StreamedImages] = {}
     labels, num_classes = {}, len(source.class_names)
@@ -162,8 +164,12 @@ def _write(
             shown = f"{split.labels.min()} to {split.labels.max()}" if len(split.labels) else "none"
             raise UserError(f"{source_name}: {name} labels should be from 0 to {num_classes - 1}. Received: {shown}")
         kept = stratified(split.labels, _at_most(len(split.labels), limits[name]), [seed, draw])
-        if streamed:
-            images[name] = _write_places(folder / f"{name}_places.npy", source, name, kept)
+        if stored:
+            stream = stored.splits[name]
+            places = Records(open_builder(stored.folder), stream).places()[kept]
+            _save(folder / f"{name}_places.npy", places)
+            how = source.image_shape, stored.image_size, stored.center_crop
+            images[name] = StreamedImages(stored.folder, stream, places, *how)
         else:
             file = folder / f"{name}_images.npy"
             _write_images(file, split, kept, source.image_shape, f"{dataset.short_name} {name}")
@@ -197,9 +203,8 @@ def _write(
         note=source.note,
         random_crop=dataset.random_crop,
     )
-    if streamed:
-        stream = StreamInfo.of(_stored(dataset, source), dataset.short_name)
-        artifacts.write_json(folder / STREAM, dataclasses.asdict(stream))
+    if stored:
+        artifacts.write_json(folder / STREAM, dataclasses.asdict(StreamInfo.of(stored, dataset.short_name)))
     sheet = contact_sheet(view, parts["train"], source.class_names)
     artifacts.atomic_write(folder / "samples.png", lambda file: sheet.save(file, format="png"))
     artifacts.write_json(folder / INFO, dataclasses.asdict(info))
@@ -207,16 +212,6 @@ def _write(
 
 def _save(file: pathlib.Path, array: Array) -> None:
     artifacts.atomic_write(file, lambda out: np.save(out, array, allow_pickle=False))
-
-
-def _write_places(file: pathlib.Path, source: Source, name: str, kept: Array) -> StreamedImages:
-    """Writes where the images at the positions `kept` of a split are, and opens them."""
-    stored = source.stored
-    assert stored is not None
-    split = stored.splits[name]
-    places = Records(open_builder(stored.folder), split).places()
-    _save(file, places[kept])
-    return StreamedImages(stored.folder, split, places[kept], source.image_shape, stored.image_size, stored.center_crop)
 
 
 def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[int, int, int], what: str) -> None:

@@ -144,10 +144,10 @@ class ImageData:
             raise UserError(f"`split` should be one of {', '.join(SPLITS)}. Received: {name!r}")
         return self._splits[name]
 
-    def sample(
+    def select(
         self, name: str, limit: int | None = None, seed: int = 0
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-        """Reads a split, or a part of it in which every class keeps its share.
+    ) -> tuple[npt.NDArray[np.int64], ImageView, npt.NDArray[np.int32]]:
+        """A split, or a part of it in which every class keeps its share; its images are read when indexed.
 
         Args:
           name: `train`, `validation` or `test`.
@@ -155,7 +155,7 @@ class ImageData:
           seed: decides which.
 
         Returns:
-          Positions in the split (sorted, int64 (n,)), images (uint8 (n, H, W, C)) and labels (int32 (n,)).
+          Positions in the split (sorted, int64 (n,)), images (lazy, uint8 (n, H, W, C)) and labels (int32 (n,)).
 
         Raises:
           UserError: the split is empty, or `limit` is not positive.
@@ -166,7 +166,14 @@ class ImageData:
         check_limit("limit", limit)
         count = len(images) if limit is None else min(limit, len(images))
         index = stratified(labels, count, [seed, _SAMPLE])
-        return index, images[index], labels[index]
+        return index, ImageView(images.base, images.index[index]), labels[index]
+
+    def sample(
+        self, name: str, limit: int | None = None, seed: int = 0
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+        """What `select` selects, with the images in memory."""
+        index, images, labels = self.select(name, limit, seed)
+        return index, images[:], labels
 
     def _load(self, name: str, mmap: bool = False) -> Array:
         file = self.artifact.path / f"{name}.npy"

@@ -18,6 +18,7 @@ from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
 from l2p_tf.attacks.context import AttackOutput
 from l2p_tf.attacks.projection import norms
+from l2p_tf.data.view import ImageView
 from l2p_tf.evaluation.options import EvaluationOptions
 
 _CLOCK_SECONDS = 10.0
@@ -78,7 +79,7 @@ class ChunkedEvaluation:
 
     model: keras.Model
     attack: Attack | None
-    images: np.ndarray
+    images: np.ndarray | ImageView
     labels: np.ndarray
     shown: np.ndarray
     parts: pathlib.Path
@@ -90,8 +91,8 @@ class ChunkedEvaluation:
 
     @classmethod
     def of(
-        cls, options: EvaluationOptions, model: keras.Model, attack: Attack | None, images: np.ndarray,
-        labels: np.ndarray, shown: np.ndarray, parts: pathlib.Path,
+        cls, options: EvaluationOptions, model: keras.Model, attack: Attack | None,
+        images: np.ndarray | ImageView, labels: np.ndarray, shown: np.ndarray, parts: pathlib.Path,
     ) -> ChunkedEvaluation:  # fmt: skip
         """One attack on these images, as the options have it."""
         return cls(

@@ -46,7 +46,7 @@ def evaluate(
     Returns:
       The records: clean first, then the attacks in order, each with its repeats.
     """
-    index, images, labels = data.sample(options.split, options.limit, options.seed)
+    index, images, labels = data.select(options.split, options.limit, options.seed)
     model = inference.prepared(model, images[:PROBED_IMAGES])[0]
     inference.checked_labels(labels, len(labels), int(model.output_shape[-1]))
     for wanted in options.attacks:

@@ -85,7 +85,7 @@ def _transfer(
     options: EvaluationOptions, sources: Sequence[str], models: Mapping[str, keras.Model], data: ImageData,
     folder: pathlib.Path, trained: Mapping[str, artifacts.Artifact], checkpoint: str,
 ) -> list[Record]:  # fmt: skip
-    index, images, labels = data.sample(options.split, options.limit, options.seed)
+    index, images, labels = data.select(options.split, options.limit, options.seed)
     (folder / "arrays").mkdir(exist_ok=True)
     (folder / PARTS).mkdir(exist_ok=True)
     models = {name: inference.prepared(model, images[:PROBED_IMAGES])[0] for name, model in models.items()}

@@ -236,15 +236,35 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, monkeypatch):
         read(tmp_path, "tfds(dataset=photos, image_size=8)")
 
 
-def test_the_last_images_are_kept_in_memory_and_no_more(tmp_path, monkeypatch):
+@pytest.fixture
+def read_places(monkeypatch):
+    """The places that are read, one after another."""
+    places, plain = [], streaming.records.Records.read
+    monkeypatch.setattr(
+        streaming.records.Records, "read", lambda self, place: places.append(place) or plain(self, place)
+    )
+    return places
+
+
+def test_a_selection_is_read_when_it_is_asked_for(tmp_path, read_places):
+    write_tfds(tmp_path, **MARKS)
+    data = read(tmp_path)
+    read_places.clear()
+    index, images, labels = data.select("test", 12, seed=3)
+    assert not read_places
+    part = images[4:9]
+    assert len(read_places) == 5
+    again, pixels, the_same = data.sample("test", 12, seed=3)
+    np.testing.assert_array_equal(part, pixels[4:9])
+    np.testing.assert_array_equal(index, again)
+    np.testing.assert_array_equal(labels, the_same)
+
+
+def test_the_last_images_are_kept_in_memory_and_no_more(tmp_path, monkeypatch, read_places):
     write_tfds(tmp_path, **MARKS)
     monkeypatch.setattr(streaming, "_KEPT_BYTES", 10 * 9 * 7 * 3)
     images = read(tmp_path).split("test")[0]
-    read_places = []
-    plain = streaming.records.Records.read
-    monkeypatch.setattr(
-        streaming.records.Records, "read", lambda self, place: read_places.append(place) or plain(self, place)
-    )
+    read_places.clear()
     for _ in range(3):
         images[:8]
     assert len(read_places) == 8
@@ -255,12 +275,13 @@ def test_the_last_images_are_kept_in_memory_and_no_more(tmp_path, monkeypatch):
 
 
 LARGE = """
-import resource, sys
+import pathlib, re, sys, time
 import tensorflow as tf
 from l2p_tf.data import DATASETS, ImageData, TrainBatches, prepare
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Of this program alone; what `resource` tells includes the process that it was started from.
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text()).group(1))
 
 tf.io.decode_jpeg(tf.io.encode_jpeg(tf.zeros((8, 8, 3), tf.uint8)))
 baseline = peak()
@@ -270,10 +291,10 @@ prepare(DATASETS.parse(spec), f"{root}/out", data_dir=root, download=False)
 data = ImageData.open(f"{root}/out")
 prepared = peak()
 batches = TrainBatches(data, 64, seed=1)
-seen = 0
+seen, begun = 0, time.monotonic()
 for images, labels in batches.dataset().take(batches.steps_per_epoch):
     seen += len(labels)
-print(seen, baseline, prepared, peak())
+print(seen, baseline, prepared, peak(), round(seen / (time.monotonic() - begun)))
 """
 
 
@@ -300,9 +321,10 @@ def test_memory_stays_flat_on_a_set_of_two_gigabytes(root):
     command = [sys.executable, "-c", LARGE, str(root)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    seen, baseline, prepared, peak = map(int, done.stdout.split())
+    seen, baseline, prepared, peak, speed = map(int, done.stdout.split())
     assert seen > 0.85 * len(train)
-    print(
-        f"{len(train)} images; MB above the baseline: {(prepared - baseline) / 1e6:.0f}, {(peak - baseline) / 1e6:.0f}"
-    )
+    above = [round((one - baseline) / 1e6) for one in (prepared, peak)]
+    print(f"{seen} images at {speed}/s; {baseline / 1e6:.0f} MB, above that {above[0]} prepared, {above[1]} in all")
+    # Decoding one large image takes its 9.4 MB: a figure of nothing would be no measurement.
+    assert peak - baseline > 9.4e6
     assert peak - baseline < 1e9

@@ -46,6 +46,16 @@ def test_images_may_stay_where_they_are(tmp_path):
     assert_all_in(error("data", *options, "--stream=off"), "streamed=True (now False)", "--overwrite")
 
 
+def test_a_streamed_image_damaged_since_stops_a_training_in_one_line(tmp_path):
+    folder = write_tfds(tmp_path, "marks", "1.0.0", (9, 7, 3), 4)
+    data = ["--dataset=tfds(dataset=marks)", f"--data_dir={tmp_path}", f"--run_dir={tmp_path}", "--stream=on"]
+    stage("data", *data)
+    file = sorted(folder.glob("*train*"))[1]
+    file.write_bytes(file.read_bytes()[:-300] + bytes(300))
+    training = ["--defense=none", "--model=basic_net(width=0.25)", "--batch_size=36", "--epochs=1"]
+    assert_all_in(error("train", *data, *training), str(folder), "is damaged", "train image 39")
+
+
 def test_flags_may_come_from_a_file(tmp_path):
     file = tmp_path / "digits.flags"
     file.write_text(f"# Digits, in a second.\n--dataset=digits\n--run_dir={tmp_path}\n--limit_train=50\n")
