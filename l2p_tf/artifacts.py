@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import glob
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -23,14 +22,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from l2p_tf import files
-from l2p_tf.environment import onednn, user_path
-from l2p_tf.manifest import SCHEMA_VERSION, digest_json, read_manifest, read_request, sealed
+from l2p_tf import files, sharing
+from l2p_tf.environment import onednn, package_versions, user_path
+from l2p_tf.manifest import SCHEMA_VERSION, difference, digest_json, read_manifest, read_request, sealed
 from l2p_tf.types import UserError
 
 MANIFEST = "manifest.json"
 _REQUEST = "request.json"
-_PACKAGES = ("l2p_tf", "tensorflow", "keras", "tensorflow-datasets", "tensorflow-probability", "cleverhans", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +112,16 @@ def produce(
     device: str = "cpu",
     overwrite: bool = False,
     extends: Artifact | None = None,
+    share: Callable[[pathlib.Path], Any] | None = None,
 ) -> Iterator[Work | None]:
     """Makes the artifact `path`, or yields None where it is already there and up to date.
 
     The body writes under `work.path`. Leaving it normally finishes the artifact; an exception leaves the partial folder
     to be continued by the same call.
+
+    With `share`, processes that make the same artifact at the same time, here or on machines that share the folder,
+    work together: each calls it, and when it has returned in all of them, one runs the body while the others wait, for
+    whom the artifact is then already there. Where that one ends before it is finished, another takes its place.
 
     Args:
       path: the folder to make.
@@ -129,10 +132,13 @@ def produce(
       device: a word on the device, for the manifest.
       overwrite: replace finished or unfinished work of other options instead of refusing.
       extends: what is finished at `path` and will be part of the new artifact, which therefore takes its place.
+      share: does the part of the work that several processes can do together, given the partial folder, and returns
+        when all of that part is done; None refuses other processes.
 
     Raises:
       UserError: the folder, or unfinished work for it, was made with other options and `overwrite` is False; it cannot
-        be made, or replaced without deleting what is not its own; or another process is making it.
+        be made, or replaced without deleting what is not its own; or another process is making it, and does not share
+        it or has other options.
     """
     path, inputs = user_path(path), inputs or {}
     request = json.loads(json.dumps({
@@ -144,13 +150,19 @@ def produce(
         files.check_folder(place)  # Before the work, not after it.
     path = path.resolve() if path.is_symlink() else path
     # Before anything is written: a finished folder may be on a disk that only reads.
-    if _is_current(path, request, overwrite, extends):
+    current = False
+    # With others at it, it may just be replaced.
+    with contextlib.suppress(UserError, OSError) if share else contextlib.nullcontext():
+        current = _is_current(path, request, overwrite, extends)
+    if current:
         _clear_replaced(path)
         yield None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
-    with files.locked(path):
+    partial, start = partial_path(path), time.monotonic()
+    if share:
+        _take_part(path, request, overwrite, extends, share)
+    with sharing.alone(path, wait=share is not None):
         if _is_current(path, request, overwrite, extends):
             yield None  # Another process has made it meanwhile.
             return
@@ -161,21 +173,40 @@ def produce(
             return
         earlier = _open_partial(partial, request, overwrite, extends)
         work = Work(partial, resumed=earlier is not None)
-        start = time.monotonic()
         try:
-            yield work
-        except BaseException as error:
-            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-                error.filename = str(partial)  # A full disk does not say which one it is.
-            with contextlib.suppress(OSError):
-                if files.visible(partial) == {_REQUEST}:
-                    (partial / _REQUEST).unlink()  # Nothing was done that could be continued.
-                    partial.rmdir()
-                else:
+            with files.naming(partial):
+                yield work
+        except BaseException:
+            if not _drop_empty(partial):
+                with contextlib.suppress(OSError):
                     _write_request(partial, request, (earlier or 0.0) + time.monotonic() - start)
             raise
         earlier = (earlier or 0.0) + (extends.manifest["seconds"] if extends else 0.0)
         _finish(work, path, request, inputs, seed, device, earlier + time.monotonic() - start)
+
+
+def _take_part(
+    path: pathlib.Path, request: dict[str, Any], overwrite: bool, extends: Artifact | None,
+    share: Callable[[pathlib.Path], Any],
+) -> None:  # fmt: skip
+    """The part of the work that processes do together."""
+    partial = partial_path(path)
+
+    def prepare() -> bool:
+        if _is_current(path, request, overwrite, extends) or _is_complete(partial, request):
+            return False
+        _check_replaceable(path)
+        _open_partial(partial, request, overwrite, extends)
+        return True
+
+    try:
+        with files.naming(partial):
+            sharing.take_part(path, partial / _REQUEST, request, prepare, lambda: share(partial))
+    except BaseException:
+        with files.locked(path) as alone:
+            if alone:
+                _drop_empty(partial)
+        raise
 
 
 def partial_path(path: pathlib.Path) -> pathlib.Path:
@@ -286,6 +317,16 @@ def _open_partial(
     return None
 
 
+def _drop_empty(partial: pathlib.Path) -> bool:
+    """Deletes unfinished work in which nothing was done that could be continued; whether that was so."""
+    with contextlib.suppress(OSError):
+        if files.visible(partial) <= {_REQUEST}:
+            (partial / _REQUEST).unlink(missing_ok=True)
+            partial.rmdir()
+            return True
+    return False
+
+
 def _write_request(partial: pathlib.Path, request: dict[str, Any], seconds: float) -> None:
     write_json(partial / _REQUEST, {**request, "digest": digest_json(request), "seconds": seconds})
 
@@ -355,24 +396,3 @@ def _clear_replaced(path: pathlib.Path) -> None:
     """Deletes what `path` has replaced, perhaps in a call that was killed at it."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.old-*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide results."""
-    versions = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
-
-
-def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """In what the options, else the inputs, else the stage of two requests differ, in a few words."""
-    old, new = found.get("options", {}), wanted["options"]
-    # The resolved options of a thing stand beside its spec, which says the same in short.
-    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and not k.endswith("_options")]
-    if keys:
-        shown = [f"{key}={old.get(key)!r} (now {new.get(key)!r})" for key in keys[:4]]
-        return "other options: " + ", ".join(shown) + (" and more" if len(keys) > 4 else "")
-    roles = [r for r in wanted["inputs"] if found.get("inputs", {}).get(r) != wanted["inputs"][r]]
-    return f"other inputs: {', '.join(roles)}" if roles else f"another stage: {found.get('stage')!r}"

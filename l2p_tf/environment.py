@@ -1,7 +1,9 @@
-"""What the surroundings say: the backend of Keras and oneDNN, settled before both are loaded, and the home folder."""
+"""What the surroundings say: Keras backend and oneDNN, settled before both are loaded, versions, the home folder."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import logging
 import os
 import pathlib
@@ -11,6 +13,7 @@ from typing import Any
 from l2p_tf.types import UserError
 
 _BACKEND, _ONEDNN = "KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS"
+_PACKAGES = ("l2p_tf", "tensorflow", "keras", "tensorflow-datasets", "tensorflow-probability", "cleverhans", "numpy")
 
 
 def prepare() -> None:
@@ -63,3 +66,12 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"A path that begins with `~` should name a home folder. Received: {str(path)!r}") from error
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide results."""
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import pathlib
 import re
@@ -73,21 +75,79 @@ def check_folder(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """Within it no other process makes `path`; UserError where one does."""
-    lock = filelock.FileLock(str(path) + ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(f"{str(path)!r} is being made by another process.") from error
+def naming(folder: pathlib.Path) -> Iterator[None]:
+    """Errors of the system within it that name no file name this folder: a full disk does not say which one it is."""
     try:
         yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(folder)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[bool]:
+    """Whether this process holds the lock file of `path` meanwhile; False where others do, alone or together.
+
+    The system releases the locks of a process that ends, however it ends.
+    """
+    place = lock_path(path)
+    lock = filelock.FileLock(place)
+    with contextlib.suppress(filelock.Timeout):
+        lock.acquire(timeout=0)
+    try:
+        yield lock.is_locked
     finally:
-        # While it is held: whoever waits for this file sees that it is gone and takes a new one. This needs a filelock
-        # that looks, and that does not delete the file itself when it is released, which may be another's by then.
-        with contextlib.suppress(OSError):
-            os.unlink(str(path) + ".lock")
-        lock.release()
+        if lock.is_locked:
+            # While it is held: whoever waits for this file sees that it is gone and takes a new one. This needs a
+            # filelock that looks, and that does not delete the file itself when it is released, which may be another's
+            # by then.
+            with contextlib.suppress(OSError):
+                place.unlink()
+            lock.release()
+
+
+@contextlib.contextmanager
+def locked_together(path: pathlib.Path) -> Iterator[bool]:
+    """The same of a lock that any number of processes hold together; False where one holds it alone."""
+    place = lock_path(path)
+    handle = _open_together(place)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                if _flock(handle, fcntl.LOCK_EX) and os.fstat(handle).st_nlink:
+                    place.unlink()  # Nobody else holds it.
+            os.close(handle)
+
+
+def _open_together(place: pathlib.Path) -> int | None:
+    """A lock file, open and held together with others; None where one holds it alone."""
+    while True:
+        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _flock(handle, fcntl.LOCK_SH):
+            os.close(handle)
+            return None
+        if os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)  # Who held it alone has deleted it meanwhile.
+
+
+def _flock(handle: int, kind: int) -> bool:
+    """Locks an open file, if that can be done at once."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def lock_path(path: pathlib.Path) -> pathlib.Path:
+    """The lock file of `path`."""
+    return path.with_name(path.name + ".lock")
 
 
 def contents(folder: pathlib.Path) -> dict[str, pathlib.Path]:

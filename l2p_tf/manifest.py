@@ -120,6 +120,26 @@ def read_request(file: pathlib.Path, wanted: Mapping[str, Any]) -> Request | Non
     return Request(**own, digest=found["digest"], seconds=seconds) if found.get("digest") == digest_json(own) else None
 
 
+def is_underway(file: pathlib.Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether unfinished work, which other processes may be at, is of this request; False where there is none.
+
+    Args:
+      file: where its request is.
+      wanted: stage, options and inputs.
+
+    Raises:
+      UserError: it is of another request.
+    """
+    try:
+        found = read_request(file, wanted)
+    except FileNotFoundError:
+        return False
+    if found is None or found.digest != digest_json(wanted):
+        other = difference(dataclasses.asdict(found) if found else {}, wanted)
+        raise UserError(f"{str(file.parent)!r} is being made by another process, with {other}.")
+    return True
+
+
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest as it is written: with the digest of everything else in it."""
     # As it is read: with lists for tuples.
@@ -130,3 +150,15 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def digest_json(value: Any) -> str:
     """SHA-256 of a value as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In what the options, else the inputs, else the stage of two requests differ, in a few words."""
+    old, new = found.get("options", {}), wanted["options"]
+    # The resolved options of a thing stand beside its spec, which says the same in short.
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and not k.endswith("_options")]
+    if keys:
+        shown = [f"{key}={old.get(key)!r} (now {new.get(key)!r})" for key in keys[:4]]
+        return "other options: " + ", ".join(shown) + (" and more" if len(keys) > 4 else "")
+    roles = [r for r in wanted["inputs"] if found.get("inputs", {}).get(r) != wanted["inputs"][r]]
+    return f"other inputs: {', '.join(roles)}" if roles else f"another stage: {found.get('stage')!r}"

@@ -13,6 +13,10 @@ RUN_DIR/transfer. The signs of gradient masking are looked for after the attacks
 --checks=0. With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A randomized
 model is evaluated --repeats times. Continues where an earlier run of the same command stopped.
 
+With --share, processes that run the same command, here or on other machines with the same RUN_DIR, share the work slice
+by slice: each image is attacked once, the results are those of one process, and who ends early is replaced. Checks are
+done by one of them, while the others wait.
+
 Attacks given later, with otherwise the same options, join those that are done, whose records stay as they are; a list
 without some of those done takes nothing away. With --overwrite the folder is made anew, with just the attacks given.
 """

@@ -193,13 +193,15 @@ def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> l
         options = settings.evaluation
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
         folder = attack_folder(settings, name, whose, checkpoint)
-        records += attack_into(folder, options, name, run, images, checkpoint, overwrite=settings.overwrite)
+        records += attack_into(
+            folder, options, name, run, images, checkpoint, overwrite=settings.overwrite, share=settings.share
+        )
     return records
 
 
 def attack_into(
     output: pathlib.Path, options: EvaluationOptions, name: str, run: Artifact, images: ImageData, checkpoint: str,
-    *, overwrite: bool,
+    *, overwrite: bool, share: bool = False,
 ) -> list[Record]:  # fmt: skip
     """Attacks one model of a run as the options say, or finds it done; returns its records."""
     from l2p_tf import artifacts
@@ -208,7 +210,7 @@ def attack_into(
 
     finished = output.exists() and not overwrite
     before = artifacts.read(output, "attack", verify=False).options["attacks"] if finished else []
-    records = attack_artifact(options, run, images, output, checkpoint=checkpoint, overwrite=overwrite)
+    records = attack_artifact(options, run, images, output, checkpoint=checkpoint, overwrite=overwrite, share=share)
     joined = len(artifacts.read(output, verify=False).options["attacks"]) - len(before)
     state = "" if not finished else f" ({plural(joined, 'attack')} joined {len(before)})" if joined else " (up to date)"
     common.say(f"{name}: attacked{state}; in {str(output)!r}")
@@ -227,7 +229,9 @@ def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> li
     for checkpoint in settings.checkpoints:
         output = checks_folder(settings, name, checkpoint)
         found = output.exists()
-        one = check_artifact(options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite)
+        one = check_artifact(
+            options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite, share=settings.share
+        )
         verdicts = [finding.verdict for finding in one.findings]
         common.say(
             f"{name}: checked for gradient masking{' (up to date)' if found and not settings.overwrite else ''}, "
@@ -271,8 +275,9 @@ def certify(
     output = certified_folder(settings, name)
     found = output.exists()
     records = certification.certify_artifact(
-        options, run, images, output, checkpoint=settings.checkpoints[0], overwrite=settings.overwrite
-    )
+        options, run, images, output, checkpoint=settings.checkpoints[0], overwrite=settings.overwrite,
+        share=settings.share,
+    )  # fmt: skip
     common.say(f"{name}: certified{' (up to date)' if found and not settings.overwrite else ''}; in {str(output)!r}")
     return records
 
@@ -303,18 +308,22 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
 def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
     """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
     output, options = settings.folder / "transfer", settings.evaluation
-    return transfer_into(output, options, sources, runs, images, settings.checkpoints[0], settings.overwrite)
+    return transfer_into(
+        output, options, sources, runs, images, settings.checkpoints[0], settings.overwrite, settings.share
+    )
 
 
 def transfer_into(
     output: pathlib.Path, options: EvaluationOptions, sources: list[str], runs: dict[str, Artifact], images: ImageData,
-    checkpoint: str, overwrite: bool,
+    checkpoint: str, overwrite: bool, share: bool = False,
 ) -> list[Record]:  # fmt: skip
     """The same into a folder, as the options say."""
     from l2p_tf.evaluation.transfer import transfer_artifact
 
     found = output.exists()
-    records = transfer_artifact(options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite)
+    records = transfer_artifact(
+        options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite, share=share
+    )
     common.say(f"transfer: shown{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
     return records
 

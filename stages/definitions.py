@@ -88,7 +88,7 @@ def values_of(options: type[StageOptions], read: typing.Callable[[str], Any]) ->
 
 _DATA, _TRAINING, _SWEEP, _ATTACKS = "Data", "Training", "Sweeps", "Attacks"
 _CHECKS, _CERTIFICATES, _REPORT, _EXPERIMENT = "Checks for gradient masking", "Certificates", "Report", "Experiments"
-_GENERAL, _EXPORT, _RUN = "General", "Export", "Run"
+_GENERAL, _EXPORT, _RUN, _SHARING = "General", "Export", "Run", "Several processes"
 
 _define(
     _GENERAL, flags.DEFINE_string, "run_dir", "runs/default",
@@ -153,6 +153,11 @@ _define(
     "Runs to make examples on and show to each other; a+b is an ensemble, all is all.",
 )  # fmt: skip
 
+_define(
+    _SHARING, flags.DEFINE_bool, "share", False,
+    "Share the work with other processes that run the same command on the same folder, here or on other machines.",
+)  # fmt: skip
+
 _define_options(_CHECKS, CheckOptions)
 _define_options(_CERTIFICATES, CertificationOptions)
 
@@ -191,7 +196,7 @@ _define(
 STAGES = {
     "data": (_DATA,),
     "train": (_RUN, _DATA, _TRAINING, _SWEEP),
-    "attack": (_RUN, _ATTACKS, _CHECKS, _CERTIFICATES),
+    "attack": (_RUN, _ATTACKS, _CHECKS, _CERTIFICATES, _SHARING),
     "export": (_RUN, _EXPORT),
     "report": (_REPORT,),
     "pipeline": (_RUN, _DATA, _TRAINING, _SWEEP, _ATTACKS, _CHECKS, _CERTIFICATES, _EXPORT, _REPORT, _EXPERIMENT),

@@ -27,6 +27,8 @@ def main(_: list[str]) -> None:
     if helps.asked_for_help():
         return
     flags = settings.read()
+    if flags.share:
+        raise UserError("`--share` should be given to stages.attack, once the runs are trained.")
     if flags.experiment:
         experiment.main(flags)
         return

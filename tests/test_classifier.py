@@ -13,7 +13,7 @@ import tensorflow as tf
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.classifier import as_classifier
-from l2p_tf.evaluation.evaluate import evaluate
+from l2p_tf.evaluation.evaluate import Evaluation
 from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import read_records
 from l2p_tf.layers.noise import draws_per_example, is_randomized
@@ -465,10 +465,10 @@ def test_an_evaluation_counts_answers_that_are_no_numbers(tmp_path, images):
     images[:2] = 0.5
     labels = inference.predict(model, images).argmax(-1)
     data = types.SimpleNamespace(
-        sample=lambda *_: (np.arange(24), images, labels), info=types.SimpleNamespace(name="made")
+        select=lambda *_: (np.arange(24), images, labels), info=types.SimpleNamespace(name="made")
     )
     options = EvaluationOptions((ATTACKS.parse("pgd(steps=2)"),))
-    clean, attacked = evaluate(model, data, options, tmp_path, "mine")
+    clean, attacked = Evaluation(model, data, options, tmp_path, "mine").run()
     assert (clean.invalid, clean.correct, clean.count) == (2, 22, 24)
     assert attacked.invalid == 2
     assert attacked.correct <= 22

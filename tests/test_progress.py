@@ -50,6 +50,7 @@ def test_the_accuracy_counts_what_is_misclassified_already(tmp_path, right, expe
         start = next(starts)
         return dataclasses.replace(output, wrong=wrong[start : start + 6].astype(np.float32))
 
+    slow.label = "slow"
     shown = []
     pixels = np.round(images * 255).astype(np.uint8)
     job = ChunkedEvaluation(smooth(), slow, pixels, labels.astype(np.int32), np.arange(1), tmp_path, 0, 4, 6, False)

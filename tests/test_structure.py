@@ -16,6 +16,7 @@ LAYERS = [
     ["options"],
     ["registry", "loops", "progress", "radii", "schema"],
     ["files", "manifest"],
+    ["sharing"],
     ["artifacts"],
     ["data"],
     ["layers"],

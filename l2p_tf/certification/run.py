@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import time
@@ -16,9 +17,8 @@ from l2p_tf.certification.base import ABSTAINED, Certificate
 from l2p_tf.certification.options import CertificationOptions
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certificates, write_certificates
 from l2p_tf.data.store import ImageData
-from l2p_tf.data.view import ImageView
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.chunked import Arrays, Folder
+from l2p_tf.evaluation.chunked import Arrays, Folder, Slice, moving, share_slices
 from l2p_tf.evaluation.evaluate import PARTS, check_data
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.observation import PROBED_IMAGES
@@ -38,6 +38,7 @@ def certify_artifact(
     *,
     checkpoint: str = "best",
     overwrite: bool = False,
+    share: bool = False,
 ) -> list[CertificateRecord]:
     """Certifies a trained model, or continues, or finds it done.
 
@@ -48,6 +49,7 @@ def certify_artifact(
       output: the folder to make.
       checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
+      share: do it together with other processes that make the same call at the same time.
 
     Returns:
       The records.
@@ -58,6 +60,12 @@ def certify_artifact(
     """
     check_data(trained, data)
     request = {**options.request(), "checkpoint": checkpoint}
+
+    @functools.cache
+    def certification(folder: pathlib.Path) -> Certification:
+        model = load_classifier(trained.path / f"{checkpoint}.keras")
+        return Certification(model, data, options, folder, str(trained.options["name"]))
+
     with artifacts.produce(
         output,
         STAGE,
@@ -66,18 +74,16 @@ def certify_artifact(
         seed=options.seed,
         device=inference.device(),
         overwrite=overwrite,
+        share=(lambda folder: certification(folder).share()) if share else None,
     ) as work:
         if work is not None:
             work.scratch.append(PARTS)
-            model = load_classifier(trained.path / f"{checkpoint}.keras")
-            certify(model, data, options, work.path, str(trained.options["name"]))
+            certification(work.path).run()
     return read_certificates(user_path(output))
 
 
-def certify(
-    model: keras.Model, data: ImageData, options: CertificationOptions, folder: pathlib.Path, name: str
-) -> list[CertificateRecord]:
-    """Certifies a classifier; parts already in `folder` are not done again.
+class Certification:
+    """Certificates of a classifier; parts already in the folder are not done again.
 
     Args:
       model: the classifier.
@@ -85,33 +91,80 @@ def certify(
       options: what to do.
       folder: gets `certificates.json` and `arrays/*.npz`.
       name: of the model, for the records.
-
-    Returns:
-      The records, in the order of the certificates.
     """
-    index, images, labels = data.select(options.split, options.limit, options.seed)
-    model = inference.prepared(model, images[:PROBED_IMAGES])[0]
-    for certificate in options.certificates:
-        certificate.check(model)
-    inference.checked_labels(labels, len(labels), int(model.output_shape[-1]))
-    (folder / "arrays").mkdir(exist_ok=True)
-    (folder / PARTS).mkdir(exist_ok=True)
-    records = []
-    for number, certificate in enumerate(options.certificates):
-        with bar(f"{name}: {certificate.label}", len(images), "images") as advance:
-            store = Folder(folder / PARTS, f"{number:02d}-")
-            certified, seconds = _slices(certificate, model, images, labels, options, store, advance)
-        arrays = {"index": index, "label": labels.astype(np.int32), **certified}
-        file, prediction = f"arrays/{number:02d}.npz", certified["prediction"]
-        artifacts.atomic_write(folder / file, lambda opened, arrays=arrays: np.savez_compressed(opened, **arrays))
-        records.append(CertificateRecord(
-            model=name, dataset=data.info.name, split=options.split, certificate=certificate.spec,
-            label=certificate.label, **certificate.facts(model), seed=options.seed, count=len(labels),
-            correct=int((prediction == labels).sum()), abstained=int((prediction == ABSTAINED).sum()), seconds=seconds,
-            arrays=file,
-        ))  # fmt: skip
-    write_certificates(folder, records)
-    return records
+
+    def __init__(
+        self, model: keras.Model, data: ImageData, options: CertificationOptions, folder: pathlib.Path, name: str
+    ) -> None:
+        self.options, self.folder, self.name, self.dataset = options, folder, name, data.info.name
+        self.index, self.images, self.labels = data.select(options.split, options.limit, options.seed)
+        self.model = inference.prepared(model, self.images[:PROBED_IMAGES])[0]
+        for certificate in options.certificates:
+            certificate.check(self.model)
+        inference.checked_labels(self.labels, len(self.labels), int(self.model.output_shape[-1]))
+        (folder / "arrays").mkdir(exist_ok=True)
+        (folder / PARTS).mkdir(exist_ok=True)
+
+    def share(self) -> None:
+        """Does all slices together with other processes that do the same."""
+        slices = [piece for number in range(len(self.options.certificates)) for piece in self._slices(number)]
+        with bar(f"{self.name}: shared", sum(len(piece.rows) for piece in slices), "images") as advance:
+            share_slices(slices, self.folder / PARTS, advance)
+
+    def run(self) -> list[CertificateRecord]:
+        """Does the slices that are not done, and writes the results; returns the records, a certificate each."""
+        options, labels, records = self.options, self.labels, []
+        for number, certificate in enumerate(options.certificates):
+            with bar(f"{self.name}: {certificate.label}", len(labels), "images") as advance:
+                certified = self._joined(number, advance)
+            seconds, prediction = float(certified.pop("seconds").sum()), certified["prediction"]
+            arrays = {"index": self.index, "label": labels.astype(np.int32), **certified}
+            file = f"arrays/{number:02d}.npz"
+            artifacts.atomic_write(
+                self.folder / file, lambda opened, arrays=arrays: np.savez_compressed(opened, **arrays)
+            )
+            records.append(CertificateRecord(
+                model=self.name, dataset=self.dataset, split=options.split, certificate=certificate.spec,
+                label=certificate.label, **certificate.facts(self.model), seed=options.seed, count=len(labels),
+                correct=int((prediction == labels).sum()), abstained=int((prediction == ABSTAINED).sum()),
+                seconds=seconds, arrays=file,
+            ))  # fmt: skip
+        write_certificates(self.folder, records)
+        return records
+
+    def _slices(self, number: int) -> list[Slice]:
+        """Those of one certificate."""
+        certificate = self.options.certificates[number]
+        return [
+            Slice(
+                f"{number:02d}-{rows[0]:07d}",
+                rows,
+                certificate.label,
+                functools.partial(self._slice, certificate, rows),
+            )
+            for rows in np.split(np.arange(len(self.images)), range(_SLICE, len(self.images), _SLICE))
+        ]
+
+    def _slice(
+        self, certificate: Certificate, rows: np.ndarray, progress: Callable[[float], None], _store: Folder
+    ) -> Arrays:
+        begun = time.monotonic()
+        certified = certificate.certify(
+            self.model, self.images[rows], int(inference.seed_pair(self.options.seed, int(rows[0]))[0]),
+            batch_size=self.options.batch_size, jit_compile=self.options.jit_compile, progress=progress,
+        )  # fmt: skip
+        return {**dataclasses.asdict(certified), "seconds": np.array([time.monotonic() - begun])}
+
+    def _joined(self, number: int, advance: Callable[..., None]) -> Arrays:
+        """What a certificate says of all images."""
+        found: list[Arrays] = []
+        for piece in self._slices(number):
+            move = moving(advance, len(piece.rows))
+            found.append(piece.part(Folder(self.folder / PARTS), move))
+            right = np.concatenate([part["prediction"] for part in found])
+            share = certified_accuracy(self.labels[: len(right)], right, np.zeros(len(right)), 0.0)
+            move(1.0, accuracy=f"{100 * share:.1f}%")
+        return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
 
 def fitting(
@@ -127,36 +180,3 @@ def fitting(
         except UserError as error:
             reasons.append(str(error))
     return kept, reasons
-
-
-def _slices(
-    certificate: Certificate, model: keras.Model, images: ImageView, labels: np.ndarray,
-    options: CertificationOptions, store: Folder, advance: Callable[..., None],
-) -> tuple[Arrays, float]:  # fmt: skip
-    """What the certificate says of all images, slice by slice, and the seconds it took."""
-    parts: list[Arrays] = []
-    for start in range(0, len(images), _SLICE):
-        chunk = images[start : start + _SLICE]
-        moved = 0.0
-
-        def progress(share: float, size: int = len(chunk)) -> None:
-            nonlocal moved
-            advance(max(0.0, share * size - moved))
-            moved = max(moved, share * size)
-
-        key = f"{start:07d}"
-        part = store.load(key)
-        if part is None:
-            begun = time.monotonic()
-            certified = certificate.certify(
-                model, chunk, int(inference.seed_pair(options.seed, start)[0]), batch_size=options.batch_size,
-                jit_compile=options.jit_compile, progress=progress,
-            )  # fmt: skip
-            part = {**dataclasses.asdict(certified), "seconds": np.array([time.monotonic() - begun])}
-            store.save(key, part)
-        parts.append(part)
-        right = np.concatenate([part["prediction"] for part in parts])
-        share = certified_accuracy(labels[: len(right)], right, np.zeros(len(right)), 0.0)
-        advance(len(chunk) - moved, accuracy=f"{100 * share:.1f}%")
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return joined, float(joined.pop("seconds").sum())

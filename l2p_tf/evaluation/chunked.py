@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from l2p_tf import inference
+from l2p_tf import files, inference
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
 from l2p_tf.attacks.context import AttackOutput
 from l2p_tf.attacks.projection import norms
 from l2p_tf.data.view import ImageView
 from l2p_tf.evaluation.options import EvaluationOptions
+from l2p_tf.evaluation.records import CLEAN
+from l2p_tf.sharing import POLL_SECONDS
 
 _CLOCK_SECONDS = 10.0
 _KEY = "checkpoint_key"
@@ -45,6 +48,10 @@ class Folder:
         # What lies under the name of another is not its.
         return arrays if str(arrays.pop(_KEY, "")) == self.prefix + key else None
 
+    def has(self, key: str) -> bool:
+        """Whether there is a file of that key, whole or damaged."""
+        return self._file(key).is_file()
+
     def save(self, key: str, arrays: dict[str, Any]) -> None:
         """Keeps the arrays, whole or not at all."""
         named = {**arrays, _KEY: np.array(self.prefix + key)}
@@ -57,6 +64,84 @@ class Folder:
 
     def _file(self, key: str) -> pathlib.Path:
         return self.path / f"{self.prefix}{key}.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Images that are worked on together; what comes of them is kept as one part.
+
+    Attributes:
+      key: of the part.
+      rows: positions of the images.
+      label: what is done with them, in a few words.
+      make: does it: called with a function that is told the share of the work that is done, and perhaps how many images
+        are not fooled yet, and with a folder for what is not finished.
+    """
+
+    key: str
+    rows: np.ndarray
+    label: str
+    make: Callable[[Callable[..., None], Folder], Arrays]
+
+    def part(self, store: Folder, progress: Callable[..., None]) -> Arrays:
+        """What comes of it; not made again where it is kept."""
+        found = store.load(self.key)
+        if found is None:
+            own = Folder(store.path, f"{store.prefix}{self.key}+")
+            found = self.make(progress, own)
+            store.save(self.key, found)
+            own.clear()
+        return found
+
+
+def share_slices(slices: Sequence[Slice], parts: pathlib.Path, advance: Callable[..., None]) -> None:
+    """Does the slices that no other process does, and those of a process that has died; returns when all are done.
+
+    Args:
+      slices: the same in every process.
+      parts: the folder that keeps what is done, and where each process locks what it does.
+      advance: moves a bar by a number of images, and shows what is being done, and on how many images it was done here.
+    """
+    store, todo, here = Folder(parts), list(slices), 0
+    while todo:
+        busy = []
+        for piece in todo:
+            move = moving(advance, len(piece.rows), slice=piece.label, here=str(here))
+            if not store.has(piece.key):
+                with files.locked(parts / piece.key) as mine:
+                    if not mine:
+                        busy.append(piece)
+                        continue
+                    if not store.has(piece.key):  # Else another has just done it.
+                        piece.part(store, move)
+                        here += len(piece.rows)
+            move(1.0, here=str(here))
+        if len(busy) == len(todo):
+            time.sleep(POLL_SECONDS)
+        todo = busy
+
+
+def moving(advance: Callable[..., None], size: int, **always: str) -> Callable[..., None]:
+    """Moves a bar within a slice.
+
+    Args:
+      advance: moves it by a number of images, and shows facts.
+      size: images of the slice.
+      always: facts to show.
+
+    Returns:
+      A function of the share of the slice that is done, which never moves the bar back; it may be told further facts,
+      or how many images are not fooled yet, which it leaves alone.
+    """
+    moved = 0.0
+
+    def move(share: float, _left: int = 0, **facts: str) -> None:
+        nonlocal moved
+        now = max(moved, share * size)
+        advance(now - moved, **{**always, **facts})
+        moved = now
+
+    return move
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,34 +202,33 @@ class ChunkedEvaluation:
         found: list[Arrays] = []
         robust, done = 0.0, 0
         store = Folder(self.parts)
-        for start in range(0, len(self.images), self.slice_size):
-            rows = np.arange(start, min(start + self.slice_size, len(self.images)))
-            key = f"{number:02d}-{repeat:02d}-{start:07d}"
-            part = store.load(key)
-            moved = 0.0
+        for piece in self.slices(number, repeat):
+            rows, move = piece.rows, moving(advance, len(piece.rows))
             # An attack only finds out in time what is misclassified already.
             most = len(rows) if right is None else int(right[rows].sum())
 
-            def progress(share: float, left: int, rows: np.ndarray = rows, most: int = most) -> None:
-                nonlocal moved
-                now, left = share * len(rows), min(left, most)
-                advance(max(0.0, now - moved), accuracy=f"{100 * (robust + left) / (done + len(rows)):.1f}%")  # noqa: B023
-                moved = max(moved, now)
+            def progress(share: float, left: int, most: int = most, total: int = done + len(rows)) -> None:
+                move(share, accuracy=f"{100 * (robust + min(left, most)) / total:.1f}%")  # noqa: B023
 
-            if part is None:
-                own = Folder(self.parts, f"{key}+")
-                part = self._slice(rows, repeat, start, progress, own)
-                store.save(key, part)
-                own.clear()
+            part = piece.part(store, progress)
             robust += len(rows) - float((part["wrong"] >= 0.5).sum())
             done += len(rows)
-            advance(len(rows) - moved, accuracy=f"{100 * robust / done:.1f}%")
+            move(1.0, accuracy=f"{100 * robust / done:.1f}%")
             found.append(part)
         joined = {key: np.concatenate([part[key] for part in found]) for key in PER_EXAMPLE}
         return joined, np.concatenate([part["pictures"] for part in found])
 
-    def _slice(self, rows: np.ndarray, repeat: int, start: int, progress: Any, store: Folder) -> Arrays:
-        seed = int(inference.seed_pair(self.seed, repeat, start)[0])
+    def slices(self, number: int, repeat: int) -> list[Slice]:
+        """The slices of `run`; arguments as there."""
+        label = self.attack.label if self.attack else CLEAN
+        starts = range(self.slice_size, len(self.images), self.slice_size)
+        return [
+            Slice(f"{number:02d}-{repeat:02d}-{rows[0]:07d}", rows, label, functools.partial(self._slice, rows, repeat))
+            for rows in np.split(np.arange(len(self.images)), starts)
+        ]
+
+    def _slice(self, rows: np.ndarray, repeat: int, progress: Callable[..., None], store: Folder) -> Arrays:
+        seed = int(inference.seed_pair(self.seed, repeat, int(rows[0]))[0])
         images, labels = inference.checked_images(self.images[rows]), self.labels[rows]
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
         earlier = store.load("clock")

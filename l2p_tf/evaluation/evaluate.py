@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from l2p_tf import artifacts, inference
+from l2p_tf import artifacts, inference, sharing
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation
+from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation, share_slices
 from l2p_tf.evaluation.join import ADDED, joining, merge
 from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
@@ -31,10 +33,8 @@ OWN = "l2p_tf"
 _GALLERY_EXAMPLES = 10
 
 
-def evaluate(
-    model: keras.Model, data: ImageData, options: EvaluationOptions, folder: pathlib.Path, name: str
-) -> list[Record]:
-    """Evaluates a classifier; parts already in `folder` are not done again.
+class Evaluation:
+    """A classifier under attacks; parts already in the folder are not done again.
 
     Args:
       model: the classifier.
@@ -42,50 +42,79 @@ def evaluate(
       options: what to do.
       folder: gets `results.json`, `arrays/*.npz` and `gallery.npz`.
       name: of the model, for the records.
-
-    Returns:
-      The records: clean first, then the attacks in order, each with its repeats.
     """
-    index, images, labels = data.select(options.split, options.limit, options.seed)
-    model = inference.prepared(model, images[:PROBED_IMAGES])[0]
-    inference.checked_labels(labels, len(labels), int(model.output_shape[-1]))
-    for wanted in options.attacks:
-        wanted.fitting(model)
-    randomized = is_randomized(model)
-    options = options if randomized else dataclasses.replace(options, repeats=1, prediction_draws=1)
-    repeats, samples = options.repeats, options.prediction_draws or 1
-    shown = np.sort([np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:_GALLERY_EXAMPLES]])
-    (folder / "arrays").mkdir(exist_ok=True)
-    (folder / PARTS).mkdir(exist_ok=True)
-    records, gallery = [], []
-    right: dict[int, np.ndarray] = {}
-    for number, attack in enumerate([None, *options.attacks]):
-        job = ChunkedEvaluation.of(options, model, attack, images, labels, shown, folder / PARTS)
-        label = attack.label if attack else CLEAN
-        backend = attack.BACKEND if attack else OWN
-        with bar(f"{name}: {label}", len(images) * repeats, "images") as advance:
-            for repeat in range(repeats):
-                with warnings.catch_warnings():
-                    if attack is not None:  # What the clean images tell was told.
-                        warnings.filterwarnings("ignore", f".*{inference.AT_CHANCE}")
-                    values, pictures = job.run(number, repeat, advance, right.get(repeat))
-                if attack is None:
-                    right[repeat] = values["wrong"] < 0.5
-                figures = measured(folder, f"arrays/{number:02d}-{repeat:02d}.npz", index, labels, values)
-                records.append(Record(
-                    model=name, dataset=data.info.name, split=options.split,
-                    attack=attack.spec if attack else CLEAN, label=label,
-                    **(attack.facts() if attack else _clean_facts()), prediction_draws=samples, backend=backend,
-                    source=None,
-                    repeat=repeat, seed=options.seed, randomized=randomized, **figures,
-                ))  # fmt: skip
-                if attack is None:
-                    inference.warn_at_chance(figures["correct"], len(labels), int(model.output_shape[-1]), name)
-                if repeat == 0:
-                    gallery.append((label, pictures))
-    _write_gallery(folder / GALLERY, model, images[shown], labels[shown], gallery, options.seed, samples)
-    write_records(folder, records)
-    return records
+
+    def __init__(
+        self, model: keras.Model, data: ImageData, options: EvaluationOptions, folder: pathlib.Path, name: str
+    ) -> None:
+        self.folder, self.name, self.dataset = folder, name, data.info.name
+        self.index, self.images, self.labels = data.select(options.split, options.limit, options.seed)
+        self.model = inference.prepared(model, self.images[:PROBED_IMAGES])[0]
+        self.classes = int(self.model.output_shape[-1])
+        inference.checked_labels(self.labels, len(self.labels), self.classes)
+        for wanted in options.attacks:
+            wanted.fitting(self.model)
+        self.randomized = is_randomized(self.model)
+        self.options = options if self.randomized else dataclasses.replace(options, repeats=1, prediction_draws=1)
+        classes = np.unique(self.labels)[:_GALLERY_EXAMPLES]
+        self.shown = np.sort([np.flatnonzero(self.labels == c)[0] for c in classes])
+        (folder / "arrays").mkdir(exist_ok=True)
+        (folder / PARTS).mkdir(exist_ok=True)
+        self.jobs = [
+            ChunkedEvaluation.of(self.options, self.model, attack, self.images, self.labels, self.shown, folder / PARTS)
+            for attack in (None, *options.attacks)
+        ]
+
+    def share(self) -> None:
+        """Does all slices together with other processes that do the same."""
+        repeats = range(self.options.repeats)
+        slices = [piece for n, job in enumerate(self.jobs) for repeat in repeats for piece in job.slices(n, repeat)]
+        with bar(f"{self.name}: shared", sum(len(piece.rows) for piece in slices), "images") as advance, _clean_told():
+            share_slices(slices, self.folder / PARTS, advance)
+
+    def run(self) -> list[Record]:
+        """Does the slices that are not done, and writes the results.
+
+        Returns:
+          The records: clean first, then the attacks in order, each with its repeats.
+        """
+        options, samples = self.options, self.options.prediction_draws or 1
+        records, gallery = [], []
+        right: dict[int, np.ndarray] = {}
+        for number, job in enumerate(self.jobs):
+            attack = job.attack
+            label = attack.label if attack else CLEAN
+            with bar(f"{self.name}: {label}", len(self.images) * options.repeats, "images") as advance:
+                for repeat in range(options.repeats):
+                    with _clean_told() if attack else contextlib.nullcontext():
+                        values, pictures = job.run(number, repeat, advance, right.get(repeat))
+                    if attack is None:
+                        right[repeat] = values["wrong"] < 0.5
+                    file = f"arrays/{number:02d}-{repeat:02d}.npz"
+                    figures = measured(self.folder, file, self.index, self.labels, values)
+                    records.append(Record(
+                        model=self.name, dataset=self.dataset, split=options.split,
+                        attack=attack.spec if attack else CLEAN, label=label,
+                        **(attack.facts() if attack else _clean_facts()), prediction_draws=samples,
+                        backend=attack.BACKEND if attack else OWN, source=None, repeat=repeat, seed=options.seed,
+                        randomized=self.randomized, **figures,
+                    ))  # fmt: skip
+                    if attack is None:
+                        inference.warn_at_chance(figures["correct"], len(self.labels), self.classes, self.name)
+                    if repeat == 0:
+                        gallery.append((label, pictures))
+        clean, labels = self.images[self.shown], self.labels[self.shown]
+        _write_gallery(self.folder / GALLERY, self.model, clean, labels, gallery, options.seed, samples)
+        write_records(self.folder, records)
+        return records
+
+
+@contextlib.contextmanager
+def _clean_told() -> Iterator[None]:
+    """Within it attacks do not warn of a classifier that is no better than chance: the clean images tell that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f".*{inference.AT_CHANCE}")
+        yield
 
 
 def measured(folder: pathlib.Path, file: str, index: np.ndarray, labels: np.ndarray, values: Arrays) -> dict[str, Any]:
@@ -118,6 +147,7 @@ def attack_artifact(
     *,
     checkpoint: str = "best",
     overwrite: bool = False,
+    share: bool = False,
 ) -> list[Record]:
     """Attacks a trained model, or continues, or finds it done.
 
@@ -130,6 +160,7 @@ def attack_artifact(
       output: the folder to make.
       checkpoint: `best` or `last`.
       overwrite: replace what was made with other options or other attacks.
+      share: do it together with other processes that make the same call at the same time.
 
     Returns:
       The records of all attacks that are done.
@@ -141,12 +172,21 @@ def attack_artifact(
     options = options.resolved(trained)
     request = {**options.request(), "checkpoint": checkpoint}
     inputs = {"train": trained, "data": data.artifact, **options.inputs()}
-    joined = None if overwrite else joining(output, request, inputs)
-    if joined and not joined.missing:
-        return read_records(joined.finished.path)
+    with sharing.settled(user_path(output)) if share else contextlib.nullcontext():
+        joined = None if overwrite else joining(output, request, inputs)
+        if joined and not joined.missing:
+            return read_records(joined.finished.path)
     if joined:
         request, inputs = joined.request, joined.inputs
         options = dataclasses.replace(options, attacks=tuple(options.attacks[i] for i in joined.missing))
+
+    @functools.cache
+    def evaluation(folder: pathlib.Path) -> Evaluation:
+        place = folder / ADDED if joined else folder
+        place.mkdir(exist_ok=True)
+        model = load_classifier(trained.path / f"{checkpoint}.keras")
+        return Evaluation(model, data, options, place, str(trained.options["name"]))
+
     with artifacts.produce(
         output,
         "attack",
@@ -156,15 +196,14 @@ def attack_artifact(
         device=inference.device(),
         overwrite=overwrite,
         extends=joined.finished if joined else None,
+        share=(lambda folder: evaluation(folder).share()) if share else None,
     ) as work:
         if work is not None:
             work.scratch += [PARTS, ADDED]
-            folder = work.path / ADDED if joined else work.path
-            folder.mkdir(exist_ok=True)
-            model = load_classifier(trained.path / f"{checkpoint}.keras")
-            evaluate(model, data, options, folder, str(trained.options["name"]))
+            one = evaluation(work.path)
+            one.run()
             if joined:
-                merge(joined.finished, folder, work.path)
+                merge(joined.finished, one.folder, work.path)
     return read_records(user_path(output))
 
 

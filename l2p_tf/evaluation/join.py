@@ -16,6 +16,7 @@ from l2p_tf import artifacts
 from l2p_tf.artifacts import Artifact
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.records import CLEAN, GALLERY, read_records, write_records
+from l2p_tf.manifest import difference
 from l2p_tf.types import UserError
 
 ADDED = "added"
@@ -73,7 +74,7 @@ def joining(
         asked = {"options": _shared(request), "inputs": used}
         found = {"options": _shared(finished.options), "inputs": recorded}
         raise UserError(
-            f"{str(path)!r} was made with {artifacts.difference(found, asked)}, so further attacks cannot join it. "
+            f"{str(path)!r} was made with {difference(found, asked)}, so further attacks cannot join it. "
             "Pass --overwrite to replace it."
         )
     missing = tuple(i for i, attack in enumerate(wanted) if attack not in known)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +15,7 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.chunked import ChunkedEvaluation
+from l2p_tf.evaluation.chunked import ChunkedEvaluation, share_slices
 from l2p_tf.evaluation.evaluate import PARTS, check_data, measured
 from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import Record, read_records, write_records
@@ -43,6 +45,7 @@ def transfer_artifact(
     *,
     checkpoint: str = "best",
     overwrite: bool = False,
+    share: bool = False,
 ) -> list[Record]:
     """Makes examples on every source and shows them to every target, or continues, or finds it done.
 
@@ -54,6 +57,7 @@ def transfer_artifact(
       output: the folder to make.
       checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
+      share: do it together with other processes that make the same call at the same time.
 
     Returns:
       The records: by source, attack, target and repeat; `source` is what the examples were made on.
@@ -72,51 +76,94 @@ def transfer_artifact(
         check_data(run, data)
     request = {**options.request(), "checkpoint": checkpoint, "sources": list(sources), "targets": list(trained)}
     inputs = {"data": data.artifact, **{f"train:{name}": run for name, run in trained.items()}, **options.inputs()}
-    how = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
-    with artifacts.produce(output, "transfer", request, inputs, **how) as work:  # type: ignore[arg-type]
+    how: dict[str, Any] = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
+
+    @functools.cache
+    def work_in(folder: pathlib.Path) -> _Transfer:
+        return _Transfer(options, sources, trained, data, folder, checkpoint)
+
+    how["share"] = (lambda folder: work_in(folder).share()) if share else None
+    with artifacts.produce(output, "transfer", request, inputs, **how) as work:
         if work is not None:
             work.scratch.append(PARTS)
-            models = {name: load_classifier(run.path / f"{checkpoint}.keras") for name, run in trained.items()}
-            write_records(work.path, _transfer(options, sources, models, data, work.path, trained, checkpoint))
+            write_records(work.path, work_in(work.path).run())
     return read_records(user_path(output))
 
 
-def _transfer(
-    options: EvaluationOptions, sources: Sequence[str], models: Mapping[str, keras.Model], data: ImageData,
-    folder: pathlib.Path, trained: Mapping[str, artifacts.Artifact], checkpoint: str,
-) -> list[Record]:  # fmt: skip
-    index, images, labels = data.select(options.split, options.limit, options.seed)
-    (folder / "arrays").mkdir(exist_ok=True)
-    (folder / PARTS).mkdir(exist_ok=True)
-    models = {name: inference.prepared(model, images[:PROBED_IMAGES])[0] for name, model in models.items()}
-    random = any(is_randomized(model) for model in models.values())
-    repeats = options.repeats if random else 1
-    samples = {name: options.resolved(run).prediction_draws for name, run in trained.items()}
-    records = []
-    for s, source in enumerate(sources):
-        # Copies of its own: an ensemble renames its members.
-        members = source.split("+")
-        made_on = ensemble([load_classifier(trained[name].path / f"{checkpoint}.keras") for name in members])
-        for a, attack in enumerate(options.attacks):
-            job = ChunkedEvaluation.of(options, made_on, attack, images, labels, np.arange(len(images)), folder / PARTS)
-            with bar(f"{source}: {attack.label}", len(images) * repeats, "images") as advance:
-                for repeat in range(repeats):
-                    values, adversarial = job.run(s * len(options.attacks) + a, repeat, advance)
-                    for t, (target, model) in enumerate(models.items()):
-                        seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
-                        how: dict[str, Any] = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
-                        how["samples_per_prediction"] = samples[target] if is_randomized(model) else 1
-                        answers, votes = inference.predict_with_votes(model, adversarial, seed, **how)
-                        shown = inference.decided(votes)
-                        wrong = (shown != labels).astype(np.float32)
-                        likely = answers[np.arange(len(labels)), labels].astype(np.float32)
-                        seen = {**values, "prediction": shown, "probability": likely, "success": wrong, "wrong": wrong}
-                        file = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
-                        records.append(Record(
-                            model=target, dataset=data.info.name, split=options.split, attack=attack.spec,
-                            label=attack.label, **attack.facts(), prediction_draws=how["samples_per_prediction"],
-                            backend=attack.BACKEND, source=source, repeat=repeat,
-                            seed=options.seed, randomized=is_randomized(model),
-                            **measured(folder, file, index, labels, seen),
-                        ))  # fmt: skip
-    return records
+class _Transfer:
+    """The work in the folder of the artifact; arguments as of `transfer_artifact`."""
+
+    def __init__(
+        self, options: EvaluationOptions, sources: Sequence[str], trained: Mapping[str, artifacts.Artifact],
+        data: ImageData, folder: pathlib.Path, checkpoint: str,
+    ) -> None:  # fmt: skip
+        self.sources, self.trained, self.folder, self.checkpoint = sources, trained, folder, checkpoint
+        self.dataset = data.info.name
+        self.index, self.images, self.labels = data.select(options.split, options.limit, options.seed)
+        probed = self.images[:PROBED_IMAGES]
+        self.models = {name: inference.prepared(self._load(name), probed)[0] for name in trained}
+        random = any(is_randomized(model) for model in self.models.values())
+        self.options = dataclasses.replace(options, repeats=options.repeats if random else 1)
+        (folder / "arrays").mkdir(exist_ok=True)
+        (folder / PARTS).mkdir(exist_ok=True)
+
+    def share(self) -> None:
+        """Makes all examples together with other processes that do the same."""
+        for source, jobs in self._jobs():
+            repeats = range(self.options.repeats)
+            slices = [piece for number, job in jobs for repeat in repeats for piece in job.slices(number, repeat)]
+            with bar(f"{source}: shared", sum(len(piece.rows) for piece in slices), "images") as advance:
+                share_slices(slices, self.folder / PARTS, advance)
+
+    def run(self) -> list[Record]:
+        """Makes the examples that are not made, and shows all."""
+        options, labels = self.options, self.labels
+        samples = {name: options.resolved(run).prediction_draws for name, run in self.trained.items()}
+        records = []
+        for s, (source, jobs) in enumerate(self._jobs()):
+            for a, (number, job) in enumerate(jobs):
+                attack = options.attacks[a]
+                with bar(f"{source}: {attack.label}", len(labels) * options.repeats, "images") as advance:
+                    for repeat in range(options.repeats):
+                        values, adversarial = job.run(number, repeat, advance)
+                        for t, (target, model) in enumerate(self.models.items()):
+                            seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
+                            how: dict[str, Any] = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
+                            how["samples_per_prediction"] = samples[target] if is_randomized(model) else 1
+                            answers, votes = inference.predict_with_votes(model, adversarial, seed, **how)
+                            shown = inference.decided(votes)
+                            wrong = (shown != labels).astype(np.float32)
+                            likely = answers[np.arange(len(labels)), labels].astype(np.float32)
+                            seen = {**values, "prediction": shown, "probability": likely}
+                            seen |= {"success": wrong, "wrong": wrong}
+                            file = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
+                            records.append(Record(
+                                model=target, dataset=self.dataset, split=options.split, attack=attack.spec,
+                                label=attack.label, **attack.facts(), prediction_draws=how["samples_per_prediction"],
+                                backend=attack.BACKEND, source=source, repeat=repeat,
+                                seed=options.seed, randomized=is_randomized(model),
+                                **measured(self.folder, file, self.index, labels, seen),
+                            ))  # fmt: skip
+        return records
+
+    def _jobs(self) -> Iterator[tuple[str, list[tuple[int, ChunkedEvaluation]]]]:
+        """Each source with its attacks and their numbers."""
+        for s, source in enumerate(self.sources):
+            # Copies of its own: an ensemble renames its members.
+            made_on = ensemble([self._load(name) for name in source.split("+")])
+            every = np.arange(len(self.images))
+            yield (
+                source,
+                [
+                    (
+                        s * len(self.options.attacks) + a,
+                        ChunkedEvaluation.of(
+                            self.options, made_on, attack, self.images, self.labels, every, self.folder / PARTS
+                        ),
+                    )
+                    for a, attack in enumerate(self.options.attacks)
+                ],
+            )
+
+    def _load(self, name: str) -> keras.Model:
+        return load_classifier(self.trained[name].path / f"{self.checkpoint}.keras")

@@ -20,11 +20,12 @@ SMALL = [
     "--epochs=2", "--batch_size=32", "--validation_attack=fgsm(epsilon=0.1)", "--repeats=2",
     "--checks=0", "--attacks=fgsm(epsilon=0.1); pgd(epsilon=0.1, steps=2, draws=2)",
 ]  # fmt: skip
+KINDS = ("out", "err")
 _server = None
 
 
-def run_stage(name, arguments, environment):
-    """The exit status, standard output and standard error of `python -m stages.NAME ARGUMENTS`."""
+def run_stages(name, arguments, environment, copies):
+    """What so many processes at once of `python -m stages.NAME ARGUMENTS` leave: exit status, output, messages."""
     global _server
     if _server is None:
         _server = subprocess.Popen(
@@ -33,20 +34,35 @@ def run_stage(name, arguments, environment):
         )  # fmt: skip
         atexit.register(_server.kill)
     with tempfile.TemporaryDirectory() as folder:
-        request = {"name": name, "arguments": list(arguments), "environment": environment, "folder": folder}
-        _server.stdin.write(json.dumps(request) + "\n")
+        request = {"name": name, "arguments": list(arguments), "environment": environment}
+        _server.stdin.write(json.dumps({**request, "copies": [f"{folder}/{i}" for i in range(copies)]}) + "\n")
         _server.stdin.flush()
         answer = _server.stdout.readline()
         assert answer, "The process that runs the stages has died."
-        out, err = (pathlib.Path(folder, kind).read_text("utf-8") for kind in ("out", "err"))
-    return subprocess.CompletedProcess([name, *arguments], int(answer), out, err)
+        return [
+            subprocess.CompletedProcess(
+                [name, *arguments], status, *(pathlib.Path(f"{folder}/{i}-{kind}").read_text("utf-8") for kind in KINDS)
+            )
+            for i, status in enumerate(json.loads(answer))
+        ]
+
+
+def run_stage(name, arguments, environment):
+    """The exit status, standard output and standard error of `python -m stages.NAME ARGUMENTS`."""
+    return run_stages(name, arguments, environment, 1)[0]
+
+
+def stages(name, *arguments, status=0, copies=2):
+    """Runs a stage in several processes at once."""
+    found = run_stages(name, arguments, {"TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"}, copies)
+    for done in found:
+        assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
+    return found
 
 
 def stage(name, *arguments, status=0):
     """Runs a stage as a user does."""
-    done = run_stage(name, arguments, {"TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"})
-    assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+    return stages(name, *arguments, status=status, copies=1)[0]
 
 
 def error(name, *arguments):
@@ -99,7 +115,6 @@ def report_stage(*flags, cwd):
 def _serve():
     import importlib
     import pkgutil
-    import runpy
 
     for package in ("l2p_tf", "l2p_tf.data", "l2p_tf.layers", "l2p_tf.models", "l2p_tf.attacks", "l2p_tf.training",
                     "l2p_tf.defenses", "l2p_tf.fitting", "l2p_tf.evaluation", "l2p_tf.certification",
@@ -109,26 +124,30 @@ def _serve():
             importlib.import_module(f"{package}.{module.name}")
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            for number, kind in ((1, "out"), (2, "err")):
-                os.dup2(os.open(os.path.join(request["folder"], kind), os.O_WRONLY | os.O_CREAT), number)  # noqa: PTH118
-            os.environ.update(request["environment"])
-            sys.argv = [f"stages/{request['name']}.py", *request["arguments"]]
-            status = 0
-            try:
-                runpy.run_module(f"stages.{request['name']}", run_name="__main__")
-            except SystemExit as stop:
-                status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-            except BaseException:
-                import traceback
+        children = [os.fork() or _run(request, copy) for copy in request["copies"]]
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 
-                traceback.print_exc()
-                status = 1
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+def _run(request, copy):
+    import runpy
+
+    for number, kind in enumerate(KINDS, 1):
+        os.dup2(os.open(f"{copy}-{kind}", os.O_WRONLY | os.O_CREAT), number)
+    os.environ.update(request["environment"])
+    sys.argv = [f"stages/{request['name']}.py", *request["arguments"]]
+    status = 0
+    try:
+        runpy.run_module(f"stages.{request['name']}", run_name="__main__")
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def check_artifact(
     *,
     checkpoint: str = "best",
     overwrite: bool = False,
+    share: bool = False,
 ) -> Inspection:
     """Looks for signs of gradient masking on a trained model, or continues, or finds it done.
 
@@ -43,6 +44,7 @@ def check_artifact(
       output: the folder to make.
       checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
+      share: wait for another process that makes the same call: each attack builds on those before.
 
     Returns:
       The findings.
@@ -55,6 +57,7 @@ def check_artifact(
     request = {**request_of(options), "checkpoint": checkpoint}
     inputs = {"train": trained, "data": data.artifact}
     how: dict[str, Any] = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
+    how["share"] = (lambda folder: None) if share else None
     with artifacts.produce(output, STAGE, request, inputs, **how) as work:
         if work is not None:
             work.scratch.append(PARTS)
