@@ -23,7 +23,7 @@ LAYERS = [
     ["observation"],
     ["classifier"],
     ["models"],
-    ["inference"],
+    ["inference", "devices"],
     ["attacks"],
     ["training"],
     ["defenses"],

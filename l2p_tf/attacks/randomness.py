@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from l2p_tf.layers import sampling
+
+
+class Rows(NamedTuple):
+    """The rows of a batch that a replica has.
+
+    Attributes:
+      first: the first one, an int32 scalar.
+      rows: how many.
+      of_all: rows of the whole batch.
+    """
+
+    first: tf.Tensor
+    rows: int | tf.Tensor
+    of_all: int | tf.Tensor
+
+    def of(self, values: tf.Tensor) -> tf.Tensor:
+        """These rows of a tensor of the whole batch."""
+        rest = values.shape.rank - 1
+        taken = tf.slice(values, [self.first] + [0] * rest, [self.rows] + [-1] * rest)
+        count = self.rows if isinstance(self.rows, int) else None
+        return tf.ensure_shape(taken, [count, *values.shape[1:]])
+
+
+_rows: contextvars.ContextVar[Rows | None] = contextvars.ContextVar("rows", default=None)
+
+
+@contextlib.contextmanager
+def rows_of_replica(rows: Rows) -> Iterator[None]:
+    """Within it, numbers for a batch are those that one device would have drawn for these rows of the whole."""
+    token = _rows.set(rows)
+    try:
+        yield
+    finally:
+        _rows.reset(token)
 
 
 def uniform(shape: Sequence[int | tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
@@ -37,9 +74,12 @@ def _own_rows(
     seed: tf.Tensor,
 ) -> tf.Tensor:
     """The rows of this replica, of numbers drawn for all: the replicas together hold what one device would."""
+    rows = _rows.get()
+    if rows is not None:
+        return rows.of(sample((rows.of_all, *shape[1:]), seed))
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return sample(shape, seed)
-    everything = sample((shape[0] * context.num_replicas_in_sync, *shape[1:]), seed)
+    count = context.num_replicas_in_sync
     first = tf.cast(context.replica_id_in_sync_group, tf.int32) * shape[0]
-    return tf.slice(everything, [first] + [0] * (len(shape) - 1), shape)
+    return Rows(first, shape[0], shape[0] * count).of(sample((shape[0] * count, *shape[1:]), seed))

@@ -11,8 +11,10 @@ from l2p_tf.attacks.tanh_space import GRADIENTS, MARGIN, gradient_image, pushed
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.options import option
-from l2p_tf.training.base import RobustTrainer
+from l2p_tf.training.base import ADVERSARIAL, RobustTrainer
 from l2p_tf.training.losses import Batch, batch_mean, cross_entropy, watch
+from l2p_tf.training.phases import Phase, generators_of
+from l2p_tf.training.replicas import part
 from l2p_tf.types import UserError
 
 
@@ -102,15 +104,23 @@ class GeneratorTrainer(RobustTrainer):
         super().build_optimizers()
         self.generator_optimizer.build(self.generator.trainable_variables)
 
-    def attacked_step(self, batch: Batch) -> None:
-        """One step of both players."""
+    @property
+    def noise_generators(self) -> list[keras.Variable]:
+        """Those of both players."""
+        return [*super().noise_generators, *generators_of(self.generator)]
+
+    def update(self, batch: Batch, phase: Phase) -> None:
+        """One step of both players; before the adversarial part begins, of the classifier."""
+        if ADVERSARIAL not in phase:
+            self.update_classifier(batch)
+            return
         gradient = self.gradient_of(batch)
         if self.settings.update == "joint":
             self._step_jointly(batch, gradient)
             return
         for _ in range(self.settings.generator_steps):
             self.generator_step(batch, gradient)
-        self.update(batch._replace(adversarial=tf.stop_gradient(self.made(batch, gradient)[0])))
+        self.update_classifier(batch._replace(adversarial=tf.stop_gradient(self.made(batch, gradient)[0])))
 
     def perturbed(self, batch: Batch) -> tf.Tensor:
         """The images that the generator makes as it is."""
@@ -134,7 +144,7 @@ class GeneratorTrainer(RobustTrainer):
             watched = watch(tape, variables)
             adversarial, size = self.made(batch, gradient)
             objective = self._objective(batch, self.classifier(adversarial, training=False), size)
-            descended = -objective
+            descended = part(-objective)
         self.generator_optimizer.apply(tape.gradient(descended, watched), variables)
         self._record_game(objective, batch.images, adversarial)
 
@@ -151,17 +161,17 @@ class GeneratorTrainer(RobustTrainer):
             judging.watch(adversarial)
             logits = self.answers(batch._replace(adversarial=adversarial))
             loss = self.compute_loss(batch.images, batch.labels, logits, batch.sample_weight)
-            total = loss + self.penalty()
+            total = part(loss + self.penalty())
         *w_gradients, slope = judging.gradient(total, [*watched_w, adversarial])
         # The loss holds the adversarial loss times its weight, the penalty nothing of it.
         up = -slope / self.adversarial_weight
-        ascent = making.gradient([adversarial, size], watched_generator, [up, tf.constant(self.settings.c_l)])
+        ascent = making.gradient([adversarial, size], watched_generator, [up, part(tf.constant(self.settings.c_l))])
         self.generator_optimizer.apply(ascent, of_generator)
         self.optimizer.apply(w_gradients, w)
         self.record(loss, batch, logits)
         self._record_game(self._objective(batch, logits["adversarial"][0], size), batch.images, adversarial)
 
     def _record_game(self, objective: tf.Tensor, images: tf.Tensor, adversarial: tf.Tensor) -> None:
-        self.means["generator_objective"].update_state(objective)
+        self.means["generator_objective"].update_state(objective, tf.shape(images)[0])
         lengths = tf.sqrt(tf.reduce_sum(tf.square(adversarial - images), [1, 2, 3]))
         self.means["perturbation_l2"].update_state(lengths)

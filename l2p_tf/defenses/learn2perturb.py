@@ -14,11 +14,16 @@ from l2p_tf.layers.noise import GRANULARITIES
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.layers.sampling import SAMPLERS
 from l2p_tf.options import option
-from l2p_tf.training.base import RobustTrainer
+from l2p_tf.training.base import ADVERSARIAL, RobustTrainer
 from l2p_tf.training.losses import Batch, watch
 from l2p_tf.training.optimizers import MomentumSGD
+from l2p_tf.training.phases import Phase
+from l2p_tf.training.replicas import part
 from l2p_tf.training.schedules import harmonic_tau
 from l2p_tf.types import UserError
+
+THETA = "theta"
+"""The phase in which theta is trained."""
 
 
 @DEFENSES.register("learn2perturb")
@@ -95,7 +100,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         self.regularizer_weight = self.add_weight(
             name="regularizer_weight", shape=(), initializer="zeros", trainable=False
         )
-        self.theta_on = self.add_weight(name="theta_on", shape=(), dtype="bool", initializer="zeros", trainable=False)
+        self.theta_on = False
 
     @property
     def classifier_weights(self) -> list[keras.Variable]:
@@ -118,32 +123,41 @@ class Learn2PerturbTrainer(RobustTrainer):
         facts = super().begin_epoch(epoch)
         noisy = epoch >= self.noise_epoch
         tau = harmonic_tau(epoch, self.noise_epoch) if noisy else 0.0
-        self.theta_on.assign(noisy)
+        self.theta_on = noisy
         self.regularizer_weight.assign(self.settings.gamma / tau if noisy else 0.0)
         return {**facts, "tau": tau}
 
-    def update(self, batch: Batch) -> None:
+    def phase(self, training: bool = True) -> Phase:
+        """With `theta` once its phase has begun."""
+        return super().phase(training) | (frozenset([THETA]) if self.theta_on else frozenset())
+
+    def update(self, batch: Batch, phase: Phase) -> None:
         """Both phases on one batch."""
+        batch = batch._replace(adversarial=self.perturbed(batch)) if ADVERSARIAL in phase else batch
         if self.settings.update == "joint" and not self.settings.regularizer_only:
-            self._update_jointly(batch)
+            self._update_jointly(batch, THETA in phase)
             return
         for _ in range(self.settings.weight_iterations):
-            super().update(batch)
-        tf.cond(self.theta_on.value, lambda: self._theta_phase(batch), lambda: None)
+            self.update_classifier(batch)
+        if THETA in phase:
+            self._theta_phase(batch)
 
     def regularizer(self) -> tf.Tensor:
         """Gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
         roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.noise_parameters]
         return -self.regularizer_weight.value * tf.add_n(roots)
 
-    def _update_jointly(self, batch: Batch) -> None:
+    def _update_jointly(self, batch: Batch, theta_too: bool) -> None:
+        if not theta_too:
+            self.update_classifier(batch)
+            return
         w, theta = self.classifier_weights, self.noise_parameters
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, [*w, *theta])
-            loss = self.batch_loss(batch) + self.penalty() + self.regularizer()
+            loss = part(self.batch_loss(batch) + self.penalty() + self.regularizer())
         gradients = tape.gradient(loss, watched)
         self.optimizer.apply(gradients[: len(w)], w)
-        tf.cond(self.theta_on.value, lambda: self._apply_theta(gradients[len(w) :]), lambda: None)
+        self._apply_theta(gradients[len(w) :])
 
     def _theta_phase(self, batch: Batch) -> None:
         """Steps of theta with everything of W fixed, batch norm's moving averages included."""
@@ -153,6 +167,7 @@ class Learn2PerturbTrainer(RobustTrainer):
                 loss = self.regularizer()
                 if not self.settings.regularizer_only:
                     loss += self.batch_loss(batch, record=False)
+                loss = part(loss)
             self._apply_theta(tape.gradient(loss, watched))
 
     def _apply_theta(self, gradients: list[tf.Tensor]) -> None:

@@ -14,6 +14,7 @@ from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.projection import project, random_in_ball, steepest
 from l2p_tf.attacks.randomness import uniform
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense
+from l2p_tf.layers import sampling
 from l2p_tf.options import option
 from l2p_tf.training.base import RobustTrainer, TrainingAttack
 from l2p_tf.training.losses import Batch, cross_entropy
@@ -84,8 +85,10 @@ class EitherNorm(IterativeAttack):
 
     def begin(self, context: AttackContext) -> State:
         """With the coin thrown, at a random point of the ball it chose, or at the image."""
-        coins = uniform([1] if self.per == "batch" else [context.batch], context.fold(1)) < 0.5
-        round_ball = tf.broadcast_to(coins, [context.batch])
+        # One coin for the batch is the same on all replicas.
+        thrown = sampling.uniform([1], context.fold(1)) if self.per == "batch" else None
+        coins = uniform([context.batch], context.fold(1)) if thrown is None else thrown
+        round_ball = tf.broadcast_to(coins < 0.5, [context.batch])
         start = context.images
         if self.random_start:
             offsets = [random_in_ball(start, context.numbers[n], norm, context.fold(0)) for norm, n, _ in self._norms]

@@ -39,6 +39,8 @@ class Normalizing(Drawable):
 
     epsilon = 1e-5
     momentum = 0.9
+    synchronized = False
+    """Whether replicas that share a batch go by the statistics of the whole; `synchronize` sets it."""
 
     def build_norm(self, channels: int) -> None:
         """Creates scale, shift and moving averages."""
@@ -57,6 +59,9 @@ class Normalizing(Drawable):
 
     def normalized(self, x: tf.Tensor) -> tf.Tensor:
         """`x` by the statistics of its batch, which move the averages."""
+        context = tf.distribute.get_replica_context()
+        if self.synchronized and context is not None and context.num_replicas_in_sync > 1:
+            return self._normalized_together(x, context)
         outputs, new_mean, new_variance = tf.compat.v1.nn.fused_batch_norm(
             x,
             self.drawn("gamma"),
@@ -67,10 +72,31 @@ class Normalizing(Drawable):
             is_training=True,
             exponential_avg_factor=1.0 - self.momentum,
         )
-        if not _statistics_frozen.get():
-            self.moving_mean.assign(new_mean)
-            self.moving_variance.assign(new_variance)
+        self._move(new_mean, new_variance)
         return outputs
+
+    def _normalized_together(self, x: tf.Tensor, context: tf.distribute.ReplicaContext) -> tf.Tensor:
+        """The same by the statistics of all replicas, through which gradients flow."""
+        # Around a mean that all replicas know, the squares lose no digits.
+        around = self.moving_mean.value
+        apart = tf.cast(x, tf.float32) - around
+        count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
+        sums = [tf.reduce_sum(apart, [0, 1, 2]), tf.reduce_sum(tf.square(apart), [0, 1, 2]), count[None]]
+        total, squares, count = tf.split(context.all_reduce("sum", tf.concat(sums, 0)), [x.shape[-1], x.shape[-1], 1])
+        mean = total / count
+        variance = squares / count - tf.square(mean)
+        scale = self.drawn("gamma") * tf.math.rsqrt(variance + self.epsilon)
+        share = 1.0 - self.momentum
+        self._move(
+            around + share * mean,
+            self.moving_variance.value + share * (variance * count / (count - 1.0) - self.moving_variance.value),
+        )
+        return tf.cast((apart - mean) * scale + self.drawn("beta"), x.dtype)
+
+    def _move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        if not _statistics_frozen.get():
+            self.moving_mean.assign(mean)
+            self.moving_variance.assign(variance)
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
@@ -91,3 +117,10 @@ class BatchNorm(Normalizing):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the input."""
         return input_shape
+
+
+def synchronize(model: keras.Model) -> None:
+    """Has replicas that share a batch normalize by the statistics of the whole; Keras's own batch norm, too."""
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, Normalizing | keras.layers.BatchNormalization):
+            layer.synchronized = True

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.attacks.randomness import uniform
 from l2p_tf.inference import resolve_jit, to_unit
 from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
-from l2p_tf.training.inputs import Accepted, CheckedModel
+from l2p_tf.training.inputs import Accepted
 from l2p_tf.training.losses import Batch, Mean, batch_mean, cross_entropy, watch
 from l2p_tf.training.optimizers import check_loss_scale
+from l2p_tf.training.phases import Phase, PhasedModel, generators_of
+from l2p_tf.training.replicas import part
 from l2p_tf.types import UserError
 
 
@@ -26,14 +27,22 @@ class TrainingAttack(Protocol):
         """Adversarial images in a graph, through which no gradient flows; arguments as of `IterativeAttack.perturb`."""
 
 
-class RobustTrainer(CheckedModel):
+ADVERSARIAL = "adversarial"
+"""The phase in which batches are attacked."""
+
+
+class RobustTrainer(PhasedModel):
     """Trains `classifier` on alpha * clean loss + beta * adversarial loss (supplement of Learn2Perturb, Equation 3).
 
     Use it like any Keras model: `compile(optimizer)`, then `fit`, `evaluate`, `train_on_batch` and the like, on uint8
     images or floats in [0, 1] and integer labels, with weights of samples or classes if need be. Evaluation attacks as
-    training does. What changes over epochs lives in variables that `begin_epoch` sets, so one trace serves the whole
-    run. A defense subclasses it and overrides `update` (its step), `answers` and `compute_loss` (what it makes of the
-    two halves of a batch), `penalty` or `begin_epoch`.
+    training does. Under a `tf.distribute` strategy, make classifier, trainer and optimizer in its scope: batches are
+    then shared by the replicas, and what is trained is what one device would have trained, but for the rounding, the
+    noise and the statistics of batch norm, which every replica has of its own.
+
+    What changes over epochs lives in variables that `begin_epoch` sets, or is a phase, for each of which a step is
+    compiled. A defense subclasses it and overrides `update` (its step), `answers` and `compute_loss` (what it makes of
+    the two halves of a batch), `penalty`, `begin_epoch` or `phase`.
 
     Weights enter as Keras defines it: a loss is the sum of weight times loss over the number of images, an accuracy the
     weighted mean.
@@ -51,7 +60,7 @@ class RobustTrainer(CheckedModel):
       seed: of the attack's random starts.
 
     Raises:
-      UserError: it is made under a distribution strategy of several replicas.
+      UserError: the classifier was made under another distribution strategy.
     """
 
     def __init__(
@@ -69,21 +78,15 @@ class RobustTrainer(CheckedModel):
         seed: int = 0,
     ) -> None:
         super().__init__(name="trainer")
-        if self.distribute_strategy.num_replicas_in_sync > 1:
-            # Losses, noise and the conditions in the steps are those of one device.
-            raise UserError(
-                "Training runs on one device: build the trainer outside the distribution strategy. "
-                f"Received: {self.distribute_strategy.num_replicas_in_sync} replicas"
-            )
+        if classifier._distribute_strategy is not self.strategy:
+            raise UserError("Make classifier and trainer in the scope of the same distribution strategy, or of none.")
         self.classifier = classifier
         self.attack = attack if adversarial_weight else None
         self.clean_weight, self.adversarial_weight = clean_weight, adversarial_weight
         self.adversarial_epoch, self.noise_epoch = adversarial_epoch, noise_epoch
         self.attack_label, self.one_batch, self.clean_probability = attack_label, one_batch, clean_probability
-        self.attack_seed = keras.random.SeedGenerator(seed)
-        self.adversarial_on = self.add_weight(
-            name="adversarial_on", shape=(), dtype="bool", initializer="zeros", trainable=False
-        )
+        self.seed, self.attack_seed = seed, keras.random.SeedGenerator(seed)
+        self.adversarial_on = False
         self.means: dict[str, Mean] = {}
         self.add_means("loss")
         for kind in ("clean", "adversarial") if self.attacks else ("clean",):
@@ -149,16 +152,19 @@ class RobustTrainer(CheckedModel):
           **more: further arguments of Keras's `compile`, but none of losses and metrics.
 
         Raises:
-          UserError: a loss or a metric.
+          UserError: a loss or a metric, or XLA under a distribution strategy.
         """
         for name, value in {"loss": loss, **more}.items():
             if value is not None and name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
                 raise UserError(f"`{name}` should be None: the defense has its own. Received: {value!r}")
-        jit = resolve_jit(None if jit_compile == "auto" else bool(jit_compile))
+        if self.strategy is not None and jit_compile is True:
+            raise UserError("`jit_compile` should be False or auto under a distribution strategy. Received: True")
+        jit = self.strategy is None and resolve_jit(None if jit_compile == "auto" else bool(jit_compile))
         # Gradients are taken of the loss itself, of which a scaled one would be a multiple.
         super().compile(optimizer=optimizer, jit_compile=jit, auto_scale_loss=False, **more)
         check_loss_scale(self.optimizer, self.classifier)
-        self.build_optimizers()
+        with self.strategy.scope() if self.strategy else contextlib.nullcontext():
+            self.build_optimizers()
         self.begin_epoch(0)
 
     def build_optimizers(self) -> None:
@@ -167,11 +173,11 @@ class RobustTrainer(CheckedModel):
         self.optimizer.build(self.classifier_weights)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Sets the variables that depend on the epoch; returns what the history should show of them.
+        """Sets what depends on the epoch; returns what the history should show of it.
 
         `compile` does so for the first epoch, and `fit` when an epoch begins.
         """
-        self.adversarial_on.assign(self.attacks and epoch >= self.adversarial_epoch)
+        self.adversarial_on = self.attacks and epoch >= self.adversarial_epoch
         noisy = epoch >= self.noise_epoch
         set_noise(self.classifier, noisy)
         return {"noise_active": float(noisy)} if noise_layers(self.classifier) else {}
@@ -216,33 +222,42 @@ class RobustTrainer(CheckedModel):
         """Networks trained beside the classifier, by name; they are saved with it."""
         return {}
 
-    def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        """Attacks the batch once, then updates; returns the running means."""
+    def phase(self, training: bool = True) -> Phase:
+        """`adversarial` for a batch that is attacked; in training some are spared by chance."""
+        attacked = self.adversarial_on
+        if attacked and training and self.clean_probability:
+            # By the number of the step, so that a training that goes on throws the same coins.
+            step = int(keras.ops.convert_to_numpy(self.optimizer.iterations))
+            random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
+            attacked = bool(random.random() >= self.clean_probability)
+        return frozenset([ADVERSARIAL] if attacked else [])
+
+    def take_step(self, data: tuple[tf.Tensor, ...], phase: Phase, training: bool) -> None:
+        """Attacks the batch, where the phase does, then updates; without `training` only adds to the running means."""
         batch = Batch.of(data)
-        self._when_attacked(lambda: self.attacked_step(batch), lambda: self.update(batch))
+        if not training:
+            batch = batch._replace(adversarial=self.perturbed(batch)) if ADVERSARIAL in phase else batch
+            self.batch_loss(batch, training=False)
+            return
+        self.update(batch, phase)
         for average, variable in zip(self.averages, self._followed() if self.averages else (), strict=True):
             average.assign_add((1.0 - self.decay) * (tf.convert_to_tensor(variable) - tf.convert_to_tensor(average)))
-        # What no batch of this training can tell is left out.
-        clean = not self.attacks or self.clean_weight or self.adversarial_epoch or self.clean_probability
+
+    def logs(self, training: bool) -> dict[str, tf.Tensor]:
+        """The running means; in training without those that none of its batches can tell."""
+        clean = not training or not self.attacks or self.clean_weight or self.adversarial_epoch
+        clean = clean or self.clean_probability
         means = self.get_metrics_result()
         return {name: mean for name, mean in means.items() if clean or not name.startswith("clean_")}
 
-    def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        """The running means of a batch nothing is trained on: clean, and attacked where training attacks by now."""
-        batch = Batch.of(data)
+    @property
+    def noise_generators(self) -> list[keras.Variable]:
+        """Those of the classifier."""
+        return generators_of(self.classifier)
 
-        def attacked() -> None:
-            self.batch_loss(batch._replace(adversarial=self.perturbed(batch)), training=False)
-
-        def clean() -> None:
-            self.batch_loss(batch, training=False)
-
-        self._when_attacked(attacked, clean, always=True)
-        return self.get_metrics_result()
-
-    def attacked_step(self, batch: Batch) -> None:
-        """One step on a batch that is attacked."""
-        self.update(batch._replace(adversarial=self.perturbed(batch)))
+    def update(self, batch: Batch, phase: Phase) -> None:
+        """One step on a batch, which is attacked first where the phase does so."""
+        self.update_classifier(batch._replace(adversarial=self.perturbed(batch)) if ADVERSARIAL in phase else batch)
 
     def perturbed(self, batch: Batch) -> tf.Tensor:
         """The batch's images under attack."""
@@ -252,32 +267,16 @@ class RobustTrainer(CheckedModel):
             labels = tf.argmax(self.classifier(batch.images, training=False), -1, tf.int32)
         return self.attack.perturb(self.classifier, batch.images, labels, self.attack_seed.next())
 
-    def _when_attacked(self, yes: Callable[[], None], no: Callable[[], None], always: bool = False) -> None:
-        """`yes()` for a batch that is attacked, else `no()`; no condition where all batches of a training are alike.
-
-        With `always`, no batch is spared by chance.
-        """
-        if not self.attacks:
-            no()
-            return
-        conditions = [self.adversarial_on.value] if self.adversarial_epoch else []
-        if self.clean_probability and not always:
-            conditions.append(uniform([], self.attack_seed.next()) >= self.clean_probability)
-        if conditions:
-            tf.cond(tf.reduce_all(tf.stack(conditions)), yes, no)
-        else:
-            yes()
-
     def _followed(self) -> list[keras.Variable]:
         """What an average of the weights follows: all numbers of the classifier that training moves."""
         return [v for v in self.classifier.weights if v.dtype in ("float32", "bfloat16")]
 
-    def update(self, batch: Batch) -> None:
+    def update_classifier(self, batch: Batch) -> None:
         """One step of the classifier's weights down the loss of a batch, on its own tape."""
         variables = self.classifier_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = watch(tape, variables)
-            loss = self.batch_loss(batch) + self.penalty()
+            loss = part(self.batch_loss(batch) + self.penalty())
         self.optimizer.apply(tape.gradient(loss, watched), variables)
 
     def penalty(self) -> tf.Tensor | float:

@@ -61,11 +61,11 @@ def from_training_to_serving(defense, architecture, tmp_path):
         before = values(model.trainable_variables)
         trainer, traces = compiled(options.trainer(model, 0, 100), rate=0.05), []
         plain = trainer.train_step
-        trainer.train_step = lambda data: traces.append(1) or plain(data)
+        trainer.train_step = lambda data, phase: traces.append(phase) or plain(data, phase)
         # Batches of 3, 3 and 2, whose size is not known when the step is traced, without and with what begins later.
         pixels = (images * 255).astype(np.uint8)
         history = trainer.fit(pixels, labels, batch_size=3, epochs=3, verbose=0, shuffle=False).history
-        assert len(traces) == 1
+        assert len(traces) == len(set(traces)) <= 2
         assert history["loss"][-1] < history["loss"][0] * 1.5
         assert all(np.isfinite(weight).all() for weight in values(model.trainable_variables))
         assert all(changed(before, model.trainable_variables))

@@ -237,7 +237,7 @@ def test_each_phase_leaves_the_other_player_to_the_bit():
     # All but what a ReLU that is off for every image hides.
     assert all(changed(before_g, trainer.generator.weights))
     before_g = values(trainer.generator.weights)
-    trainer.update(Batch(x, y, adversarial=x))
+    trainer.update_classifier(Batch(x, y, adversarial=x))
     assert_same(before_g, trainer.generator.weights)
     assert all(changed(before, model.weights))
 

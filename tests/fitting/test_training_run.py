@@ -114,7 +114,7 @@ def test_a_state_restores_every_variable(digits, tmp_path):
     saved = {name: np.array(v) for name, v in state.state_variables(trainer).items()}
     kinds = " ".join(saved)
     for part in ("kernel", "moving_mean", "theta", "velocity", "seed_generator_state", "iteration", "learning_rate",
-                 "active", "adversarial_on", "regularizer_weight", "loss/total"):  # fmt: skip
+                 "active", "regularizer_weight", "loss/total"):  # fmt: skip
         assert part in kinds
     other = build_trainer(options(L2P, seed=7), digits)
     assert state.load_state(tmp_path / "state.npz", other) == progress

@@ -30,9 +30,11 @@ def trainer_of(spec, model=None, rate=0.1):
 
 def step(trainer, images, labels, times=1, jit_compile=False):
     """Steps of a trainer on one batch; returns the logs of the last."""
-    run = tf.function(lambda x, y: trainer.train_step((x, y)), jit_compile=jit_compile, autograph=False)
+    trainer.jit_compile = jit_compile
+    trainer.make_train_function()
+    batch = tf.constant(images), tf.constant(labels, tf.int32)
     for _ in range(times):
-        logs = run(tf.constant(images), tf.constant(labels, tf.int32))
+        logs = trainer.train_function(iter([batch]))
     return {name: float(value) for name, value in logs.items()}
 
 

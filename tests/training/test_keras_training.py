@@ -192,7 +192,7 @@ def test_fit_begins_the_epochs_and_theta_follows_the_rate():
     seen = []
     follow = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: seen.append(
-            (bool(trainer.theta_on.value), float(trainer.theta_optimizer.learning_rate))
+            (trainer.theta_on, float(trainer.theta_optimizer.learning_rate))
         )
     )
     rates = keras.callbacks.LearningRateScheduler(lambda epoch: [0.3, 0.2, 0.125][epoch])

@@ -154,7 +154,7 @@ def test_each_phase_leaves_the_others_variables_to_the_bit():
     assert_same(before_w, w_like)
     assert all(changed(before_theta, trainer.noise_parameters))
     before_theta = values(trainer.noise_parameters)
-    RobustTrainer.update(trainer, Batch(x, y, adversarial=x))
+    RobustTrainer.update_classifier(trainer, Batch(x, y, adversarial=x))
     assert_same(before_theta, trainer.noise_parameters)
     moved = changed(before_w, w_like)
     assert sum(moved) == len(moved) - len(noise_layers(model))  # All but the noise's switches.

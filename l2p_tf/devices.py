@@ -1,0 +1,132 @@
+"""The devices and processes that a training runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.types import UserError
+
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
+"""`one` device; `mirrored`: all GPUs of this machine; `multi_worker`: those of all processes that TF_CONFIG names."""
+_TF_CONFIG = "TF_CONFIG"
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """The replicas of a classifier, and this process among those that hold them.
+
+    The workers of a training run the same command on a folder that all of them see. The first is the chief: it alone
+    writes what lasts. What is decided outside the compiled step, such as when to stop, is decided together.
+
+    Attributes:
+      strategy: the distribution strategy in whose scope models are made.
+      worker: number of this process, from 0.
+      workers: how many there are.
+    """
+
+    strategy: tf.distribute.Strategy
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.worker == 0
+
+    @property
+    def replicas(self) -> int:
+        """Copies of the classifier, in all processes."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    def largest(self, values: Sequence[float]) -> np.ndarray:
+        """The largest of each number over the workers: float64; every worker has to call it."""
+        return self._gathered(values).max(0)
+
+    def of_chief(self, compute: Callable[[], Sequence[float]], count: int) -> np.ndarray:
+        """`count` numbers that the chief computes, float64; every worker has to call it."""
+        return self._gathered(compute() if self.is_chief else np.zeros(count))[0]
+
+    def wait(self) -> None:
+        """Returns when every worker is here."""
+        self.largest([0.0])
+
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """Within it the chief is alone; the others come when it is done and find what it made."""
+        if not self.is_chief:
+            self.wait()
+        yield
+        if self.is_chief:
+            self.wait()
+
+    def _gathered(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The numbers of all workers, in their order: (workers, count)."""
+        mine = tf.constant(np.asarray(values, np.float64)[np.newaxis])
+        if self.workers == 1:
+            return np.asarray(mine)
+        on_each = self.strategy.experimental_distribute_values_from_function(lambda _: mine)
+        found = np.asarray(self.strategy.gather(on_each, axis=0))
+        return found[:: len(found) // self.workers]
+
+
+@functools.cache
+def open_devices(kind: str = "auto") -> Devices:
+    """The devices of a kind; opened once in a process, before TensorFlow's first operation.
+
+    Args:
+      kind: one of `STRATEGIES`; `auto` is `multi_worker` where TF_CONFIG is set, `mirrored` where there are several
+        GPUs, and else `one`.
+
+    Raises:
+      UserError: `multi_worker` with a TF_CONFIG that is missing or wrong.
+    """
+    if kind not in STRATEGIES:
+        raise UserError(f"`strategy` should be one of {', '.join(STRATEGIES)}. Received: {kind!r}")
+    gpus = tf.config.list_physical_devices("GPU")
+    if kind == "auto":
+        kind = "multi_worker" if os.environ.get(_TF_CONFIG) else "mirrored" if len(gpus) > 1 else "one"
+    if kind == "multi_worker":
+        workers, index = read_tf_config(os.environ.get(_TF_CONFIG, ""))
+        return Devices(tf.distribute.MultiWorkerMirroredStrategy(), index, workers)
+    if kind == "mirrored":
+        return Devices(mirrored())
+    return Devices(tf.distribute.get_strategy())
+
+
+def mirrored() -> tf.distribute.MirroredStrategy:
+    """A replica on each GPU of this machine; where it has none, on each logical CPU."""
+    return tf.distribute.MirroredStrategy([
+        device.name for device in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    ])  # fmt: skip
+
+
+def read_tf_config(text: str) -> tuple[int, int]:
+    """How many workers TF_CONFIG names, and which one this process is.
+
+    Raises:
+      UserError: it is missing or wrong.
+    """
+    example = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        config: Any = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        workers, index = list(cluster["worker"]), int(task["index"])
+        right = set(cluster) == {"worker"} and task["type"] == "worker" and 0 <= index < len(workers)
+        right = right and all(isinstance(w, str) and ":" in w for w in workers) and len(set(workers)) == len(workers)
+    except (ValueError, KeyError, TypeError):
+        right = False
+    if not right:
+        raise UserError(
+            f"--strategy=multi_worker needs the environment variable {_TF_CONFIG} in every process, with the address "
+            f"of each and the number of its own, such as {example}. Received: {text!r}"
+        )
+    return len(workers), index
