@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow as tf
 
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.inference import resolve_jit
 from l2p_tf.models import MODELS
 from l2p_tf.training.optimizers import MomentumSGD
 
@@ -43,9 +42,9 @@ def tensorflow_step(spec: str, model: str, images: np.ndarray, labels: np.ndarra
     trainer = defense.trainer(network, 0, 50_000)
     trainer.compile(optimizer=MomentumSGD(decay=1e-4))
     trainer.begin_epoch(50)
-    step = tf.function(lambda x, y: trainer.train_step((x, y)), jit_compile=resolve_jit(None), autograph=False)
-    x, y = tf.constant(images), tf.constant(labels)
-    return lambda: float(step(x, y)["loss"]) and None
+    trainer.make_train_function()
+    batch = tf.constant(images), tf.constant(labels)
+    return lambda: float(trainer.train_function(iter([batch]))["loss"]) and None
 
 
 def main() -> None:

@@ -8,15 +8,15 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.environment import STRATEGIES
 from l2p_tf.types import UserError
 
-STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
-"""`one` device; `mirrored`: all GPUs of this machine; `multi_worker`: those of all processes that TF_CONFIG names."""
 _TF_CONFIG = "TF_CONFIG"
 
 
@@ -28,12 +28,12 @@ class Devices:
     writes what lasts. What is decided outside the compiled step, such as when to stop, is decided together.
 
     Attributes:
-      strategy: the distribution strategy in whose scope models are made.
+      strategy: the distribution strategy in whose scope models are made; None for one device.
       worker: number of this process, from 0.
       workers: how many there are.
     """
 
-    strategy: tf.distribute.Strategy
+    strategy: tf.distribute.Strategy | None = None
     worker: int = 0
     workers: int = 1
 
@@ -45,7 +45,14 @@ class Devices:
     @property
     def replicas(self) -> int:
         """Copies of the classifier, in all processes."""
-        return int(self.strategy.num_replicas_in_sync)
+        return int(self.strategy.num_replicas_in_sync) if self.strategy else 1
+
+    def local_scope(self) -> AbstractContextManager[Any]:
+        """Within it models are made on all devices of this process, for evaluations, which workers share by images."""
+        if self.workers == 1:
+            return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+        several = len(tf.config.list_logical_devices("GPU")) > 1
+        return mirrored().scope() if several else contextlib.nullcontext()
 
     def largest(self, values: Sequence[float]) -> np.ndarray:
         """The largest of each number over the workers: float64; every worker has to call it."""
@@ -70,12 +77,24 @@ class Devices:
 
     def _gathered(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """The numbers of all workers, in their order: (workers, count)."""
-        mine = tf.constant(np.asarray(values, np.float64)[np.newaxis])
         if self.workers == 1:
-            return np.asarray(mine)
-        on_each = self.strategy.experimental_distribute_values_from_function(lambda _: mine)
-        found = np.asarray(self.strategy.gather(on_each, axis=0))
-        return found[:: len(found) // self.workers]
+            return np.asarray(values, np.float64)[np.newaxis]
+        mine = np.zeros((self.workers, len(values)))
+        mine[self.worker] = values
+        return np.asarray(self._summed(tf.constant(mine)))
+
+    @functools.cached_property
+    def _summed(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Adds up what every worker has."""
+        strategy = self.strategy
+        assert strategy is not None
+
+        def summed(mine: tf.Tensor) -> tf.Tensor:
+            # Every replica of a worker has the same.
+            share = mine * (self.workers / self.replicas)
+            return strategy.reduce("sum", strategy.run(lambda part: part * 1.0, args=(share,)), axis=None)
+
+        return tf.function(summed, autograph=False)
 
 
 @functools.cache
@@ -99,9 +118,10 @@ def open_devices(kind: str = "auto") -> Devices:
         return Devices(tf.distribute.MultiWorkerMirroredStrategy(), index, workers)
     if kind == "mirrored":
         return Devices(mirrored())
-    return Devices(tf.distribute.get_strategy())
+    return Devices()
 
 
+@functools.cache
 def mirrored() -> tf.distribute.MirroredStrategy:
     """A replica on each GPU of this machine; where it has none, on each logical CPU."""
     return tf.distribute.MirroredStrategy([

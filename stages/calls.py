@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from l2p_tf.types import UserError
 from stages import common
@@ -29,19 +29,20 @@ def data(settings: Settings) -> ImageData:
 
     if settings.data:
         return ImageData.open(settings.data)
-    artifact = prepare(
-        DATASETS.parse(settings.require("dataset")),
-        settings.folder / "data",
-        data_dir=settings.data_dir,
-        download=settings.download,
-        seed=settings.seed,
-        validation_share=settings.validation_share,
-        overwrite=settings.overwrite,
-        limit_train=settings.limit_train,
-        limit_test=settings.limit_test,
-        stream=settings.stream,
-        say=lambda text: common.say(f"data: {text}"),
-    )
+    with settings.devices.chief_first():
+        artifact = prepare(
+            DATASETS.parse(settings.require("dataset")),
+            settings.folder / "data",
+            data_dir=settings.data_dir,
+            download=settings.download,
+            seed=settings.seed,
+            validation_share=settings.validation_share,
+            overwrite=settings.overwrite and settings.devices.is_chief,
+            limit_train=settings.limit_train,
+            limit_test=settings.limit_test,
+            stream=settings.stream,
+            say=lambda text: common.say(f"data: {text}"),
+        )
     opened = ImageData.open(artifact.path)
     common.say(DataInfo.read(artifact.path / "info.json").summary())
     return opened
@@ -74,6 +75,7 @@ def train(settings: Settings, options: TrainOptions, images: ImageData) -> Artif
         jit_compile=settings.jit_compile,
         checkpoint_minutes=settings.checkpoint_minutes,
         overwrite=settings.overwrite,
+        devices=settings.devices,
     )
     notes = artifact.manifest["notes"]
     state = f"{notes['images_per_second']:.0f} images/s"
@@ -107,13 +109,14 @@ def _derive(settings: Settings, options: TrainOptions, defense: DerivedDefense, 
     check_source(options, trained_names(settings))
     output = settings.folder / options.name / "train"
     found = output.exists()
-    how = {
+    how: dict[str, Any] = {
         "seed": options.seed,
         "published": options.published,
-        "overwrite": settings.overwrite,
+        "overwrite": settings.overwrite and settings.devices.is_chief,
         "sweep": options.sweep,
     }
-    artifact = derive(options.name, defense, trained(settings, defense.run), images, output, **how)
+    with settings.devices.chief_first():
+        artifact = derive(options.name, defense, trained(settings, defense.run), images, output, **how)
     state = " (up to date)" if found and not settings.overwrite else ""
     common.say(f"{options.name}: made from {defense.run}{state}; in {str(output)!r}")
     return artifact
@@ -180,6 +183,8 @@ def show_tables(settings: Settings, folders: list[pathlib.Path], names: list[str
     from l2p_tf.reporting.load import find, gather
     from l2p_tf.reporting.results import Results
 
+    if not settings.devices.is_chief:
+        return
     trained_runs = [settings.folder / name / "train" for name in names]
     show(Results(gather(find([*folders, *trained_runs]))), Console())
 
@@ -193,24 +198,26 @@ def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> l
         options = settings.evaluation
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
         folder = attack_folder(settings, name, whose, checkpoint)
-        records += attack_into(
-            folder, options, name, run, images, checkpoint, overwrite=settings.overwrite, share=settings.share
-        )
+        records += attack_into(settings, folder, options, name, run, images, checkpoint)
     return records
 
 
 def attack_into(
-    output: pathlib.Path, options: EvaluationOptions, name: str, run: Artifact, images: ImageData, checkpoint: str,
-    *, overwrite: bool, share: bool = False,
+    settings: Settings, output: pathlib.Path, options: EvaluationOptions, name: str, run: Artifact, images: ImageData,
+    checkpoint: str,
 ) -> list[Record]:  # fmt: skip
     """Attacks one model of a run as the options say, or finds it done; returns its records."""
     from l2p_tf import artifacts
     from l2p_tf.evaluation.evaluate import attack_artifact
     from l2p_tf.reporting.format import plural
 
+    overwrite = settings.overwrite
     finished = output.exists() and not overwrite
     before = artifacts.read(output, "attack", verify=False).options["attacks"] if finished else []
-    records = attack_artifact(options, run, images, output, checkpoint=checkpoint, overwrite=overwrite, share=share)
+    with settings.devices.local_scope():
+        records = attack_artifact(
+            options, run, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared
+        )
     joined = len(artifacts.read(output, verify=False).options["attacks"]) - len(before)
     state = "" if not finished else f" ({plural(joined, 'attack')} joined {len(before)})" if joined else " (up to date)"
     common.say(f"{name}: attacked{state}; in {str(output)!r}")
@@ -229,9 +236,10 @@ def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> li
     for checkpoint in settings.checkpoints:
         output = checks_folder(settings, name, checkpoint)
         found = output.exists()
-        one = check_artifact(
-            options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite, share=settings.share
-        )
+        with settings.devices.local_scope():
+            one = check_artifact(
+                options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite, share=settings.shared
+            )
         verdicts = [finding.verdict for finding in one.findings]
         common.say(
             f"{name}: checked for gradient masking{' (up to date)' if found and not settings.overwrite else ''}, "
@@ -274,10 +282,11 @@ def certify(
         return []
     output = certified_folder(settings, name)
     found = output.exists()
-    records = certification.certify_artifact(
-        options, run, images, output, checkpoint=settings.checkpoints[0], overwrite=settings.overwrite,
-        share=settings.share,
-    )  # fmt: skip
+    with settings.devices.local_scope():
+        records = certification.certify_artifact(
+            options, run, images, output, checkpoint=settings.checkpoints[0], overwrite=settings.overwrite,
+            share=settings.shared,
+        )  # fmt: skip
     common.say(f"{name}: certified{' (up to date)' if found and not settings.overwrite else ''}; in {str(output)!r}")
     return records
 
@@ -308,22 +317,21 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
 def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
     """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
     output, options = settings.folder / "transfer", settings.evaluation
-    return transfer_into(
-        output, options, sources, runs, images, settings.checkpoints[0], settings.overwrite, settings.share
-    )
+    return transfer_into(settings, output, options, sources, runs, images, settings.checkpoints[0])
 
 
 def transfer_into(
-    output: pathlib.Path, options: EvaluationOptions, sources: list[str], runs: dict[str, Artifact], images: ImageData,
-    checkpoint: str, overwrite: bool, share: bool = False,
+    settings: Settings, output: pathlib.Path, options: EvaluationOptions, sources: list[str],
+    runs: dict[str, Artifact], images: ImageData, checkpoint: str,
 ) -> list[Record]:  # fmt: skip
     """The same into a folder, as the options say."""
     from l2p_tf.evaluation.transfer import transfer_artifact
 
-    found = output.exists()
-    records = transfer_artifact(
-        options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite, share=share
-    )
+    found, overwrite = output.exists(), settings.overwrite
+    with settings.devices.local_scope():
+        records = transfer_artifact(
+            options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared
+        )
     common.say(f"transfer: shown{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
     return records
 
@@ -340,6 +348,8 @@ def export(settings: Settings, name: str, run: Artifact, images: ImageData) -> N
     from l2p_tf.serving import SAVED_MODEL
     from l2p_tf.serving import export as export_it
 
+    if not settings.devices.is_chief:
+        return
     output = settings.folder / name / "export"
     export_it(
         run,
@@ -366,6 +376,8 @@ def report(
     from l2p_tf.reporting import report as reporting
     from l2p_tf.reporting.console import show
 
+    if not settings.devices.is_chief:
+        return
     how = {"seed": settings.seed, "overwrite": overwrite, **settings.matched}
     if reproduction:
         how |= {"title": reproduction.title, "sections": reproduction.sections, "described": reproduction.described}

@@ -34,6 +34,7 @@ _NOTE = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeL
 """What TensorFlow writes on any machine when it is loaded; 303 is CUDA's word for a machine without its driver."""
 _OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")
 """Python's and TensorFlow's; TensorFlow may not be loaded."""
+_LOST_WORKER = re.compile("tasks are unhealthy|[Ff]ailed to connect to|Connection reset by peer|Socket closed")
 help_text: Callable[[], str] = str
 """What `--help` says of the flags below the text of the stage."""
 _python_warning = warnings.showwarning
@@ -138,8 +139,17 @@ def _parse_values(argv: list[str]) -> list[str]:
 
 
 def _unwrapped(error: Exception) -> Exception:
-    """The user's error that TensorFlow met where it called Python, such as an image damaged during a training."""
-    within = re.search("UserError: (.*)", str(error)) if type(error).__module__.startswith("tensorflow.") else None
+    """The user's error that TensorFlow met where it called Python, such as an image damaged during a training.
+
+    Or what it means where another worker of a training is gone.
+    """
+    if not type(error).__module__.startswith("tensorflow."):
+        return error
+    if _LOST_WORKER.search(str(error)):
+        return UserError(
+            "another worker has ended, and its own messages say why; run the same command in every worker to continue"
+        )
+    within = re.search("UserError: (.*)", str(error))
     return UserError(within.group(1)) if within else error
 
 

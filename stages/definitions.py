@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from l2p_tf.certification.options import CertificationOptions
+from l2p_tf.environment import STRATEGIES
 from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
 from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.options import StageOptions, declared, flag_of
@@ -101,7 +102,13 @@ _define(
     "The same bits on every run on this machine; slow on a CPU (one thread).",
 )  # fmt: skip
 _define(
-    _GENERAL, flags.DEFINE_enum, "jit", "auto", ["auto", "on", "off"], "Compile with XLA; auto does so on a GPU."
+    _GENERAL, flags.DEFINE_enum, "jit", "auto", ["auto", "on", "off"],
+    "Compile with XLA; auto does so on a GPU, but not a training step that several devices share.",
+)  # fmt: skip
+_define(
+    _GENERAL, flags.DEFINE_enum, "strategy", "auto", list(STRATEGIES),
+    "Devices that share every batch: one, all of this machine (mirrored), or those of all processes that TF_CONFIG "
+    "names (multi_worker), each of which runs this command on a folder that all see. auto takes what there is.",
 )  # fmt: skip
 
 _define(_RUN, flags.DEFINE_string, "name", "", "Name of the run; empty takes the defense's.")

@@ -66,8 +66,7 @@ def main(flags: Settings) -> None:
         return
     runs = {name: calls.train(one.settings, one.options, images) for name, one in plan.runs.items()}
     for (name, checkpoint), folder in plan.attack_folders().items():
-        evaluation, overwrite = plan.runs[name].evaluation, flags.overwrite
-        calls.attack_into(folder, evaluation, name, runs[name], images, checkpoint, overwrite=overwrite)
+        calls.attack_into(flags, folder, plan.runs[name].evaluation, name, runs[name], images, checkpoint)
     checked = []
     for name, one in plan.runs.items():
         calls.check(one.settings, name, runs[name], images)
@@ -75,9 +74,7 @@ def main(flags: Settings) -> None:
     for group, folder in zip(plan.experiment.transfer, plan.transfer_folders(), strict=True):
         first = plan.runs[group.sources[0]]
         shown = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
-        calls.transfer_into(
-            folder, first.evaluation, list(group.sources), shown, images, first.checkpoints[0], flags.overwrite
-        )
+        calls.transfer_into(flags, folder, first.evaluation, list(group.sources), shown, images, first.checkpoints[0])
     folders = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
     calls.report(
         plan.first.settings,

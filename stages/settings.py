@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from l2p_tf.attacks.base import Attack
     from l2p_tf.certification.options import CertificationOptions
     from l2p_tf.defenses.base import Defense
+    from l2p_tf.devices import Devices
     from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
     from l2p_tf.fitting.options import TrainOptions
 
@@ -66,6 +67,18 @@ class Settings:
     def jit_compile(self) -> bool | None:
         """--jit."""
         return {"auto": None, "on": True, "off": False}[self.jit]
+
+    @functools.cached_property
+    def devices(self) -> Devices:
+        """--strategy."""
+        from l2p_tf.devices import open_devices
+
+        return open_devices(self.strategy)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes take part in evaluations: --share, or the other workers."""
+        return self.share or self.devices.workers > 1
 
     @functools.cached_property
     def trainings(self) -> dict[str, TrainOptions]:
@@ -221,6 +234,7 @@ def start(settings: Settings) -> None:
         from l2p_tf.fitting.run import make_deterministic
 
         make_deterministic()
+    _ = settings.devices
 
 
 def _with_folder(options: TrainOptions, folder: pathlib.Path) -> TrainOptions:

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from l2p_tf.artifacts import atomic_write, digest_file
 from l2p_tf.attacks.base import Attack
+from l2p_tf.devices import Devices
 from l2p_tf.fitting.state import STATE, Progress, keep_best_state, save_state
 from l2p_tf.inference import predict
 from l2p_tf.models.saving import auxiliary_path, save_classifier
@@ -74,7 +75,10 @@ class Validation(keras.callbacks.Callback):
       jit_compile: as the attack takes it.
       samples_per_prediction: draws of the noise that one answer averages.
       rho_attack: an attack of smallest norm, whose mean norm is recorded too; None for none.
+      devices: of several workers the chief judges, and tells the others.
     """
+
+    NAMES = ("validation_accuracy", "validation_robust_accuracy", "validation_rho_success", "validation_rho")
 
     def __init__(
         self,
@@ -87,38 +91,51 @@ class Validation(keras.callbacks.Callback):
         seed: int,
         jit_compile: bool,
         samples_per_prediction: int,
-        rho_attack: Attack | None = None,
+        rho_attack: Attack | None,
+        devices: Devices,
     ) -> None:
         super().__init__()
         self.images, self.labels, self.attack = images, labels, attack
         self.every, self.epochs, self.batch_size, self.seed = every, epochs, batch_size, seed
         self.jit_compile, self.samples_per_prediction, self.rho_attack = jit_compile, samples_per_prediction, rho_attack
+        self.devices = devices
+        self.copy: keras.Model | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds `validation_accuracy` and `validation_robust_accuracy`, perhaps `validation_rho`, to the logs."""
         if logs is None or ((epoch + 1) % self.every and epoch + 1 != self.epochs):
             return
         with self.model.averaged_weights():
-            self._judge(self.model.classifier, epoch, logs)
+            values = self.devices.of_chief(lambda: self._judged(self._plain(self.model.classifier), epoch), 4)
+        logs.update({name: float(v) for name, v in zip(self.NAMES, values, strict=True) if not np.isnan(v)})
 
-    def _judge(self, classifier: keras.Model, epoch: int, logs: dict[str, Any]) -> None:
+    def _plain(self, classifier: keras.Model) -> keras.Model:
+        """The classifier itself, or of several workers one that the chief can ask without the others."""
+        if self.devices.workers == 1:
+            return classifier
+        if self.copy is None:
+            self.copy = classifier.__class__.from_config(classifier.get_config())
+        for variable, value in zip(self.copy.variables, classifier.variables, strict=True):
+            variable.assign(keras.ops.convert_to_numpy(value))
+        return self.copy
+
+    def _judged(self, classifier: keras.Model, epoch: int) -> list[float]:
+        """The values of `NAMES`; nan for what there is not."""
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
         predictions = predict(
             classifier, self.images, self.seed + epoch, samples_per_prediction=self.samples_per_prediction, **how
         ).argmax(-1)
         how["prediction_draws"] = self.samples_per_prediction
         found = self.attack(classifier, self.images, self.labels, self.seed + epoch, **how)
-        logs["validation_accuracy"] = float(np.mean(predictions == self.labels))
-        logs["validation_robust_accuracy"] = float(1.0 - np.mean(found.wrong))
-        if self.rho_attack is not None:
-            right = np.flatnonzero(predictions == self.labels)[:RHO_IMAGES]
-            if not len(right):
-                return
+        values = [float(np.mean(predictions == self.labels)), float(1.0 - np.mean(found.wrong)), math.nan, math.nan]
+        right = np.flatnonzero(predictions == self.labels)[:RHO_IMAGES]
+        if self.rho_attack is not None and len(right):
             small = self.rho_attack(classifier, self.images[right], self.labels[right], self.seed + epoch, **how)
             is_adversarial = small.success >= 0.5
-            logs["validation_rho_success"] = float(is_adversarial.mean())
+            values[2] = float(is_adversarial.mean())
             if is_adversarial.any():
-                logs["validation_rho"] = float(small.l2[is_adversarial].mean())
+                values[3] = float(small.l2[is_adversarial].mean())
+        return values
 
 
 class History(keras.callbacks.Callback):
@@ -132,7 +149,7 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the row."""
         # Means that nothing was added to this epoch (no adversarial part yet) are left out.
-        empty = {name for name, mean in self.model.means.items() if float(mean.count) == 0.0}
+        empty = {name for name, mean in self.model.means.items() if not keras.ops.convert_to_numpy(mean.count)}
         row: dict[str, float] = {"epoch": epoch, "learning_rate": self.schedule.rate(epoch)}
         row["seconds"] = self.schedule.seconds
         row |= {name: float(value) for name, value in (logs or {}).items() if name not in empty}
@@ -207,11 +224,17 @@ class EarlyStopping(keras.callbacks.Callback):
 class KeepState(keras.callbacks.Callback):
     """Saves the state after every epoch, every so many minutes, and when a signal asks to stop.
 
-    A loss that is not finite stops the training before it is saved: the last good state stays.
+    A loss that is not finite stops the training before it is saved: the last good state stays. Several workers save and
+    stop after the same batch, which they agree on now and then.
     """
 
-    def __init__(self, folder: pathlib.Path, progress: Progress, steps_per_epoch: int, minutes: float) -> None:
+    AGREE_EVERY = 20
+
+    def __init__(
+        self, folder: pathlib.Path, progress: Progress, steps_per_epoch: int, minutes: float, devices: Devices
+    ) -> None:
         super().__init__()
+        self.devices = devices
         self.path, self.progress, self.steps = folder / STATE, progress, steps_per_epoch
         self.minutes, self.first_step = minutes, progress.step
         self.signal: int | None = None
@@ -241,8 +264,9 @@ class KeepState(keras.callbacks.Callback):
             check_finite(self.progress.epoch, logs)
         if done >= self.steps:
             return  # The end of the epoch follows.
-        due = time.monotonic() - self.saved > 60 * self.minutes
-        if self.signal is not None or due:
+        if self.devices.workers > 1 and done % self.AGREE_EVERY:
+            return
+        if self._agreed(float(time.monotonic() - self.saved > 60 * self.minutes)):
             check_finite(self.progress.epoch, logs)
             spent = self.progress.seconds
             self.progress.step, self.progress.seconds = done, spent + time.monotonic() - self.begun
@@ -260,7 +284,15 @@ class KeepState(keras.callbacks.Callback):
         for older in self.path.parent.glob(best_path(self.path.parent, "*").name):
             if not older.name.startswith(f"{best_path(self.path.parent, self.progress.best_epoch).stem}."):
                 older.unlink()
+        self._agreed()
         self._leave(f"the end of epoch {epoch + 1}")
+
+    def _agreed(self, due: float = 0.0) -> bool:
+        """Whether a worker is asked to stop, of which all then take note, or finds it time to save."""
+        asked, due = self.devices.largest([float(self.signal or 0), due])
+        if asked:
+            self.signal = int(asked)
+        return bool(asked or due)
 
     def _save(self) -> None:
         save_state(self.path, self.model, self.progress)

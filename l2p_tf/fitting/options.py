@@ -68,6 +68,9 @@ class TrainOptions(StageOptions):
     validate_every: int = option(1, "Epochs between validations.", low=1)
     validation_limit: int = option(1000, "Most validation images used; 0 for all.", low=0)
     precision: str = option("float32", "Precision of training.", choices=("float32", "mixed_bfloat16"))
+    sync_batch_norm: bool = option(
+        False, "Replicas normalize by the statistics of the whole batch, not each by those of its part."
+    )
     deterministic: bool = option(False, "The same bits on every run on this machine; slow on a CPU (one thread).")
     seed: int = option(0, "Decides everything random.", low=0)
     published: str = option("", "Published table row to show beside the measured numbers; `help` lists all.")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -15,11 +18,13 @@ import tensorflow as tf
 from l2p_tf import artifacts, inference
 from l2p_tf.data.pipeline import TrainBatches
 from l2p_tf.data.store import ImageData
+from l2p_tf.devices import Devices
 from l2p_tf.fitting import callbacks as cb
 from l2p_tf.fitting.extend import extended
 from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.fitting.resume import best_files, check_best, resume
 from l2p_tf.fitting.state import BEST_STATE, Progress
+from l2p_tf.layers.batch_norm import synchronize
 from l2p_tf.layers.noise import noise_layers
 from l2p_tf.models.base import trainable_parameters
 from l2p_tf.models.saving import auxiliary_path
@@ -40,6 +45,7 @@ def train(
     jit_compile: bool | None = None,
     checkpoint_minutes: float = 10.0,
     overwrite: bool = False,
+    devices: Devices | None = None,
 ) -> artifacts.Artifact:
     """Trains, or continues, or finds it done; returns the artifact.
 
@@ -54,6 +60,8 @@ def train(
       jit_compile: compile the step with XLA; None does so on a GPU.
       checkpoint_minutes: most time between saved states within an epoch.
       overwrite: replace work made with other options.
+      devices: those that share every batch; None for one. With several workers each calls this, and `output` is a
+        folder that all of them see. A training may go on with others than it began with.
 
     Raises:
       UserError: options that do not fit the data, a finished training of fewer epochs that cannot go on, or a loss that
@@ -61,12 +69,20 @@ def train(
       Interrupted: a signal asked to stop; the state is saved.
     """
     batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
+    devices = devices or Devices()
+    if options.batch_size < devices.replicas:
+        raise UserError(
+            f"`batch_size` should be at least {devices.replicas}, the replicas that share a batch. "
+            f"Received: {options.batch_size}"
+        )
     if not data.info.counts["validation"]:
         raise UserError("`validation_share` should be above 0: held-out images choose the best model. Received: 0")
-    request = {**options.as_json(), "jit": inference.resolve_jit(jit_compile)}
+    # XLA compiles no step that several devices share; where it is asked for, the trainer says so.
+    jit = bool(jit_compile) if devices.strategy else inference.resolve_jit(jit_compile)
+    request = {**options.as_json(), "jit": jit}
     inputs = {"data": data.artifact, **options.inputs()}
     finished = None if overwrite else extended(output, request, inputs)
-    with artifacts.produce(
+    produced = artifacts.produce(
         output,
         "train",
         request,
@@ -75,14 +91,43 @@ def train(
         device=inference.device(),
         overwrite=overwrite,
         extends=finished,
-    ) as work:
+    )
+    with _work_of_all(devices, produced, artifacts.partial_path(pathlib.Path(output))) as work:
         if work is not None:
-            _train(options, data, batches, work, finished, request["jit"], checkpoint_minutes)
+            _train(options, data, batches, work, finished, jit, checkpoint_minutes, devices)
+    devices.wait()
     return artifacts.read(output, "train")
 
 
-def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = False) -> RobustTrainer:
-    """A compiled trainer with freshly seeded weights, optimizers built."""
+@contextlib.contextmanager
+def _work_of_all(
+    devices: Devices, produced: AbstractContextManager[artifacts.Work | None], partial: pathlib.Path
+) -> Iterator[artifacts.Work | None]:
+    """The chief's work on the artifact, and for the other workers a copy of it that is dropped in the end."""
+    if devices.is_chief:
+        with produced as work:
+            devices.of_chief(lambda: [float(work is not None)], 1)
+            devices.wait()  # For the copies.
+            yield work
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        needed = bool(devices.of_chief(lambda: [], 1)[0])
+        copy = pathlib.Path(folder) / "train"
+        if needed:
+            shutil.copytree(partial, copy)
+        devices.wait()
+        yield artifacts.Work(copy, resumed=True) if needed else None
+
+
+def build_trainer(
+    options: TrainOptions, data: ImageData, jit_compile: bool = False, strategy: tf.distribute.Strategy | None = None
+) -> RobustTrainer:
+    """A compiled trainer with freshly seeded weights, optimizers built, for one device or under a strategy."""
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        return _build_trainer(options, data, jit_compile)
+
+
+def _build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool) -> RobustTrainer:
     check_radii(options.defense, data.info.image_shape)
     # Keras draws the seeds of initializers from Python's generator, which this sets.
     keras.utils.set_random_seed(options.seed)
@@ -94,6 +139,8 @@ def build_trainer(options: TrainOptions, data: ImageData, jit_compile: bool = Fa
             options.mean or data.info.mean,
             options.std or data.info.std,
         )
+        if options.sync_batch_norm:
+            synchronize(classifier)
         trainer = options.defense.trainer(classifier, options.seed, data.info.counts["train"])
     with _precision("float32"):
         if options.ema:
@@ -129,8 +176,9 @@ def _train(
     finished: artifacts.Artifact | None,
     jit_compile: bool,
     checkpoint_minutes: float,
+    devices: Devices,
 ) -> None:
-    trainer = build_trainer(options, data, jit_compile)
+    trainer = build_trainer(options, data, jit_compile, devices.strategy)
     if not trainer.is_mature(options.epochs - 1):
         raise UserError(
             f"`epochs` should reach beyond the warm-up of {spec_of(options.defense)}: no model of {options.epochs} "
@@ -144,7 +192,7 @@ def _train(
     if progress.step:
         means = [keras.ops.convert_to_numpy(variable) for variable in cb.metric_variables(trainer)]
     schedule = cb.Schedule(progress, lambda epoch: _rate(options, epoch), means)
-    state = cb.KeepState(work.path, progress, batches.steps_per_epoch, checkpoint_minutes)
+    state = cb.KeepState(work.path, progress, batches.steps_per_epoch, checkpoint_minutes, devices)
     _, images, labels = data.sample("validation", options.validation_limit or None, options.seed)
     validation = cb.Validation(
         images,
@@ -157,6 +205,7 @@ def _train(
         jit_compile,
         options.defense.draws_per_answer,
         options.rho_attack,
+        devices,
     )
     robust = options.defense.trains_on_attacks
     criterion = "validation_robust_accuracy" if robust else "validation_accuracy"
@@ -184,7 +233,7 @@ def _train(
         # Copied, not moved: killed here, the same command must find it again.
         shutil.copyfile(kept, name)
     work.scratch += [file.name for file in best_files(work.path)]
-    work.notes.update(_notes(options, trainer, progress, batches.steps_per_epoch))
+    work.notes.update(_notes(options, trainer, progress, batches.steps_per_epoch), replicas=devices.replicas)
 
 
 def _fit(

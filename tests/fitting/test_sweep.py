@@ -198,9 +198,9 @@ class Scripted(callbacks.Validation):
     accuracies: tuple = ()
     seen: dict = {}
 
-    def _judge(self, classifier, epoch, logs):
-        logs["validation_accuracy"] = logs["validation_robust_accuracy"] = self.accuracies[epoch]
+    def _judged(self, classifier, epoch):
         Scripted.seen[epoch] = [np.array(w) for w in classifier.weights]
+        return [self.accuracies[epoch]] * 2 + [np.nan] * 2
 
 
 class Killed(callbacks.Bar):

@@ -7,6 +7,7 @@ import sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import contextlib
+import importlib
 import itertools
 
 import keras
@@ -17,13 +18,14 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 from l2p_tf.defenses import DEFENSES  # noqa: E402
+from l2p_tf.devices import mirrored  # noqa: E402
 from l2p_tf.layers.batch_norm import synchronize  # noqa: E402
 from l2p_tf.models import MODELS  # noqa: E402
 from l2p_tf.training import replicas  # noqa: E402
 from l2p_tf.training.optimizers import MomentumSGD  # noqa: E402
 from l2p_tf.training.phases import generators_of  # noqa: E402
+from stages import common  # noqa: E402
 
-REPLICAS = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 STEPS = 20
 """Of each training, 2 an epoch, the second of them on fewer images."""
 IMAGES = np.random.default_rng(0).uniform(size=(13, 8, 8, 1)).astype(np.float32)
@@ -60,7 +62,8 @@ def trained(strategy, spec: str, network: str, weighted: bool, average: bool):
     history = trainer.fit(IMAGES, LABELS, epochs=STEPS // 2, **how).history
     judged = trainer.evaluate(IMAGES, LABELS, batch_size=8, verbose=0, sample_weight=weights, return_dict=True)
     logs = [*history.values(), *([value] for name, value in judged.items() if not np.isnan(value))]
-    return trainer, np.concatenate([np.asarray(log, np.float64) for log in logs])
+    # Means to which nothing was added yet are no numbers.
+    return trainer, np.nan_to_num(np.concatenate([np.asarray(log, np.float64) for log in logs]), nan=-1.0)
 
 
 def apart(a, b) -> float:
@@ -70,7 +73,7 @@ def apart(a, b) -> float:
 
 def compare(spec: str, network: str = "", weighted: bool = False, average: bool = False) -> dict[str, float]:
     """How far one device and two replicas are apart: in all weights, in losses and accuracies, in answers."""
-    (one, logs), (two, shared) = (trained(s, spec, network, weighted, average) for s in (None, REPLICAS))
+    (one, logs), (two, shared) = (trained(s, spec, network, weighted, average) for s in (None, mirrored()))
     return {
         "weights": apart(numbers(one), numbers(two)),
         "logs": apart([logs], [shared]),
@@ -87,7 +90,8 @@ def numbers(trainer):
 
 def noise() -> dict[str, list[float]]:
     """Moments of what two replicas drew in two steps, and how it is correlated."""
-    with REPLICAS.scope():
+    strategy = mirrored()
+    with strategy.scope():
         model = MODELS.parse("resnet_v1(depth=8)").build(
             (8, 8, 1), 4, DEFENSES.parse("learn2perturb(theta_initial=0.4)").factory(0), mean=(0.5,), std=(1,)
         )
@@ -98,16 +102,22 @@ def noise() -> dict[str, list[float]]:
         drawn.assign(layer(tf.zeros((images.shape[0], *layer.output.shape[1:]))))
 
     images, found = tf.constant(np.repeat(IMAGES[:1], 128, 0)), []
-    run = tf.function(lambda: replicas.run(REPLICAS, step, images, generators_of(model)), autograph=False)
+    run = tf.function(lambda: replicas.run(strategy, step, images, generators_of(model)), autograph=False)
     for _ in range(2):
         run()
-        found += [value.numpy().ravel() for value in REPLICAS.experimental_local_results(drawn)]
+        found += [value.numpy().ravel() for value in strategy.experimental_local_results(drawn)]
     pairs = itertools.combinations(found, 2)
     return {
         "std": [float(values.std()) for values in found],
         "mean": [float(values.mean()) for values in found],
         "correlation": [float(np.corrcoef(pair)[0, 1]) for pair in pairs],
     }
+
+
+def stage() -> None:
+    """Runs the stage that the first argument names, on both devices."""
+    name = sys.argv.pop(1)
+    common.run(importlib.import_module(f"stages.{name}").main)
 
 
 def main() -> None:

@@ -6,9 +6,11 @@ One process imports everything and starts nothing; every run is a fork of it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -83,12 +85,25 @@ def python(code, *arguments, cwd=ROOT, status=0, timeout=600, **environment):
     return done
 
 
-def begin(stage, *flags):
+def begin(stage, *flags, **environment):
     """Starts a stage in a process that shares nothing with this one."""
     command = [sys.executable, "-m", f"stages.{stage}", *flags]
     return subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=ROOT, env=ENVIRONMENT | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+
+
+def begin_workers(stage, *flags, count=2):
+    """Starts the workers of a stage on ports that are free."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("localhost", 0))
+        cluster = {"worker": [f"localhost:{one.getsockname()[1]}" for one in sockets]}
+    return [
+        begin(stage, *flags, TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": number}}))
+        for number in range(count)
+    ]
 
 
 def finish(process, status=0):
