@@ -9,7 +9,7 @@ import math
 import pathlib
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import IO, Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -119,11 +119,17 @@ def read_arrays(
     return arrays
 
 
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether it is in Fortran order, and type of an array in NumPy's format; `stream` is then at its data."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, fortran, dtype = read[np.lib.format.read_magic(stream)](stream)
+    return shape, fortran, dtype
+
+
 def _read(archive: zipfile.ZipFile, name: str, column: Column, count: int | None) -> np.ndarray:
     with archive.open(f"{name}.npy") as stream:
         # The header first: what it promises would be allocated.
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, _, dtype = read_header[np.lib.format.read_magic(stream)](stream)
+        shape, _, dtype = read_header(stream)
     if dtype.kind not in column.kinds or len(shape) != column.rank or (count is not None and shape[0] != count):
         wanted = f"({count},)" if count is not None else f"rank {column.rank}"
         raise ValueError(f"`{name}` has shape {shape} and type {dtype}, not {wanted} and kind {column.kinds!r}")

@@ -29,9 +29,14 @@ def data(settings: Settings) -> ImageData:
 
     if settings.data:
         return ImageData.open(settings.data)
+    dataset = DATASETS.parse(settings.require("dataset"))
+    if settings.image_size:
+        if not hasattr(dataset, "image_size"):
+            raise UserError(f"`--image_size` is no option of {dataset.name}, whose images are of one size.")
+        dataset = dataset.replace(image_size=settings.image_size)
     with settings.devices.chief_first():
         artifact = prepare(
-            DATASETS.parse(settings.require("dataset")),
+            dataset,
             settings.folder / "data",
             data_dir=settings.data_dir,
             download=settings.download,

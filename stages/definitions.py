@@ -124,7 +124,11 @@ _define(
 
 _define(
     _DATA, flags.DEFINE_string, "dataset", None,
-    "The data set, such as cifar10 or 'tfds(dataset=mnist)'; `help` lists all.",
+    "The data set, such as cifar10, 'folder(path=photos)' or 'tfds(dataset=mnist)'; `help` lists all.",
+)  # fmt: skip
+_define(
+    _DATA, flags.DEFINE_integer, "image_size", None,
+    "Side of the square that images are resized to: the option image_size of the data set.", lower_bound=1,
 )  # fmt: skip
 _define(_DATA, flags.DEFINE_string, "data_dir", "", "The folder of TensorFlow Datasets; empty for its default.")
 _define(_DATA, flags.DEFINE_bool, "download", True, "Download the data set when it is not there.")

@@ -30,13 +30,17 @@ class Split:
     batches: Callable[[], Iterator[Array]]
 
 
+NO_IMAGES = Split(np.empty(0, np.int64), lambda: iter(()))
+"""The split of a set that lacks it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stored:
     """Where TFDS has the images of a source, and what becomes of them when they are read.
 
     Attributes:
       folder: the prepared data set.
-      splits: for `train` and `test`, its split of TFDS.
+      splits: for `train`, where there is one, and `test`, its split of TFDS.
       image_size: side of the square that images are resized to; 0 keeps their size.
       center_crop: share of the shorter side that the central square spans; 0 takes whole images.
     """
@@ -56,9 +60,11 @@ class Source:
       note: where it is from, in a sentence.
       image_shape: (height, width, channels), the same for every image; 1 or 3 channels.
       class_names: names of the classes, by label.
-      train: the training images (validation images are held out of them later).
+      train: the training images (validation images are held out of them later); none where models are judged on this
+        set alone.
       test: the test images.
       stored: where they can be read by index; None where they can only be read in order.
+      validation: how many of the training images, the last, are the validation images; 0 where the set has none.
     """
 
     title: str
@@ -68,6 +74,7 @@ class Source:
     train: Split
     test: Split
     stored: Stored | None = None
+    validation: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

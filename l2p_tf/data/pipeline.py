@@ -44,6 +44,11 @@ class TrainBatches:
           UserError: `batch_size` or `seed` is out of range.
         """
         self._images, self._labels = data.split("train")
+        if not len(self._images):
+            raise UserError(
+                f"`data` should have training images; models are only judged on {data.info.title}. "
+                f"Received: {str(data.artifact.path)!r}"
+            )
         if not 1 <= batch_size <= len(self._images):
             raise UserError(
                 f"`batch_size` should be from 1 to {len(self._images)} training images. Received: {batch_size}"

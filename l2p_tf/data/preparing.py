@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from l2p_tf import artifacts, files, progress
 from l2p_tf.data.base import Array, Dataset, Source, Split, Stored, stratified
@@ -51,7 +52,8 @@ def prepare(
       data_dir: folder of prepared TFDS data sets; empty for the default place.
       download: whether the data set may be downloaded when it is not there.
       seed: decides the validation split and the limited subsets.
-      validation_share: share of the training images held out for validation, in [0, 1).
+      validation_share: share of the training images held out for validation, in [0, 1); not of a set that has
+        validation images.
       overwrite: replace what was made with other options.
       limit_train: at most how many training images (validation included), every class keeping its share.
       limit_test: at most how many test images.
@@ -159,12 +161,20 @@ def _write(
     labels, num_classes = {}, len(source.class_names)
     if num_classes < 2:
         raise UserError(f"{source_name} should have at least two classes. Received: {num_classes}")
+    kept_of = {}
     for name, split, draw in (("train", source.train, _LIMIT_TRAIN), ("test", source.test, _LIMIT_TEST)):
-        if len(split.labels) == 0 or split.labels.min() < 0 or split.labels.max() >= num_classes:
-            shown = f"{split.labels.min()} to {split.labels.max()}" if len(split.labels) else "none"
+        there = len(split.labels)
+        missing = name == "test" and not there
+        if missing or split.labels.min(initial=0) < 0 or split.labels.max(initial=0) >= num_classes:
+            shown = f"{split.labels.min()} to {split.labels.max()}" if there else "none"
             raise UserError(f"{source_name}: {name} labels should be from 0 to {num_classes - 1}. Received: {shown}")
-        kept = stratified(split.labels, _at_most(len(split.labels), limits[name]), [seed, draw])
-        if stored:
+        # Of training and of validation images every class keeps its share.
+        groups = split.labels + num_classes * (np.arange(there) >= there - source.validation) * (name == "train")
+        kept = kept_of[name] = stratified(groups, _at_most(there, limits[name]), [seed, draw])
+        if not there:
+            images[name] = nothing = np.empty((0, *source.image_shape), np.uint8)
+            _save(folder / f"{name}_{'places' if stored else 'images'}.npy", nothing)
+        elif stored:
             stream = stored.splits[name]
             places = Records(open_builder(stored.folder), stream).places()[kept]
             _save(folder / f"{name}_places.npy", places)
@@ -176,16 +186,13 @@ def _write(
             images[name] = np.load(file, mmap_mode="r")
         labels[name] = split.labels[kept].astype(np.int32)
         _save(folder / f"{name}_labels.npy", labels[name])
-    held_out = round(validation_share * len(labels["train"]))
-    if held_out >= len(labels["train"]):
-        raise UserError(f"`validation_share` should leave a training image. Received: {validation_share}")
-    validation = stratified(labels["train"], held_out, [seed, _VALIDATION])
+    validation = _validation(source, kept_of["train"], labels["train"], validation_share, seed)
     train = np.setdiff1d(np.arange(len(labels["train"])), validation)
     _save(folder / "train_index.npy", train)
     _save(folder / "validation_index.npy", validation)
     view = ImageView(images["train"], train)
     parts = {"train": labels["train"][train], "validation": labels["train"][validation], "test": labels["test"]}
-    mean, std = _statistics(view, f"Statistics of {dataset.short_name}")
+    mean, std = _statistics(view, f"Statistics of {dataset.short_name}") if len(train) else ((), ())
     info = DataInfo(
         name=dataset.short_name,
         title=source.title,
@@ -205,9 +212,24 @@ def _write(
     )
     if stored:
         artifacts.write_json(folder / STREAM, dataclasses.asdict(StreamInfo.of(stored, dataset.short_name)))
-    sheet = contact_sheet(view, parts["train"], source.class_names)
+    if not len(train):
+        view = ImageView(images["test"], np.arange(len(labels["test"])))
+    sheet = contact_sheet(view, parts["train" if len(train) else "test"], source.class_names)
     artifacts.atomic_write(folder / "samples.png", lambda file: sheet.save(file, format="png"))
     artifacts.write_json(folder / INFO, dataclasses.asdict(info))
+
+
+def _validation(source: Source, kept: Array, labels: Array, share: float, seed: int) -> npt.NDArray[np.int64]:
+    """Positions of the validation images among the training images that are kept, which have these labels."""
+    if source.validation:
+        validation = np.flatnonzero(kept >= len(source.train.labels) - source.validation)
+        if len(validation) == len(kept):
+            raise UserError(f"`limit_train` should leave a training image. Received: {len(kept)}")
+        return validation
+    held_out = round(share * len(labels))
+    if held_out >= len(labels) > 0:
+        raise UserError(f"`validation_share` should leave a training image. Received: {share}")
+    return stratified(labels, held_out, [seed, _VALIDATION])
 
 
 def _save(file: pathlib.Path, array: Array) -> None:

@@ -40,8 +40,8 @@ class DataInfo:
       class_names: names by label.
       counts: number of images by split.
       class_counts: number of images by split and label.
-      mean: per channel, of the training images in [0, 1].
-      std: per channel, of the training images in [0, 1].
+      mean: per channel, of the training images in [0, 1]; empty where there are none, and models are judged alone.
+      std: likewise.
       crop_padding: zeros around a training image before a random crop.
       flip: whether training images are mirrored at random.
       random_crop: smallest share of a training image that a random resized crop takes; 0 for no crop.
@@ -68,10 +68,11 @@ class DataInfo:
     def __post_init__(self) -> None:
         if len(self.class_names) != self.num_classes:
             raise ValueError(f"`class_names` should name {self.num_classes} classes")
-        if len(self.mean) != self.image_shape[2] or len(self.std) != self.image_shape[2]:
-            raise ValueError(f"`mean` and `std` should have {self.image_shape[2]} numbers each")
         if not set(SPLITS) <= set(self.counts):
             raise ValueError(f"`counts` should tell of {', '.join(SPLITS)}")
+        numbers = self.image_shape[2] if self.counts["train"] else 0
+        if len(self.mean) != numbers or len(self.std) != numbers:
+            raise ValueError(f"`mean` and `std` should have {numbers} numbers each")
 
     @classmethod
     def read(cls, file: pathlib.Path) -> DataInfo:
@@ -83,7 +84,8 @@ class DataInfo:
         counts = ", ".join(f"{self.counts[name]:,} {name}" for name in SPLITS)
         shape = "x".join(str(size) for size in self.image_shape)
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (self.mean, self.std))
-        return f"{self.title}: {counts} images of {shape} in {self.num_classes} classes\nmean {mean}; std {std}"
+        measured = f"mean {mean}; std {std}" if mean else "no training images: models are judged on it, not trained"
+        return f"{self.title}: {counts} images of {shape} in {self.num_classes} classes\n{measured}"
 
 
 class ImageData:
@@ -108,11 +110,10 @@ class ImageData:
 
     def _streamed(self) -> dict[str, StreamedImages]:
         folder, info = _stream_of(self.artifact)
+        how = self.info.image_shape, info.image_size, info.center_crop
         return {
-            name: StreamedImages(
-                folder, split, self._load(f"{name}_places"), self.info.image_shape, info.image_size, info.center_crop
-            )
-            for name, split in info.splits.items()
+            name: StreamedImages(folder, info.splits.get(name, ""), self._load(f"{name}_places"), *how)
+            for name in ("train", "test")
         }
 
     def _check(self, images: dict[str, Any], labels: dict[str, Array], parts: dict[str, Array]) -> None:

@@ -35,7 +35,7 @@ class StreamInfo:
     """What images are read from, and how.
 
     Attributes:
-      splits: for `train` and `test`, the split of TFDS.
+      splits: for `train`, where there is one, and `test`, the split of TFDS.
       image_size: side of the square they are resized to; 0 keeps them.
       center_crop: share of the shorter side that the central square spans; 0 takes whole images.
       files: by name, relative to the folder of the data set.
@@ -47,8 +47,8 @@ class StreamInfo:
     files: dict[str, File]
 
     def __post_init__(self) -> None:
-        if set(self.splits) != {"train", "test"}:
-            raise ValueError("`splits` should name those of train and test")
+        if set(self.splits) not in ({"train", "test"}, {"test"}):
+            raise ValueError("`splits` should name those of train and test, or of test")
         for name in self.files:
             check_inside(name)
 

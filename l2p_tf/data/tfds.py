@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from l2p_tf.data import crops, records
-from l2p_tf.data.base import DATASETS, Array, Dataset, Source, Split, Stored
+from l2p_tf.data.base import DATASETS, NO_IMAGES, Array, Dataset, Source, Split, Stored
 from l2p_tf.data.tfds_folder import base_name, damaged, downloaded, import_tfds, locate, quiet_log
 from l2p_tf.options import option
 from l2p_tf.types import UserError
@@ -28,7 +28,9 @@ class Tfds(Dataset):
 
     dataset: str = option("svhn_cropped", "its name in TFDS: NAME, 'NAME/CONFIG' or 'NAME:VERSION'")
     image_size: int = option(0, "side of the square that images are resized to; 0 keeps their size", low=0, high=1024)
-    train_split: str = option("train", "its split for training, such as 'train+extra'")
+    train_split: str = option(
+        "train", "its split for training, such as 'train+extra'; a set without a split `train` is for judging alone"
+    )
     test_split: str = option("test", "its split for testing")
     center_crop: float = option(
         0.0, "with `image_size`, share of the shorter side that the central square spans which is resized, 0.875 as is "
@@ -127,7 +129,11 @@ def open_source(
             f"It holds: {np.dtype(image.np_dtype).name} images of shape {image.shape}"
         )
     reader = _Reader(builder, folder, image_size, center_crop)
-    train, test = map(reader.split, splits)
+    named = dict(zip(("train", "test"), splits, strict=True))
+    if named["train"] == "train" and "train" not in builder.info.splits:
+        del named["train"]
+    parts = {name: reader.split(split) for name, split in named.items()}
+    train, test = parts.get("train", NO_IMAGES), parts["test"]
     if isinstance(label, tfds.features.ClassLabel):
         class_names = tuple(label.names)
     else:
@@ -137,7 +143,7 @@ def open_source(
             f"{str(folder)!r} should hold images of shape {expected[0]} in {expected[1]} classes. "
             f"It holds: shape {tuple(image.shape)}, {len(class_names)} classes"
         )
-    first = next(reader.images(splits[0], 1))
+    first = next(reader.images(splits[1], 1))
     encoding = image.encoding_format
     differs = official_encoding is not None and encoding and encoding != official_encoding
     summary = (builder.info.description or "").strip().split("\n\n")[0]
@@ -148,7 +154,7 @@ def open_source(
         class_names=class_names,
         train=train,
         test=test,
-        stored=Stored(folder, dict(zip(("train", "test"), splits, strict=True)), image_size, center_crop),
+        stored=Stored(folder, named, image_size, center_crop),
     )
 
 

@@ -44,7 +44,7 @@ def test_stratified_depends_on_the_seed():
 
 
 def test_registry_finds_the_data_sets():
-    assert DATASETS.names() == ["cifar10", "cifar100", "digits", "tfds"]
+    assert DATASETS.names() == ["cifar10", "cifar100", "csv", "digits", "folder", "npz", "tfds"]
     assert "svhn_cropped" in DATASETS.help()
     cifar, other = DATASETS.parse("cifar10"), DATASETS.parse("tfds(dataset='cmaterdb/bangla', flip=True)")
     assert (cifar.crop_padding, cifar.flip, cifar.short_name) == (4, True, "cifar10")

@@ -56,6 +56,15 @@ def test_a_streamed_image_damaged_since_stops_a_training_in_one_line(tmp_path):
     assert_all_in(error("train", *data, *training), str(folder), "is damaged", "train image 39")
 
 
+def test_images_of_ones_own_are_resized_by_a_flag_and_may_be_for_judging_alone(tmp_path):
+    images = noise(4, (9, 7, 3))
+    np.savez(tmp_path / "own.npz", x_test=images, y_test=np.arange(4) % 2)
+    options = [f"--dataset=npz(path='{tmp_path}/own.npz')", f"--run_dir={tmp_path}", "--image_size=12"]
+    printed = stage("data", *options).stdout
+    assert_all_in(printed, "own.npz: 0 train, 0 validation, 4 test images of 12x12x3 in 2 classes", "not trained")
+    assert_all_in(error("train", *options, "--defense=none"), "`data` should have training images", f"{tmp_path}/data")
+
+
 def test_flags_may_come_from_a_file(tmp_path):
     file = tmp_path / "digits.flags"
     file.write_text(f"# Digits, in a second.\n--dataset=digits\n--run_dir={tmp_path}\n--limit_train=50\n")
@@ -82,6 +91,10 @@ def test_help_shows_the_docstring_the_flags_and_the_data_sets():
         (["--dataset=digits", "--seed=-1"], ["seed", "-1"]),
         (["--dataset=digits", "--limit_test=0"], ["limit_test", "0"]),
         (["--datasets=digits"], ["datasets", "dataset"]),
+        (["--dataset=digits", "--image_size=9"], ["`--image_size` is no option of digits"]),
+        (["--dataset=folder(path='/nowhere')"], ["`path` should be a folder", "/nowhere"]),
+        (["--dataset=npz(path='/nowhere.npz')"], ["`path` should be an .npz", "/nowhere.npz"]),
+        (["--dataset=csv(path='/nowhere.csv')"], ["`path` should be a CSV", "/nowhere.csv"]),
         (["--dataset=digits", "more"], ["--name=value", "'more'"]),
         (["--flagfile=/nowhere.flags"], ["/nowhere.flags"]),
         (["--dataset=cifar10", "--nodownload", "--data_dir=/nowhere"], ["`data_dir`", "cifar10/VERSION", "/nowhere"]),
