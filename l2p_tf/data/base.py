@@ -43,12 +43,14 @@ class Stored:
       splits: for `train`, where there is one, and `test`, its split of TFDS.
       image_size: side of the square that images are resized to; 0 keeps their size.
       center_crop: share of the shorter side that the central square spans; 0 takes whole images.
+      image: its feature with the image.
     """
 
     folder: pathlib.Path
     splits: dict[str, str]
     image_size: int
     center_crop: float
+    image: str = "image"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -178,7 +178,7 @@ def _write(
             stream = stored.splits[name]
             places = Records(open_builder(stored.folder), stream).places()[kept]
             _save(folder / f"{name}_places.npy", places)
-            how = source.image_shape, stored.image_size, stored.center_crop
+            how = source.image_shape, stored.image_size, stored.center_crop, stored.image
             images[name] = StreamedImages(stored.folder, stream, places, *how)
         else:
             file = folder / f"{name}_images.npy"

@@ -110,7 +110,7 @@ class ImageData:
 
     def _streamed(self) -> dict[str, StreamedImages]:
         folder, info = _stream_of(self.artifact)
-        how = self.info.image_shape, info.image_size, info.center_crop
+        how = self.info.image_shape, info.image_size, info.center_crop, info.image
         return {
             name: StreamedImages(folder, info.splits.get(name, ""), self._load(f"{name}_places"), *how)
             for name in ("train", "test")

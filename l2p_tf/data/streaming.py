@@ -39,12 +39,14 @@ class StreamInfo:
       image_size: side of the square they are resized to; 0 keeps them.
       center_crop: share of the shorter side that the central square spans; 0 takes whole images.
       files: by name, relative to the folder of the data set.
+      image: the feature of TFDS with the image.
     """
 
     splits: dict[str, str]
     image_size: Count
     center_crop: Share
     files: dict[str, File]
+    image: str = "image"
 
     def __post_init__(self) -> None:
         if set(self.splits) not in ({"train", "test"}, {"test"}):
@@ -63,7 +65,7 @@ class StreamInfo:
             for path, digest in zip(ordered, crops.workers().map(digest_file, ordered), strict=True):
                 found[str(path.relative_to(stored.folder))] = File(path.stat().st_size, digest)
                 advance()
-        return cls(stored.splits, stored.image_size, stored.center_crop, found)
+        return cls(stored.splits, stored.image_size, stored.center_crop, found, stored.image)
 
     def check(self, folder: pathlib.Path) -> None:
         """UserError where a file is not there, or is of another size."""
@@ -83,7 +85,7 @@ class StreamedImages:
 
     def __init__(
         self, folder: pathlib.Path, split: str, places: npt.NDArray[np.int64], image_shape: tuple[int, int, int],
-        image_size: int, center_crop: float,
+        image_size: int, center_crop: float, image: str = "image",
     ) -> None:  # fmt: skip
         """Reads nothing yet.
 
@@ -94,10 +96,11 @@ class StreamedImages:
           image_shape: of each.
           image_size: as of `StreamInfo`.
           center_crop: as of `StreamInfo`.
+          image: as of `StreamInfo`.
         """
         self.shape = (len(places), *image_shape)
         self._folder, self._split, self._places = folder, split, places
-        self._image_size, self._center_crop = image_size, center_crop
+        self._image_size, self._center_crop, self._image = image_size, center_crop, image
         self._opening = threading.Lock()
         most = max(1, _KEPT_BYTES // int(np.prod(image_shape)))
         self._kept = functools.lru_cache(most)(functools.partial(self._read, whole=False))
@@ -124,7 +127,7 @@ class StreamedImages:
         """Functions of an example's bytes: under False the image as it is trained on, under True as it is stored."""
         import tensorflow as tf
 
-        decode = records.decoder(self._records.builder, "image")
+        decode = records.decoder(self._records.builder, self._image)
 
         def sized(example: Any) -> Any:
             image = decode(example)

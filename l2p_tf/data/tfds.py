@@ -36,6 +36,8 @@ class Tfds(Dataset):
         0.0, "with `image_size`, share of the shorter side that the central square spans which is resized, 0.875 as is "
         "usual for ImageNet; 0 stretches whole images", low=0, high=1,
     )  # fmt: skip
+    image: str = option("image", "its feature with the image")
+    label: str = option("label", "its feature with the class: one of TFDS's, a whole number or a text")
     crop_padding: int = option(4, "zeros around a training image before a random crop; 0 for no crop", low=0, high=64)
 
     @property
@@ -57,6 +59,7 @@ class Tfds(Dataset):
             image_size=self.image_size,
             center_crop=self.center_crop,
             splits=(self.train_split, self.test_split),
+            features=(self.image, self.label),
         )
 
 
@@ -94,6 +97,7 @@ def open_source(
     image_size: int = 0,
     center_crop: float = 0.0,
     splits: tuple[str, str] = ("train", "test"),
+    features: tuple[str, str] = ("image", "label"),
 ) -> Source:
     """Opens a prepared data set of TFDS, or downloads and prepares it.
 
@@ -107,6 +111,7 @@ def open_source(
       image_size: side of the square that images are resized to; 0 keeps their size.
       center_crop: share of the shorter side that the central square spans; 0 takes whole images.
       splits: the splits for training and testing.
+      features: the names of image and label.
 
     Raises:
       UserError: it is not there, damaged, or holds no images with class labels of the expected kind.
@@ -117,18 +122,20 @@ def open_source(
     tfds = import_tfds()
     described = identity(name, data_dir)
     builder = records.open_builder(folder)
-    features = dict(builder.info.features)
-    image, label = features.get("image"), features.get("label")
+    known = dict(builder.info.features)
+    image, label = map(known.get, features)
     if not isinstance(image, tfds.features.Image) or label is None:
-        raise UserError(f"{str(folder)!r} should have the features image and label. It has: {', '.join(features)}")
-    if not isinstance(label, tfds.features.ClassLabel) and not _is_integer(label):
-        raise UserError(f"{str(folder)!r} should have one whole number a label. It has: {label}")
+        raise UserError(
+            f"{str(folder)!r} should have the features {' and '.join(features)}. It has: {', '.join(known)}"
+        )
+    if not isinstance(label, tfds.features.ClassLabel | tfds.features.Text) and not _is_integer(label):
+        raise UserError(f"{str(folder)!r} should have one whole number or text a label. It has: {label}")
     if image.shape[-1] not in (1, 3) or image.np_dtype != np.uint8:
         raise UserError(
             f"{str(folder)!r} should hold uint8 images with 1 or 3 channels. "
             f"It holds: {np.dtype(image.np_dtype).name} images of shape {image.shape}"
         )
-    reader = _Reader(builder, folder, image_size, center_crop)
+    reader = _Reader(builder, folder, image_size, center_crop, features)
     named = dict(zip(("train", "test"), splits, strict=True))
     if named["train"] == "train" and "train" not in builder.info.splits:
         del named["train"]
@@ -137,7 +144,7 @@ def open_source(
     if isinstance(label, tfds.features.ClassLabel):
         class_names = tuple(label.names)
     else:
-        class_names, train, test = _named_by_number(train, test)
+        class_names, train, test = _named(train, test)
     if expected and (tuple(image.shape), len(class_names)) != expected:
         raise UserError(
             f"{str(folder)!r} should hold images of shape {expected[0]} in {expected[1]} classes. "
@@ -154,7 +161,7 @@ def open_source(
         class_names=class_names,
         train=train,
         test=test,
-        stored=Stored(folder, named, image_size, center_crop),
+        stored=Stored(folder, named, image_size, center_crop, features[0]),
     )
 
 
@@ -163,24 +170,28 @@ def _is_integer(label: Any) -> bool:
     return getattr(label, "shape", None) == () and np.issubdtype(getattr(label, "np_dtype", object), np.integer)
 
 
-def _named_by_number(train: Split, test: Split) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes of a set that gives them as numbers without names: every number that occurs is a class of that name."""
-    numbers = np.unique(np.concatenate([train.labels, test.labels]))
-    train, test = (Split(np.searchsorted(numbers, split.labels), split.batches) for split in (train, test))
-    return tuple(map(str, numbers)), train, test
+def _named(train: Split, test: Split) -> tuple[tuple[str, ...], Split, Split]:
+    """Classes of a set that gives them as numbers or texts: every one that occurs is a class of that name."""
+    met, labels = np.unique(np.concatenate([train.labels, test.labels]), return_inverse=True)
+    names = (one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in met)
+    train, test = Split(labels[: len(train.labels)], train.batches), Split(labels[len(train.labels) :], test.batches)
+    return tuple(names), train, test
 
 
 class _Reader:
     """Reads labels and images of a builder, in the order they are stored in."""
 
-    def __init__(self, builder: Any, folder: pathlib.Path, image_size: int, center_crop: float) -> None:
+    def __init__(
+        self, builder: Any, folder: pathlib.Path, image_size: int, center_crop: float, features: tuple[str, str]
+    ) -> None:
         self._builder = builder
+        self._image, self._label = features
         self._folder = folder
         self._image_size = image_size
         self._center_crop = center_crop
 
     def split(self, name: str) -> Split:
-        dataset = self._dataset(name, "label").batch(8192)
+        dataset = self._dataset(name, self._label).batch(8192)
         with self._errors(name):
             labels = np.concatenate([np.empty(0, np.int64), *dataset.as_numpy_iterator()])
         count = self._builder.info.splits[name].num_examples
@@ -189,7 +200,7 @@ class _Reader:
         return Split(labels, functools.partial(self.images, name))
 
     def images(self, name: str, batch_size: int | None = None) -> Iterator[Array]:
-        dataset = self._dataset(name, "image")
+        dataset = self._dataset(name, self._image)
         if self._image_size:
             square = functools.partial(crops.square, size=self._image_size, share=self._center_crop)
             dataset = dataset.map(square, num_parallel_calls=2)

@@ -266,3 +266,32 @@ def test_real_cifar10(tmp_path):
     assert info.class_counts["train"] == [180] * 10
     np.testing.assert_allclose(info.mean, (0.491, 0.482, 0.447), atol=0.02)
     np.testing.assert_allclose(info.std, (0.247, 0.243, 0.262), atol=0.02)
+
+
+@pytest.mark.parametrize("stream", ["off", "on"])
+def test_a_configuration_without_training_images_is_for_judging(tmp_path, stream):
+    """Such as `cifar10_corrupted/fog_3`."""
+    write_tfds(tmp_path, "marks", "1.0.0", (12, 12, 1), 3, config="fog_3", only="test")
+    read_tfds(tmp_path, "tfds(dataset='marks/fog_3')", stream=stream)
+    data = ImageData.open(tmp_path / "out")
+    assert (data.info.name, data.info.source) == ("marks_fog_3", "tfds marks/fog_3/1.0.0 (png)")
+    assert data.info.counts == {"train": 0, "validation": 0, "test": 20}
+    np.testing.assert_array_equal(data.split("test")[0][:], noise(20, (12, 12, 1), seed=1))
+    assert len(data.split("train")[0]) == 0
+
+
+@pytest.mark.parametrize("stream", ["off", "on"])
+def test_sets_prepared_from_croissant_have_features_and_splits_of_their_own(tmp_path, stream):
+    """Text for classes, no shape, and one split of all, as TFDS's CroissantBuilder prepares them."""
+    images = [*noise(20, (9, 7, 3))]
+    how = {"label": "kind", "named": ("dog", "ant", "cat"), "image": "picture", "only": "default", "config": "all"}
+    how |= {"file_format": "array_record", "train": images, "test": images}
+    write_tfds(tmp_path, "pets", "1.0.0", (None, None, 3), encoding=None, classes=3, **how)
+    splits = "train_split='default[:75%]', test_split='default[75%:]'"
+    spec = f"tfds(dataset='pets/all', image=picture, label=kind, {splits})"
+    read_tfds(tmp_path, spec, stream=stream, validation_share=0)
+    data = ImageData.open(tmp_path / "out")
+    assert data.info.class_names == ("ant", "cat", "dog")
+    np.testing.assert_array_equal(data.split("test")[0][:], images[15:])
+    np.testing.assert_array_equal(data.split("test")[1], [2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(data.split("train")[1], [2, 0, 1] * 5)

@@ -47,21 +47,25 @@ def noise(count, shape=(6, 5, 3), seed=0):
 
 def write_tfds(
     root, name="cifar10", version="3.0.2", shape=(32, 32, 3), classes=10, encoding="png", train=None, label="label",
-    named=True, first=0, file_format="tfrecord", test=None,
+    named=True, first=0, file_format="tfrecord", test=None, image="image", config="", only="",
 ):  # fmt: skip
     """Prepares a data set as TFDS does: 40 training images in two files, 20 test images.
 
-    `train` may be other images, `test` too; both may also be files of images that are opened.
+    `train` may be other images, `test` too; both may also be files of images that are opened. `named` may be texts
+    that stand for the classes. `only` names the one split there is then, of the test images.
     """
-    folder = root / name / version
+    folder = root / name / config / version
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict({
-        "image": tfds.features.Image(shape=shape, encoding_format=encoding),
-        label: tfds.features.ClassLabel(num_classes=classes) if named else tfds.features.Scalar(np.int64),
+        image: tfds.features.Image(shape=shape, encoding_format=encoding),
+        label: (
+            tfds.features.ClassLabel(num_classes=classes) if named is True
+            else tfds.features.Text() if named else tfds.features.Scalar(np.int64)
+        ),
     })  # fmt: skip
     train = noise(40, shape) if train is None else train
     test = noise(20, (*train[0].shape,), seed=1) if test is None else test
-    parts = {"train": [train[:25], train[25:]], "test": [test]}
+    parts = {only: [test]} if only else {"train": [train[:25], train[25:]], "test": [test]}
     splits = []
     for split, shards in parts.items():
         position = 0
@@ -71,8 +75,10 @@ def write_tfds(
                 tf.io.TFRecordWriter(str(file)) if file_format == "tfrecord"
                 else array_record_module.ArrayRecordWriter(str(file), "group_size:1")
             )  # fmt: skip
-            for image in images:
-                example = features.encode_example({"image": image, label: first + position % classes})
+            for pixels in images:
+                number = first + position % classes
+                kind = number if isinstance(named, bool) else named[number]
+                example = features.encode_example({image: pixels, label: kind})
                 writer.write(features.serialize_example(example))
                 position += 1
             writer.close()
@@ -82,7 +88,11 @@ def write_tfds(
         lengths = [len(images) for images in shards]
         splits.append(tfds.core.SplitInfo(split, lengths, num_bytes=1, filename_template=template))
     identity = tfds.core.dataset_info.DatasetIdentity(
-        name=name, version=tfds.core.Version(version), data_dir=str(folder), module_name="__main__"
+        name=name,
+        version=tfds.core.Version(version),
+        data_dir=str(folder),
+        module_name="__main__",
+        config_name=config or None,
     )
     info = tfds.core.dataset_info.DatasetInfo(builder=identity, features=features, description="Ten kinds.\n\nMore.")
     info.set_file_format(file_format, override=True)
