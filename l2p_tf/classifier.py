@@ -14,13 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.contract import BEWARE, FITS, GRADIENT, MENDED, NOISE, OUTPUTS, Finding
 from l2p_tf.layers.folding import predict_folded
-from l2p_tf.layers.noise import mark_randomized
-from l2p_tf.observation import observe, only_output
+from l2p_tf.layers.logits import TINY
+from l2p_tf.layers.noise import is_randomized, mark_randomized
+from l2p_tf.observation import gradient_fault, observe, only_output
 from l2p_tf.types import UserError
 
 _KEPT = "_l2p_kept"
-_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,10 @@ class _Kept:
     classifier: keras.Model
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of the images it was asked about."""
+    findings: tuple[Finding, ...] = ()
 
 
+@keras.saving.register_keras_serializable(package="l2p_tf")
 class WithoutActivation(keras.layers.Layer):
     """Another layer, whose weights it shares, as if it had no activation."""
 
@@ -39,6 +42,15 @@ class WithoutActivation(keras.layers.Layer):
         super().__init__(name=f"{layer.name}_logits", dtype=layer.dtype_policy)
         self.layer = layer
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """The other layer."""
+        return {"layer": keras.saving.serialize_keras_object(self.layer)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> WithoutActivation:
+        """Made from `get_config`."""
+        return cls(keras.saving.deserialize_keras_object(config["layer"]))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """What the other layer gives before its activation."""
@@ -71,7 +83,7 @@ class AdaptedClassifier(keras.Model):
         answer = self.model(images, training=True) if training else predict_folded(self.model, images)
         answer = tf.cast(only_output(answer), tf.float32)
         answer = tf.ensure_shape(answer, (None, self.classes))
-        return tf.math.log(tf.maximum(answer, _TINY)) if self.probabilities else answer
+        return tf.math.log(tf.maximum(answer, TINY)) if self.probabilities else answer
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -88,8 +100,9 @@ def as_classifier(model: Any, images: np.ndarray | None = None) -> keras.Model:
     """The model as a classifier: itself where it is one, otherwise one that shares its weights.
 
     What it finds is kept with the model, so asking again costs nothing. What was mended is told in a warning: a softmax
-    at the end is taken off, or, where it cannot be, the logarithm of the probabilities serves as logits. A model that
-    answers the same images differently is randomized, with one draw a pass.
+    at the end is taken off, or, where it cannot be, the logarithm of the probabilities serves as logits. So is a
+    gradient that misleads attacks. A model that answers the same images differently is randomized, with one draw a
+    pass. `findings_of` says what was found.
 
     Args:
       model: a Keras model: functional, sequential, or subclassed and built.
@@ -101,18 +114,28 @@ def as_classifier(model: Any, images: np.ndarray | None = None) -> keras.Model:
     """
     if not isinstance(model, keras.Model):
         raise UserError(f"`model` should be a keras.Model. Received: {type(model).__name__}")
-    _check_inputs(model, images)
+    check_inputs(model, images)
     kept: _Kept | None = vars(model).get(_KEPT)
     if kept is None:
-        classifier, note = _plain(model)
-        if note:
-            warnings.warn(note, UserWarning, stacklevel=3)
-        kept = _Kept(classifier)
+        classifier, found = _plain(model)
+        kept = vars(classifier)[_KEPT] = _Kept(classifier, findings=found)
+        _tell(found)
     if images is not None and images.shape[1:] not in kept.shapes:
-        kept = _Kept(_observed(kept.classifier, images), (*kept.shapes, images.shape[1:]))
+        classifier, found = _observed(kept.classifier, images)
+        _tell(found)
+        kept = _Kept(classifier, (*kept.shapes, images.shape[1:]), (*kept.findings, *found))
     # Straight into the instance's dictionary: Keras would track what is set as an attribute.
     vars(model)[_KEPT] = vars(kept.classifier)[_KEPT] = kept
     return kept.classifier
+
+
+def findings_of(model: keras.Model) -> tuple[Finding, ...]:
+    """What `as_classifier` has found out about a model, or about what it made of one; nothing where it was not asked.
+
+    Whether the model's outputs are logits, whether it is randomized, and whether its gradient misleads attacks.
+    """
+    kept: _Kept | None = vars(model).get(_KEPT)
+    return kept.findings if kept else ()
 
 
 def is_answer(logits: tf.Tensor) -> tf.Tensor:
@@ -120,7 +143,13 @@ def is_answer(logits: tf.Tensor) -> tf.Tensor:
     return tf.math.is_finite(tf.reduce_max(logits, -1)) & ~tf.reduce_any(tf.math.is_nan(logits), -1)
 
 
-def _check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
+def _tell(found: tuple[Finding, ...]) -> None:
+    for finding in found:
+        if finding.verdict != FITS:
+            warnings.warn(finding.text, UserWarning, stacklevel=4)
+
+
+def check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
     """UserError where it can be told from the model's inputs that these images are none for it."""
     if isinstance(model, AdaptedClassifier):
         return
@@ -153,24 +182,26 @@ def _check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
         raise UserError(f"`images` should be of shape (count, {wanted}). Received: {images.shape}")
 
 
-def _plain(model: keras.Model) -> tuple[keras.Model, str]:
-    """A functional model of one tensor of images and float32 logits, as its layers tell; notes on what was mended.
+def _plain(model: keras.Model) -> tuple[keras.Model, tuple[Finding, ...]]:
+    """A functional model of one tensor of images and float32 logits, as its layers tell; what was mended.
 
     Containers of one input or output, other precisions and a softmax at the end are taken off.
     """
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs or len(outputs) != 1:
-        return model, ""
-    logits, note = _before_softmax(model, outputs[0]), ""
+        return model, ()
+    logits = _before_softmax(model, outputs[0])
+    found: tuple[Finding, ...] = ()
     if logits is not None:
-        note = f"The model {model.name!r} ends in a softmax, which was taken off: attacks need its logits."
+        text = f"The model {model.name!r} ends in a softmax, which was taken off: attacks need its logits."
+        found = (Finding(OUTPUTS, MENDED, text),)
     elif outputs[0].dtype == "float32" and not _has_containers(model):
-        return model, ""
+        return model, ()
     with model.distribute_strategy.scope():
         logits = outputs[0] if logits is None else logits
         if logits.dtype != "float32":
             logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(logits)
-        return keras.Model(inputs[0], logits, name=f"{model.name}_logits"), note
+        return keras.Model(inputs[0], logits, name=f"{model.name}_logits"), found
 
 
 def _has_containers(model: keras.Model) -> bool:
@@ -209,36 +240,60 @@ def _before_softmax(model: keras.Model, output: Any) -> Any:
     return None
 
 
-def _observed(model: keras.Model, images: np.ndarray) -> keras.Model:
-    """The model, adapted to what it is seen to answer."""
+def _observed(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, tuple[Finding, ...]]:
+    """The model, adapted to what it is seen to answer; what was found."""
     seen = observe(model, images)
-    classifier = model
+    classifier, found = model, []
     if not isinstance(model, AdaptedClassifier):
         whole = seen.answers[np.isfinite(seen.answers).all(-1)]
         linear = _ends_in_linear_layer(model)
         probabilities = not linear and _are_probabilities(whole, seen.dtype)
-        if not linear and not probabilities and len(whole) and whole.min() >= 0 and whole.max() <= 1 and np.ptp(whole):
-            warnings.warn(
-                f"The model {model.name!r} answers numbers in [0, 1] that do not sum to 1, which are taken for logits. "
-                "If they come from a sigmoid, gradients vanish where it saturates: build it without.",
-                UserWarning,
-                stacklevel=4,
-            )
+        found += _outputs_findings(model, whole, linear, probabilities)
         if probabilities or not (seen.is_tensor and seen.dtype == tf.float32 and getattr(model, "inputs", None)):
             classifier = _adapted(model, seen.answers.shape[1], probabilities)
     if seen.randomized:
         mark_randomized(classifier)
-    return classifier
+    found.append(_noise_finding(classifier, seen.noise_overruled))
+    fault = gradient_fault(classifier, images)
+    advice = "Attacks by gradients find little; square, spsa and few_pixel need none."
+    found.append(
+        Finding(GRADIENT, BEWARE, f"The gradient of the model {model.name!r} {fault}. {advice}")
+        if fault
+        else Finding(GRADIENT, FITS, "The gradient of the logits reaches the pixels.")
+    )
+    return classifier, tuple(found)
+
+
+def _noise_finding(model: keras.Model, overruled: bool) -> Finding:
+    if overruled:
+        text = (
+            f"The model {model.name!r} draws random numbers when it is called as it is, but not with training=False, "
+            "as `predict` calls it and as it is judged here. To keep the noise, make a layer whose `call` gives the "
+            "noisy layer training=True."
+        )
+        return Finding(NOISE, BEWARE, text)
+    if is_randomized(model):
+        text = "It answers the same image differently, so it is judged as a randomized model, with one draw a pass."
+        return Finding(NOISE, FITS, text)
+    return Finding(NOISE, FITS, "It answers the same image the same.")
+
+
+def _outputs_findings(model: keras.Model, answers: np.ndarray, linear: bool, probabilities: bool) -> list[Finding]:
+    """What the answers (batch, classes) are, as far as they are finite; nothing where the layers have told it."""
+    if probabilities:
+        text = "answers probabilities; their logarithm serves as logits. Where they are rounded to 0 or 1 gradients "
+        return [Finding(OUTPUTS, MENDED, f"The model {model.name!r} {text}vanish: build it without a softmax.")]
+    if not linear and len(answers) and answers.min() >= 0 and answers.max() <= 1 and np.ptp(answers):
+        text = (
+            f"The model {model.name!r} answers numbers in [0, 1] that do not sum to 1, which are taken for logits. If "
+            "they come from a sigmoid, gradients vanish where it saturates: build it without."
+        )
+        return [Finding(OUTPUTS, BEWARE, text)]
+    told = any(finding.check == OUTPUTS for finding in findings_of(model))
+    return [] if told else [Finding(OUTPUTS, FITS, "The model answers logits.")]
 
 
 def _adapted(model: keras.Model, classes: int, probabilities: bool) -> AdaptedClassifier:
-    if probabilities:
-        warnings.warn(
-            f"The model {model.name!r} answers probabilities; their logarithm serves as logits. Where they are rounded "
-            "to 0 or 1 gradients vanish: build it without a softmax.",
-            UserWarning,
-            stacklevel=5,
-        )
     inputs = getattr(model, "inputs", None)
     with model.distribute_strategy.scope():
         # A subclassed model does not say what it takes: it may be any size.
@@ -259,6 +314,8 @@ def _ends_in_linear_layer(model: keras.Model) -> bool:
     if not outputs or len(outputs) != 1:
         return False
     layer = outputs[0]._keras_history.operation
+    if isinstance(layer, keras.Model):
+        return _ends_in_linear_layer(layer)
     return not isinstance(layer, keras.layers.Activation) and (
         getattr(layer, "activation", None) is keras.activations.linear or isinstance(layer, WithoutActivation)
     )

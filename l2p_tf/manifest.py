@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from l2p_tf import schema
+from l2p_tf.contract import Finding
 from l2p_tf.types import UserError
 
 SCHEMA_VERSION = 2
@@ -40,6 +41,9 @@ class _Notes:
     images_per_second: schema.Size = 0.0
     randomized: bool = False
     prediction_draws: schema.Positive = 1
+    image_shape: list[schema.Positive] = dataclasses.field(default_factory=list)
+    classes: schema.Positive | None = None
+    contract: list[Finding] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-import warnings
 from typing import Any
 
 import keras
@@ -33,12 +32,14 @@ class Observation:
       dtype: in which the model gives them.
       is_tensor: the model gives them as a tensor, neither in a list nor in a dictionary.
       randomized: it draws random numbers, so that it may answer the same images differently.
+      noise_overruled: it is not, but layers of it were called with training=True, which training=False overrules.
     """
 
     answers: np.ndarray
     dtype: tf.DType
     is_tensor: bool
     randomized: bool
+    noise_overruled: bool = False
 
 
 def observe(model: keras.Model, images: np.ndarray) -> Observation:
@@ -89,9 +90,8 @@ def observe(model: keras.Model, images: np.ndarray) -> Observation:
             f"The model {model.name!r} should answer each image by itself. Its answer to an image depends on what else "
             "is in the batch, as that of batch norm with training=True does: attacks would have no meaning."
         )
-    if not randomized and getattr(model, "inputs", None):
-        _warn_of_noise_in_training(model, images)
-    return Observation(answers, first.dtype, tf.is_tensor(raw), randomized)
+    overruled = not randomized and bool(getattr(model, "inputs", None)) and _is_noisy_as_it_is(model, images)
+    return Observation(answers, first.dtype, tf.is_tensor(raw), randomized, overruled)
 
 
 def only_output(answer: Any) -> tf.Tensor:
@@ -112,18 +112,46 @@ def only_output(answer: Any) -> tf.Tensor:
     return parts[0]
 
 
-def _warn_of_noise_in_training(model: keras.Model, images: np.ndarray) -> None:
-    """Warns of layers of a functional model that were called with training=True, which training=False overrules."""
+def gradient_fault(model: keras.Model, images: np.ndarray) -> str:
+    """What is wrong with the gradient of a model's answers to the first images, as the rest of a sentence.
+
+    Args:
+      model: from images to logits; its noise is off meanwhile, and no state of it changes.
+      images: float32 in [0, 1], (count, height, width, channels).
+
+    Returns:
+      Empty where nothing is wrong: the gradient is there, finite, and not zero on half of the images or more, or the
+      answers are the same whatever the images are. Images with answers that are not finite tell nothing.
+    """
+    x = tf.constant(images[:PROBED_IMAGES])
+    try:
+        with without_noise(model), _Updates(), tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = tf.cast(only_output(model(x, training=False)), tf.float32)
+            # Of all logits at once, no direction of which is a symmetry of the network.
+            weights = tf.random.stateless_normal(logits.shape[1:], [0, 1])
+            scores = tf.reduce_sum(logits * weights, -1)
+        gradient = tape.gradient(scores, x)
+    except LookupError as error:  # An operation that has none.
+        return f"is missing: {' '.join(str(error).split())[:200]}"
+    if gradient is None:
+        return "is missing: what the model computes from the pixels has none, as after a cast to whole numbers"
+    told = np.isfinite(logits).all(-1)
+    rows = gradient.numpy().reshape(len(x), -1)[told]
+    count = f"of {len(rows)} images"
+    if not np.isfinite(rows).all():
+        return f"is not finite on {int((~np.isfinite(rows).all(-1)).sum())} {count}"
+    zero = int((rows == 0).all(-1).sum())
+    if zero and 2 * zero >= len(rows) and np.ptp(logits.numpy()[told], 0).any():
+        return f"is zero on {zero} {count}, as after rounding or where a function saturates"
+    return ""
+
+
+def _is_noisy_as_it_is(model: keras.Model, images: np.ndarray) -> bool:
+    """Whether a functional model has layers that were called with training=True, so that it draws if called."""
     with _Updates() as scope:
         model(tf.constant(images[:1]))
-    if scope.draws(model):
-        warnings.warn(
-            f"The model {model.name!r} draws random numbers when it is called as it is, but not with training=False, "
-            "as `predict` calls it and as it is judged here. To keep the noise, make a layer whose `call` gives the "
-            "noisy layer training=True.",
-            UserWarning,
-            stacklevel=5,
-        )
+    return scope.draws(model)
 
 
 class _Updates(keras.StatelessScope):

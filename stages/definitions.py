@@ -19,6 +19,7 @@ from l2p_tf.certification.options import CertificationOptions
 from l2p_tf.environment import STRATEGIES
 from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
 from l2p_tf.fitting.options import TrainOptions
+from l2p_tf.imported.options import ImportOptions
 from l2p_tf.options import StageOptions, declared, flag_of
 from l2p_tf.registry import parse_number
 from stages import common
@@ -90,6 +91,7 @@ def values_of(options: type[StageOptions], read: typing.Callable[[str], Any]) ->
 _DATA, _TRAINING, _SWEEP, _ATTACKS = "Data", "Training", "Sweeps", "Attacks"
 _CHECKS, _CERTIFICATES, _REPORT, _EXPERIMENT = "Checks for gradient masking", "Certificates", "Report", "Experiments"
 _GENERAL, _EXPORT, _RUN, _SHARING = "General", "Export", "Run", "Several processes"
+_IMPORT = "Models from elsewhere"
 
 _define(
     _GENERAL, flags.DEFINE_string, "run_dir", "runs/default",
@@ -139,6 +141,13 @@ _define(
     _DATA, flags.DEFINE_enum, "stream", "auto", ["auto", "on", "off"],
     "Read images where TensorFlow Datasets has them instead of copying them; auto does so where the copy would be "
     "larger than 4 GB, or random crops are cut from images before they are resized.",
+)  # fmt: skip
+
+_define_options(_IMPORT, ImportOptions)
+_define(
+    _IMPORT, flags.DEFINE_string, "classifiers", "",
+    "Models that the pipeline imports beside or instead of what it trains: NAME=MODEL, each as --model_file takes it, "
+    "separated by `;`.",
 )  # fmt: skip
 
 _define_options(_TRAINING, TrainOptions)
@@ -206,11 +215,24 @@ _define(
 
 STAGES = {
     "data": (_DATA,),
+    "importer": (_RUN, _DATA, _IMPORT),
     "train": (_RUN, _DATA, _TRAINING, _SWEEP),
     "attack": (_RUN, _ATTACKS, _CHECKS, _CERTIFICATES, _SHARING),
     "export": (_RUN, _EXPORT),
     "report": (_REPORT,),
-    "pipeline": (_RUN, _DATA, _TRAINING, _SWEEP, _ATTACKS, _CHECKS, _CERTIFICATES, _EXPORT, _REPORT, _EXPERIMENT),
+    "pipeline": (
+        _RUN,
+        _DATA,
+        _TRAINING,
+        _IMPORT,
+        _SWEEP,
+        _ATTACKS,
+        _CHECKS,
+        _CERTIFICATES,
+        _EXPORT,
+        _REPORT,
+        _EXPERIMENT,
+    ),
 }
 """The topics that each stage reads, beside the general ones."""
 

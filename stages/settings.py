@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from l2p_tf.devices import Devices
     from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
     from l2p_tf.fitting.options import TrainOptions
+    from l2p_tf.imported.options import ImportOptions
 
 FLAGS = flags.FLAGS
 _NAMES = [name for names in definitions.TOPICS.values() for name in names]
@@ -84,6 +85,35 @@ class Settings:
     def trainings(self) -> dict[str, TrainOptions]:
         """The trainings by name: one per defense of --defense, or the points of a --sweep."""
         return self._family(self.run_name() if self.name else "")
+
+    @functools.cached_property
+    def imports(self) -> dict[str, ImportOptions]:
+        """The models of --classifiers by name, or that of --model_file."""
+        if not self.classifiers.strip():
+            name = self.run_name() if self.name else _stem(self.require("model_file"))
+            return {name: self._import(name, self.model_file)}
+        if self.model_file:
+            raise UserError(
+                "`--model_file` names one model for stages.importer; --classifiers several. Give one of them."
+            )
+        found: dict[str, ImportOptions] = {}
+        for part in self.classifiers.split(";"):
+            name, sign, source = (text.strip() for text in part.partition("="))
+            if not part.strip():
+                continue
+            if not sign or not source or not re.fullmatch(r"[\w.-]+", name) or name in found:
+                raise UserError(
+                    f"`--classifiers` should be NAME=MODEL, several of other names separated by `;`. Received: {part!r}"
+                )
+            found[name] = self._import(name, source)
+        return found
+
+    def _import(self, name: str, source: str) -> ImportOptions:
+        from l2p_tf.imported.options import ImportOptions
+
+        return ImportOptions(
+            **{**definitions.values_of(ImportOptions, self.__getattr__), "name": name, "model_file": source}
+        )
 
     @property
     def shard(self) -> dict[str, TrainOptions]:
@@ -245,6 +275,13 @@ def _in_folder(attack: Attack, folder: pathlib.Path) -> Attack:
     """An attack with the folder of the run it needs, where that was given by its name in RUN_DIR."""
     run = getattr(attack, "run", "")
     return attack.replace(run=str(folder / run)) if re.fullmatch(r"[\w.-]+", run) else attack
+
+
+def _stem(source: str) -> str:
+    """The name of a run of a model that was given none: that of its file, or of its network."""
+    network = re.search(r"name\s*=\s*['\"]?(\w+)", source)
+    name = network.group(1) if network else pathlib.PurePath(source).stem
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def _each(values: Sequence[str], flag: str, accepted: Sequence[str], text: str) -> list[str]:

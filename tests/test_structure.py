@@ -13,7 +13,7 @@ from support import ROOT
 LAYERS = [
     ["types"],
     ["environment"],
-    ["options"],
+    ["options", "contract"],
     ["registry", "loops", "progress", "radii", "schema"],
     ["files", "manifest"],
     ["sharing"],
@@ -27,7 +27,7 @@ LAYERS = [
     ["attacks"],
     ["training"],
     ["defenses"],
-    ["fitting"],
+    ["fitting", "imported"],
     ["evaluation"],
     ["certification"],
     ["reporting"],
@@ -134,7 +134,7 @@ def test_spelling_is_american():
 
 def test_every_stage_explains_itself():
     stages = [path for path in (ROOT / "stages").glob("*.py") if "\nif __name__" in path.read_text("utf-8")]
-    assert len(stages) == 6
+    assert len(stages) == 7
     for path in stages:
         text = ast.get_docstring(ast.parse(path.read_text("utf-8")))
         assert f"python -m stages.{path.stem}" in text

@@ -130,12 +130,26 @@ def measured(folder: pathlib.Path, file: str, index: np.ndarray, labels: np.ndar
 
 
 def check_data(trained: artifacts.Artifact, data: ImageData) -> None:
-    """UserError where the data are not those the model was trained on."""
-    if trained.manifest["inputs"].get("data") != data.artifact.fingerprint:
+    """UserError where the data are not those the model was trained on, or do not fit one that was imported."""
+    if "data" not in trained.manifest["inputs"]:
+        check_fits(trained, data)
+    elif trained.manifest["inputs"].get("data") != data.artifact.fingerprint:
         # Its test images may be among those the model was trained on.
         raise UserError(
             f"`data` should be what the model was trained on: {trained.manifest['lineage']['data']['path']!r}. "
             f"Received: {str(data.artifact.path)!r}"
+        )
+
+
+def check_fits(imported: artifacts.Artifact, data: ImageData) -> None:
+    """UserError where an imported model, whose training data are not known, takes other images or has other classes."""
+    notes, info = imported.manifest["notes"], data.info
+    shape, classes = tuple(notes.get("image_shape", ())), notes.get("classes")
+    if (shape, classes) != (info.image_shape, info.num_classes):
+        wanted = f"images of {'x'.join(map(str, shape))} in {classes} classes"
+        raise UserError(
+            f"`data` should have {wanted}, as the model takes them: {str(imported.path)!r}. Received: "
+            f"{'x'.join(map(str, info.image_shape))} in {info.num_classes}"
         )
 
 

@@ -17,7 +17,7 @@ from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.registry import spec_of
 from l2p_tf.types import UserError
 
-_KEPT = ("parameters", "noise_parameters", "best_epoch")
+_KEPT = ("parameters", "noise_parameters", "best_epoch", "image_shape", "classes", "contract")
 """What the notes of a training say of its classifiers, and not of the work they took."""
 
 
@@ -35,7 +35,8 @@ def derive(
 ) -> artifacts.Artifact:
     """Makes a training's artifact from another's, or finds it done.
 
-    It holds `best.keras` and `last.keras` made from those of the source, whose history and settings it keeps.
+    It holds `best.keras` and `last.keras` made from those of the source, whose history and settings it keeps. An
+    imported source has the first alone.
 
     Args:
       name: of the new run.
@@ -53,7 +54,8 @@ def derive(
     """
     if user_path(output).resolve() == source.path.resolve():
         raise UserError(f"`run` should be another run than the one that is made. Received: {str(source.path)!r}")
-    if source.manifest["inputs"].get("data") != data.artifact.fingerprint:
+    trained_on = source.manifest["inputs"].get("data")
+    if trained_on not in (None, data.artifact.fingerprint):
         raise UserError(
             f"`data` should be what {str(source.path)!r} was trained on: "
             f"{source.manifest['lineage']['data']['path']!r}. Received: {str(data.artifact.path)!r}"
@@ -68,12 +70,13 @@ def derive(
         "published": published,
         "sweep": dict(sweep or {}),
     }
-    inputs = {"data": data.artifact, "source": source}
+    # What an imported model was trained on is not known.
+    inputs = {"source": source} if trained_on is None else {"data": data.artifact, "source": source}
     how: dict[str, Any] = {"seed": seed, "device": inference.device(), "overwrite": overwrite}
     with artifacts.produce(output, "train", request, inputs, **how) as work:
         if work is not None:
             work.clear()
-            for file in (cb.BEST, cb.LAST):
+            for file in (f for f in (cb.BEST, cb.LAST) if f in source.manifest["outputs"]):
                 save_classifier(defense.derive(load_classifier(source.path / file), seed), work.path / file)
             if (source.path / cb.HISTORY).is_file():
                 shutil.copyfile(source.path / cb.HISTORY, work.path / cb.HISTORY)

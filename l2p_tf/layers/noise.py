@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from l2p_tf.layers.logits import Logits
+
 PER_EXAMPLE = "example"
 PER_BATCH = "batch"
 GRANULARITIES = ("element", "channel", "layer")
@@ -104,8 +106,10 @@ def draws_per_example(model: keras.Model) -> bool:
 
 
 def has_other_noise(model: keras.Model) -> bool:
-    """Whether the model was seen to answer differently although all its `NoiseLayer`s were off."""
-    return bool(vars(model).get(_OTHER_NOISE, False))
+    """Whether the model was seen to answer differently, now or when imported, although all `NoiseLayer`s were off."""
+    return bool(vars(model).get(_OTHER_NOISE, False)) or any(
+        isinstance(layer, Logits) and layer.randomized for layer in model._flatten_layers(include_self=False)
+    )
 
 
 def mark_randomized(model: keras.Model) -> None:

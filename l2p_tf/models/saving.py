@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import h5py
 import keras
@@ -33,7 +35,9 @@ def auxiliary_path(path: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def load_classifier(path: str | os.PathLike[str]) -> keras.Model:
-    """Opens a saved classifier, without the softmax it may end in. Nothing in the file is executed.
+    """Opens a saved classifier, without the softmax it may end in.
+
+    Nothing in the file is executed but, where it has a `SavedModelLayer`, operations of that graph.
 
     Raises:
       UserError: it is missing, damaged, holds code, or does not map images to logits.
@@ -61,11 +65,25 @@ def load_generator(path: str | os.PathLike[str]) -> keras.Model:
     return model
 
 
-def _load(path: str | os.PathLike[str], wanted: str) -> keras.Model:
+def load_any(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
+    """Opens any model saved as `.keras` or `.h5`, whatever it takes and gives.
+
+    Args:
+      path: the file.
+      custom_objects: classes and functions that the model needs beyond Keras's own; code in the file, that of Lambda
+        layers, is run then. None runs nothing.
+
+    Raises:
+      UserError: it is missing, damaged, or holds code or what is not known.
+    """
+    return _load(path, f"{str(path)!r} should be a Keras model", custom_objects)
+
+
+def _load(path: str | os.PathLike[str], wanted: str, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
     file = pathlib.Path(user_path(path))
     try:
-        _check_size(file)
-        model = keras.models.load_model(file, compile=False, safe_mode=True)
+        (_check_h5 if file.suffix in (".h5", ".hdf5") else _check_size)(file)
+        model = keras.models.load_model(file, custom_objects, compile=False, safe_mode=custom_objects is None)
         if not isinstance(model, keras.Model):
             raise TypeError(f"it holds a {type(model).__name__}, not a model")
         for variable in model.variables:
@@ -76,6 +94,15 @@ def _load(path: str | os.PathLike[str], wanted: str) -> keras.Model:
     except Exception as error:
         raise UserError(f"{wanted}: {(str(error).strip().splitlines() or [repr(error)])[0]}") from error
     return model
+
+
+def _check_h5(file: pathlib.Path) -> None:
+    """ValueError where arrays of an HDF5 file promise far more than the file is."""
+    sizes: list[int] = []
+    with h5py.File(file) as weights:
+        weights.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    if sum(sizes) > _EXPANSION * file.stat().st_size + _ALWAYS:
+        raise ValueError(f"its weights would take {sum(sizes):,} bytes, more than {_EXPANSION} times its size")
 
 
 def _check_size(file: pathlib.Path) -> None:

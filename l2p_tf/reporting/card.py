@@ -122,12 +122,13 @@ def write(card: Card) -> str:
         data=_data(run),
         training=_training(run),
         evaluated=_evaluated(found).to_markdown() if (found := measured(comparison)) else "",
-        sections=[sections[name] for name in ("norms", "certified") if name in sections],
+        sections=[sections[name] for name in ("contract", "norms", "certified") if name in sections],
         checks=sections["checks"].tables if "checks" in sections else (),
         warnings=[*warnings, *_other_draws(run, served["draws"])],
         lineage=_lineage(card),
         citations=_citations(run, defense),
         uncited="Natural training has no paper of its own." if defense == "none" else "Not known for this defense.",
+        unknown="the model was trained elsewhere" if run.imported else "the data stage was not given to the report",
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 
@@ -160,9 +161,14 @@ def _about(run: Run, served: Mapping[str, Any]) -> str:
     title = run.title_of(run.info.get("name", "")) if run.info else "a data set that is not known here"
     *size, channels = served["shape"]
     model, defense = (run.option(key) or served.get(key) for key in ("model", "defense"))
+    made = (
+        "trained elsewhere, from which it was imported"
+        if run.imported
+        else f"trained with the defense {plain(defense)}"
+    )
     return (
         f"A classifier of images of {' x '.join(map(str, size))} pixels and {plural(channels, 'channel')}, of the "
-        f"classes of {title}: {plain(model)}, trained with the defense {plain(defense)}."
+        f"classes of {title}: {plain(model)}, {made}."
     )
 
 
@@ -220,13 +226,13 @@ def _other_draws(run: Run, draws: int) -> list[str]:
 
 
 def _data(run: Run) -> list[tuple[str, str]]:
-    info = run.info
+    info = {} if run.imported else run.info
     labels = {"title": "Data set", "spec": "Spec", "source": "Source", "note": "Where it is from"}
     found = [(label, plain(info[key])) for key, label in labels.items() if info.get(key)]
     counts = info.get("counts")
     if isinstance(counts, dict):
         found.append(("Images", ", ".join(f"{plain(split)} {plain(count)}" for split, count in counts.items())))
-    if run.data and isinstance(share := run.data.options.get("validation_share"), int | float):
+    if run.data and not run.imported and isinstance(share := run.data.options.get("validation_share"), int | float):
         found.append(("Share of the training images held out for validation", f"{share:g}"))
     return found
 

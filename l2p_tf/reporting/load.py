@@ -74,7 +74,7 @@ class Run:
       name: its name, different from that of every other run in the report.
       key: fingerprint of the training; the name where there is none.
       train: the training; None where it was not given.
-      data: the data it was trained on; None where it was not given.
+      data: the data it was trained on, where it was imported those it was judged on; None where they were not given.
       evaluations: its attack stages, and its part of transfer stages.
       certifications: its certify stages.
       checked: its checks stages.
@@ -98,6 +98,11 @@ class Run:
     def records(self) -> list[Record]:
         """Every record of every evaluation."""
         return [record for evaluation in self.evaluations for record in evaluation.records]
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was trained elsewhere, on what nobody knows here."""
+        return self.train is not None and not self.input("data")
 
     @property
     def judged(self) -> list[Evaluation]:
@@ -213,7 +218,7 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
     runs = []
     for key in keys:
         train = trains.get(key)
-        inputs = [train] if train else [part.artifact for part in judged[key]]
+        inputs = [train] if train and _input(train, "data") else [part.artifact for part in judged[key]]
         source = next((data[digest] for a in inputs if a and (digest := _input(a, "data")) in data), None)
         history = read_history(train.path / HISTORY) if train else None
         info = _read_info(source.path / _INFO) if source else {}

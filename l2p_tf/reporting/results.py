@@ -246,7 +246,12 @@ def _training(run: Run) -> dict[str, object]:
     notes = ("parameters", "noise_parameters", "best_epoch", "seconds_per_epoch")
     options = {name: run.option(name, None) for name in ("defense", "model", "seed", "epochs")}
     folder = str(run.train.path) if run.train else ""
-    row = {**options, **{name: run.note(name) for name in notes}, "dataset": run.info.get("name"), "folder": folder}
+    row = {
+        **options,
+        **{name: run.note(name) for name in notes},
+        "dataset": None if run.imported else run.info.get("name"),
+        "folder": folder,
+    }
     return {name: _text(value) for name, value in row.items()}
 
 

@@ -108,6 +108,7 @@ def test_another_radius_needs_no_new_trace(sound, tmp_path):
     assert all(program.traces == 1 for program in programs.values())
 
 
+@pytest.mark.filterwarnings("ignore:The gradient of the model")
 def test_a_model_that_rounds_its_images_fails(tmp_path):
     found, battery = found_on(wrapped(straight(), before=Quantized()), tmp_path)
     assert failed(found) >= {"black_box", "unbounded", "gradients", "loss"}
@@ -137,6 +138,7 @@ def test_a_slope_below_the_last_bit_of_the_logits_is_no_slope():
     assert not gradients.slopes(linear(1e-9 * WEIGHTS), IMAGES, LABELS, 0.01)["tiny"].any()
 
 
+@pytest.mark.filterwarnings("ignore:The gradient of the model")
 def test_gradients_that_are_not_finite_fail_and_nothing_follows_them(tmp_path):
     class Root(keras.layers.Layer):
         def call(self, x):
@@ -236,6 +238,7 @@ def test_lines_of_progress_tell_attacks_apart(tmp_path, monkeypatch):
     assert len(set(told)) == len(told)
 
 
+@pytest.mark.filterwarnings("ignore:The gradient of the model")
 def test_attacks_on_a_model_without_gradients_stay_where_they_start():
     found = ATTACKS.parse("fgsm(epsilon=0.1)")(wrapped(straight(), before=Quantized()), IMAGES, LABELS)
     np.testing.assert_array_equal(found.adversarial, IMAGES)

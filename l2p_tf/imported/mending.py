@@ -1,0 +1,218 @@
+"""From a model of any kind to a classifier of this toolkit, with what was found out on the way."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.optimize import linear_sum_assignment
+
+from l2p_tf.classifier import AdaptedClassifier, as_classifier, check_inputs, findings_of, is_answer
+from l2p_tf.contract import BEWARE, CLASSES, FITS, MENDED, Finding
+from l2p_tf.imported import ranges
+from l2p_tf.imported.opening import Opened, pick, quietly
+from l2p_tf.imported.options import ImportOptions
+from l2p_tf.inference import batches
+from l2p_tf.layers.logits import Logits
+from l2p_tf.layers.noise import has_other_noise
+from l2p_tf.layers.saved_model import SavedModelLayer
+from l2p_tf.observation import only_output
+from l2p_tf.types import UserError
+
+_BATCH = 64
+_SIGNATURE = "serving_default"
+
+
+def mended(
+    opened: Opened, options: ImportOptions, images: np.ndarray, labels: np.ndarray, classes: int
+) -> tuple[keras.Model, list[Finding]]:
+    """The model as a classifier: float32 images in [0, 1] to float32 logits of the data's classes.
+
+    It holds layers of Keras and of this package alone: what needs other code is kept as a TensorFlow graph.
+
+    Args:
+      opened: the model.
+      options: what is known of it.
+      images: some of the data: float32 in [0, 1], (count, height, width, channels).
+      labels: their classes.
+      classes: how many classes the data have.
+
+    Raises:
+      UserError: it cannot be made a classifier; the message says why.
+    """
+    shape, findings = images.shape[1:], list(opened.findings)
+    plain = _one_output(opened.model, shape, options)
+    plain.name = "imported"
+    outputs = _count(plain, images)
+    order = _order(options.class_map, outputs, classes)
+    answers = {
+        name: _asked(_with_range(plain, shape, name), images)
+        for name in ranges.candidates(shape[-1])
+        if options.input_range in ("auto", name)
+    }
+    taken = {name: _mapped(found, order) for name, found in answers.items() if found is not None}
+    right = {name: found.argmax(-1) == labels for name, found in taken.items()}
+    told = opened.told or ranges.told_by_layers(plain)
+    decision = ranges.decide(options.input_range, right, told, 1.0 / classes)
+    with quietly():
+        classifier = as_classifier(_with_range(plain, shape, decision.name, options.name), images)
+    findings += [*findings_of(classifier), decision.finding]
+    findings.append(_classes_finding(taken.get(decision.name), labels, order, outputs))
+    inner, probabilities = classifier, False
+    if isinstance(classifier, AdaptedClassifier):
+        inner, probabilities = classifier.model, classifier.probabilities
+    if opened.has_code:
+        inner = _as_graph(inner, shape)
+    inner.name = "ranged"  # Layers of one model need names of their own, whatever the run is called.
+    x = keras.Input(shape, name="images", dtype="float32")
+    logits = Logits(probabilities, order, has_other_noise(classifier), name="logits")(inner(x))
+    return keras.Model(x, logits, name="classifier"), findings
+
+
+def _one_output(model: keras.Model, shape: tuple[int, ...], options: ImportOptions) -> keras.Model:
+    """The model from one tensor of float images to the output that is meant."""
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not inputs or not outputs:
+        x = keras.Input(shape, name="images", dtype="float32")
+        return keras.Model(x, pick(model(x), [], options.output))
+    structure = outputs[0] if isinstance(model, keras.Sequential) else model.output
+    names = [tensor._keras_history.operation.name for tensor in outputs]
+    output = pick(structure, names, options.output)
+    if len(inputs) == 1 and "float" not in keras.backend.standardize_dtype(inputs[0].dtype):
+        return _on_floats(keras.Model(inputs[0], output), shape)
+    plain = model if isinstance(model, keras.Sequential) else keras.Model(inputs, output)
+    check_inputs(plain, None)
+    taken = tuple(inputs[0].shape[1:])
+    if any(n not in (None, m) for n, m in zip(taken, shape, strict=True)):
+        raise UserError(
+            f"`--model_file` should take the images of the data, {'x'.join(map(str, shape))}. It takes: "
+            f"{'x'.join(map(str, taken))}"
+        )
+    return plain if isinstance(model, keras.Sequential) else keras.Model(inputs[0], output)
+
+
+def _on_floats(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """A model of whole numbers, built anew on floats, where its layers take them as well."""
+    x = keras.Input(tuple(model.inputs[0].shape[1:]), dtype="float32")
+    try:
+        twin = keras.models.clone_model(model, input_tensors=x)
+        twin.set_weights(model.get_weights())
+        probe = np.random.default_rng(0).integers(0, 256, (4, *shape))
+        same = np.allclose(model(probe.astype(np.int32)), twin(probe.astype(np.float32)), rtol=1e-3, atol=1e-3)
+    except Exception:  # Of layers that take whole numbers alone.
+        same = False
+    if not same:
+        check_inputs(model, None)
+    return twin
+
+
+def _count(model: keras.Model, images: np.ndarray) -> int:
+    """How many outputs there are."""
+    shape = model.output_shape
+    if not isinstance(shape, tuple) or len(shape) != 2 or not isinstance(shape[1], int):
+        raise UserError(f"The model should answer (batch, classes) logits. It answers: {shape}")
+    return int(shape[1])
+
+
+def _order(wanted: Sequence[int], outputs: int, classes: int) -> tuple[int, ...]:
+    """`--class_map`, checked."""
+    if not wanted:
+        if outputs != classes:
+            raise UserError(
+                f"The model has {outputs} outputs, the data {classes} classes: `--class_map` should give, for each "
+                "class of the data in order, the number of the model's output."
+            )
+        return ()
+    if len(wanted) != classes or len(set(wanted)) != classes or max(wanted) >= outputs:
+        raise UserError(
+            f"`--class_map` should give {classes} different numbers from 0 to {outputs - 1}, one for each class of the "
+            f"data. Received: {','.join(map(str, wanted))}"
+        )
+    return tuple(wanted)
+
+
+def _with_range(model: keras.Model, shape: tuple[int, ...], name: str, called: str = "ranged") -> keras.Model:
+    """The model behind a layer that brings images in [0, 1] to the range it expects."""
+    x = keras.Input(shape, name="images", dtype="float32")
+    return keras.Model(x, model(ranges.in_range(x, name)), name=called)
+
+
+def _asked(model: keras.Model, images: np.ndarray) -> np.ndarray | None:
+    """What a model answers, float32 (count, outputs), minus infinity for what is no number; None where it refuses."""
+    spec = tf.TensorSpec((None, *images.shape[1:]))
+    run = tf.function(functools.partial(model, training=False), input_signature=[spec], autograph=False)
+    try:
+        parts = [only_output(run(images[index]))[:real] for index, real in batches(len(images), _BATCH)]
+    except tf.errors.InvalidArgumentError:
+        return None  # Such as a served model, which takes [0, 1] alone.
+    answers = tf.cast(tf.concat(parts, 0), tf.float32)
+    return np.asarray(tf.where(is_answer(answers)[:, None], answers, -np.inf))
+
+
+def _mapped(answers: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    return answers[:, list(order)] if order else answers
+
+
+def _classes_finding(
+    answers: np.ndarray | None, labels: np.ndarray, order: Sequence[int], outputs: int
+) -> Finding:  # fmt: skip
+    """Whether the outputs are the data's classes in their order, as far as labeled images tell."""
+    if order:
+        return Finding(
+            CLASSES, MENDED, f"Of {outputs:,} outputs --class_map takes {len(order):,} as the data's classes."
+        )
+    if answers is not None and (better := _better_order(answers.argmax(-1), labels, outputs)):
+        own, other, found = better
+        return Finding(
+            CLASSES, BEWARE,
+            f"The classes are in another order, it seems: in this one {100 * own:.1f}% are right, with --class_map="
+            f"{','.join(map(str, found))} {100 * other:.1f}% of images that it was not found on.",
+        )  # fmt: skip
+    return Finding(CLASSES, FITS, f"There are {outputs:,} outputs, as many as classes, and no other order is better.")
+
+
+def _better_order(said: np.ndarray, labels: np.ndarray, outputs: int) -> tuple[float, float, list[int]] | None:
+    """Where another order of the classes is right far more often: both accuracies on one half, and the order."""
+    half = np.arange(len(labels)) % 2 == 0
+    table = np.zeros((outputs, outputs), int)
+    np.add.at(table, (labels[half], said[half]), 1)
+    order = linear_sum_assignment(table, maximize=True)[1]
+    own, other = float((said == labels)[~half].mean()), float((said == order[labels])[~half].mean())
+    return (own, other, order.tolist()) if other > own + 0.2 else None
+
+
+class _Graph(tf.Module):
+    """A model as one signature of a SavedModel."""
+
+    def __init__(self, model: keras.Model, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.tracked = [variable.value for variable in model.variables]
+        spec = tf.TensorSpec((None, *shape), tf.float32, name="images")
+        ask = functools.partial(model, training=False)
+        self.serve = tf.function(lambda images: {"outputs": ask(images)}, input_signature=[spec], autograph=False)
+
+
+def _as_graph(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """The model as its TensorFlow graph, for which nobody needs its code."""
+    module = _Graph(model, shape)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            tf.saved_model.save(module, folder, signatures={_SIGNATURE: module.serve})
+        except Exception as error:  # What the model computes may be no graph.
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"The model cannot be kept as a TensorFlow graph: {reason}") from error
+        layer = SavedModelLayer.open(pathlib.Path(folder), _SIGNATURE, "outputs", name="graph")
+    x = keras.Input(shape, name="images", dtype="float32")
+    return keras.Model(x, layer(x), name="graph_of_model")
+
+
+def unlike(model: keras.Model, other: keras.Model, images: np.ndarray) -> Any:
+    """How far the answers of two deterministic models are apart, as a share of the largest."""
+    first, second = (np.asarray(one(images, training=False), np.float32) for one in (model, other))
+    return np.abs(first - second).max() / max(float(np.abs(first).max()), 1e-9)

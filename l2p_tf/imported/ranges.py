@@ -1,0 +1,112 @@
+"""Which range of pixels a model expects: what its first layers tell, and where it is right."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from scipy import stats
+
+from l2p_tf.contract import BEWARE, FITS, MENDED, RANGE, Finding
+from l2p_tf.imported.options import RANGES
+from l2p_tf.layers.image import ChannelNormalization
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CAFFE = (103.939, 116.779, 123.68)
+_NEARLY = 0.05
+"""The level at which an accuracy is told from another on the same images."""
+_CLEARLY = 0.1
+"""Share of the way from guessing to knowing all: networks that were not trained may come near it."""
+
+
+def in_range(images: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Images in [0, 1] in the range of this name."""
+    if name == "0..255":
+        return keras.layers.Rescaling(255.0, name="to_255")(images)
+    if name == "-1..1":
+        return keras.layers.Rescaling(2.0, -1.0, name="to_minus_1_1")(images)
+    if name == "torch":
+        return ChannelNormalization(*_IMAGENET, name="imagenet_statistics")(images)
+    if name == "caffe":
+        means = [mean / 255 for mean in _CAFFE]
+        return ChannelNormalization(means, [1 / 255] * 3, name="imagenet_means")(keras.ops.flip(images, -1))
+    return images
+
+
+def candidates(channels: int) -> tuple[str, ...]:
+    """The ranges there are for images of so many channels."""
+    return RANGES if channels == 3 else RANGES[:3]
+
+
+def told_by_layers(model: keras.Model) -> tuple[str, str] | None:
+    """The range that a model's own first scaling takes to numbers of a usual size, and that layer's name.
+
+    None where no such layer stands before the first one with a kernel.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        if hasattr(layer, "kernel"):
+            return None
+        if isinstance(layer, keras.layers.Rescaling):
+            width = abs(np.max(layer.scale))
+        elif isinstance(layer, keras.layers.Normalization | ChannelNormalization):
+            own = layer.std if isinstance(layer, ChannelNormalization) else np.sqrt(np.asarray(layer.variance))
+            width = 1 / max(float(np.mean(own)), 1e-9)
+        else:
+            continue
+        for name, span in (("0..1", 1.0), ("0..255", 255.0)):
+            if 0.4 <= span * width <= 20:
+                return name, layer.name
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """A range, and why.
+
+    Attributes:
+      name: the range.
+      finding: what speaks for it.
+    """
+
+    name: str
+    finding: Finding
+
+
+def decide(
+    asked: str, right: Mapping[str, np.ndarray], told: tuple[str, str] | None, chance: float
+) -> Decision:  # fmt: skip
+    """The range that is asked for, or the one that layers tell, where no other is better, or the best by a test.
+
+    Args:
+      asked: `auto`, or a range.
+      right: by range, which of some labeled images the model gets right; ranges that it refuses are left out.
+      told: what `told_by_layers` found, or another's word for it.
+      chance: the accuracy of guessing.
+    """
+    best = max(right, key=lambda name: right[name].mean()) if right else "0..1"
+    # Of those that are not told apart the one that layers tell, then the first.
+    likely = [name for name in RANGES if name in right and not _better(right[best], right[name])] or [best]
+    name = asked if asked != "auto" else told[0] if told and told[0] in likely else likely[0]
+    shares = ", ".join(f"{100 * hits.mean():.1f}% in {other}" for other, hits in right.items())
+    count = len(next(iter(right.values()))) if right else 0
+    text = f"The model takes pixels in {name}"
+    text += (
+        ", as --input_range says." if asked != "auto" else f", as {told[1]} tells." if told and told[0] == name else "."
+    )
+    text += f" It is right on {shares}, of {count} images." if right else " It answers in no range that was tried."
+    hits = right.get(name)
+    doubts = [other for other in right if other != name and hits is not None and not _better(hits, right[other])]
+    verdict = FITS if name == "0..1" else MENDED
+    if hits is None or hits.mean() < chance + _CLEARLY * (1 - chance):
+        verdict, text = BEWARE, f"{text} That is hardly better than chance, and does not tell the range."
+    elif asked == "auto" and doubts and not (told and told[0] == name):
+        verdict, text = BEWARE, f"{text} They do not tell {name} from {', '.join(doubts)}; --input_range says it."
+    return Decision(name, Finding(RANGE, verdict, text))
+
+
+def _better(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether one is right more often than the other on the same images, by a sign test."""
+    won, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    return won > lost and stats.binomtest(won, won + lost, alternative="greater").pvalue < _NEARLY

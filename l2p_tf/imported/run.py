@@ -1,0 +1,84 @@
+"""The artifact of a model that was made elsewhere: what later stages find where a training would have left it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from l2p_tf import artifacts, inference
+from l2p_tf.contract import Finding
+from l2p_tf.data.store import ImageData
+from l2p_tf.imported.mending import mended, unlike
+from l2p_tf.imported.opening import open_model, quietly
+from l2p_tf.imported.options import ImportOptions
+from l2p_tf.layers.noise import is_randomized
+from l2p_tf.models.base import trainable_parameters
+from l2p_tf.models.saving import load_classifier, save_classifier
+from l2p_tf.types import UserError
+
+DEFENSE = "imported"
+BEST = "best.keras"
+_FEW, _COMPARED = 50, 8
+_PIXELS, _FEWEST, _MOST = 2**22, 128, 1000
+"""So many pixels in all are shown to a model to find out its range, but not fewer and not more images than these."""
+_SAME = 1e-3
+
+
+def import_model(
+    options: ImportOptions, data: ImageData, output: str | os.PathLike[str], overwrite: bool = False
+) -> artifacts.Artifact:
+    """Makes the artifact of a training from a model that was trained elsewhere, or finds it done.
+
+    It holds `best.keras`, and has no data among its inputs: what the model was trained on is not known, so it may be
+    judged on any data whose images and classes fit.
+
+    Args:
+      options: the model, and what is known of it.
+      data: some labeled images of theirs tell which range of pixels the model expects.
+      output: the folder to make.
+      overwrite: replace what was made from another model or with other options.
+
+    Raises:
+      UserError: the model cannot be opened or used, or the folder was made with other options.
+    """
+    info = data.info
+    # Not those it will be judged on, where there are others: some of it is decided by them.
+    split = next((name for name in ("train", "validation") if info.counts[name] >= _FEW), "test")
+    height, width, _ = info.image_shape
+    count = min(max(_PIXELS // (height * width), _FEWEST), _MOST)
+    _, pictures, labels = data.sample(split, count, options.seed)
+    images = pictures.astype(np.float32) / np.float32(255)
+    opened = open_model(
+        options.model_file, info.image_shape, info.num_classes, options.output, options.custom_objects, options.seed
+    )
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    request: dict[str, Any] = {
+        **given, "class_map": list(options.class_map), "model_file": opened.label, "model_digest": opened.digest,
+        "custom_objects": bool(options.custom_objects), "model": opened.label, "defense": DEFENSE,
+    }  # fmt: skip
+    how: dict[str, Any] = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
+    with artifacts.produce(output, "train", request, {"probe": data.artifact}, **how) as work:
+        if work is not None:
+            work.clear()
+            classifier, findings = mended(opened, options, images, labels, info.num_classes)
+            save_classifier(classifier, work.path / BEST)
+            with quietly():
+                again = load_classifier(work.path / BEST)
+            if not is_randomized(classifier) and not unlike(classifier, again, images[:_COMPARED]) <= _SAME:
+                raise UserError(
+                    f"{opened.label} should answer the same once it is saved and opened again; it does not."
+                )
+            work.notes.update({
+                "parameters": trainable_parameters(again), "noise_parameters": 0, "prediction_draws": 1,
+                "randomized": is_randomized(again), "image_shape": list(info.image_shape), "classes": info.num_classes,
+                "contract": [finding.as_json() for finding in findings],
+            })  # fmt: skip
+    return artifacts.read(output, "train")
+
+
+def contract_of(trained: artifacts.Artifact) -> list[Finding]:
+    """What was found out about an imported model."""
+    return [Finding(**finding) for finding in trained.manifest["notes"].get("contract", ())]

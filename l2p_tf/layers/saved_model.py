@@ -1,0 +1,188 @@
+"""A TensorFlow SavedModel as a layer, kept within the `.keras` file of the model that it is part of."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from l2p_tf.types import UserError
+
+_PROGRAM = "saved_model.pb"
+_SEED = "seed_generator_state"
+_REFUSED = frozenset({
+    "PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "WholeFileReader",
+    "WholeFileReaderV2", "TextLineReader", "TextLineReaderV2", "TextLineDataset", "TFRecordDataset", "TFRecordReader",
+    "TFRecordReaderV2", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "FixedLengthRecordReader",
+    "FixedLengthRecordReaderV2", "SaveDataset", "SaveDatasetV2", "LoadDataset", "LookupTableImportV2", "RpcCall",
+    "RpcClient", "RpcServer",
+})  # fmt: skip
+"""Operations that reach beyond the graph: to files, to Python, to other machines."""
+
+
+@keras.saving.register_keras_serializable(package="l2p_tf")
+class SavedModelLayer(keras.layers.Layer):
+    """One signature of a SavedModel: from a tensor to one of its outputs; the original needs no folder to be there.
+
+    A SavedModel is a TensorFlow program. Its graph operations run when the layer is called, and nothing else: one whose
+    operations read or write files or call Python is refused. Where it draws from Keras's seed generators, they are the
+    layer's, so that its noise is seeded like that of any layer. It has one way to answer, in training too.
+
+    Args:
+      output_shape: of the output, without the batch axis.
+      signature: name of the signature.
+      output: name of its output.
+      digest: of all files, which they are compared with when they are read.
+    """
+
+    def __init__(
+        self, output_shape: tuple[int | None, ...], signature: str, output: str, digest: str = "", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.outputs_shape, self.signature, self.output_name = tuple(output_shape), signature, output
+        self.digest = digest
+        self.built = True
+
+    @classmethod
+    def open(cls, folder: pathlib.Path, signature: str, output: str, **kwargs: Any) -> SavedModelLayer:
+        """The layer of a SavedModel in a folder.
+
+        Raises:
+          UserError: the folder holds none that can be used.
+        """
+        function = signature_of(load(folder), signature)
+        layer = cls(tuple(function.structured_outputs[output].shape[1:]), signature, output, **kwargs)
+        layer.load_assets(str(folder))
+        return layer
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The signature's output."""
+        (spec,) = self._function.structured_input_signature[1].values()
+        return self._function(**{spec.name: tf.cast(inputs, spec.dtype)})[self.output_name]
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """(batch, *output_shape)."""
+        return (input_shape[0], *self.outputs_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        own = {"signature": self.signature, "output": self.output_name, "digest": self.digest}
+        return {**super().get_config(), "output_shape": self.outputs_shape, **own}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Nothing: the variables are in the SavedModel."""
+
+    def load_own_variables(self, store: Any) -> None:
+        """Nothing, likewise."""
+
+    def save_assets(self, folder: str) -> None:
+        """Writes the SavedModel as it was read."""
+        for name, content in self.__dict__["_files"].items():
+            file = pathlib.Path(folder, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+
+    def load_assets(self, folder: str) -> None:
+        """Reads the SavedModel, after it was compared with its digest.
+
+        Raises:
+          UserError: it is another, or cannot be used.
+        """
+        files = files_of(pathlib.Path(folder))
+        digest = digest_of(files)
+        if self.digest not in ("", digest):
+            raise UserError(f"the SavedModel in layer {self.name!r} should be that of its digest, but is damaged")
+        self.digest = digest
+        loaded = load(pathlib.Path(folder))
+        function = signature_of(loaded, self.signature)
+        # Straight into the instance's dictionary: Keras and TensorFlow would track what is set as an attribute.
+        for name, value in (("_files", files), ("_loaded", loaded), ("_function", function)):
+            self.__dict__[name] = value
+        self._tracker.unlock()
+        for variable in function.variables:
+            self._adopt(variable)
+        self._tracker.lock()
+
+    def _adopt(self, variable: tf.Variable) -> None:
+        """Makes a variable of the SavedModel the layer's."""
+        path, dtype = variable.name.split(":")[0].replace("/", "_"), variable.dtype.name
+        is_seed = path.endswith(_SEED) and dtype == "int64" and variable.shape == (2,)
+        adopted = keras.Variable(
+            initializer=variable, shape=variable.shape, dtype=dtype, trainable=variable.trainable and not is_seed,
+            name="seed" if is_seed else path,
+        )  # fmt: skip
+        self._track_variable(adopted)
+        if is_seed:
+            self._seed_generators.append(_Seed(adopted))
+
+
+class _Seed:
+    """A seed generator of the SavedModel, by the variable that holds its state."""
+
+    def __init__(self, state: keras.Variable) -> None:
+        self.state = state
+
+
+def load(folder: pathlib.Path) -> Any:
+    """The SavedModel in a folder, as TensorFlow loads it.
+
+    Raises:
+      UserError: there is none, it is damaged, or its operations reach beyond the graph.
+    """
+    wanted = f"{str(folder)!r} should be the folder of a TensorFlow SavedModel"
+    try:
+        program = saved_model_pb2.SavedModel.FromString((folder / _PROGRAM).read_bytes())
+    except (OSError, DecodeError) as error:
+        raise UserError(f"{wanted}: {error}") from error
+    refused = sorted(_REFUSED & _operations(program))
+    if refused:
+        raise UserError(f"{wanted} that answers by itself. Its operations reach beyond it: {', '.join(refused)}")
+    try:
+        return tf.saved_model.load(str(folder))
+    except Exception as error:
+        # Whatever a program of somebody else's raises.
+        raise UserError(f"{wanted}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+
+
+def signature_of(loaded: Any, name: str) -> Any:
+    """A signature of a SavedModel that takes one tensor.
+
+    Raises:
+      UserError: there is none of this name, or it takes several.
+    """
+    if name not in loaded.signatures:
+        found = ", ".join(loaded.signatures) or "none"
+        raise UserError(f"The SavedModel should have the signature {name!r}. Its signatures: {found}")
+    function = loaded.signatures[name]
+    inputs = function.structured_input_signature[1]
+    if len(inputs) != 1:
+        raise UserError(
+            f"The SavedModel should take images alone. Received: {len(inputs)} inputs ({', '.join(inputs)})"
+        )
+    return function
+
+
+def files_of(folder: pathlib.Path) -> dict[str, bytes]:
+    """The files of a folder by their names in it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def digest_of(files: dict[str, bytes]) -> str:
+    """SHA-256 of names and contents, as hex."""
+    sums = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(files.items()))
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _operations(program: saved_model_pb2.SavedModel) -> set[str]:
+    """The kinds of operations in a SavedModel."""
+    graphs = [meta.graph_def for meta in program.meta_graphs]
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]
+    return {node.op for node in nodes}
