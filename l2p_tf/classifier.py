@@ -149,6 +149,11 @@ def _tell(found: tuple[Finding, ...]) -> None:
             warnings.warn(finding.text, UserWarning, stacklevel=4)
 
 
+def computes_in_float16(model: keras.Model) -> bool:
+    """Whether a layer does, in which gradients below 6e-8 are 0 and those above 65,504 infinite."""
+    return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+
+
 def check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
     """UserError where it can be told from the model's inputs that these images are none for it."""
     if isinstance(model, AdaptedClassifier):

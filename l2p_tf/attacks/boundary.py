@@ -8,10 +8,9 @@ import tensorflow as tf
 
 from l2p_tf.attacks.context import AttackContext, choose
 from l2p_tf.attacks.criterion import Criterion, logit
-from l2p_tf.attacks.gradient import finite_part, image_gradient, loss_gradient
+from l2p_tf.attacks.gradient import answer, finite_part, image_gradient, loss_gradient
 from l2p_tf.attacks.projection import l2_norm
 from l2p_tf.classifier import is_answer
-from l2p_tf.layers.folding import predict_folded
 from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
 
@@ -47,7 +46,7 @@ def nearest(
     model, labels, draws = context.model, context.criterion.labels, context.draws(draws)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
-        logits = predict_folded(model, x)
+        logits = answer(model, x)
         numbers = tf.where(is_answer(logits)[:, None], logits, tf.zeros_like(logits))
     others, kinds = classes(numbers), int(logits.shape[-1])
     one = tf.cast(context.criterion.reached(logits), tf.float32)

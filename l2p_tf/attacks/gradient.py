@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from l2p_tf.attacks.criterion import Criterion
+from l2p_tf.classifier import computes_in_float16
 from l2p_tf.layers.folding import predict_folded
 from l2p_tf.layers.noise import draws_per_example
 from l2p_tf.loops import repeat
+
+_SCALES = (2.0**8, 1.0, 2.0**-8, 2.0**-16)
+"""What gradients at the logits are scaled to in float16."""
 
 TILED_IMAGES = 512
 """Most images one pass holds when draws are tiled within a batch: bounds the memory of EOT."""
@@ -82,18 +86,61 @@ def mean_loss(
 
 def _pass(model: keras.Model, images: tf.Tensor, criterion: Criterion, together: int) -> tuple[tf.Tensor, Criterion]:
     if together == 1:
-        return predict_folded(model, images), criterion
+        return answer(model, images), criterion
     # Broadcast instead of tile, whose gradient transposes integers, of which oneDNN complains.
     copies = tf.broadcast_to(images[None], tf.concat([[together], tf.shape(images)], 0))
     tiled = tf.reshape(copies, [-1, *images.shape[1:]])
     if images.shape[0] is not None:
         tiled = tf.ensure_shape(tiled, [together * images.shape[0], *images.shape[1:]])
-    return predict_folded(model, tiled), criterion.tile(together)
+    return answer(model, tiled), criterion.tile(together)
 
 
 def _over_draws(together: int, losses: tf.Tensor, reached: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     values = (losses, tf.cast(reached, tf.float32))
     return tuple(tf.reduce_sum(tf.reshape(v, [together, -1]), 0) for v in values)
+
+
+def answer(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    """The model's logits, of which the images' gradient is to be taken, at any precision.
+
+    A confident network's loss has tiny gradients at the logits, which float16 would round to 0 on their way back, and a
+    steep network's overflow. There, what comes back to the logits of an image is scaled to a largest number of
+    `_SCALES[0]`, and where the gradient of the image is not finite, of the next, until it is; in float32 the scale is
+    taken off again. Weights get no gradient.
+
+    Args:
+      model: the classifier.
+      images: float32 (batch, height, width, channels).
+
+    Returns:
+      As `predict_folded`: (batch, classes).
+    """
+    if not computes_in_float16(model):
+        return predict_folded(model, images)
+
+    @tf.custom_gradient
+    def scaled(images: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            logits = predict_folded(model, images)
+
+        def back(up: tf.Tensor, variables: Sequence[tf.Variable] = ()) -> tuple[tf.Tensor, list[None]]:
+            largest = tf.reduce_max(tf.abs(up), -1, keepdims=True)
+            direction = tf.math.divide_no_nan(up, largest)
+
+            def again(i: tf.Tensor, finite: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                scale = tf.gather(tf.constant(_SCALES), i)
+                found = image_gradient(tape, logits, images, scale * direction) / scale
+                whole = tf.reduce_all(tf.math.is_finite(found), [1, 2, 3])
+                return i + 1, finite | whole, tf.where(finite[:, None, None, None], gradient, found)
+
+            start = (tf.constant(0), tf.zeros(tf.shape(images)[:1], tf.bool), tf.zeros_like(images))
+            gradient = repeat(again, start, len(_SCALES), lambda i, finite, gradient: ~tf.reduce_all(finite))[2]
+            return gradient * largest[:, :, None, None], [None] * len(variables)
+
+        return logits, back
+
+    return scaled(images)
 
 
 def image_gradient(

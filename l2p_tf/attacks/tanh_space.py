@@ -8,9 +8,8 @@ import keras
 import tensorflow as tf
 
 from l2p_tf.attacks.criterion import logit
-from l2p_tf.attacks.gradient import finite_part, image_gradient
+from l2p_tf.attacks.gradient import answer, finite_part, image_gradient
 from l2p_tf.attacks.projection import steepest
-from l2p_tf.layers.folding import predict_folded
 from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
 
@@ -39,7 +38,7 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
     def add_gradient(total: tf.Tensor) -> tuple[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            logits = predict_folded(model, images)
+            logits = answer(model, images)
             others = tf.reduce_logsumexp(logits - 1e30 * tf.one_hot(labels, logits.shape[-1]), -1)
             margin = logit(logits, labels) - others
         gradient = image_gradient(tape, margin, images)

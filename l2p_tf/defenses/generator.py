@@ -14,7 +14,6 @@ from l2p_tf.options import option
 from l2p_tf.training.base import ADVERSARIAL, RobustTrainer
 from l2p_tf.training.losses import Batch, batch_mean, cross_entropy, watch
 from l2p_tf.training.phases import Phase, generators_of
-from l2p_tf.training.replicas import part
 from l2p_tf.types import UserError
 
 
@@ -139,14 +138,14 @@ class GeneratorTrainer(RobustTrainer):
 
     def generator_step(self, batch: Batch, gradient: tf.Tensor) -> None:
         """The generator goes up its objective; nothing of the classifier moves."""
-        variables = self.generator.trainable_variables
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            watched = watch(tape, variables)
+
+        def loss() -> tf.Tensor:
             adversarial, size = self.made(batch, gradient)
             objective = self._objective(batch, self.classifier(adversarial, training=False), size)
-            descended = part(-objective)
-        self.generator_optimizer.apply(tape.gradient(descended, watched), variables)
-        self._record_game(objective, batch.images, adversarial)
+            self._record_game(objective, batch.images, adversarial)
+            return -objective
+
+        self.descend(loss, (self.generator_optimizer, self.generator.trainable_variables))
 
     def _objective(self, batch: Batch, logits: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         return batch_mean(cross_entropy(batch.labels, logits), batch.sample_weight) - self.settings.c_l * size
@@ -161,13 +160,14 @@ class GeneratorTrainer(RobustTrainer):
             judging.watch(adversarial)
             logits = self.answers(batch._replace(adversarial=adversarial))
             loss = self.compute_loss(batch.images, batch.labels, logits, batch.sample_weight)
-            total = part(loss + self.penalty())
+            total = self.scaled(loss + self.penalty())
         *w_gradients, slope = judging.gradient(total, [*watched_w, adversarial])
         # The loss holds the adversarial loss times its weight, the penalty nothing of it.
         up = -slope / self.adversarial_weight
-        ascent = making.gradient([adversarial, size], watched_generator, [up, part(tf.constant(self.settings.c_l))])
-        self.generator_optimizer.apply(ascent, of_generator)
-        self.optimizer.apply(w_gradients, w)
+        ascent = making.gradient(
+            [adversarial, size], watched_generator, [up, self.scaled(tf.constant(self.settings.c_l))]
+        )
+        self.apply([*ascent, *w_gradients], (self.generator_optimizer, of_generator), (self.optimizer, w))
         self.record(loss, batch, logits)
         self._record_game(self._objective(batch, logits["adversarial"][0], size), batch.images, adversarial)
 

@@ -14,11 +14,10 @@ from l2p_tf.layers.noise import GRANULARITIES
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.layers.sampling import SAMPLERS
 from l2p_tf.options import option
-from l2p_tf.training.base import ADVERSARIAL, RobustTrainer
-from l2p_tf.training.losses import Batch, watch
+from l2p_tf.training.base import ADVERSARIAL, Group, RobustTrainer
+from l2p_tf.training.losses import Batch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.phases import Phase
-from l2p_tf.training.replicas import part
 from l2p_tf.training.schedules import harmonic_tau
 from l2p_tf.types import UserError
 
@@ -151,26 +150,24 @@ class Learn2PerturbTrainer(RobustTrainer):
         if not theta_too:
             self.update_classifier(batch)
             return
-        w, theta = self.classifier_weights, self.noise_parameters
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            watched = watch(tape, [*w, *theta])
-            loss = part(self.batch_loss(batch) + self.penalty() + self.regularizer())
-        gradients = tape.gradient(loss, watched)
-        self.optimizer.apply(gradients[: len(w)], w)
-        self._apply_theta(gradients[len(w) :])
+        self.descend(
+            lambda: self.batch_loss(batch) + self.penalty() + self.regularizer(),
+            (self.optimizer, self.classifier_weights),
+            self._theta_group(),
+        )
 
     def _theta_phase(self, batch: Batch) -> None:
         """Steps of theta with everything of W fixed, batch norm's moving averages included."""
-        for _ in range(self.settings.theta_iterations):
-            with tf.GradientTape(watch_accessed_variables=False) as tape, frozen_statistics():
-                watched = watch(tape, self.noise_parameters)
-                loss = self.regularizer()
-                if not self.settings.regularizer_only:
-                    loss += self.batch_loss(batch, record=False)
-                loss = part(loss)
-            self._apply_theta(tape.gradient(loss, watched))
 
-    def _apply_theta(self, gradients: list[tf.Tensor]) -> None:
+        def loss() -> tf.Tensor:
+            loss = self.regularizer()
+            return loss if self.settings.regularizer_only else loss + self.batch_loss(batch, record=False)
+
+        for _ in range(self.settings.theta_iterations):
+            with frozen_statistics():
+                self.descend(loss, self._theta_group())
+
+    def _theta_group(self) -> Group:
         # Whoever sets the rate of W's optimizer, a schedule or a callback of Keras, sets theta's.
         self.theta_optimizer.learning_rate.assign(self.optimizer.learning_rate)
-        self.theta_optimizer.apply(gradients, self.noise_parameters)
+        return self.theta_optimizer, self.noise_parameters

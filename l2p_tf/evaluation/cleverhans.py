@@ -16,9 +16,11 @@ from l2p_tf.attacks.bim import BIM
 from l2p_tf.attacks.carlini_wagner import CarliniWagner
 from l2p_tf.attacks.deepfool import DeepFool
 from l2p_tf.attacks.fgsm import FGSM
+from l2p_tf.attacks.gradient import answer
 from l2p_tf.attacks.mim import MIM
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.spsa import SPSA
+from l2p_tf.classifier import computes_in_float16
 from l2p_tf.layers.noise import reseed, restore_seeds
 from l2p_tf.types import Norm, UserError
 
@@ -101,7 +103,9 @@ class CleverHans(SingleAttack):
         """One start, in full batches."""
         model, attack = runner.model, self.attack
         # One function for each model: CleverHans traces its gradient anew for every new one.
-        answer = vars(model).setdefault("_l2p_answer", functools.partial(model, training=False))
+        half = computes_in_float16(model)
+        asked = functools.partial(answer, model) if half else functools.partial(model, training=False)
+        asked = vars(model).setdefault("_l2p_answer", asked)
         found = np.empty((len(rows), *runner.images.shape[1:]), np.float32)
         for batch, (index, real) in enumerate(inference.batches(len(rows), runner.batch_size)):
             pair = inference.seed_pair(runner.seed, number + 1, start + 1, batch + 1)
@@ -109,14 +113,14 @@ class CleverHans(SingleAttack):
             former = reseed(model, tf.constant(pair))
             x = tf.constant(runner.images[rows[index]])
             y = tf.constant((runner.targets if attack.targeted else runner.labels)[rows[index]])
-            found[index[:real]] = self._run(answer, x, y).numpy()[:real]
+            found[index[:real]] = self._run(asked, x, y).numpy()[:real]
             restore_seeds(model, former)
         passes = attack.iterations
         runner.gradients[rows] += passes
         runner.forwards[rows] += passes
         return found
 
-    def _run(self, answer: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    def _run(self, asked: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         # Imported here: it takes a while, and few ask for it.
         from cleverhans.tf2.attacks import fast_gradient_method as fgm
         from cleverhans.tf2.attacks import momentum_iterative_method as mim
@@ -126,15 +130,15 @@ class CleverHans(SingleAttack):
         norm = np.inf if attack.norm is Norm.LINF else 2
         common: dict[str, Any] = {"clip_min": 0.0, "clip_max": 1.0, "y": y, "targeted": attack.targeted}
         if isinstance(attack, FGSM):
-            found = fgm.fast_gradient_method(answer, x, attack.epsilon, norm, **common)
+            found = fgm.fast_gradient_method(asked, x, attack.epsilon, norm, **common)
         else:
             numbers = attack.numbers()
             how = {"eps": attack.epsilon, "eps_iter": numbers["step_size"], "nb_iter": attack.iterations, "norm": norm}
             if isinstance(attack, MIM):
-                found = mim.momentum_iterative_method(answer, x, **how, **common, decay_factor=attack.decay)
+                found = mim.momentum_iterative_method(asked, x, **how, **common, decay_factor=attack.decay)
             else:
                 random = isinstance(attack, PGD) and attack.random_start
-                found = pgd.projected_gradient_descent(answer, x, **how, **common, rand_init=random)
+                found = pgd.projected_gradient_descent(asked, x, **how, **common, rand_init=random)
         # Its sums leave the range by a last bit.
         return tf.clip_by_value(found, 0.0, 1.0)
 

@@ -67,7 +67,11 @@ class TrainOptions(StageOptions):
     )
     validate_every: int = option(1, "Epochs between validations.", low=1)
     validation_limit: int = option(1000, "Most validation images used; 0 for all.", low=0)
-    precision: str = option("float32", "Precision of training.", choices=("float32", "mixed_bfloat16"))
+    precision: str = option(
+        "float32",
+        "What layers compute in, weights staying float32; mixed_float16 scales the loss, so that no gradient is lost.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
     sync_batch_norm: bool = option(
         False, "Replicas normalize by the statistics of the whole batch, not each by those of its part."
     )

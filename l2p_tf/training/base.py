@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.classifier import computes_in_float16
 from l2p_tf.inference import resolve_jit, to_unit
 from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
 from l2p_tf.training.inputs import Accepted
+from l2p_tf.training.loss_scale import LossScale
 from l2p_tf.training.losses import Batch, Mean, batch_mean, cross_entropy, watch
-from l2p_tf.training.optimizers import check_loss_scale
+from l2p_tf.training.optimizers import check_optimizer
 from l2p_tf.training.phases import Phase, PhasedModel, generators_of
 from l2p_tf.training.replicas import part
 from l2p_tf.types import UserError
@@ -26,6 +29,9 @@ class TrainingAttack(Protocol):
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Adversarial images in a graph, through which no gradient flows; arguments as of `IterativeAttack.perturb`."""
 
+
+Group = tuple[keras.optimizers.Optimizer, Sequence[keras.Variable]]
+"""Variables that a step moves, and the optimizer that does."""
 
 ADVERSARIAL = "adversarial"
 """The phase in which batches are attacked."""
@@ -93,6 +99,7 @@ class RobustTrainer(PhasedModel):
             self.add_means(f"{kind}_loss", f"{kind}_accuracy")
         self.decay = 0.0
         self.averages: list[keras.Variable] = []
+        self.loss_scale: LossScale | None = None
         self.built = True
 
     def add_means(self, *names: str) -> None:
@@ -160,11 +167,14 @@ class RobustTrainer(PhasedModel):
         if self.strategy is not None and jit_compile is True:
             raise UserError("`jit_compile` should be False or auto under a distribution strategy. Received: True")
         jit = self.strategy is None and resolve_jit(None if jit_compile == "auto" else bool(jit_compile))
-        # Gradients are taken of the loss itself, of which a scaled one would be a multiple.
+        # In float16 one scale serves all optimizers; Keras would have one for each.
         super().compile(optimizer=optimizer, jit_compile=jit, auto_scale_loss=False, **more)
-        check_loss_scale(self.optimizer, self.classifier)
+        check_optimizer(self.optimizer, self.classifier_weights)
         with self.strategy.scope() if self.strategy else contextlib.nullcontext():
             self.build_optimizers()
+            networks = (self.classifier, *self.auxiliary_models.values())
+            if self.loss_scale is None and any(map(computes_in_float16, networks)):
+                self.loss_scale = LossScale(self.add_weight)
         self.begin_epoch(0)
 
     def build_optimizers(self) -> None:
@@ -180,7 +190,8 @@ class RobustTrainer(PhasedModel):
         self.adversarial_on = self.attacks and epoch >= self.adversarial_epoch
         noisy = epoch >= self.noise_epoch
         set_noise(self.classifier, noisy)
-        return {"noise_active": float(noisy)} if noise_layers(self.classifier) else {}
+        facts = {"noise_active": float(noisy)} if noise_layers(self.classifier) else {}
+        return facts if self.loss_scale is None else {**facts, "loss_scale": self.loss_scale.checked()}
 
     def is_mature(self, epoch: int) -> bool:
         """Whether the model of this epoch is what the method is about: its noise on, its adversarial part begun."""
@@ -273,11 +284,32 @@ class RobustTrainer(PhasedModel):
 
     def update_classifier(self, batch: Batch) -> None:
         """One step of the classifier's weights down the loss of a batch, on its own tape."""
-        variables = self.classifier_weights
+        self.descend(lambda: self.batch_loss(batch) + self.penalty(), (self.optimizer, self.classifier_weights))
+
+    def descend(self, loss: Callable[[], tf.Tensor], *groups: Group) -> None:
+        """One step down a loss, computed on a tape of its own, of groups of variables, each with its optimizer."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            watched = watch(tape, variables)
-            loss = part(self.batch_loss(batch) + self.penalty())
-        self.optimizer.apply(tape.gradient(loss, watched), variables)
+            watched = watch(tape, [variable for _, variables in groups for variable in variables])
+            descended = self.scaled(loss())
+        self.apply(tape.gradient(descended, watched), *groups)
+
+    def scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """A loss as its gradient is to be taken: this replica's part of it and, in float16, times the loss scale."""
+        return part(loss) if self.loss_scale is None else self.loss_scale.scaled(part(loss))
+
+    def apply(self, gradients: Sequence[tf.Tensor | None], *groups: Group) -> None:
+        """Moves groups of variables, each by its optimizer, by gradients of what `scaled` gave, in the same order."""
+
+        def move(gradients: Sequence[tf.Tensor | None]) -> None:
+            left = iter(gradients)
+            for optimizer, variables in groups:
+                optimizer.apply(list(itertools.islice(left, len(variables))), variables)
+
+        if self.loss_scale is None:
+            move(gradients)
+        else:
+            changed = [v for optimizer, variables in groups for v in (*variables, *optimizer.variables)]
+            self.loss_scale.apply(gradients, move, changed)
 
     def penalty(self) -> tf.Tensor | float:
         """What is added to the loss that does not depend on the batch: here the regularizers of the weights."""

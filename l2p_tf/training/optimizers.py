@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -61,21 +62,20 @@ class MomentumSGD(keras.optimizers.Optimizer):
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
 
 
-def check_loss_scale(optimizer: keras.optimizers.Optimizer, classifier: keras.Model) -> None:
-    """Warns where a classifier computes in float16, in which small gradients become 0: training scales no loss.
+def check_optimizer(optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]) -> None:
+    """Warns where small steps of float16 weights are lost.
 
     Raises:
-      UserError: the optimizer would divide the gradients by a scale that they do not have.
+      UserError: the optimizer would divide gradients by a scale of its own, beside the trainer's.
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor:
         raise UserError(
-            "`optimizer` should not scale the loss; mixed_bfloat16 needs no such scale. "
+            "`optimizer` should not scale the loss: training does so where the classifier computes in float16. "
             f"Received: {type(optimizer).__name__}, loss_scale_factor {optimizer.loss_scale_factor}"
         )
-    if any(layer.compute_dtype == "float16" for layer in classifier._flatten_layers()):
+    if any(weight.dtype == "float16" for weight in weights):
         warnings.warn(
-            "The classifier computes in float16, in which small gradients become 0, since training scales no loss: "
-            "build it with mixed_bfloat16.",
+            "The classifier's weights are float16, in which small steps are lost: build it with mixed_float16.",
             UserWarning,
             stacklevel=3,
         )

@@ -10,18 +10,11 @@ import tensorflow as tf
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.base import MinimizationAttack
-from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.attacks.projection import norms
 from l2p_tf.layers.noise import seed_states
 from l2p_tf.types import Norm, UserError
-from support.models import halfspace, images_and_labels, linear, quick, smooth, watched
+from support.models import COMPILED, OWN, halfspace, images_and_labels, linear, quick, smooth, watched
 from support.stages import python
-
-CLASSES = {name: ATTACKS.get(name) for name in ATTACKS.names()}
-OWN = [n for n, cls in CLASSES.items() if not any(o is not cls and issubclass(cls, o) for o in CLASSES.values())]
-"""Those that are not others with other defaults."""
-COMPILED = [name for name in OWN if issubclass(CLASSES[name], IterativeAttack)]
-"""Those with a graph of their own: sequences run other attacks."""
 
 
 def budgets(name):
@@ -172,8 +165,8 @@ def test_uint8_images_are_taken():
     np.testing.assert_array_equal(a.adversarial, b.adversarial)
 
 
-TARGETED = [name for name in COMPILED if "target" in {f.name for f in dataclasses.fields(CLASSES[name])}]
-WITHIN = [name for name in TARGETED if not issubclass(CLASSES[name], MinimizationAttack) and name != "few_pixel"]
+TARGETED = [name for name in COMPILED if "target" in {f.name for f in dataclasses.fields(ATTACKS.get(name))}]
+WITHIN = [name for name in TARGETED if not issubclass(ATTACKS.get(name), MinimizationAttack) and name != "few_pixel"]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +205,7 @@ def test_labels_are_short_and_tell_what_matters(spec, label):
     assert ATTACKS.parse(spec).label == label
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if issubclass(CLASSES[name], MinimizationAttack)])
+@pytest.mark.parametrize("name", [name for name in OWN if issubclass(ATTACKS.get(name), MinimizationAttack)])
 def test_what_is_wrong_already_needs_no_perturbation(name):
     model, images, *_ = halfspace()
     labels = np.arange(12) % 2

@@ -85,7 +85,7 @@ MANY = ",".join(map(str, range(1, 103)))
         (["epochs=2"], "`drops` should rise and lie between 1 and 1"),
         (["batch_size=0"], "`batch_size` should be at least 1"),
         (["seed=-1"], "`seed` should be at least 0"),
-        (["precision=foo"], "`precision` should be one of float32, mixed_bfloat16"),
+        (["precision=foo"], "`precision` should be one of float32, mixed_bfloat16, mixed_float16"),
         (["optimizer=rmsprop"], "`optimizer` should be one of sgd, adam"),
         (["attack_label=true,'true'"], "`attack_label` should be of type str"),
     ],

@@ -241,16 +241,24 @@ def test_seeds_decide_the_start(digits):
     assert np.abs(a - c).max() > 0
 
 
-def test_mixed_precision_trains(digits):
-    trainer = build_trainer(options(L2P, precision="mixed_bfloat16"), digits)
-    trainer.begin_epoch(1)
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_goes_on(precision, digits, tmp_path):
+    trainer, again = (build_trainer(options(L2P, precision=precision), digits) for _ in range(2))
+    facts = trainer.begin_epoch(1)
     logs = trainer.train_step(TrainBatches(digits, 64, 0).batch(0, 0))
     assert np.isfinite(float(logs["loss"]))
     assert all(v.dtype == "float32" for v in trainer.classifier.trainable_variables)
     assert trainer.classifier.output.dtype == "float32"
+    if precision == "mixed_float16":
+        assert facts["loss_scale"] == 2**15
+        trainer.loss_scale.scale.assign(2.0**9)
+        state.save_state(tmp_path / "state.npz", trainer, state.Progress())
+        state.load_state(tmp_path / "state.npz", again)
+        # A step for W and one for theta.
+        assert (float(again.loss_scale.scale), int(again.loss_scale.good_steps)) == (2**9, 2)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_a_training_does_not_follow_the_floats_of_keras_json(digits, precision):
     def dtypes():
         trainer = build_trainer(options("none", precision=precision, ema=0.5), digits)

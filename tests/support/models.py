@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -15,6 +16,7 @@ import numpy as np
 
 from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
+from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.defenses import DEFENSES, DerivedDefense
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.models.base import Architecture
@@ -23,6 +25,12 @@ from l2p_tf.models.saving import auxiliary_path, save_classifier
 
 TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name), DerivedDefense)]
 """The defenses that train a network of their own."""
+
+_ATTACKS = {name: ATTACKS.get(name) for name in ATTACKS.names()}
+OWN = [n for n, cls in _ATTACKS.items() if not any(o is not cls and issubclass(cls, o) for o in _ATTACKS.values())]
+"""The attacks that are not others with other defaults."""
+COMPILED = [name for name in OWN if issubclass(_ATTACKS[name], IterativeAttack)]
+"""Those of them with a graph of their own: sequences run other attacks."""
 
 SHALLOW = {
     "all_conv": "all_conv(width=0.0625)",
@@ -47,6 +55,16 @@ class Tiny(Architecture):
         x = keras.layers.ReLU()(factory.conv(x, 6, 3, "conv", strides=2, normalize=False))
         x = factory.norm(x, "norm")
         return keras.layers.GlobalAveragePooling2D()(factory.output(x, "output"))
+
+
+@contextlib.contextmanager
+def precision(policy):
+    """Within it Keras's layers follow another dtype policy."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def tiny(defense, shape=(6, 6, 1), classes=4, seed=0):

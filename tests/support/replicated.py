@@ -25,6 +25,7 @@ from l2p_tf.training import replicas  # noqa: E402
 from l2p_tf.training.optimizers import MomentumSGD  # noqa: E402
 from l2p_tf.training.phases import generators_of  # noqa: E402
 from stages import common  # noqa: E402
+from support.models import precision  # noqa: E402
 
 STEPS = 20
 """Of each training, 2 an epoch, the second of them on fewer images."""
@@ -43,10 +44,10 @@ def plain() -> keras.Model:
     ])  # fmt: skip
 
 
-def trained(strategy, spec: str, network: str, weighted: bool, average: bool):
+def trained(strategy, spec: str, network: str, weighted: bool, average: bool, policy: str):
     """A trainer after its steps, and the logs of its epochs and of its evaluation."""
     keras.utils.set_random_seed(1)
-    with strategy.scope() if strategy else contextlib.nullcontext():
+    with strategy.scope() if strategy else contextlib.nullcontext(), precision(policy):
         defense = DEFENSES.parse(spec)
         if network:
             model = MODELS.parse(network).build((8, 8, 1), 4, defense.factory(0), mean=(0.5,), std=(0.3,))
@@ -71,9 +72,11 @@ def apart(a, b) -> float:
     return max(float(np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y)))) for x, y in zip(a, b, strict=True))
 
 
-def compare(spec: str, network: str = "", weighted: bool = False, average: bool = False) -> dict[str, float]:
+def compare(
+    spec: str, network: str = "", weighted: bool = False, average: bool = False, policy: str = "float32"
+) -> dict[str, float]:
     """How far one device and two replicas are apart: in all weights, in losses and accuracies, in answers."""
-    (one, logs), (two, shared) = (trained(s, spec, network, weighted, average) for s in (None, mirrored()))
+    (one, logs), (two, shared) = (trained(s, spec, network, weighted, average, policy) for s in (None, mirrored()))
     return {
         "weights": apart(numbers(one), numbers(two)),
         "logs": apart([logs], [shared]),
@@ -86,6 +89,25 @@ def numbers(trainer):
     networks = [trainer.classifier, *trainer.auxiliary_models.values()]
     found = [w for network in networks for w in network.weights if w.dtype == "float32"]
     return [*found, *trainer.averages]
+
+
+def overflow() -> dict[str, list[float]]:
+    """What a step in float16 leaves on each of two replicas where the first one's gradients overflow."""
+    with mirrored().scope(), precision("mixed_float16"):
+        trainer = DEFENSES.parse("none").trainer(plain(), 0, 8)
+        trainer.compile(keras.optimizers.Adam(0.01))
+    kernel, scale = trainer.classifier.trainable_variables[0], trainer.loss_scale.scale
+    found: dict[str, list[float]] = {"kernel": [], "scale": [], "iterations": []}
+    # The second one's images have no weight: its gradients are 0.
+    for start, weights in ((2.0**60, [1.0] * 4 + [0.0] * 4), (2.0**10, [1.0] * 8)):
+        before = kernel.numpy()
+        scale.assign(start)
+        trainer.train_on_batch(IMAGES[:8], LABELS[:8], sample_weight=np.array(weights))
+        local = mirrored().experimental_local_results
+        found["kernel"] += [apart([value], [before]) for value in local(kernel.value)]
+        found["scale"] += [float(value) for value in local(scale.value)]
+        found["iterations"] += [float(value) for value in local(trainer.optimizer.iterations.value)]
+    return found
 
 
 def noise() -> dict[str, list[float]]:
@@ -120,5 +142,9 @@ def stage() -> None:
     common.run(importlib.import_module(f"stages.{name}").main)
 
 
+APART = {"noise": noise, "overflow": overflow}
+"""What is no comparison of two trainings."""
+
+
 def main() -> None:
-    print(json.dumps([noise() if spec == ["noise"] else compare(*spec) for spec in json.loads(sys.argv[1])]))
+    print(json.dumps([APART[spec[0]]() if spec[0] in APART else compare(*spec) for spec in json.loads(sys.argv[1])]))

@@ -7,8 +7,9 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from l2p_tf.defenses import DEFENSES
+from l2p_tf.layers.noise import reseed
 from l2p_tf.training.optimizers import MomentumSGD
-from support.models import linear
+from support.models import linear, precision, small, tiny
 
 SHAPE, CLASSES = (3, 3, 1), 4
 WEIGHTS = np.random.default_rng(3).normal(size=(*SHAPE, CLASSES))
@@ -26,6 +27,16 @@ def compiled(trainer, rate=0.1, decay=0.0, momentum=0.0):
 def trainer_of(spec, model=None, rate=0.1):
     """The compiled trainer of a defense, by default for the softmax regression."""
     return compiled(DEFENSES.parse(spec).trainer(model or linear(WEIGHTS), 0, 100), rate)
+
+
+def tiny_trainer(name, policy="float32"):
+    """The compiled trainer of a defense and a tiny network, all of it on, always with the same noise."""
+    options = small(name)
+    with precision(policy):
+        trainer = options.trainer(tiny(options), 0, 100)
+    compiled(trainer).begin_epoch(30)
+    reseed(trainer.classifier, tf.constant([1, 2]))
+    return trainer
 
 
 def step(trainer, images, labels, times=1, jit_compile=False):

@@ -24,30 +24,47 @@ SAME = [
     ("generator(update=joint, clean_weight=0.5, generator_width=0.1)", "", True, False),
 ]
 TOGETHER = [(f"pgd({PGD}, clean_weight=0.5, one_batch=True)", "resnet_v1(depth=8)"), ("none", "resnet_v1(depth=8)")]
+HALF = (f"pgd({PGD}, clean_weight=0.5)", "", False, False, "mixed_float16")
 
 
-def found(*wanted):
+@pytest.fixture(scope="module")
+def results():
+    """What a process of two replicas finds: how far each training is from that on one device, and more."""
+    wanted = [*SAME, *TOGETHER, HALF, ["noise"], ["overflow"]]
     done = python("from support import replicated; replicated.main()", json.dumps(wanted))
-    return json.loads(done.stdout)
+    return {spec[0]: found for spec, found in zip(wanted, json.loads(done.stdout), strict=True)}
 
 
-def test_two_replicas_train_what_one_device_does():
-    for spec, apart in zip(SAME, found(*SAME), strict=True):
-        assert apart["weights"] < 2e-5, spec
-        assert apart["answers"] < 2e-5, spec
-        assert apart["logs"] < 2e-4, spec
+def test_two_replicas_train_what_one_device_does(results):
+    for spec, *_ in SAME:
+        assert results[spec]["weights"] < 2e-5, spec
+        assert results[spec]["answers"] < 2e-5, spec
+        assert results[spec]["logs"] < 2e-4, spec
 
 
-def test_with_batch_norm_too_where_it_is_synchronized_and_noise_differs_on_every_replica():
-    *together, noise = found(*TOGETHER, ["noise"])
-    for spec, apart in zip(TOGETHER, together, strict=True):
-        assert apart["weights"] < 1e-3, spec
-        assert apart["answers"] < 2e-3, spec
+def test_with_batch_norm_too_where_it_is_synchronized(results):
+    for spec, _ in TOGETHER:
+        assert results[spec]["weights"] < 1e-3, spec
+        assert results[spec]["answers"] < 2e-3, spec
+
+
+def test_noise_differs_on_every_replica(results):
+    noise = results["noise"]
     # 65,536 numbers each, as often as a replica took a step.
     np.testing.assert_allclose(noise["std"], 0.4, rtol=0.02)
     np.testing.assert_allclose(noise["mean"], 0.0, atol=0.02)
     assert np.abs(noise["correlation"]).max() < 0.03
     assert len(noise["correlation"]) == 6
+
+
+def test_replicas_share_a_loss_scale_in_float16(results):
+    assert results[HALF[0]]["weights"] < 3e-3
+    assert results[HALF[0]]["logs"] < 3e-3
+    overflow = results["overflow"]
+    assert overflow["scale"] == [2.0**59, 2.0**59, 2.0**10, 2.0**10]
+    assert overflow["iterations"] == [0, 0, 1, 1]
+    assert overflow["kernel"][:2] == [0, 0]
+    assert overflow["kernel"][2] == overflow["kernel"][3] > 0
 
 
 def test_replicas_draw_the_rows_of_one_device():

@@ -5,14 +5,14 @@ import tensorflow as tf
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.layers.noise import noise_layers, reseed
+from l2p_tf.layers.noise import noise_layers
 from l2p_tf.models import MODELS
 from l2p_tf.training.base import RobustTrainer, noise_statistics
 from l2p_tf.training.losses import Batch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import check_drops, harmonic_tau, learning_rate
 from l2p_tf.types import UserError
-from support.models import TRAINED, images_and_labels, linear, small, tiny
+from support.models import images_and_labels, linear, tiny
 from support.training import (
     FLAT,
     WEIGHTS,
@@ -220,25 +220,3 @@ def test_one_batch_changes_only_what_batch_norm_sees():
         losses[one_batch] = step(compiled(trainer), images, labels)
     # With clean and adversarial images equal, the joint batch has the same statistics.
     assert losses[True]["loss"] == pytest.approx(losses[False]["loss"], rel=1e-4)
-
-
-OWN_STEPS = ("pgd", "learn2perturb", "adv_bnn", "trades", "mat", "generator")
-"""Those whose steps differ; the others have the same with other layers."""
-
-
-@pytest.mark.parametrize(
-    "defense", [pytest.param(n, marks=[] if n in OWN_STEPS else pytest.mark.slow) for n in TRAINED]
-)
-def test_every_step_compiles_with_xla_and_agrees(defense):
-    images, labels = images_and_labels(8)
-    results = []
-    for jit in (False, True):
-        options = small(defense)
-        model = tiny(options)
-        trainer = compiled(options.trainer(model, 0, 100))
-        trainer.begin_epoch(30)
-        reseed(model, tf.constant([1, 2]))
-        step(trainer, images, labels, jit_compile=jit)
-        results.append(values(model.trainable_variables))
-    for a, b in zip(*results, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-3)
