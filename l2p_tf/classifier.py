@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from l2p_tf.contract import BEWARE, FITS, GRADIENT, MENDED, NOISE, OUTPUTS, Finding
 from l2p_tf.layers.folding import predict_folded
-from l2p_tf.layers.logits import TINY
+from l2p_tf.layers.logits import TINY, Logits
 from l2p_tf.layers.noise import is_randomized, mark_randomized
 from l2p_tf.observation import gradient_fault, observe, only_output
 from l2p_tf.types import UserError
@@ -190,7 +190,8 @@ def check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
 def _plain(model: keras.Model) -> tuple[keras.Model, tuple[Finding, ...]]:
     """A functional model of one tensor of images and float32 logits, as its layers tell; what was mended.
 
-    Containers of one input or output, other precisions and a softmax at the end are taken off.
+    Containers of one input or output, other precisions and a softmax at the end are taken off; so is a sigmoid of one
+    output, of which two classes are made.
     """
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs or len(outputs) != 1:
@@ -198,8 +199,10 @@ def _plain(model: keras.Model) -> tuple[keras.Model, tuple[Finding, ...]]:
     logits = _before_softmax(model, outputs[0])
     found: tuple[Finding, ...] = ()
     if logits is not None:
-        text = f"The model {model.name!r} ends in a softmax, which was taken off: attacks need its logits."
-        found = (Finding(OUTPUTS, MENDED, text),)
+        text = "softmax, which was taken off: attacks need its logits."
+        if outputs[0].shape[-1] == 1:
+            text = "sigmoid of one output: in its place 0 and what comes before it are the logits of two classes."
+        found = (Finding(OUTPUTS, MENDED, f"The model {model.name!r} ends in a {text}"),)
     elif outputs[0].dtype == "float32" and not _has_containers(model):
         return model, ()
     with model.distribute_strategy.scope():
@@ -216,13 +219,19 @@ def _has_containers(model: keras.Model) -> bool:
 
 
 def _before_softmax(model: keras.Model, output: Any) -> Any:
-    """The logits that become this output by a softmax, as a symbolic tensor of the model; None where none do."""
+    """The logits that become this output by a softmax, as a symbolic tensor of the model; None where none do.
+
+    Of a sigmoid of one output they are those of two classes.
+    """
     operation, number, _ = output._keras_history
     node = operation._inbound_nodes[number]
     if len(node.input_tensors) != 1 or isinstance(operation, keras.layers.InputLayer):
         return None
     before = node.input_tensors[0]
     activation = getattr(operation, "activation", None)
+    if activation is keras.activations.sigmoid and output.shape[-1] == 1:
+        logit = before if isinstance(operation, keras.layers.Activation) else WithoutActivation(operation)(before)
+        return keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)
     if activation is keras.activations.sigmoid:
         raise UserError(
             f"The model {model.name!r} should end in logits of one class among several. It ends in a sigmoid, whose "
@@ -288,14 +297,15 @@ def _outputs_findings(model: keras.Model, answers: np.ndarray, linear: bool, pro
     if probabilities:
         text = "answers probabilities; their logarithm serves as logits. Where they are rounded to 0 or 1 gradients "
         return [Finding(OUTPUTS, MENDED, f"The model {model.name!r} {text}vanish: build it without a softmax.")]
+    if any(finding.check == OUTPUTS for finding in findings_of(model)):
+        return []
     if not linear and len(answers) and answers.min() >= 0 and answers.max() <= 1 and np.ptp(answers):
         text = (
             f"The model {model.name!r} answers numbers in [0, 1] that do not sum to 1, which are taken for logits. If "
             "they come from a sigmoid, gradients vanish where it saturates: build it without."
         )
         return [Finding(OUTPUTS, BEWARE, text)]
-    told = any(finding.check == OUTPUTS for finding in findings_of(model))
-    return [] if told else [Finding(OUTPUTS, FITS, "The model answers logits.")]
+    return [Finding(OUTPUTS, FITS, "The model answers logits.")]
 
 
 def _adapted(model: keras.Model, classes: int, probabilities: bool) -> AdaptedClassifier:
@@ -322,5 +332,5 @@ def _ends_in_linear_layer(model: keras.Model) -> bool:
     if isinstance(layer, keras.Model):
         return _ends_in_linear_layer(layer)
     return not isinstance(layer, keras.layers.Activation) and (
-        getattr(layer, "activation", None) is keras.activations.linear or isinstance(layer, WithoutActivation)
+        getattr(layer, "activation", None) is keras.activations.linear or isinstance(layer, WithoutActivation | Logits)
     )

@@ -7,6 +7,8 @@ from typing import Any
 
 OUTPUTS, RANGE, CLASSES, NOISE, GRADIENT, ORIGIN = "outputs", "input range", "classes", "noise", "gradient", "origin"
 """What is looked at."""
+RANGES = ("0..1", "0..255", "-1..1", "torch", "caffe")
+"""What a model may take pixels in; `torch` and `caffe` are the means of ImageNet as keras.applications names them."""
 FITS, MENDED, BEWARE = "fits", "mended", "beware"
 """What is found: nothing to do, something that was mended, something that no one can mend but its maker."""
 

@@ -15,10 +15,11 @@ from scipy import stats
 from l2p_tf.classifier import as_classifier, is_answer
 from l2p_tf.layers.folding import predict_folded
 from l2p_tf.layers.noise import draws_per_example, is_randomized, reseed, restore_seeds
+from l2p_tf.layers.ranges import candidates, in_range
 from l2p_tf.loops import repeat
 from l2p_tf.types import UserError
 
-_TELLING, _LEVEL = 50, 0.01
+_TELLING, _LEVEL, _TRIED = 50, 0.01, 128
 """Fewer images than these tell nothing; the level at which more of them would be better than chance."""
 
 AT_CHANCE = "clean accuracy is no better than chance"
@@ -322,15 +323,48 @@ def finite_softmax(logits: tf.Tensor) -> tf.Tensor:
     return tf.where(is_answer(logits)[..., None], tf.nn.softmax(logits), tf.zeros_like(logits))
 
 
-def warn_at_chance(right: int, count: int, classes: int, name: str = "The classifier") -> None:
-    """Warns where a classifier is right on no more of so many images than guessing would be (1% level)."""
-    if count >= _TELLING and stats.binom.sf(right - 1, count, 1.0 / classes) > _LEVEL:
-        warnings.warn(
-            f"{name}'s {AT_CHANCE}. Usual reasons: it was trained on another range "
-            "of pixels than [0, 1] or with another normalization, or its classes are in another order than the labels.",
-            UserWarning,
-            stacklevel=2,
-        )
+def warn_at_chance(
+    right: int, model: keras.Model, images: Any, labels: np.ndarray, name: str = "The classifier"
+) -> None:
+    """Warns where a classifier is right on no more of its images than guessing would be (1% level).
+
+    Args:
+      right: on how many it is right.
+      model: the classifier.
+      images: those images, uint8 or floats in [0, 1]; in what other range of pixels it is right is tried on some.
+      labels: their classes.
+      name: of the classifier.
+    """
+    if not _is_at_chance(right, len(labels), int(model.output_shape[-1])):
+        return
+    warnings.warn(
+        f"{name}'s {AT_CHANCE}. Usual reasons: it was trained on another range of pixels than [0, 1] or with another "
+        "normalization, or its classes are in another order than the labels."
+        + _in_other_ranges(model, checked_images(images[:_TRIED]), labels[:_TRIED]),
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _is_at_chance(right: int, count: int, classes: int) -> bool:
+    return bool(count >= _TELLING and stats.binom.sf(right - 1, count, 1.0 / classes) > _LEVEL)
+
+
+def _in_other_ranges(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> str:
+    """On which other range of pixels a classifier is right more often than chance, in a sentence; empty for none."""
+    run = compiled(model, "votes", functools.partial(_votes, model))
+    index, real = next(batches(len(images), _TRIED, replicas(model)))
+    numbers = tuple(map(tf.constant, (seed_pair(0), 1, 1)))
+    shares = {}
+    for name in candidates(images.shape[-1])[1:]:
+        votes = run(in_range(tf.constant(images[index]), name), numbers)[1][:real].numpy()
+        right = int((decided(votes) == labels[:real]).sum())
+        if not _is_at_chance(right, real, votes.shape[-1]):
+            shares[name] = right / real
+    if not shares:
+        return ""
+    best = max(shares, key=lambda name: shares[name])
+    return f" With pixels in {best} it is right on {100 * shares[best]:.0f}%: put a layer before it that rescales them."
 
 
 def predict(model: keras.Model, images: np.ndarray, seed: int = 0, **how: Any) -> np.ndarray:

@@ -455,7 +455,12 @@ def test_accuracy_no_better_than_chance_is_told():
     with pytest.warns(UserWarning, match="no better than chance. Usual reasons: it was trained on another range"):
         ATTACKS.parse("fgsm")(inner, images, labels)
     model = plain()
-    ATTACKS.parse("fgsm")(model, images, inference.predict(model, images).argmax(-1))
+    labels = inference.predict(model, images).argmax(-1)
+    ATTACKS.parse("fgsm")(model, images, labels)
+    # Where another range is right, it is told.
+    inner = linear(weights()[0].reshape(*SHAPE, 3) / 2, bias=weights()[1] + weights()[0].sum(0) / 2)
+    with pytest.warns(UserWarning, match="no better than chance.* With pixels in -1..1 it is right on 100%"):
+        ATTACKS.parse("fgsm")(inner, images, labels)
 
 
 def test_an_evaluation_counts_answers_that_are_no_numbers(tmp_path, images):

@@ -260,7 +260,7 @@ class AttackRunner:
         self.forwards += answers * (1 if self.deterministic else self.samples_per_prediction)
         every, ranked = np.arange(len(self.images)), likely.copy()
         right = int((self.votes[every, self.labels] > 0.5).sum())
-        inference.warn_at_chance(right, len(every), self.classes)
+        inference.warn_at_chance(right, self.model, self.images, self.labels)
         ranked[every, self.labels] = -1.0
         others = np.argsort(-ranked, axis=-1, kind="stable")[:, :-1]
         if self.attack.targeted:

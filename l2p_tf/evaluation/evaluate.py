@@ -100,7 +100,7 @@ class Evaluation:
                         randomized=self.randomized, **figures,
                     ))  # fmt: skip
                     if attack is None:
-                        inference.warn_at_chance(figures["correct"], len(self.labels), self.classes, self.name)
+                        inference.warn_at_chance(figures["correct"], self.model, self.images, self.labels, self.name)
                     if repeat == 0:
                         gallery.append((label, pictures))
         clean, labels = self.images[self.shown], self.labels[self.shown]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,13 +15,14 @@ import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
 from l2p_tf.classifier import AdaptedClassifier, as_classifier, check_inputs, findings_of, is_answer
-from l2p_tf.contract import BEWARE, CLASSES, FITS, MENDED, Finding
+from l2p_tf.contract import BEWARE, CLASSES, FITS, MENDED, OUTPUTS, Finding
 from l2p_tf.imported import ranges
 from l2p_tf.imported.opening import Opened, pick, quietly
 from l2p_tf.imported.options import ImportOptions
 from l2p_tf.inference import batches
 from l2p_tf.layers.logits import Logits
 from l2p_tf.layers.noise import has_other_noise
+from l2p_tf.layers.ranges import candidates, in_range
 from l2p_tf.layers.saved_model import SavedModelLayer
 from l2p_tf.observation import only_output
 from l2p_tf.types import UserError
@@ -48,12 +50,16 @@ def mended(
     """
     shape, findings = images.shape[1:], list(opened.findings)
     plain = _one_output(opened.model, shape, options)
+    plain.name = options.name
+    with quietly():
+        plain = as_classifier(plain)
+    findings += findings_of(plain)
     plain.name = "imported"
-    outputs = _count(plain, images)
+    outputs = _count(plain)
     order = _order(options.class_map, outputs, classes)
     answers = {
         name: _asked(_with_range(plain, shape, name), images)
-        for name in ranges.candidates(shape[-1])
+        for name in candidates(shape[-1])
         if options.input_range in ("auto", name)
     }
     taken = {name: _mapped(found, order) for name, found in answers.items() if found is not None}
@@ -62,7 +68,9 @@ def mended(
     decision = ranges.decide(options.input_range, right, told, 1.0 / classes)
     with quietly():
         classifier = as_classifier(_with_range(plain, shape, decision.name, options.name), images)
-    findings += [*findings_of(classifier), decision.finding]
+    seen = findings_of(classifier)
+    findings += [one for one in seen if one.check != OUTPUTS or all(other.check != OUTPUTS for other in findings)]
+    findings.append(decision.finding)
     findings.append(_classes_finding(taken.get(decision.name), labels, order, outputs))
     inner, probabilities = classifier, False
     if isinstance(classifier, AdaptedClassifier):
@@ -80,7 +88,9 @@ def _one_output(model: keras.Model, shape: tuple[int, ...], options: ImportOptio
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         x = keras.Input(shape, name="images", dtype="float32")
-        return keras.Model(x, pick(model(x), [], options.output))
+        with _telling(shape):
+            answer = model(x)
+        return keras.Model(x, pick(answer, [], options.output))
     structure = outputs[0] if isinstance(model, keras.Sequential) else model.output
     names = [tensor._keras_history.operation.name for tensor in outputs]
     output = pick(structure, names, options.output)
@@ -112,7 +122,7 @@ def _on_floats(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     return twin
 
 
-def _count(model: keras.Model, images: np.ndarray) -> int:
+def _count(model: keras.Model) -> int:
     """How many outputs there are."""
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2 or not isinstance(shape[1], int):
@@ -137,10 +147,24 @@ def _order(wanted: Sequence[int], outputs: int, classes: int) -> tuple[int, ...]
     return tuple(wanted)
 
 
+@contextlib.contextmanager
+def _telling(shape: tuple[int, ...]) -> Iterator[None]:
+    """Within it whatever a model of somebody else's raises becomes a line, but for what it says of its input."""
+    try:
+        yield
+    except (UserError, tf.errors.InvalidArgumentError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        size = "x".join(map(str, shape))
+        raise UserError(f"The model cannot answer images of {size}: {type(error).__name__}: {reason}") from error
+
+
 def _with_range(model: keras.Model, shape: tuple[int, ...], name: str, called: str = "ranged") -> keras.Model:
     """The model behind a layer that brings images in [0, 1] to the range it expects."""
     x = keras.Input(shape, name="images", dtype="float32")
-    return keras.Model(x, model(ranges.in_range(x, name)), name=called)
+    with _telling(shape):
+        return keras.Model(x, model(in_range(x, name)), name=called)
 
 
 def _asked(model: keras.Model, images: np.ndarray) -> np.ndarray | None:
@@ -148,7 +172,8 @@ def _asked(model: keras.Model, images: np.ndarray) -> np.ndarray | None:
     spec = tf.TensorSpec((None, *images.shape[1:]))
     run = tf.function(functools.partial(model, training=False), input_signature=[spec], autograph=False)
     try:
-        parts = [only_output(run(images[index]))[:real] for index, real in batches(len(images), _BATCH)]
+        with _telling(images.shape[1:]):
+            parts = [only_output(run(images[index]))[:real] for index, real in batches(len(images), _BATCH)]
     except tf.errors.InvalidArgumentError:
         return None  # Such as a served model, which takes [0, 1] alone.
     answers = tf.cast(tf.concat(parts, 0), tf.float32)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from l2p_tf.contract import RANGES
 from l2p_tf.files import check_name
 from l2p_tf.options import StageOptions, option
-
-RANGES = ("0..1", "0..255", "-1..1", "torch", "caffe")
-"""What a model may take pixels in; `torch` and `caffe` are the means of ImageNet as keras.applications names them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

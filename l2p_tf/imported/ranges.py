@@ -9,35 +9,13 @@ import keras
 import numpy as np
 from scipy import stats
 
-from l2p_tf.contract import BEWARE, FITS, MENDED, RANGE, Finding
-from l2p_tf.imported.options import RANGES
+from l2p_tf.contract import BEWARE, FITS, MENDED, RANGE, RANGES, Finding
 from l2p_tf.layers.image import ChannelNormalization
 
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CAFFE = (103.939, 116.779, 123.68)
 _NEARLY = 0.05
 """The level at which an accuracy is told from another on the same images."""
 _CLEARLY = 0.1
 """Share of the way from guessing to knowing all: networks that were not trained may come near it."""
-
-
-def in_range(images: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Images in [0, 1] in the range of this name."""
-    if name == "0..255":
-        return keras.layers.Rescaling(255.0, name="to_255")(images)
-    if name == "-1..1":
-        return keras.layers.Rescaling(2.0, -1.0, name="to_minus_1_1")(images)
-    if name == "torch":
-        return ChannelNormalization(*_IMAGENET, name="imagenet_statistics")(images)
-    if name == "caffe":
-        means = [mean / 255 for mean in _CAFFE]
-        return ChannelNormalization(means, [1 / 255] * 3, name="imagenet_means")(keras.ops.flip(images, -1))
-    return images
-
-
-def candidates(channels: int) -> tuple[str, ...]:
-    """The ranges there are for images of so many channels."""
-    return RANGES if channels == 3 else RANGES[:3]
 
 
 def told_by_layers(model: keras.Model) -> tuple[str, str] | None:

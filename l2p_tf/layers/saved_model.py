@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from l2p_tf.types import UserError
 
@@ -23,6 +24,9 @@ _REFUSED = frozenset({
     "RpcClient", "RpcServer",
 })  # fmt: skip
 """Operations that reach beyond the graph: to files, to Python, to other machines."""
+
+
+_LOOPS = {"While", "StatelessWhile"}
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
@@ -63,7 +67,8 @@ class SavedModelLayer(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """The signature's output."""
         (spec,) = self._function.structured_input_signature[1].values()
-        return self._function(**{spec.name: tf.cast(inputs, spec.dtype)})[self.output_name]
+        outputs = self._run(tf.cast(inputs, spec.dtype))
+        return tf.nest.flatten(outputs)[sorted(self._function.structured_outputs).index(self.output_name)]
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """(batch, *output_shape)."""
@@ -100,8 +105,11 @@ class SavedModelLayer(keras.layers.Layer):
         self.digest = digest
         loaded = load(pathlib.Path(folder))
         function = signature_of(loaded, self.signature)
+        (spec,) = function.structured_input_signature[1].values()
         # Straight into the instance's dictionary: Keras and TensorFlow would track what is set as an attribute.
-        for name, value in (("_files", files), ("_loaded", loaded), ("_function", function)):
+        run = _frozen(function) or (lambda x: function(**{spec.name: x}))
+        own = {"_files": files, "_loaded": loaded, "_function": function, "_run": run}
+        for name, value in own.items():
             self.__dict__[name] = value
         self._tracker.unlock()
         for variable in function.variables:
@@ -165,6 +173,19 @@ def signature_of(loaded: Any, name: str) -> Any:
             f"The SavedModel should take images alone. Received: {len(inputs)} inputs ({', '.join(inputs)})"
         )
     return function
+
+
+def _frozen(function: Any) -> Any:
+    """A signature with its variables as constants, where it has loops and changes nothing; None otherwise.
+
+    TensorFlow cannot take the gradient, within a loop, of a loaded one that reads variables.
+    """
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for part in graph.library.function for node in part.node_def)]
+    kinds = {node.op for node in nodes}
+    if not kinds & _LOOPS or any("Assign" in kind for kind in kinds):
+        return None
+    return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
 def files_of(folder: pathlib.Path) -> dict[str, bytes]:
