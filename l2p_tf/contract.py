@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-OUTPUTS, RANGE, CLASSES, NOISE, GRADIENT, ORIGIN = "outputs", "input range", "classes", "noise", "gradient", "origin"
+ORIGIN, INPUT, OUTPUTS, RANGE, CLASSES = "origin", "input", "outputs", "input range", "classes"
+NOISE, GRADIENT = "noise", "gradient"
 """What is looked at."""
 RANGES = ("0..1", "0..255", "-1..1", "torch", "caffe")
 """What a model may take pixels in; `torch` and `caffe` are the means of ImageNet as keras.applications names them."""

@@ -16,7 +16,7 @@ from l2p_tf.certification.bounds import clopper_pearson
 from l2p_tf.certification.counting import Counts, count_draws
 from l2p_tf.certification.wiring import stem
 from l2p_tf.layers.activation_noise import FixedNoise
-from l2p_tf.layers.noise import noise_layers, without_noise
+from l2p_tf.layers.noise import has_other_noise, noise_layers, without_noise
 from l2p_tf.options import option
 from l2p_tf.types import UserError
 
@@ -50,8 +50,13 @@ class Smoothing(Certificate):
         return "smoothing" if self.sigma is None else f"smoothing {self.sigma:g}"
 
     def check(self, model: keras.Model) -> None:
-        """UserError where `sigma` is left to a model that has no noise on its input."""
+        """UserError where `sigma` is left to a model that has no noise on its input, or with noise that cannot stop."""
         self.noise(model)
+        if has_other_noise(model):
+            raise UserError(
+                "smoothing needs a model without noise, or with noise that can be switched off: this one has another kind "
+                "of noise, of which all images of a batch may share a draw, so that votes are not independent."
+            )
 
     def noise(self, model: keras.Model) -> float:
         """`sigma`, or the standard deviation of the model's own noise on the image."""

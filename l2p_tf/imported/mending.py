@@ -15,7 +15,7 @@ import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
 from l2p_tf.classifier import AdaptedClassifier, as_classifier, check_inputs, findings_of, is_answer
-from l2p_tf.contract import BEWARE, CLASSES, FITS, MENDED, OUTPUTS, Finding
+from l2p_tf.contract import BEWARE, CLASSES, FITS, INPUT, MENDED, OUTPUTS, Finding
 from l2p_tf.imported import ranges
 from l2p_tf.imported.opening import Opened, pick, quietly
 from l2p_tf.imported.options import ImportOptions
@@ -50,6 +50,11 @@ def mended(
     """
     shape, findings = images.shape[1:], list(opened.findings)
     plain = _one_output(opened.model, shape, options)
+    if any(
+        "float" not in keras.backend.standardize_dtype(x.dtype) for x in getattr(opened.model, "inputs", None) or ()
+    ):
+        text = "It takes whole numbers; it was built anew on floats, which its layers take as well, to have a gradient."
+        findings.append(Finding(INPUT, MENDED, text))
     plain.name = options.name
     with quietly():
         plain = as_classifier(plain)

@@ -107,8 +107,15 @@ def _file(path: pathlib.Path, custom_objects: str) -> Opened:
     try:
         model = load_any(path, own)
     except UserError as error:
-        hint = "; --custom_objects=FILE.py names a file with its classes and functions, whose code is then run"
-        raise UserError(f"{error}{hint if _CODE.search(str(error)) and not custom_objects else ''}") from error
+        hint = ""
+        if "TFSMLayer" in str(error):
+            # Its own words would have the user run whatever the file names.
+            raise UserError(
+                f"{str(path)!r} holds a TFSMLayer, which reads a SavedModel from elsewhere: import that one's folder."
+            ) from error
+        if _CODE.search(str(error)) and not custom_objects:
+            hint = "; --custom_objects=FILE.py names a file with its classes and functions, whose code is then run"
+        raise UserError(f"{error}{hint}") from error
     return Opened(model, path.name, digest, has_code=bool(custom_objects), findings=findings)
 
 
@@ -122,7 +129,7 @@ def _objects_of(path: pathlib.Path) -> dict[str, Any]:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{wanted}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     kinds = (type, types.FunctionType)
     return {
@@ -173,6 +180,8 @@ def pick(answer: Any, names: list[str], output: str) -> Any:
     if isinstance(answer, dict):
         return answer[_choice(output, list(answer))]
     if not isinstance(answer, list | tuple):
+        if output:
+            _choice(output, names or ["0"])
         return answer
     names = names or [str(number) for number in range(len(answer))]
     return answer[names.index(_choice(output, names))]

@@ -43,6 +43,7 @@ def test_a_keras_model_becomes_the_same_network_as_logits_in_0_to_1(kind, data, 
     assert_same(model, judged)
     assert f"takes pixels in {taken}" in found["input range"].text
     assert found["outputs"].verdict == outputs, found["outputs"]
+    assert ("input" in found) == (kind == "whole numbers")
     assert {found[check].verdict for check in ("classes", "noise", "gradient")} == {contract.FITS}
     assert not is_randomized(model)
 

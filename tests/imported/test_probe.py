@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from l2p_tf.certification.base import CERTIFICATES
 from l2p_tf.contract import BEWARE, FITS, MENDED
 from l2p_tf.evaluation.evaluate import check_data
 from l2p_tf.imported.opening import _range_of
@@ -96,6 +97,8 @@ def test_hidden_noise_makes_it_randomized_and_seeded(code, data, judged, tmp_pat
     assert run.manifest["notes"]["randomized"]
     assert is_randomized(model)
     assert not draws_per_example(model)
+    with pytest.raises(UserError, match="so that votes are not independent"):
+        CERTIFICATES.parse("smoothing(sigma=0.25)").check(model)
     images, labels, _ = judged
     first, again = (foreign.fallen(model, images, labels) for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -242,6 +245,10 @@ REFUSED = {
     "sigmoid": (lambda _: foreign.made(end="sigmoid"), {}, "It ends in a sigmoid"),
     "shape": (lambda _: flat((9, 8, 1), layers.Flatten(), layers.Dense(10)), {}, "8x8x1. It takes: 9x8x1"),
     "rank": (lambda _: flat((64,), layers.Dense(10)), {}, "put a Reshape or Flatten layer before"),
+    "output": (lambda _: foreign.made(), {"output": "none"}, "`--output` should be one of the model's outputs: dense"),
+    "nested": (lambda folder: nested(folder), {}, "holds a TFSMLayer, which reads a SavedModel from elsewhere"),
+    "signature": (lambda folder: unsigned(folder / "saved"), {}, "should have the signature 'serving_default'.*: none"),
+    "damaged saved": (lambda folder: damaged(folder / "saved"), {}, "should be the folder of a TensorFlow SavedModel"),
     "answers": (lambda _: flat((8, 8, 1), layers.Conv2D(10, 3)), {}, r"should answer \(batch, classes\)"),
     "map": (lambda _: foreign.made(), {"class_map": (0,) * 10}, "10 different numbers from 0 to 9"),
     "missing": (lambda folder: folder / "none.keras", {}, "none.keras', no such file"),
@@ -256,6 +263,23 @@ REFUSED = {
     "code": (lambda folder: written(folder / "a.keras"), {"custom_objects": "no.py"}, "`--custom_objects` should be"),
     "preset": (lambda _: "kaggle://keras/resnet", {}, "needs keras_hub"),
 }
+
+
+def nested(folder):
+    foreign.made().export(folder / "saved", verbose=False)
+    images = keras.Input(foreign.SHAPE)
+    return keras.Model(images, layers.TFSMLayer(str(folder / "saved"), call_endpoint="serve")(images))
+
+
+def unsigned(folder):
+    tf.saved_model.save(tf.Module(), str(folder))
+    return folder
+
+
+def damaged(folder):
+    foreign.made().export(folder, verbose=False)
+    (folder / "saved_model.pb").write_bytes(b"no program")
+    return folder
 
 
 def written(path):
