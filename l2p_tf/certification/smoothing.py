@@ -54,8 +54,8 @@ class Smoothing(Certificate):
         self.noise(model)
         if has_other_noise(model):
             raise UserError(
-                "smoothing needs a model without noise, or with noise that can be switched off: this one has another kind "
-                "of noise, of which all images of a batch may share a draw, so that votes are not independent."
+                "smoothing needs a model without noise, or with noise that can be switched off: this one has noise of "
+                "another kind, of which all images of a batch may share a draw, so that votes are not independent."
             )
 
     def noise(self, model: keras.Model) -> float:
