@@ -29,6 +29,12 @@ class _Options:
 
 
 @dataclasses.dataclass(frozen=True)
+class _OtherData:
+    images: schema.Positive
+    trained_on: schema.Count | None
+
+
+@dataclasses.dataclass(frozen=True)
 class _Notes:
     """Those notes that later stages use."""
 
@@ -44,6 +50,7 @@ class _Notes:
     image_shape: list[schema.Positive] = dataclasses.field(default_factory=list)
     classes: schema.Positive | None = None
     contract: list[Finding] = dataclasses.field(default_factory=list)
+    other_data: dict[str, _OtherData] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,9 @@ With --share, processes that run the same command, here or on other machines wit
 by slice: each image is attacked once, the results are those of one process, and who ends early is replaced. Checks are
 done by one of them, while the others wait.
 
+--data=FOLDER judges a run on the images of another data artifact, which have its shape and classes; what comes of it
+goes to folders of its own, such as RUN_DIR/NAME/attack_DATA, which say how many of the images the run was trained on.
+
 Attacks given later, with otherwise the same options, join those that are done, whose records stay as they are; a list
 without some of those done takes nothing away. With --overwrite the folder is made anew, with just the attacks given.
 """
@@ -24,7 +27,7 @@ without some of those done takes nothing away. With --overwrite the folder is ma
 from __future__ import annotations
 
 from l2p_tf.types import UserError
-from stages import calls, common, definitions, helps, settings
+from stages import calls, common, definitions, folders, helps, settings
 
 definitions.show("attack")
 
@@ -38,22 +41,26 @@ def main(_argv: list[str]) -> None:
         if flags.transfer_sources([]):
             raise UserError("`--certify` and `--transfer` should be given to commands of their own.")
         name = calls.run_name(flags)
-        records = calls.certify(flags, name, calls.trained(flags, name), calls.made_data(flags))
-        calls.show_certificates(calls.certified_folder(flags, name), records)
+        run, images = calls.trained(flags, name), calls.made_data(flags)
+        records = calls.certify(flags, name, run, images)
+        calls.show_certificates(folders.place(flags, name, "certify", calls.other_data(run, images)), records)
         return
     flags.check()
     sources = flags.transfer_sources(calls.trained_names(flags))
     if sources:
         names = dict.fromkeys(name for source in sources for name in source.split("+"))
         runs = {name: calls.trained(flags, name) for name in names}
-        calls.transfer(flags, sources, runs, calls.made_data(flags))
-        calls.show_tables(flags, [flags.folder / "transfer"], list(names))
+        images = calls.made_data(flags)
+        calls.transfer(flags, sources, runs, images)
+        calls.show_tables(flags, [calls.transfer_folder(flags, runs, images)], list(names))
     else:
         name = calls.run_name(flags)
         run, images = calls.trained(flags, name), calls.made_data(flags)
         calls.attack(flags, name, run, images)
         calls.check(flags, name, run, images)
-        calls.show_tables(flags, [*calls.attack_folders(flags, name), *calls.check_folders(flags, name)], [name])
+        other = calls.other_data(run, images)
+        shown = [*folders.attacks(flags, name, other), *folders.checks(flags, name, other)]
+        calls.show_tables(flags, [*shown, images.artifact.path], [name])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from l2p_tf.types import UserError
-from stages import common
+from stages import common, folders
 from stages.settings import Settings
 
 if TYPE_CHECKING:
@@ -165,19 +165,11 @@ def check_generators(settings: Settings, known: list[str]) -> None:
             raise UserError(f"`run` of the attack {attack.spec} should be a run of {wanted}. Received: {run!r}")
 
 
-def attack_folder(settings: Settings, name: str, backend: str, checkpoint: str) -> pathlib.Path:
-    """Where the attacks of a backend on a run's best or last model go."""
-    parts = ["attack", backend if backend != "l2p_tf" else "", checkpoint if checkpoint != "best" else ""]
-    return settings.folder / name / "_".join(part for part in parts if part)
+def other_data(run: Artifact, images: ImageData) -> str:
+    """The name of data that are not those a run was trained on; empty where they are."""
+    from l2p_tf.evaluation.other_data import is_other
 
-
-def attack_folders(settings: Settings, name: str) -> list[pathlib.Path]:
-    """What --backend and --checkpoint make of a run."""
-    return [
-        attack_folder(settings, name, backend, checkpoint)
-        for backend in settings.backends
-        for checkpoint in settings.checkpoints
-    ]
+    return images.info.name if is_other(run, images) else ""
 
 
 def show_tables(settings: Settings, folders: list[pathlib.Path], names: list[str]) -> None:
@@ -202,7 +194,7 @@ def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> l
     for whose, checkpoint in itertools.product(settings.backends, settings.checkpoints):
         options = settings.evaluation
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
-        folder = attack_folder(settings, name, whose, checkpoint)
+        folder = folders.place(settings, name, "attack", whose, checkpoint, other_data(run, images))
         records += attack_into(settings, folder, options, name, run, images, checkpoint)
     return records
 
@@ -214,18 +206,22 @@ def attack_into(
     """Attacks one model of a run as the options say, or finds it done; returns its records."""
     from l2p_tf import artifacts
     from l2p_tf.evaluation.evaluate import attack_artifact
-    from l2p_tf.reporting.format import plural
+    from l2p_tf.reporting.format import among_training, plural
 
     overwrite = settings.overwrite
     finished = output.exists() and not overwrite
     before = artifacts.read(output, "attack", verify=False).options["attacks"] if finished else []
     with settings.devices.local_scope():
         records = attack_artifact(
-            options, run, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared
-        )
-    joined = len(artifacts.read(output, verify=False).options["attacks"]) - len(before)
+            options, run, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared,
+            other_data=bool(settings.data),
+        )  # fmt: skip
+    made = artifacts.read(output, verify=False)
+    joined = len(made.options["attacks"]) - len(before)
     state = "" if not finished else f" ({plural(joined, 'attack')} joined {len(before)})" if joined else " (up to date)"
     common.say(f"{name}: attacked{state}; in {str(output)!r}")
+    for facts in made.manifest["notes"].get("other_data", {}).values():
+        common.say(f"{name}: judged on {images.info.title}, which it was not trained on; {among_training(facts)}")
     return records
 
 
@@ -239,12 +235,13 @@ def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> li
 
     inspections = []
     for checkpoint in settings.checkpoints:
-        output = checks_folder(settings, name, checkpoint)
+        output = folders.place(settings, name, "checks", checkpoint, other_data(run, images))
         found = output.exists()
         with settings.devices.local_scope():
             one = check_artifact(
-                options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite, share=settings.shared
-            )
+                options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite,
+                share=settings.shared, other_data=bool(settings.data),
+            )  # fmt: skip
         verdicts = [finding.verdict for finding in one.findings]
         common.say(
             f"{name}: checked for gradient masking{' (up to date)' if found and not settings.overwrite else ''}, "
@@ -252,20 +249,6 @@ def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> li
         )
         inspections.append(one)
     return inspections
-
-
-def checks_folder(settings: Settings, name: str, checkpoint: str) -> pathlib.Path:
-    """Where the checks of a run's best or last model go."""
-    return settings.folder / name / ("checks" if checkpoint == "best" else f"checks_{checkpoint}")
-
-
-def check_folders(settings: Settings, name: str) -> list[pathlib.Path]:
-    """What --checks and --checkpoint make of a run."""
-    return (
-        [checks_folder(settings, name, checkpoint) for checkpoint in settings.checkpoints]
-        if settings.masking_checks
-        else []
-    )
 
 
 def certify(
@@ -285,20 +268,15 @@ def certify(
         options = dataclasses.replace(options, certificates=tuple(kept))
     if not options or not options.certificates:
         return []
-    output = certified_folder(settings, name)
+    output = folders.place(settings, name, "certify", other_data(run, images))
     found = output.exists()
     with settings.devices.local_scope():
         records = certification.certify_artifact(
             options, run, images, output, checkpoint=settings.checkpoints[0], overwrite=settings.overwrite,
-            share=settings.shared,
+            share=settings.shared, other_data=bool(settings.data),
         )  # fmt: skip
     common.say(f"{name}: certified{' (up to date)' if found and not settings.overwrite else ''}; in {str(output)!r}")
     return records
-
-
-def certified_folder(settings: Settings, name: str) -> pathlib.Path:
-    """Where the certificates of a run go."""
-    return settings.folder / name / "certify"
 
 
 def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) -> None:
@@ -321,8 +299,14 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
 
 def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
     """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
-    output, options = settings.folder / "transfer", settings.evaluation
+    output, options = transfer_folder(settings, runs, images), settings.evaluation
     return transfer_into(settings, output, options, sources, runs, images, settings.checkpoints[0])
+
+
+def transfer_folder(settings: Settings, runs: dict[str, Artifact], images: ImageData) -> pathlib.Path:
+    """Where transferred examples go."""
+    others = {other_data(run, images) for run in runs.values()} - {""}
+    return settings.folder / "_".join(["transfer", *others])
 
 
 def transfer_into(
@@ -335,8 +319,9 @@ def transfer_into(
     found, overwrite = output.exists(), settings.overwrite
     with settings.devices.local_scope():
         records = transfer_artifact(
-            options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared
-        )
+            options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared,
+            other_data=bool(settings.data),
+        )  # fmt: skip
     common.say(f"transfer: shown{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
     return records
 

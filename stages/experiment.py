@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from l2p_tf.types import UserError
-from stages import calls, common, outlook, settings
+from stages import calls, common, folders, outlook, settings
 from stages.plan import Plan, Planned
 
 if TYPE_CHECKING:
@@ -70,15 +70,15 @@ def main(flags: Settings) -> None:
     checked = []
     for name, one in plan.runs.items():
         calls.check(one.settings, name, runs[name], images)
-        checked += calls.check_folders(one.settings, name)
+        checked += folders.checks(one.settings, name)
     for group, folder in zip(plan.experiment.transfer, plan.transfer_folders(), strict=True):
         first = plan.runs[group.sources[0]]
         shown = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
         calls.transfer_into(flags, folder, first.evaluation, list(group.sources), shown, images, first.checkpoints[0])
-    folders = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
+    made = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
     calls.report(
         plan.first.settings,
-        [str(path) for path in [*folders, *checked, *plan.transfer_folders()]],
+        [str(path) for path in [*made, *checked, *plan.transfer_folders()]],
         overwrite=True,
         output=plan.run_dir / "reports" / plan.experiment.name,
         reproduction=_reproduction(plan, runs),

@@ -19,7 +19,8 @@ from l2p_tf.certification.records import CertificateRecord, certified_accuracy, 
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.chunked import Arrays, Folder, Slice, moving, share_slices
-from l2p_tf.evaluation.evaluate import PARTS, check_data
+from l2p_tf.evaluation.evaluate import PARTS
+from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.observation import PROBED_IMAGES
 from l2p_tf.progress import bar
@@ -39,6 +40,7 @@ def certify_artifact(
     checkpoint: str = "best",
     overwrite: bool = False,
     share: bool = False,
+    other_data: bool = False,
 ) -> list[CertificateRecord]:
     """Certifies a trained model, or continues, or finds it done.
 
@@ -50,15 +52,17 @@ def certify_artifact(
       checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
       share: do it together with other processes that make the same call at the same time.
+      other_data: whether the data may be others than the model was trained on.
 
     Returns:
       The records.
 
     Raises:
-      UserError: a certificate does not fit the model, the data are not those it was trained on, or the folder was made
+      UserError: a certificate does not fit the model, the data are not those it was trained on or do
+        not fit it, or the folder was made
         with other options.
     """
-    check_data(trained, data)
+    check_data(trained, data, other_data)
     request = {**options.request(), "checkpoint": checkpoint}
 
     @functools.cache
@@ -78,6 +82,7 @@ def certify_artifact(
     ) as work:
         if work is not None:
             work.scratch.append(PARTS)
+            work.notes |= notes_on([trained], data, options.split, options.limit, options.seed)
             certification(work.path).run()
     return read_certificates(user_path(output))
 

@@ -21,12 +21,12 @@ from l2p_tf.environment import user_path
 from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation, share_slices
 from l2p_tf.evaluation.join import ADDED, joining, merge
 from l2p_tf.evaluation.options import EvaluationOptions
+from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.observation import PROBED_IMAGES
 from l2p_tf.progress import bar
-from l2p_tf.types import UserError
 
 PARTS = "parts"
 OWN = "l2p_tf"
@@ -129,30 +129,6 @@ def measured(folder: pathlib.Path, file: str, index: np.ndarray, labels: np.ndar
     }  # fmt: skip
 
 
-def check_data(trained: artifacts.Artifact, data: ImageData) -> None:
-    """UserError where the data are not those the model was trained on, or do not fit one that was imported."""
-    if "data" not in trained.manifest["inputs"]:
-        check_fits(trained, data)
-    elif trained.manifest["inputs"].get("data") != data.artifact.fingerprint:
-        # Its test images may be among those the model was trained on.
-        raise UserError(
-            f"`data` should be what the model was trained on: {trained.manifest['lineage']['data']['path']!r}. "
-            f"Received: {str(data.artifact.path)!r}"
-        )
-
-
-def check_fits(imported: artifacts.Artifact, data: ImageData) -> None:
-    """UserError where an imported model, whose training data are not known, takes other images or has other classes."""
-    notes, info = imported.manifest["notes"], data.info
-    shape, classes = tuple(notes.get("image_shape", ())), notes.get("classes")
-    if (shape, classes) != (info.image_shape, info.num_classes):
-        wanted = f"images of {'x'.join(map(str, shape))} in {classes} classes"
-        raise UserError(
-            f"`data` should have {wanted}, as the model takes them: {str(imported.path)!r}. Received: "
-            f"{'x'.join(map(str, info.image_shape))} in {info.num_classes}"
-        )
-
-
 def attack_artifact(
     options: EvaluationOptions,
     trained: artifacts.Artifact,
@@ -162,6 +138,7 @@ def attack_artifact(
     checkpoint: str = "best",
     overwrite: bool = False,
     share: bool = False,
+    other_data: bool = False,
 ) -> list[Record]:
     """Attacks a trained model, or continues, or finds it done.
 
@@ -175,14 +152,16 @@ def attack_artifact(
       checkpoint: `best` or `last`.
       overwrite: replace what was made with other options or other attacks.
       share: do it together with other processes that make the same call at the same time.
+      other_data: whether the data may be others than the model was trained on.
 
     Returns:
       The records of all attacks that are done.
 
     Raises:
-      UserError: the data are not those the model was trained on, or the folder was made with other options.
+      UserError: the data are not those the model was trained on or do not fit it, or the folder was made with other
+        options.
     """
-    check_data(trained, data)
+    check_data(trained, data, other_data)
     options = options.resolved(trained)
     request = {**options.request(), "checkpoint": checkpoint}
     inputs = {"train": trained, "data": data.artifact, **options.inputs()}
@@ -214,6 +193,7 @@ def attack_artifact(
     ) as work:
         if work is not None:
             work.scratch += [PARTS, ADDED]
+            work.notes |= notes_on([trained], data, options.split, options.limit, options.seed)
             one = evaluation(work.path)
             one.run()
             if joined:

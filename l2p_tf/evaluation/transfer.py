@@ -16,8 +16,9 @@ from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.chunked import ChunkedEvaluation, share_slices
-from l2p_tf.evaluation.evaluate import PARTS, check_data, measured
+from l2p_tf.evaluation.evaluate import PARTS, measured
 from l2p_tf.evaluation.options import EvaluationOptions
+from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.evaluation.records import Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
@@ -46,6 +47,7 @@ def transfer_artifact(
     checkpoint: str = "best",
     overwrite: bool = False,
     share: bool = False,
+    other_data: bool = False,
 ) -> list[Record]:
     """Makes examples on every source and shows them to every target, or continues, or finds it done.
 
@@ -58,6 +60,7 @@ def transfer_artifact(
       checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
       share: do it together with other processes that make the same call at the same time.
+      other_data: whether the data may be others than the model was trained on.
 
     Returns:
       The records: by source, attack, target and repeat; `source` is what the examples were made on.
@@ -73,7 +76,7 @@ def transfer_artifact(
         if attack.targeted:
             raise UserError(f"`--transfer` shows what untargeted attacks made. Received: {attack.spec!r}")
     for run in trained.values():
-        check_data(run, data)
+        check_data(run, data, other_data)
     request = {**options.request(), "checkpoint": checkpoint, "sources": list(sources), "targets": list(trained)}
     inputs = {"data": data.artifact, **{f"train:{name}": run for name, run in trained.items()}, **options.inputs()}
     how: dict[str, Any] = {"seed": options.seed, "device": inference.device(), "overwrite": overwrite}
@@ -86,6 +89,7 @@ def transfer_artifact(
     with artifacts.produce(output, "transfer", request, inputs, **how) as work:
         if work is not None:
             work.scratch.append(PARTS)
+            work.notes |= notes_on(trained.values(), data, options.split, options.limit, options.seed)
             write_records(work.path, work_in(work.path).run())
     return read_records(user_path(output))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2p_tf.evaluation.records import CLEAN, Record
@@ -140,6 +140,14 @@ def _allowed(record: Record) -> list[str]:
 def plural(count: int, noun: str) -> str:
     """`1 step`, `20 steps`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def among_training(facts: Mapping[str, int | None]) -> str:
+    """What a manifest says of a model on other data than it was trained on: whether it was trained on those images."""
+    images, trained_on = plural(facts["images"] or 0, "image"), facts["trained_on"]
+    if trained_on is None:
+        return f"whether some of the {images} are among its training images is not known"
+    return f"{trained_on:,} of the {images} are among its training images, pixel by pixel"
 
 
 def listed(names: list[str]) -> str:

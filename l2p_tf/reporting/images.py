@@ -116,9 +116,8 @@ def images_of(place: Outcomes, budget: int) -> Images:
 def _sources(place: Outcomes, order: list[int], budget: int) -> list[str]:
     """Images of the split as data URIs; empty where the data of the runs is not at hand, or where the room ends."""
     run, (_, dataset, split) = place.runs[0].run, place.runs[0].place
-    data = run.data
-    known = data is not None and at_hand(data)
-    if not known or data is None or dataset != run.info.get("name") or split not in ("test", "validation"):
+    data = run.data_of(dataset)
+    if data is None or not at_hand(data) or split not in ("test", "validation"):
         return [""] * len(order)
     images = ImageData(data).split(split)[0]
     sources = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 import warnings
@@ -61,6 +62,16 @@ class Evaluation:
         parts = [plain(self.checkpoint)] if self.checkpoint != "best" else []
         return ", ".join([*parts, *dict.fromkeys(backend_name(record.backend) for record in attacks)])
 
+    @property
+    def data(self) -> str:
+        """Fingerprint of the data they were judged on; empty where it is not known."""
+        return _input(self.artifact, "data") if self.artifact else ""
+
+    def other_data(self, model: str) -> Mapping[str, Any] | None:
+        """What the manifest says of a model judged on other data than it was trained on; None where it was not."""
+        notes = self.artifact.manifest.get("notes", {}) if self.artifact else {}
+        return dict(notes.get("other_data", {})).get(model)
+
     def key_of(self, name: str) -> str:
         """Key of the run that the records call `name`; the name itself where the stage does not say."""
         return (_input(self.artifact, f"{_TRAIN}:{name}") if self.artifact else "") or name
@@ -81,6 +92,7 @@ class Run:
       history: its curves; None where there are none.
       info: what the data stage says about the data; empty where it was not given.
       exports: its export stages.
+      others: other data that it was judged on, and what their stage says about them, by the name in the records.
     """
 
     name: str
@@ -93,6 +105,7 @@ class Run:
     history: History | None = None
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     exports: tuple[Artifact, ...] = ()
+    others: Mapping[str, tuple[Artifact, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
     @property
     def records(self) -> list[Record]:
@@ -119,8 +132,17 @@ class Run:
 
     def title_of(self, dataset: str) -> str:
         """How to name a data set: by its title, which says what is special about it, where the data is at hand."""
-        known = dataset == self.info.get("name")
-        return plain(self.info.get("title") or dataset) if known else plain(dataset)
+        if dataset == self.info.get("name"):
+            return plain(self.info.get("title") or dataset)
+        if dataset not in self.others:
+            return plain(dataset)
+        info = self.others[dataset][1]
+        # Where others have the same name, a part of the fingerprint stands behind it.
+        return plain(f"{info.get('title') or info['name']}{dataset.removeprefix(info['name'])}")
+
+    def data_of(self, dataset: str) -> Artifact | None:
+        """The data that records call so; None where they are not at hand."""
+        return self.data if dataset == self.info.get("name") else self.others.get(dataset, (None, None))[0]
 
     def input(self, role: str) -> str:
         """Fingerprint of what the training was made from in some role, such as `data`; empty where it is not known."""
@@ -211,6 +233,7 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
     keys = list(dict.fromkeys([*trains, *(key for stage in parts.values() for key in stage)]))
     if not keys:
         raise UserError("`runs` should name folders with a finished train or attack stage. Only data was found.")
+    parts = _told_apart(parts, trains, data)
     judged = {key: [one for stage in parts.values() for one in stage.get(key, ())] for key in keys}
     places = {key: trains.get(key) or judged[key][0].artifact for key in keys}
     folders = {key: place.path if place else None for key, place in places.items()}
@@ -224,8 +247,53 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
         info = _read_info(source.path / _INFO) if source else {}
         attacked, certified, checked = (tuple(stage.get(key, ())) for stage in parts.values())
         judged_by = attacked, certified, checked
-        runs.append(Run(names[key], key, train, source, *judged_by, history, info, tuple(exports[key])))
+        others = {
+            one.records[0].dataset: (data[one.data], _read_info(data[one.data].path / _INFO))
+            for one in judged[key]
+            if one.data in data and data[one.data] is not source and one.records[0].dataset != info.get("name")
+        }
+        runs.append(Run(names[key], key, train, source, *judged_by, history, info, tuple(exports[key]), others))
     return runs
+
+
+def _told_apart(
+    parts: Mapping[str, Mapping[str, list[Evaluation]]], trains: Mapping[str, Artifact], data: Mapping[str, Artifact]
+) -> dict[str, dict[str, list[Evaluation]]]:
+    """Evaluations by stage and run, none of whose records call other data as those that the run was trained on.
+
+    Where a run was judged on other data, and not all data of that name are the same, a part of their fingerprint is
+    put behind it. Other data come last.
+    """
+    homes = {key: _input(train, "data") or _input(train, "probe") for key, train in trains.items()}
+    every = [one for stage in parts.values() for found in stage.values() for one in found if one.data]
+    known: dict[str, set[object]] = collections.defaultdict(set)
+    for one in every:
+        known[one.records[0].dataset].add(_images(one.data, one.records[0].split, data))
+    for home in homes.values():
+        if home in data:
+            known[str(_read_info(data[home].path / _INFO).get("name"))].add(_images(home, "test", data))
+
+    def is_other(key: str, one: Evaluation) -> bool:
+        return one.data not in ("", homes.get(key, one.data))
+
+    def named(key: str, one: Evaluation) -> Evaluation:
+        name = one.records[0].dataset
+        if not is_other(key, one) or len(known[name]) == 1:
+            return one
+        records = tuple(dataclasses.replace(r, dataset=f"{name} [{one.data[:6]}]") for r in one.records)
+        return dataclasses.replace(one, records=records)
+
+    def ordered(key: str, found: list[Evaluation]) -> list[Evaluation]:
+        return [named(key, one) for one in sorted(found, key=functools.partial(is_other, key))]
+
+    return {stage: {key: ordered(key, found) for key, found in by_run.items()} for stage, by_run in parts.items()}
+
+
+def _images(digest: str, split: str, data: Mapping[str, Artifact]) -> object:
+    """What tells the images of a split of data from others."""
+    outputs = data[digest].manifest["outputs"] if digest in data and split == "test" else {}
+    # Where the same images were split into training and validation anew, those of the test are what they were.
+    return outputs.get("test_images.npy", digest), outputs.get("test_labels.npy", "")
 
 
 def versions(artifact: Artifact) -> dict[str, str]:

@@ -186,12 +186,13 @@ def member_of(evaluated: Evaluated, row: Any) -> Member:
 
 def images_of(measured: Measured) -> str:
     """What tells the images of a split from others: their digest where the data are at hand, or that of the data."""
-    data, artifact = measured.run.data, measured.evaluation.artifact
-    used = str(artifact.manifest["inputs"].get("data", "")) if artifact else ""
+    used = measured.evaluation.data
+    known = (measured.run.data, *(data for data, _ in measured.run.others.values()))
+    data = next((data for data in known if data and data.fingerprint == used), None)
     # Where the same images were split into training and validation anew, those of the test are what they were.
-    if data and data.fingerprint == used and measured.first.split == "test":
-        return str(data.manifest["outputs"].get("test_images.npy", used))
-    return used
+    return (
+        str(data.manifest["outputs"].get("test_images.npy", used)) if data and measured.first.split == "test" else used
+    )
 
 
 def _notes(bare: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from l2p_tf.certification.base import CERTIFICATES
 from l2p_tf.contract import BEWARE, FITS, MENDED
-from l2p_tf.evaluation.evaluate import check_data
+from l2p_tf.evaluation.other_data import check_data
 from l2p_tf.imported.opening import _range_of
 from l2p_tf.layers import ranges
 from l2p_tf.layers.noise import draws_per_example, is_randomized

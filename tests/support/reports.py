@@ -91,7 +91,9 @@ def make_records(name, correct=CORRECT["pgd"], attacks=ATTACKS, count=360, rando
     ]  # fmt: skip
 
 
-def make_attack(root, train, data, records, folder=None, checkpoint="best", examples=6, shape=(8, 8, 1), **options):
+def make_attack(
+    root, train, data, records, folder=None, checkpoint="best", examples=6, shape=(8, 8, 1), notes=(), **options
+):
     specs = list(dict.fromkeys(record.attack for record in records if record.attack != CLEAN))
     labels = [next(record.label for record in records if record.attack == spec) for spec in specs]
     resolved = {
@@ -106,6 +108,7 @@ def make_attack(root, train, data, records, folder=None, checkpoint="best", exam
     path = root / (folder or train.path.name.replace("train", "attack"))
     rng = np.random.default_rng(0)
     with artifacts.produce(path, "attack", resolved, {"train": train, "data": data}, seed=5) as work:
+        work.notes.update(notes)
         write_records(work.path, records)
         clean = rng.random((examples, *shape), np.float32)
         noise = rng.uniform(-8 / 255, 8 / 255, (len(specs), *clean.shape)).astype(np.float32)

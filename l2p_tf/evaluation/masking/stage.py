@@ -14,10 +14,11 @@ from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.chunked import Arrays
-from l2p_tf.evaluation.evaluate import OWN, PARTS, check_data, measured
+from l2p_tf.evaluation.evaluate import OWN, PARTS, measured
 from l2p_tf.evaluation.masking.battery import Battery, Round, request_of, resolved
 from l2p_tf.evaluation.masking.record import Inspection, read_inspection, write_inspection
 from l2p_tf.evaluation.options import CheckOptions
+from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.evaluation.records import CLEAN, Record, write_records
 from l2p_tf.models.saving import load_classifier
 
@@ -34,6 +35,7 @@ def check_artifact(
     checkpoint: str = "best",
     overwrite: bool = False,
     share: bool = False,
+    other_data: bool = False,
 ) -> Inspection:
     """Looks for signs of gradient masking on a trained model, or continues, or finds it done.
 
@@ -45,14 +47,16 @@ def check_artifact(
       checkpoint: `best` or `last`.
       overwrite: replace what was made with other options.
       share: wait for another process that makes the same call: each attack builds on those before.
+      other_data: whether the data may be others than the model was trained on.
 
     Returns:
       The findings.
 
     Raises:
-      UserError: the data are not those the model was trained on, or the folder was made with other options.
+      UserError: the data are not those the model was trained on or do not fit it, or the folder was made with other
+        options.
     """
-    check_data(trained, data)
+    check_data(trained, data, other_data)
     options = resolved(options, trained)
     request = {**request_of(options), "checkpoint": checkpoint}
     inputs = {"train": trained, "data": data.artifact}
@@ -61,6 +65,7 @@ def check_artifact(
     with artifacts.produce(output, STAGE, request, inputs, **how) as work:
         if work is not None:
             work.scratch.append(PARTS)
+            work.notes |= notes_on([trained], data, options.split, options.count, options.seed)
             model = load_classifier(trained.path / f"{checkpoint}.keras")
             inspect(model, data, options, work.path, str(trained.options["name"]))
     return read_inspection(user_path(output))

@@ -10,6 +10,7 @@ from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting.examples import Perturbations, is_measurable, perturbations
 from l2p_tf.reporting.format import (
     DASH,
+    among_training,
     attack_names,
     backend_name,
     interval,
@@ -155,8 +156,11 @@ class Comparison:
 def comparison(results: Results) -> Section:
     """A row for each model, a column for each attack, and what must be known with the figures."""
     found = results.once(compare)
-    remarks = [*_replaced(results), *_untrained(results), *_averaged(results), *_targeted(results)]
-    warnings = (*_invalid(found.rows), *_without_eot(found.rows))
+    elsewhere = _elsewhere(results)
+    remarks = [text for text, flattered in elsewhere.items() if not flattered]
+    remarks += [text for note in (_replaced, _untrained, _averaged, _targeted) for text in note(results)]
+    flattered = [text for text, flattered in elsewhere.items() if flattered]
+    warnings = (*_invalid(found.rows), *_without_eot(found.rows), *flattered)
     if not found.rows:
         return Section(note=" ".join(remarks), warnings=warnings)
     rows = [
@@ -266,6 +270,19 @@ def _replaced(results: Results) -> list[str]:
                 f"{kept.run} was judged more than once under {plain(kept.label)}; shown is the evaluation on the most "
                 f"images, with the most repeats ({kept.count:,} and {kept.repeats})."
             )
+    return texts
+
+
+def _elsewhere(results: Results) -> dict[str, bool]:
+    """Which runs were judged on other data than they were trained on, each with whether that may flatter them."""
+    texts = {}
+    for run in results.all_runs:
+        for one in run.judged:
+            first = one.records[0]
+            if facts := one.other_data(first.model):
+                where = f"{run.title_of(first.dataset)}, {plain(first.split)}"
+                text = f"{run.name} was judged on data that it was not trained on ({where}): {among_training(facts)}."
+                texts[text] = facts["trained_on"] != 0
     return texts
 
 
