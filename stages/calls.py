@@ -221,7 +221,7 @@ def attack_into(
     state = "" if not finished else f" ({plural(joined, 'attack')} joined {len(before)})" if joined else " (up to date)"
     common.say(f"{name}: attacked{state}; in {str(output)!r}")
     for facts in made.manifest["notes"].get("other_data", {}).values():
-        common.say(f"{name}: judged on {images.info.title}, which it was not trained on; {among_training(facts)}")
+        common.say(f"{name}: judged on other images, those of {images.info.title}: {among_training(facts)}")
     return records
 
 

@@ -48,6 +48,8 @@ class Csv(ImageFiles):
                 if name in met:
                     raise ValueError(f"line {rows.line_num} names {name!r} again")
                 met.add(name)
+                if not (self.place.parent / name).is_file():  # Devices and pipes may have no end.
+                    raise ValueError(f"line {rows.line_num} names {name!r}, which is no file there")
                 listed.setdefault(split, []).append(Item(self.place.parent / name, label.strip()))
         return {split: listed[split] for split in splits if split in listed}
 

@@ -55,4 +55,8 @@ def _folders(place: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _items(folders: list[pathlib.Path]) -> list[Item]:
-    return [Item(file, folder.name) for folder in folders for file in files.contents(folder).values()]
+    items = [Item(file, folder.name) for folder in folders for file in files.contents(folder).values()]
+    for item in items:
+        if not item.file.is_file():  # Pipes may have no end.
+            raise UserError(f"{str(item.file)!r} should be an image file. It is none, or a link that leads nowhere.")
+    return items

@@ -147,7 +147,8 @@ def among_training(facts: Mapping[str, int | None]) -> str:
     images, trained_on = plural(facts["images"] or 0, "image"), facts["trained_on"]
     if trained_on is None:
         return f"whether some of the {images} are among its training images is not known"
-    return f"{trained_on:,} of the {images} are among its training images, pixel by pixel"
+    share = f"{trained_on:,} of the {images} are" if trained_on else f"none of the {images} is"
+    return f"{share} among its training images, pixel by pixel"
 
 
 def listed(names: list[str]) -> str:

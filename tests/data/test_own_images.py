@@ -1,6 +1,7 @@
 """Images of one's own, in folders, lists and arrays: the same as a data set of the package, or refused in one line."""
 
 import csv
+import os
 import zipfile
 
 import numpy as np
@@ -283,11 +284,13 @@ def test_bad_lists_are_refused(tmp_path, head, rows, parts):
     assert_refused(tmp_path, write_list(tmp_path / "list.csv", rows, head), *parts)
 
 
-def test_a_list_of_files_that_are_not_there_is_refused(tmp_path):
-    """By the system's own line, which names the file."""
-    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
-        opened(tmp_path, write_list(tmp_path / "list.csv", [("gone.png", 1), ("0.png", 0)]))
-    assert not (tmp_path / "out").exists()
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    spec = write_list(tmp_path / "list.csv", [("gone.png", 1), ("0.png", 0)])
+    assert_refused(tmp_path, spec, "list.csv' should be a CSV file", "line 2 names 'gone.png', which is no file there")
+    assert_refused(tmp_path, write_list(tmp_path / "list.csv", [("/dev/zero", 1)]), "line 2 names '/dev/zero'")
+    write_folder(tmp_path / "photos")
+    os.mkfifo(tmp_path / "photos/test/ant/pipe.png")
+    assert_refused(tmp_path, f"folder(path='{tmp_path}/photos')", "pipe.png' should be an image file")
 
 
 def test_arrays_may_be_gray_floats_and_labels_a_column(tmp_path):

@@ -274,14 +274,15 @@ def _replaced(results: Results) -> list[str]:
 
 
 def _elsewhere(results: Results) -> dict[str, bool]:
-    """Which runs were judged on other data than they were trained on, each with whether that may flatter them."""
+    """Which runs were judged on other data than they were trained on, with whether that may flatter them."""
     texts = {}
     for run in results.all_runs:
         for one in run.judged:
             first = one.records[0]
             if facts := one.other_data(first.model):
                 where = f"{run.title_of(first.dataset)}, {plain(first.split)}"
-                text = f"{run.name} was judged on data that it was not trained on ({where}): {among_training(facts)}."
+                known = "imported with" if run.imported else "trained on"
+                text = f"{run.name} was judged on other data than it was {known} ({where}): {among_training(facts)}."
                 texts[text] = facts["trained_on"] != 0
     return texts
 
