@@ -201,6 +201,8 @@ def parse_spec(spec: str, kind: str = "spec") -> tuple[str, dict[str, Any]]:
       UserError: the text is not of that form.
     """
     form = f"{kind} {spec!r} should be of the form name or name(option=value, ...)."
+    if re.search(r"=\s*([~/.]|[A-Za-z_]\w*[/.-])[\w.~/-]*[A-Za-z]", spec):
+        form += " A path is put in quotes, as in path='a/b.csv'."
     node = _parsed(spec, form)
     if isinstance(node, ast.Tuple):
         raise UserError(f"{form} Several are separated by `;`.")

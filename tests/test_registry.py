@@ -239,3 +239,11 @@ def test_any_text_is_a_thing_or_refused_in_one_line(text):
             parse(text)
         except UserError as error:
             assert len(str(error).splitlines()) == 1  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    "spec", ["folder(path=a/b)", "folder(path=~/photos)", "npz(path=a.npz)", "csv(path=my-list.csv)"]
+)
+def test_a_path_without_quotes_is_told_to_have_them(spec):
+    with pytest.raises(UserError, match=r"name\(option=value, ...\)\. A path is put in quotes"):
+        DATASETS.parse(spec)
