@@ -14,7 +14,7 @@ from scipy import stats
 
 from l2p_tf.classifier import as_classifier, is_answer
 from l2p_tf.layers.folding import predict_folded
-from l2p_tf.layers.noise import draws_per_example, is_randomized, reseed, restore_seeds
+from l2p_tf.layers.noise import draws_per_example, is_randomized, noise_known, noise_state, reseed, restore_seeds
 from l2p_tf.layers.ranges import candidates, in_range
 from l2p_tf.loops import repeat
 from l2p_tf.types import UserError
@@ -31,7 +31,7 @@ ROUNDING = 1e-6
 def compiled(
     model: keras.Model, key: Hashable, body: Callable[[Any, Any], Any], jit_compile: bool | None = None
 ) -> Callable[[Any, Any], Any]:
-    """The compiled `body`, made once per model and key and kept with the model.
+    """The compiled `body`, made once per model, key and state of its noise, and kept with the model.
 
     It is traced once for all batch sizes of one image shape, or under XLA once for each. On a model made under a
     distribution strategy every replica runs `body` on its share of the batch.
@@ -46,13 +46,20 @@ def compiled(
     jit_compile = resolve_jit(jit_compile)
     # Straight into the instance's dictionary: Keras would track what is set as an attribute.
     functions: dict[Hashable, Callable[..., Any]] = vars(model).setdefault("_l2p_compiled", {})
-    if (key, jit_compile) not in functions:
+    noisy = noise_state(model)
+    key = (key, jit_compile, noisy)
+    if key not in functions:
+
+        def known(sharded: Any, shared: Any) -> Any:
+            with noise_known(noisy):
+                return body(sharded, shared)
+
         strategy = model.distribute_strategy
         if strategy.num_replicas_in_sync == 1:
-            functions[key, jit_compile] = CompiledFunction(body, jit_compile)
+            functions[key] = CompiledFunction(known, jit_compile)
         else:
-            functions[key, jit_compile] = _distributed(strategy, body, jit_compile)
-    return functions[key, jit_compile]
+            functions[key] = _distributed(strategy, known, jit_compile)
+    return functions[key]
 
 
 class CompiledFunction:

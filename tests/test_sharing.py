@@ -54,7 +54,7 @@ def assert_made(folder):
 
 
 def test_each_slice_is_done_once_and_one_process_joins_them(tmp_path):
-    processes = [begin(tmp_path) for _ in range(3)]
+    processes = [begin(tmp_path, together=3) for _ in range(3)]
     wait_for(tmp_path / "log", "done")
     processes.append(begin(tmp_path))  # Late.
     assert ended(processes) == [0] * 4

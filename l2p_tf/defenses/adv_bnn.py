@@ -92,7 +92,7 @@ class AdvBNNTrainer(RobustTrainer):
     def kl(self) -> tf.Tensor:
         """Divergence of all layers' posteriors from their priors, in nats: a scalar."""
         layers = [layer for layer in noise_layers(self.classifier) if isinstance(layer, BayesianWeights)]
-        return tf.add_n([layer.kl() for layer in layers])
+        return tf.reduce_sum(tf.stack([layer.kl() for layer in layers]))
 
     def penalty(self) -> tf.Tensor:
         """The KL's part of the loss."""

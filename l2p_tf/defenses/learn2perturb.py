@@ -144,14 +144,15 @@ class Learn2PerturbTrainer(RobustTrainer):
     def regularizer(self) -> tf.Tensor:
         """Gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
         roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.noise_parameters]
-        return -self.regularizer_weight.value * tf.add_n(roots)
+        # Not by `add_n`: see `descend`.
+        return -self.regularizer_weight.value * tf.reduce_sum(tf.stack(roots))
 
     def _update_jointly(self, batch: Batch, theta_too: bool) -> None:
         if not theta_too:
             self.update_classifier(batch)
             return
         self.descend(
-            lambda: self.batch_loss(batch) + self.penalty() + self.regularizer(),
+            lambda: (self.batch_loss(batch) + self.penalty(), self.regularizer()),
             (self.optimizer, self.classifier_weights),
             self._theta_group(),
         )
@@ -159,9 +160,13 @@ class Learn2PerturbTrainer(RobustTrainer):
     def _theta_phase(self, batch: Batch) -> None:
         """Steps of theta with everything of W fixed, batch norm's moving averages included."""
 
-        def loss() -> tf.Tensor:
-            loss = self.regularizer()
-            return loss if self.settings.regularizer_only else loss + self.batch_loss(batch, record=False)
+        def loss() -> tuple[tf.Tensor, ...]:
+            regularizer = self.regularizer()
+            return (
+                (regularizer,)
+                if self.settings.regularizer_only
+                else (self.batch_loss(batch, record=False), regularizer)
+            )
 
         for _ in range(self.settings.theta_iterations):
             with frozen_statistics():

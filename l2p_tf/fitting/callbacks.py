@@ -23,8 +23,9 @@ from l2p_tf.attacks.base import Attack
 from l2p_tf.devices import Devices
 from l2p_tf.fitting.state import STATE, Progress, keep_best_state, save_state
 from l2p_tf.inference import predict
+from l2p_tf.layers.noise import noise_statistics
 from l2p_tf.models.saving import auxiliary_path, save_classifier
-from l2p_tf.training.base import RobustTrainer, noise_statistics
+from l2p_tf.training.base import RobustTrainer
 from l2p_tf.types import Interrupted, UserError
 
 HISTORY = "history.csv"

@@ -51,7 +51,7 @@ class ActivationNoise(NoiseLayer):
         # Taken outside the condition, so that the sequence of seeds does not depend on the switch.
         seed = self.seed_generator.next()
         scale = self.scale()
-        return tf.cond(self.active.value, lambda: self._perturb(inputs, scale, seed), lambda: tf.identity(inputs))
+        return self.when_active(lambda: self._perturb(inputs, scale, seed), lambda: tf.identity(inputs))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the input."""

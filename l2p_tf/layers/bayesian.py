@@ -61,7 +61,7 @@ class BayesianWeights(RandomWeights):
             mean = tf.cast(getattr(self, name).value, tf.float32)
             posterior = tfd.Normal(mean, tf.exp(getattr(self, _log_std(name)).value))
             parts.append(tf.reduce_sum(tfd.kl_divergence(posterior, prior)))
-        return tf.add_n(parts)
+        return tf.reduce_sum(tf.stack(parts))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from l2p_tf.layers.logits import Logits
@@ -17,6 +19,21 @@ GRANULARITIES = ("element", "channel", "layer")
 """What may share one parameter of the noise."""
 
 _OTHER_NOISE = "_l2p_other_noise"
+_known: contextvars.ContextVar[bool | None] = contextvars.ContextVar("noise_known", default=None)
+
+
+@contextlib.contextmanager
+def noise_known(on: bool | None) -> Iterator[None]:
+    """Within it graphs are traced for noise that is on in all layers, or in none, without conditions on `active`.
+
+    Conditions, one for each layer and pass, would make the graphs of deep networks half as large again. With None they
+    are traced.
+    """
+    token = _known.set(on)
+    try:
+        yield
+    finally:
+        _known.reset(token)
 
 
 def shared_shape(shape: tuple[int | None, ...], granularity: str) -> tuple[int | None, ...]:
@@ -32,11 +49,13 @@ class NoiseLayer(keras.layers.Layer):
     Attributes:
       active: a bool variable; where it is False the layer is exactly its noiseless self. It is saved with the model.
       seed_generator: the source of the layer's seeds.
+      switches: how often any noise was switched: what was found out about it before the last time may no longer be so.
       draws_per: `example` where every example of a batch gets its own draw, `batch` where one draw serves the batch.
         Expectations may tile an image within a batch only in the first case.
     """
 
     draws_per = PER_EXAMPLE
+    switches = 0
 
     def __init__(self, *, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -52,6 +71,13 @@ class NoiseLayer(keras.layers.Layer):
     def is_on(self) -> bool:
         """Whether `active` is True."""
         return bool(keras.ops.convert_to_numpy(self.active))
+
+    def when_active(self, noisy: Callable[[], tf.Tensor], noiseless: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """`noisy()` where `active` is True, else `noiseless()`; by a condition only where that is not known."""
+        on = _known.get()
+        if on is None:
+            return tf.cond(self.active.value, noisy, noiseless)
+        return noisy() if on else noiseless()
 
     @property
     def noise_parameters(self) -> list[keras.Variable]:
@@ -74,9 +100,20 @@ def noise_parameters(model: keras.Model) -> list[keras.Variable]:
 
 
 def set_noise(model: keras.Model, on: bool) -> None:
-    """Switches all noise of a model. Nothing is traced again; off, the classifier is deterministic."""
-    for layer in noise_layers(model):
+    """Switches all noise of a model; off, the classifier is deterministic."""
+    _switch([(layer, on) for layer in noise_layers(model)])
+
+
+def _switch(layers: list[tuple[NoiseLayer, bool]]) -> None:
+    NoiseLayer.switches += 1
+    for layer, on in layers:
         layer.active.assign(on)
+
+
+def noise_state(model: keras.Model) -> bool | None:
+    """Whether all noise of a model is on (True) or off (False); None where some is, or where there is none."""
+    states = {layer.is_on for layer in noise_layers(model)}
+    return states.pop() if len(states) == 1 else None
 
 
 @contextlib.contextmanager
@@ -88,8 +125,7 @@ def without_noise(model: keras.Model) -> Iterator[None]:
     try:
         yield
     finally:
-        for layer, on in zip(layers, former, strict=True):
-            layer.active.assign(on)
+        _switch(list(zip(layers, former, strict=True)))
 
 
 def is_randomized(model: keras.Model) -> bool:
@@ -181,3 +217,14 @@ def restore_seeds(model: keras.Model, former: list[tf.Tensor]) -> None:
     """Puts the states back that `reseed` returned."""
     for state, value in zip(seed_states(model), former, strict=True):
         state.assign(value)
+
+
+def noise_statistics(classifier: keras.Model) -> dict[str, float]:
+    """`<parameter>/<layer>/min`, `mean` and `max` of every trainable parameter of the noise, such as `theta`."""
+    statistics: dict[str, float] = {}
+    for layer in noise_layers(classifier):
+        for variable in layer.noise_parameters:
+            values = keras.ops.convert_to_numpy(variable)
+            for name, reduce in (("min", np.min), ("mean", np.mean), ("max", np.max)):
+                statistics[f"{variable.name}/{layer.name}/{name}"] = float(reduce(values))
+    return statistics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -42,7 +43,15 @@ def standard_normal(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Ten
     Returns:
       float32 of the given shape; the same for the same seed, in eager, graph and XLA mode alike up to rounding.
     """
-    shape = tf.convert_to_tensor(shape, tf.int32) if not _is_static(shape) else shape
+    if _is_static(shape):
+        return _standard_normal(seed, tuple(shape))
+    return _standard_normal(seed, tf.convert_to_tensor(shape, tf.int32))
+
+
+# A function of its own for every shape, which graphs call. Deep networks draw hundreds of times in a step; written out
+# each time, this would be a quarter of what there is to trace and to optimize.
+@functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
+def _standard_normal(seed: tf.Tensor, shape: tuple[int, ...] | tf.Tensor) -> tf.Tensor:
     count = math.prod(shape) if _is_static(shape) else tf.reduce_prod(shape)
     words = _words([(count + 1) // 2], seed)
     high = tf.bitwise.bitwise_and(tf.bitwise.right_shift(words, _ANGLE_BITS), 2**_RADIUS_BITS - 1)

@@ -46,10 +46,13 @@ class RandomWeights(NoiseLayer, Drawable):
         mean = super().drawn(name)
         if name not in self.random_names:
             return mean
-        noise = tf.cast(standard_normal(mean.shape.as_list(), self.seed_generator.next()), mean.dtype)
-        noise *= tf.cast(self.deviation(name, mean), mean.dtype)
-        # Chosen, not conditioned: weights are few, and a condition for each would make graphs twice as large.
-        return mean + tf.where(self.active.value, noise, tf.zeros_like(noise))
+        seed = self.seed_generator.next()
+
+        def noisy() -> tf.Tensor:
+            noise = tf.cast(standard_normal(mean.shape.as_list(), seed), mean.dtype)
+            return mean + noise * tf.cast(self.deviation(name, mean), mean.dtype)
+
+        return self.when_active(noisy, lambda: tf.identity(mean))
 
 
 class DrawnDense(Drawable):

@@ -18,7 +18,7 @@ from l2p_tf.training.inputs import Accepted
 from l2p_tf.training.loss_scale import LossScale
 from l2p_tf.training.losses import Batch, Mean, batch_mean, cross_entropy, watch
 from l2p_tf.training.optimizers import check_optimizer
-from l2p_tf.training.phases import Phase, PhasedModel, generators_of
+from l2p_tf.training.phases import NoisePhase, Phase, PhasedModel, generators_of, traced_for
 from l2p_tf.training.replicas import part
 from l2p_tf.types import UserError
 
@@ -93,6 +93,7 @@ class RobustTrainer(PhasedModel):
         self.attack_label, self.one_batch, self.clean_probability = attack_label, one_batch, clean_probability
         self.seed, self.attack_seed = seed, keras.random.SeedGenerator(seed)
         self.adversarial_on = False
+        self.noise_phase = NoisePhase(classifier)
         self.means: dict[str, Mean] = {}
         self.add_means("loss")
         for kind in ("clean", "adversarial") if self.attacks else ("clean",):
@@ -234,23 +235,25 @@ class RobustTrainer(PhasedModel):
         return {}
 
     def phase(self, training: bool = True) -> Phase:
-        """`adversarial` for a batch that is attacked; in training some are spared by chance."""
+        """`adversarial` for a batch that is attacked, in training not for some by chance; `noise` or `no noise`."""
         attacked = self.adversarial_on
         if attacked and training and self.clean_probability:
             # By the number of the step, so that a training that goes on throws the same coins.
-            step = int(keras.ops.convert_to_numpy(self.optimizer.iterations))
+            with tf.init_scope():
+                step = int(keras.ops.convert_to_numpy(self.optimizer.iterations))
             random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
             attacked = bool(random.random() >= self.clean_probability)
-        return frozenset([ADVERSARIAL] if attacked else [])
+        return self.noise_phase.now() | (frozenset([ADVERSARIAL]) if attacked else frozenset())
 
     def take_step(self, data: tuple[tf.Tensor, ...], phase: Phase, training: bool) -> None:
         """Attacks the batch, where the phase does, then updates; without `training` only adds to the running means."""
         batch = Batch.of(data)
-        if not training:
-            batch = batch._replace(adversarial=self.perturbed(batch)) if ADVERSARIAL in phase else batch
-            self.batch_loss(batch, training=False)
-            return
-        self.update(batch, phase)
+        with traced_for(phase):
+            if not training:
+                batch = batch._replace(adversarial=self.perturbed(batch)) if ADVERSARIAL in phase else batch
+                self.batch_loss(batch, training=False)
+                return
+            self.update(batch, phase)
         for average, variable in zip(self.averages, self._followed() if self.averages else (), strict=True):
             average.assign_add((1.0 - self.decay) * (tf.convert_to_tensor(variable) - tf.convert_to_tensor(average)))
 
@@ -286,12 +289,21 @@ class RobustTrainer(PhasedModel):
         """One step of the classifier's weights down the loss of a batch, on its own tape."""
         self.descend(lambda: self.batch_loss(batch) + self.penalty(), (self.optimizer, self.classifier_weights))
 
-    def descend(self, loss: Callable[[], tf.Tensor], *groups: Group) -> None:
-        """One step down a loss, computed on a tape of its own, of groups of variables, each with its optimizer."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+    def descend(self, loss: Callable[[], tf.Tensor | tuple[tf.Tensor, ...]], *groups: Group) -> None:
+        """One step down a loss, or a sum of terms, of groups of variables, each with its optimizer.
+
+        A tape adds up all gradients of one variable at once; where they are more than two, such as those of a clean and
+        an adversarial pass and of a regularizer, TensorFlow then looks for memory to save, which takes it as long as
+        everything else it does before the first step. So the gradients of each term are taken by themselves.
+        """
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             watched = watch(tape, [variable for _, variables in groups for variable in variables])
-            descended = self.scaled(loss())
-        self.apply(tape.gradient(descended, watched), *groups)
+            found = loss()
+            terms = [self.scaled(term) for term in (found if isinstance(found, tuple) else (found,))]
+        gradients, *others = (tape.gradient(term, watched) for term in terms)
+        for more in others:
+            gradients = [a if b is None else b if a is None else a + b for a, b in zip(gradients, more, strict=True)]
+        self.apply(gradients, *groups)
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """A loss as its gradient is to be taken: this replica's part of it and, in float16, times the loss scale."""
@@ -380,14 +392,3 @@ class RobustTrainer(PhasedModel):
                 hits = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float32)
                 self.means[f"{kind}_accuracy"].update_state(hits, sample_weight)
         return self.get_metrics_result()
-
-
-def noise_statistics(classifier: keras.Model) -> dict[str, float]:
-    """`<parameter>/<layer>/min`, `mean` and `max` of every trainable parameter of the noise, such as `theta`."""
-    statistics: dict[str, float] = {}
-    for layer in noise_layers(classifier):
-        for variable in layer.noise_parameters:
-            values = keras.ops.convert_to_numpy(variable)
-            for name, reduce in (("min", np.min), ("mean", np.mean), ("max", np.max)):
-                statistics[f"{variable.name}/{layer.name}/{name}"] = float(reduce(values))
-    return statistics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -10,12 +11,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2p_tf.layers.noise import seed_states
+from l2p_tf.layers.noise import NoiseLayer, noise_known, noise_state, seed_states
 from l2p_tf.training import replicas
 from l2p_tf.training.inputs import CheckedModel
 
 Phase = frozenset[str]
 """What a step does besides what every step does, such as `adversarial`."""
+NOISE, NO_NOISE = "noise", "no noise"
+"""Phases in which all noise is on, or off."""
 Logs = dict[str, tf.Tensor]
 
 
@@ -116,3 +119,24 @@ class PhasedModel(CheckedModel):
 def generators_of(model: keras.Model) -> list[keras.Variable]:
     """The states of a model's seed generators, each once."""
     return list({id(state): state for state in seed_states(model)}.values())
+
+
+class NoisePhase:
+    """Whether a model's noise is on; its layers are asked only after it was switched: that waits for the device."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model, self.switches, self.phase = model, -1, frozenset[str]()
+
+    def now(self) -> Phase:
+        """`noise`, `no noise`, or nothing where layers differ or there are none."""
+        if self.switches != NoiseLayer.switches:
+            with tf.init_scope():  # A caller may be tracing a step by itself.
+                noisy = noise_state(self.model)
+            names = [] if noisy is None else [NOISE] if noisy else [NO_NOISE]
+            self.switches, self.phase = NoiseLayer.switches, frozenset(names)
+        return self.phase
+
+
+def traced_for(phase: Phase) -> contextlib.AbstractContextManager[None]:
+    """Within it graphs are traced for the noise of a phase."""
+    return noise_known(True if NOISE in phase else False if NO_NOISE in phase else None)

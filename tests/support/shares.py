@@ -15,8 +15,11 @@ def _note(log, *words):
         file.write(" ".join(map(str, words)) + "\n")
 
 
-def take_part(folder, stop="", number=signal.SIGKILL, a=1, shared=True):
-    """Makes an artifact of slices; the first process to come to the place `stop` gets a signal there."""
+def take_part(folder, stop="", number=signal.SIGKILL, a=1, shared=True, together=1):
+    """Makes an artifact of slices; the first process to come to the place `stop` gets a signal there.
+
+    Nothing is done before so many processes take part.
+    """
     sharing.POLL_SECONDS = 0.02
     log = folder / "log"
 
@@ -29,6 +32,8 @@ def take_part(folder, stop="", number=signal.SIGKILL, a=1, shared=True):
 
     def share(partial):
         come_to("joined")
+        while log.read_text().count("joined") < together:
+            time.sleep(0.01)
         todo = list(range(SLICES))
         while todo:
             for one in list(todo):

@@ -14,10 +14,12 @@ from support.stages import python
 from support.training import WEIGHTS
 
 PGD = "epsilon=0.1, step_size=0.05, steps=2"
+# No signs, which the last bit of a gradient turns.
+SMOOTH = "norm=l2, epsilon=0.5, step_size=0.2, steps=2"
 # Without batch norm and noise: the defense, the network, weights of samples, an average of the weights.
 SAME = [
     (f"pgd({PGD}, clean_weight=0.5, clean_probability=0.3)", "", True, True),
-    (f"trades({PGD})", "", False, False),
+    (f"trades({SMOOTH}, start_std=0.02)", "", False, False),
     (f"mat(strategy=rand, per=batch, {PGD})", "", False, False),
     (f"mat(strategy=both, {PGD})", "", True, False),
     ("generator(clean_weight=0.5, adversarial_weight=0.5, generator_width=0.1, adversarial_epoch=2)", "", False, False),

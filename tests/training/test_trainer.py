@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.layers.noise import noise_layers
+from l2p_tf.layers.noise import noise_layers, noise_statistics
 from l2p_tf.models import MODELS
-from l2p_tf.training.base import RobustTrainer, noise_statistics
+from l2p_tf.training.base import RobustTrainer
 from l2p_tf.training.losses import Batch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import check_drops, harmonic_tau, learning_rate
