@@ -22,6 +22,7 @@ from l2p_tf.observation import gradient_fault, observe, only_output
 from l2p_tf.types import UserError
 
 _KEPT = "_l2p_kept"
+WITH_NOISE = "It answers the same image differently, so it is judged as a randomized model, with one draw a pass."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,8 +288,7 @@ def _noise_finding(model: keras.Model, overruled: bool) -> Finding:
         )
         return Finding(NOISE, BEWARE, text)
     if is_randomized(model):
-        text = "It answers the same image differently, so it is judged as a randomized model, with one draw a pass."
-        return Finding(NOISE, FITS, text)
+        return Finding(NOISE, FITS, WITH_NOISE)
     return Finding(NOISE, FITS, "It answers the same image the same.")
 
 

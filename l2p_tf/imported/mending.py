@@ -14,12 +14,13 @@ import numpy as np
 import tensorflow as tf
 from scipy.optimize import linear_sum_assignment
 
-from l2p_tf.classifier import AdaptedClassifier, as_classifier, check_inputs, findings_of, is_answer
-from l2p_tf.contract import BEWARE, CLASSES, FITS, INPUT, MENDED, OUTPUTS, Finding
+from l2p_tf.classifier import WITH_NOISE, AdaptedClassifier, as_classifier, check_inputs, findings_of, is_answer
+from l2p_tf.contract import BEWARE, CLASSES, FITS, INPUT, MENDED, NOISE, OUTPUTS, Finding
 from l2p_tf.imported import ranges
 from l2p_tf.imported.opening import Opened, pick, quietly
 from l2p_tf.imported.options import ImportOptions
 from l2p_tf.inference import batches
+from l2p_tf.layers.in_training import is_graph, keep_noise
 from l2p_tf.layers.logits import Logits
 from l2p_tf.layers.noise import has_other_noise
 from l2p_tf.layers.ranges import candidates, in_range
@@ -49,7 +50,7 @@ def mended(
       UserError: it cannot be made a classifier; the message says why.
     """
     shape, findings = images.shape[1:], list(opened.findings)
-    plain = _one_output(opened.model, shape, options)
+    plain = _one_output(opened.model, shape, "" if opened.has_one_output else options.output)
     if any(
         "float" not in keras.backend.standardize_dtype(x.dtype) for x in getattr(opened.model, "inputs", None) or ()
     ):
@@ -59,6 +60,7 @@ def mended(
     with quietly():
         plain = as_classifier(plain)
     findings += findings_of(plain)
+    plain, noisy = keep_noise(plain) if is_graph(plain) else (plain, [])
     plain.name = "imported"
     outputs = _count(plain)
     order = _order(options.class_map, outputs, classes)
@@ -75,6 +77,9 @@ def mended(
         classifier = as_classifier(_with_range(plain, shape, decision.name, options.name), images)
     seen = findings_of(classifier)
     findings += [one for one in seen if one.check != OUTPUTS or all(other.check != OUTPUTS for other in findings)]
+    if noisy:
+        text = f"Its layers {', '.join(noisy)} were called with training=True, and stay so. {WITH_NOISE}"
+        findings = [one if one.check != NOISE else Finding(NOISE, MENDED, text) for one in findings]
     findings.append(decision.finding)
     findings.append(_classes_finding(taken.get(decision.name), labels, order, outputs))
     inner, probabilities = classifier, False
@@ -88,17 +93,17 @@ def mended(
     return keras.Model(x, logits, name="classifier"), findings
 
 
-def _one_output(model: keras.Model, shape: tuple[int, ...], options: ImportOptions) -> keras.Model:
+def _one_output(model: keras.Model, shape: tuple[int, ...], wanted: str) -> keras.Model:
     """The model from one tensor of float images to the output that is meant."""
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         x = keras.Input(shape, name="images", dtype="float32")
         with _telling(shape):
             answer = model(x)
-        return keras.Model(x, pick(answer, [], options.output))
+        return keras.Model(x, pick(answer, [], wanted))
     structure = outputs[0] if isinstance(model, keras.Sequential) else model.output
     names = [tensor._keras_history.operation.name for tensor in outputs]
-    output = pick(structure, names, options.output)
+    output = pick(structure, names, wanted)
     if len(inputs) == 1 and "float" not in keras.backend.standardize_dtype(inputs[0].dtype):
         return _on_floats(keras.Model(inputs[0], output), shape)
     plain = model if isinstance(model, keras.Sequential) else keras.Model(inputs, output)

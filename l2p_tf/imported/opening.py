@@ -44,6 +44,7 @@ class Opened:
       told: the range of pixels that its maker tells, and in which words; None where nobody tells.
       has_code: its layers are known to this process alone.
       findings: what to know of where it is from.
+      has_one_output: the output that is meant was picked already.
     """
 
     model: keras.Model
@@ -52,6 +53,7 @@ class Opened:
     told: tuple[str, str] | None = None
     has_code: bool = False
     findings: tuple[Finding, ...] = ()
+    has_one_output: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +156,8 @@ def _saved_model(folder: pathlib.Path, shape: tuple[int, ...], output: str) -> O
         )
     if spec.shape.rank is not None and not spec.shape.is_compatible_with((None, *shape)):
         raise UserError(f"The SavedModel {str(folder)!r} takes {spec.shape}, the data has images of {shape}.")
-    return Opened(keras.Model(images, layer(images), name="saved_model_classifier"), folder.name, layer.digest)
+    model = keras.Model(images, layer(images), name="saved_model_classifier")
+    return Opened(model, folder.name, layer.digest, has_one_output=True)
 
 
 def _choice(output: str, outputs: list[str]) -> str:

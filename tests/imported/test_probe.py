@@ -105,12 +105,22 @@ def test_hidden_noise_makes_it_randomized_and_seeded(code, data, judged, tmp_pat
     assert not np.array_equal(model(images[:4] / 255.0), model(images[:4] / 255.0))
 
 
-def test_noise_that_prediction_overrules_is_told(data, tmp_path):
+@pytest.mark.parametrize("nested", [False, True])
+def test_noise_that_was_called_in_training_stays(nested, data, judged, tmp_path):
     x = keras.Input(foreign.SHAPE)
-    model = keras.Model(x, foreign.made()(layers.GaussianNoise(0.3)(x, training=True)))
-    _, found = imported(model, data, tmp_path)
-    assert found["noise"].verdict == BEWARE
-    assert "but not with training=False" in found["noise"].text
+    model = keras.Model(x, foreign.made(end="softmax")(layers.GaussianNoise(0.3, name="noise")(x, training=True)))
+    if nested:
+        y = keras.Input(foreign.SHAPE)
+        model = keras.Model(y, model(layers.Rescaling(1.0)(y)))
+    run, found = imported(model, data, tmp_path)
+    assert found["noise"].verdict == found["outputs"].verdict == MENDED
+    assert "Its layers noise were called with training=True, and stay so" in found["noise"].text
+    model, images, labels = classifier_of(run), *judged[:2]
+    assert is_randomized(model)
+    first, again = (foreign.fallen(model, images, labels) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    noise = np.asarray(model(np.repeat(images[:1] / 255, 400, 0)))
+    assert np.std(noise, 0).min() > 0.1
 
 
 @pytest.mark.parametrize(
