@@ -18,7 +18,8 @@ def exported(function, *inputs):
     return function.experimental_get_compiler_ir(*inputs)(stage="stablehlo_serialized")
 
 
-@pytest.mark.parametrize("name", TRAINED)
+# PNI takes the step of PGD training, with layers much like Adv-BNN's.
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "pni" else []) for n in TRAINED])
 def test_every_step_compiles_agrees_and_is_exported(name):
     alone, trainer = tiny_trainer(name), tiny_trainer(name)
     alone.run_eagerly = True
