@@ -71,7 +71,7 @@ def derive(
         "sweep": dict(sweep or {}),
     }
     # What an imported model was trained on is not known.
-    inputs = {"source": source} if trained_on is None else {"data": data.artifact, "source": source}
+    inputs = {"probe" if trained_on is None else "data": data.artifact, "source": source}
     how: dict[str, Any] = {"seed": seed, "device": inference.device(), "overwrite": overwrite}
     with artifacts.produce(output, "train", request, inputs, **how) as work:
         if work is not None:
