@@ -366,7 +366,7 @@ def report(
     from l2p_tf.reporting import report as reporting
     from l2p_tf.reporting.console import show
 
-    if not settings.devices.is_chief:
+    if not settings.is_chief:
         return
     how = {"seed": settings.seed, "overwrite": overwrite, **settings.matched}
     if reproduction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -75,6 +76,11 @@ class Settings:
         from l2p_tf.devices import open_devices
 
         return open_devices(self.strategy)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that writes; TensorFlow is not loaded where there can be no other."""
+        return not os.environ.get("TF_CONFIG") or self.devices.is_chief
 
     @property
     def shared(self) -> bool:
