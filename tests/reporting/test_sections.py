@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from l2p_tf import artifacts
+from l2p_tf.contract import BEWARE
+from l2p_tf.contract import Finding as Trait
 from l2p_tf.evaluation.masking.record import FAIL, Finding, Share, unmeasured
 from l2p_tf.reporting import report
 from l2p_tf.reporting.format import escape_markdown
@@ -97,7 +100,16 @@ def make_swept(root):
         make_run(root, data, f"{NAME}{i}", attacks, arrays, folder=str(i), checkpoint=NAME, **options)
 
 
+def make_imported(root):
+    data = make_data(root)
+    with artifacts.produce(root / "t", "train", {"name": NAME, "model": NAME}, {"probe": data}) as work:
+        (work.path / "best.keras").touch()
+        work.notes["contract"] = [Trait(NAME, BEWARE, NAME).as_json()]
+    make_attack(root, artifacts.read(root / "t"), data, make_records(NAME), folder="a")
+
+
 CASES = {
+    make_imported: ["comparison", "contract", "strength", "parameters"],
     make_compared: ["comparison", "strength", "training", "parameters"],
     make_minimal: ["comparison", "power", "norms", "transfer", "backends", "strength", "training", "parameters"],
     make_certified: ["comparison", "certified", "training", "parameters"],
