@@ -45,7 +45,9 @@ def standard_normal(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Ten
     """
     if _is_static(shape):
         return _standard_normal(seed, tuple(shape))
-    return _standard_normal(seed, tf.convert_to_tensor(shape, tf.int32))
+    shape = tf.convert_to_tensor(shape, tf.int32)
+    # Shaped here again: what is known of the shape while tracing is not known of a function's result.
+    return tf.reshape(_standard_normal(seed, shape), shape)
 
 
 # A function of its own for every shape, which graphs call. Deep networks draw hundreds of times in a step; written out

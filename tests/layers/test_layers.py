@@ -303,3 +303,11 @@ def test_normalization_and_shortcut():
     np.testing.assert_array_equal(y[..., 2:5], x[:, ::2, ::2])
     assert not y[..., :2].any()
     assert not y[..., 5:].any()
+
+
+def test_what_is_known_of_a_shape_is_known_of_the_noise():
+    found = []
+    tf.function(lambda x: found.append(standard_normal(tf.shape(x), tf.constant([1, 2])))).get_concrete_function(
+        tf.TensorSpec([None, 4, 3])
+    )
+    assert found[0].shape.as_list() == [None, 4, 3]
