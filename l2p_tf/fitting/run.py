@@ -19,6 +19,7 @@ from l2p_tf import artifacts, inference
 from l2p_tf.data.pipeline import TrainBatches
 from l2p_tf.data.store import ImageData
 from l2p_tf.devices import Devices
+from l2p_tf.environment import user_path
 from l2p_tf.fitting import callbacks as cb
 from l2p_tf.fitting.extend import extended
 from l2p_tf.fitting.options import TrainOptions
@@ -92,7 +93,7 @@ def train(
         overwrite=overwrite,
         extends=finished,
     )
-    with _work_of_all(devices, produced, artifacts.partial_path(pathlib.Path(output))) as work:
+    with _work_of_all(devices, produced, artifacts.partial_path(user_path(output))) as work:
         if work is not None:
             _train(options, data, batches, work, finished, jit, checkpoint_minutes, devices)
     devices.wait()

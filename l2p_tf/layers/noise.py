@@ -70,7 +70,7 @@ class NoiseLayer(keras.layers.Layer):
     @property
     def is_on(self) -> bool:
         """Whether `active` is True."""
-        return bool(keras.ops.convert_to_numpy(self.active))
+        return bool(tf.convert_to_tensor(self.active.value))
 
     def when_active(self, noisy: Callable[[], tf.Tensor], noiseless: Callable[[], tf.Tensor]) -> tf.Tensor:
         """`noisy()` where `active` is True, else `noiseless()`; by a condition only where that is not known."""

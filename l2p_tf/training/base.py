@@ -160,11 +160,14 @@ class RobustTrainer(PhasedModel):
           **more: further arguments of Keras's `compile`, but none of losses and metrics.
 
         Raises:
-          UserError: a loss or a metric, or XLA under a distribution strategy.
+          UserError: a loss or a metric, several steps at once where each draws whether it attacks, or XLA under a
+            distribution strategy.
         """
         for name, value in {"loss": loss, **more}.items():
             if value is not None and name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
                 raise UserError(f"`{name}` should be None: the defense has its own. Received: {value!r}")
+        if self.clean_probability and more.get("steps_per_execution", 1) != 1:
+            raise UserError("`steps_per_execution` should be 1: each batch draws whether it is attacked.")
         if self.strategy is not None and jit_compile is True:
             raise UserError("`jit_compile` should be False or auto under a distribution strategy. Received: True")
         jit = self.strategy is None and resolve_jit(None if jit_compile == "auto" else bool(jit_compile))

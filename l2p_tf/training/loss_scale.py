@@ -75,7 +75,7 @@ class LossScale:
     def _are_finite(gradients: list[Any]) -> tf.Tensor:
         """Whether all numbers are, on all replicas: a bool scalar."""
         wrong = [tf.cast(tf.reduce_any(~tf.math.is_finite(gradient)), tf.float32) for gradient in gradients]
-        count = tf.add_n(wrong)
+        count = tf.reduce_sum(tf.stack(wrong))  # Not by `add_n`: see `RobustTrainer.descend`.
         context = tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:
             count = context.all_reduce("sum", count)

@@ -12,7 +12,32 @@ from l2p_tf.inference import to_unit
 
 
 class Mean(keras.metrics.Mean):
-    """A running mean that is no number as long as nothing was added."""
+    """A running mean that is no number as long as nothing was added.
+
+    Replicas add up what each of them adds at once, so that reading it, which any process may do at any time, needs
+    none of the others. Keras's own are added up when they are read.
+    """
+
+    def add_variable(
+        self, shape: Any, initializer: Any, dtype: Any = None, aggregation: str = "none", name: str | None = None
+    ) -> keras.Variable:
+        """A number that every replica has a copy of."""
+        del aggregation
+        with keras.name_scope(self.name):
+            return keras.Variable(initializer, shape, dtype, trainable=False, name=name)
+
+    def update_state(self, values: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+        """Adds values; arguments as Keras's."""
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            super().update_state(values, sample_weight)
+            return
+        before = [tf.identity(variable.value) for variable in self.variables]
+        self.reset_state()
+        super().update_state(values, sample_weight)
+        added = context.all_reduce("sum", tf.stack([variable.value for variable in self.variables]))
+        for variable, former, more in zip(self.variables, before, tf.unstack(added), strict=True):
+            variable.assign(former + more)
 
     def result(self) -> tf.Tensor:
         """The mean, or nan."""

@@ -409,3 +409,9 @@ def test_optimizers_scale_no_loss():
     ):
         with pytest.raises(UserError, match="should not scale the loss"):
             DEFENSES.parse("fgsm").trainer(plain(), 0, 8).compile(optimizer)
+
+
+def test_steps_that_draw_whether_they_attack_are_taken_one_by_one():
+    trainer = DEFENSES.parse("pgd(clean_probability=0.5)").trainer(linear(WEIGHTS), 0, 10)
+    with pytest.raises(UserError, match="`steps_per_execution` should be 1"):
+        trainer.compile(MomentumSGD(0.1), steps_per_execution=2)
