@@ -1,6 +1,6 @@
 """Train, attack, judge, report and serve image classifiers that withstand adversarial perturbations."""
 
-import os as _os
+import importlib as _importlib
 import sys as _sys
 import typing as _typing
 
@@ -14,11 +14,19 @@ if "keras" in _sys.modules:
     from l2p_tf import layers as _layers  # noqa: F401
 
 if _typing.TYPE_CHECKING:
-    from l2p_tf.reporting.results import Results as _Results
+    from l2p_tf.api import evaluate, harden
+    from l2p_tf.reporting.results import results
+
+__all__ = ["__version__", "evaluate", "harden", "results"]
+_HOMES = {"evaluate": "l2p_tf.api", "harden": "l2p_tf.api", "results": "l2p_tf.reporting.results"}
 
 
-def results(*folders: str | _os.PathLike[str]) -> "_Results":
-    """Everything finished in some folders, as pandas frames; see `l2p_tf.reporting.results`."""
-    from l2p_tf.reporting.results import results as read  # pandas would make every import slow
+def __getattr__(name: str) -> _typing.Any:
+    """What this package offers, loaded when it is first asked for: TensorFlow and pandas make an import slow."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_importlib.import_module(_HOMES[name]), name)
 
-    return read(*folders)
+
+def __dir__() -> list[str]:
+    return __all__

@@ -105,6 +105,20 @@ class Registry(Generic[T]):
             raise UserError(f"Unknown {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}.")
         return self._classes[name]
 
+    def class_called(self, name: str) -> type[T]:
+        """The dataclass by its Python name, such as `PGD`; AttributeError where there is none, as modules raise it."""
+        if name[:1].isupper():  # All else that packages are asked for are their modules.
+            self._scan()
+            for cls in self._classes.values():
+                if cls.__name__ == name:
+                    return cls
+        raise AttributeError(f"module {self._package!r} has no attribute {name!r}")
+
+    def class_names(self) -> list[str]:
+        """The Python names of all, sorted."""
+        self._scan()
+        return sorted(cls.__name__ for cls in self._classes.values())
+
     def parse(self, spec: str) -> T:
         """Makes a thing from `name` or `name(option=value, ...)`. Numbers may be written as arithmetic: `8/255`."""
         return self._make(*parse_spec(spec, self.kind))

@@ -151,6 +151,11 @@ _define(
 )  # fmt: skip
 
 _define_options(_TRAINING, TrainOptions)
+_define(
+    _TRAINING, flags.DEFINE_list, "noise_after", [],
+    "Layers of --model='file(path=...)' after which a defense adds its noise, such as 'add*,*_conv'; by default the "
+    "first convolution and every residual sum.",
+)  # fmt: skip
 _define(_TRAINING, _number, "checkpoint_minutes", 10.0, "Most minutes between saved states within an epoch.", 0)
 
 _define(

@@ -155,7 +155,7 @@ class Settings:
             printed.target(self.published)
         values = definitions.values_of(TrainOptions, self.__getattr__)
         base = [TrainOptions(name=run, defense=defense, **values) for run, defense in self._defenses(name).items()]
-        base = [_with_folder(options, self.folder) for options in base]
+        base = [_with_folder(options, self.folder, self.noise_after) for options in base]
         return {options.name: options for options in points(base, [parse_axis(text) for text in self.sweep])}
 
     def _defenses(self, name: str) -> dict[str, Defense]:
@@ -273,8 +273,17 @@ def start(settings: Settings) -> None:
     _ = settings.devices
 
 
-def _with_folder(options: TrainOptions, folder: pathlib.Path) -> TrainOptions:
-    return dataclasses.replace(options, validation_attack=_in_folder(options.validation_attack, folder))
+def _with_folder(options: TrainOptions, folder: pathlib.Path, noise_after: Sequence[str]) -> TrainOptions:
+    """With the folders of runs that were given by their names in RUN_DIR, and with --noise_after."""
+    model, attack = options.model, _in_folder(options.validation_attack, folder)
+    path = getattr(model, "path", "")
+    if (folder / path / "train").is_dir() and re.fullmatch(r"[\w.-]+", path):
+        model = model.replace(path=str(folder / path))
+    if noise_after:
+        if not hasattr(model, "noise_after"):
+            raise UserError("`--noise_after` is for --model='file(path=...)': other networks have places of their own.")
+        model = model.replace(noise_after=tuple(noise_after))
+    return dataclasses.replace(options, model=model, validation_attack=attack)
 
 
 def _in_folder(attack: Attack, folder: pathlib.Path) -> Attack:

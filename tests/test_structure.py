@@ -23,7 +23,7 @@ LAYERS = [
     ["observation"],
     ["classifier"],
     ["models"],
-    ["inference", "devices"],
+    ["inference", "arrays", "devices"],
     ["attacks"],
     ["training"],
     ["defenses"],
@@ -32,7 +32,7 @@ LAYERS = [
     ["certification"],
     ["reporting"],
     ["experiments"],
-    ["serving"],
+    ["serving", "api"],
 ]
 HEIGHT = {f"l2p_tf.{name}": height for height, names in enumerate(LAYERS) for name in names}
 MODULES = [p for folder in ("l2p_tf", "stages") for p in sorted((ROOT / folder).rglob("*.py"))]

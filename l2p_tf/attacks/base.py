@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from l2p_tf import inference
+from l2p_tf.arrays import arrays_of
 from l2p_tf.artifacts import Artifact
 from l2p_tf.attacks.context import SELECTION_DRAWS, AttackOutput, CheckpointStore
 from l2p_tf.attacks.criterion import pick_targets
@@ -96,7 +97,7 @@ class Attack(Options, abc.ABC):
         self,
         model: keras.Model,
         images: Any,
-        labels: Any,
+        labels: Any = None,
         seed: int = 0,
         *,
         batch_size: int = 128,
@@ -113,8 +114,9 @@ class Attack(Options, abc.ABC):
 
         Args:
           model: the classifier; its noise is seeded from `seed`, and its generators' states are restored.
-          images: uint8, or floats in [0, 1], (count, height, width, channels).
-          labels: integers (count,).
+          images: uint8, or floats in [0, 1], (count, height, width, channels); or a `tf.data.Dataset` of such images
+            and their labels, in batches or one by one.
+          labels: integers (count,); None with a data set.
           seed: of the attack.
           batch_size: images a compiled run.
           score_draws: answers to score a randomized model on, each with fresh noise.
@@ -128,6 +130,7 @@ class Attack(Options, abc.ABC):
         Raises:
           UserError: images or labels do not fit the model, or lie outside their range, or the attack does not suit it.
         """
+        images, labels = arrays_of(images, labels)
         runner = AttackRunner(
             self, model, images, labels, seed, batch_size, jit_compile, progress, store, prediction_draws
         )

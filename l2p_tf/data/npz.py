@@ -39,11 +39,12 @@ class _Images:
 @DATASETS.register("npz")
 @dataclasses.dataclass(frozen=True)
 class Npz(OwnImages):
-    """Arrays in an `.npz`: x_test and y_test, perhaps x_train and y_train, x_val and y_val.
+    """Arrays in an `.npz`: x_test and y_test, x_train and y_train, perhaps x_val and y_val.
 
     Or test_images and test_labels, and so on. Images are uint8, or floats in [0, 1], which are rounded to 255ths, of
     shape (n, height, width) or (n, height, width, channels) with 1 or 3 channels; labels are whole numbers from 0, of
-    shape (n,) or (n, 1). Without training images models are judged on them, but not trained. Nothing is unpickled.
+    shape (n,) or (n, 1). Without training images models are judged on them, but not trained; without test images
+    they are trained, and judged on validation images alone. Nothing is unpickled.
     """
 
     def identity(self, data_dir: str) -> str | None:
@@ -56,13 +57,15 @@ class Npz(OwnImages):
             raise UserError(f"`path` should be an .npz file. Received: {self.path!r}")
         with reading(self.place, _EXPECTED), zipfile.ZipFile(self.place) as archive:
             arrays = {split: found for split, pairs in _NAMES.items() if (found := self._found(archive, pairs))}
-            if TEST not in arrays:
+            if not {TRAIN, TEST} & set(arrays):
                 there = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
-                raise ValueError(f"there should be x_test and y_test. There are: {there or 'none'}")
+                raise ValueError(
+                    f"there should be x_test and y_test, or x_train and y_train. There are: {there or 'none'}"
+                )
         kinds = {images.shape[1:] for images in arrays.values()}
         if len({kind if not self.image_size else kind[2] for kind in kinds}) > 1:
             raise UserError(f"{str(self.place)!r} should hold images of one shape. It holds: {sorted(kinds)}")
-        form = self.form(*arrays[TEST].shape[1:])
+        form = self.form(*next(iter(arrays.values())).shape[1:])
         names = self.names_up_to(1 + max(int(images.labels.max()) for images in arrays.values()))
         parts = {
             split: Split(images.labels, functools.partial(self._batches, images, form))

@@ -164,7 +164,7 @@ def _write(
     kept_of = {}
     for name, split, draw in (("train", source.train, _LIMIT_TRAIN), ("test", source.test, _LIMIT_TEST)):
         there = len(split.labels)
-        missing = name == "test" and not there
+        missing = name == "test" and not there and not len(source.train.labels)
         if missing or split.labels.min(initial=0) < 0 or split.labels.max(initial=0) >= num_classes:
             shown = f"{split.labels.min()} to {split.labels.max()}" if there else "none"
             raise UserError(f"{source_name}: {name} labels should be from 0 to {num_classes - 1}. Received: {shown}")

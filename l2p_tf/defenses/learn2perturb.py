@@ -169,7 +169,7 @@ class Learn2PerturbTrainer(RobustTrainer):
             )
 
         for _ in range(self.settings.theta_iterations):
-            with frozen_statistics():
+            with frozen_statistics(self.classifier):
                 self.descend(loss, self._theta_group())
 
     def _theta_group(self) -> Group:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import keras
 
@@ -48,15 +46,13 @@ class _Factory(LayerFactory):
         super().__init__(seed)
         self.options, self.first = options, True
 
-    def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
+    def normalized(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """The plain image: a network begins."""
         self.first = True
-        return super().image(x, name, mean, std)
+        return x
 
-    def conv(
-        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, **options: Any
-    ) -> keras.KerasTensor:
+    def before_conv(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """With noise."""
         std = self.options.first_std if self.first else self.options.inner_std
         self.first = False
-        noise = FixedNoise(std, sharing=self.options.noise_sharing, seed=self.next_seed(), name=f"{name}_noise")
-        return super().conv(noise(x), filters, kernel_size, name, **options)
+        return FixedNoise(std, sharing=self.options.noise_sharing, seed=self.next_seed(), name=f"{name}_noise")(x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import keras
 
@@ -42,7 +41,6 @@ class _Factory(LayerFactory):
         super().__init__(seed)
         self.options = options
 
-    def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
-        """Noise before the normalization."""
-        noise = FixedNoise(self.options.sigma, seed=self.next_seed(), name="pixel_noise")
-        return super().image(noise(x), name, mean, std)
+    def pixels(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """With noise."""
+        return FixedNoise(self.options.sigma, seed=self.next_seed(), name="pixel_noise")(x)

@@ -302,7 +302,7 @@ class KeepState(keras.callbacks.Callback):
     def _leave(self, where: str) -> None:
         if self.signal is not None:
             if self.devices.workers > 1:
-                time.sleep(2.0)  # The others may still be receiving what was agreed on.
+                time.sleep(5.0)  # The others may still be receiving what was agreed on.
             raise Interrupted(self.signal, f"stopped at {where}; run the same command to continue")
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -23,7 +23,7 @@ from l2p_tf.inference import batches
 from l2p_tf.layers.in_training import is_graph, keep_noise
 from l2p_tf.layers.logits import Logits
 from l2p_tf.layers.noise import has_other_noise
-from l2p_tf.layers.ranges import candidates, in_range
+from l2p_tf.layers.ranges import candidates, in_range, told_by_layers
 from l2p_tf.layers.saved_model import SavedModelLayer
 from l2p_tf.observation import only_output
 from l2p_tf.types import UserError
@@ -71,7 +71,7 @@ def mended(
     }
     taken = {name: _mapped(found, order) for name, found in answers.items() if found is not None}
     right = {name: found.argmax(-1) == labels for name, found in taken.items()}
-    told = opened.told or ranges.told_by_layers(plain)
+    told = opened.told or told_by_layers(plain)
     decision = ranges.decide(options.input_range, right, told, 1.0 / classes)
     with quietly():
         classifier = as_classifier(_with_range(plain, shape, decision.name, options.name), images)

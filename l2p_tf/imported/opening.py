@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import pathlib
 import re
 import sys
+import tempfile
 import types
 import warnings
 from collections.abc import Iterator
@@ -19,9 +21,11 @@ import keras
 import numpy as np
 
 from l2p_tf.artifacts import digest_file
+from l2p_tf.classifier import check_inputs
 from l2p_tf.contract import BEWARE, ORIGIN, Finding
 from l2p_tf.environment import user_path
 from l2p_tf.layers import saved_model
+from l2p_tf.layers.networks import as_functional
 from l2p_tf.models.saving import load_any
 from l2p_tf.options import Options, option
 from l2p_tf.registry import parse_spec
@@ -95,6 +99,41 @@ def open_model(
         found = "no such file" if not path.exists() else "a folder" if path.is_dir() else f"a {path.suffix} file"
         raise UserError(f"{_KEYS}. Received: {source!r}, {found}")
     return _file(path, custom_objects)
+
+
+def in_memory(model: keras.Model) -> Opened:
+    """A model that was made in this process.
+
+    Raises:
+      UserError: it has no weights yet.
+    """
+    if not isinstance(model, keras.Model):
+        raise UserError(f"`model` should be a keras.Model, or the path of one. Received: {type(model).__name__}")
+    check_inputs(model, None)
+    with quietly():
+        text = f"{type(model).__qualname__} {model.get_config()}"
+    for number, layer in enumerate(model._flatten_layers()):
+        # Keras numbers names anew for every model that is made.
+        text = text.replace(f"'{layer.name}'", f"'{number}'")
+    digest = hashlib.sha256(text.encode())
+    for variable in model.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    # Whatever is done to a Sequential is not done to the caller's.
+    return Opened(as_functional(model), "a model in memory", digest.hexdigest(), has_code=_has_code(model))
+
+
+def _has_code(model: keras.Model) -> bool:
+    """Whether a model needs code of its own: Keras could not read it in safe mode without."""
+    kinds = {type(layer) for layer in model._flatten_layers()}
+    if keras.layers.Lambda in kinds or any(kind.__module__.split(".")[0] not in ("keras", "l2p_tf") for kind in kinds):
+        return True
+    with tempfile.TemporaryDirectory() as folder, quietly():
+        try:
+            model.save(pathlib.Path(folder) / "model.keras")
+            load_any(pathlib.Path(folder) / "model.keras")
+        except Exception:  # Functions that Keras cannot name.
+            return True
+    return False
 
 
 def _file(path: pathlib.Path, custom_objects: str) -> Opened:
@@ -248,7 +287,7 @@ def _preset(source: str) -> Opened:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Within it the gate warns of nothing: an import reports what it finds."""
+    """Within it neither the gate nor Keras warns: an import reports what it finds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -1,42 +1,19 @@
-"""Which range of pixels a model expects: what its first layers tell, and where it is right."""
+"""Which range of pixels a model expects: what its layers tell, and where it is right."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 from scipy import stats
 
 from l2p_tf.contract import BEWARE, FITS, MENDED, RANGE, RANGES, Finding
-from l2p_tf.layers.image import ChannelNormalization
 
 _NEARLY = 0.05
 """The level at which an accuracy is told from another on the same images."""
 _CLEARLY = 0.1
 """Share of the way from guessing to knowing all: networks that were not trained may come near it."""
-
-
-def told_by_layers(model: keras.Model) -> tuple[str, str] | None:
-    """The range that a model's own first scaling takes to numbers of a usual size, and that layer's name.
-
-    None where no such layer stands before the first one with a kernel.
-    """
-    for layer in model._flatten_layers(include_self=False):
-        if hasattr(layer, "kernel"):
-            return None
-        if isinstance(layer, keras.layers.Rescaling):
-            width = abs(np.max(layer.scale))
-        elif isinstance(layer, keras.layers.Normalization | ChannelNormalization):
-            own = layer.std if isinstance(layer, ChannelNormalization) else np.sqrt(np.asarray(layer.variance))
-            width = 1 / max(float(np.mean(own)), 1e-9)
-        else:
-            continue
-        for name, span in (("0..1", 1.0), ("0..255", 255.0)):
-            if 0.4 <= span * width <= 20:
-                return name, layer.name
-    return None
 
 
 @dataclasses.dataclass(frozen=True)

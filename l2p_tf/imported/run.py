@@ -6,13 +6,14 @@ import dataclasses
 import os
 from typing import Any
 
+import keras
 import numpy as np
 
 from l2p_tf import artifacts, inference
 from l2p_tf.contract import Finding
 from l2p_tf.data.store import ImageData
 from l2p_tf.imported.mending import mended, unlike
-from l2p_tf.imported.opening import open_model, quietly
+from l2p_tf.imported.opening import in_memory, open_model, quietly
 from l2p_tf.imported.options import ImportOptions
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.base import trainable_parameters
@@ -28,7 +29,11 @@ _SAME = 1e-3
 
 
 def import_model(
-    options: ImportOptions, data: ImageData, output: str | os.PathLike[str], overwrite: bool = False
+    options: ImportOptions,
+    data: ImageData,
+    output: str | os.PathLike[str],
+    overwrite: bool = False,
+    model: keras.Model | None = None,
 ) -> artifacts.Artifact:
     """Makes the artifact of a training from a model that was trained elsewhere, or finds it done.
 
@@ -40,6 +45,7 @@ def import_model(
       data: some labeled images of theirs tell which range of pixels the model expects.
       output: the folder to make.
       overwrite: replace what was made from another model or with other options.
+      model: the model itself, where it is in memory; `model_file` of the options is not read then.
 
     Raises:
       UserError: the model cannot be opened or used, or the folder was made with other options.
@@ -51,8 +57,12 @@ def import_model(
     count = min(max(_PIXELS // (height * width), _FEWEST), _MOST)
     _, pictures, labels = data.sample(split, count, options.seed)
     images = pictures.astype(np.float32) / np.float32(255)
-    opened = open_model(
-        options.model_file, info.image_shape, info.num_classes, options.output, options.custom_objects, options.seed
+    opened = (
+        in_memory(model)
+        if model is not None
+        else open_model(
+            options.model_file, info.image_shape, info.num_classes, options.output, options.custom_objects, options.seed
+        )
     )
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
     request: dict[str, Any] = {

@@ -14,16 +14,22 @@ _statistics_frozen = contextvars.ContextVar("statistics_frozen", default=False)
 
 
 @contextlib.contextmanager
-def frozen_statistics() -> Iterator[None]:
+def frozen_statistics(model: keras.Model) -> Iterator[None]:
     """Within it, batch norm in training mode uses the batch's statistics but leaves its moving averages alone.
 
     For passes that must change nothing but what they train. It acts where the step is traced.
     """
+    # Keras's own batch norm knows nothing of it, so its averages are put back.
+    layers = [one for one in model._flatten_layers() if isinstance(one, keras.layers.BatchNormalization)]
+    moving = [variable for layer in layers for variable in layer.non_trainable_variables]
+    before = [tf.identity(variable.value) for variable in moving]
     token = _statistics_frozen.set(True)
     try:
         yield
     finally:
         _statistics_frozen.reset(token)
+    for variable, value in zip(moving, before, strict=True):
+        variable.assign(value)
 
 
 class Drawable(keras.layers.Layer):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 
@@ -29,7 +28,34 @@ class LayerFactory:
 
     def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
         """The images in [0, 1], (batch, height, width, channels), normalized per channel: the network's input."""
-        return ChannelNormalization(mean, std, name=name)(x)
+        return self.normalized(ChannelNormalization(mean, std, name=name)(self.pixels(x)))
+
+    # What follows is asked at the points of a network where noise may be added, also of networks made elsewhere.
+
+    def pixels(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """The images in [0, 1] as they come."""
+        return x
+
+    def normalized(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """The normalized images."""
+        return x
+
+    def before_conv(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """What the convolution called `name` reads."""
+        del name
+        return x
+
+    def after_conv(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """What the convolution called `name` gives, after its batch norm."""
+        del name
+        return x
+
+    def output(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """What a block gives (after its last batch norm and residual sum), before its activation."""
+        del name
+        return x
+
+    # What follows makes layers.
 
     def conv(
         self,
@@ -43,7 +69,8 @@ class LayerFactory:
         bias: bool = True,
     ) -> keras.KerasTensor:
         """A convolution with batch norm (`normalize`), with a bias (`bias`), or with neither."""
-        return ConvNorm(filters, kernel_size, strides, normalize, bias, name=name)(x)
+        x = ConvNorm(filters, kernel_size, strides, normalize, bias, name=name)(self.before_conv(x, name))
+        return self.after_conv(x, name)
 
     def norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """A batch norm by itself, where it does not follow a convolution."""
@@ -52,11 +79,6 @@ class LayerFactory:
     def dense(self, x: keras.KerasTensor, units: int, name: str) -> keras.KerasTensor:
         """A dense layer with bias."""
         return keras.layers.Dense(units, name=name)(x)
-
-    def output(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        """What a block gives (after its last batch norm and residual sum), before its activation."""
-        del name
-        return x
 
     def next_seed(self) -> int:
         """A seed of its own for each randomized layer."""
@@ -78,15 +100,13 @@ class InjectingFactory(LayerFactory):
         super().__init__(seed)
         self.points, self.make = tuple(points), make
 
-    def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
-        """The normalized image, with noise where `input` is a point."""
-        return self._at("input", super().image(x, name, mean, std), "input_noise")
+    def normalized(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """With noise where `input` is a point."""
+        return self._at("input", x, "input_noise")
 
-    def conv(
-        self, x: keras.KerasTensor, filters: int, kernel_size: int, name: str, **options: Any
-    ) -> keras.KerasTensor:
-        """A convolution, with noise behind it where `convolutions` is a point."""
-        return self._at("convolutions", super().conv(x, filters, kernel_size, name, **options), f"{name}_noise")
+    def after_conv(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """With noise where `convolutions` is a point."""
+        return self._at("convolutions", x, f"{name}_noise")
 
     def output(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """After the last batch norm and residual sum, before the activation (supplement, section 1.1)."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from l2p_tf.contract import RANGES
 from l2p_tf.layers.image import ChannelNormalization
+from l2p_tf.layers.networks import operations_of
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE = (103.939, 116.779, 123.68)
@@ -30,3 +32,25 @@ def in_range(images: Any, name: str) -> Any:
 def candidates(channels: int) -> tuple[str, ...]:
     """The ranges there are for images of so many channels."""
     return RANGES if channels == 3 else RANGES[:3]
+
+
+def told_by_layers(model: keras.Model) -> tuple[str, str] | None:
+    """The range that a model's own first scalings take to numbers of a usual size, and the name of the last of them.
+
+    None where no such layers stand before the first one with a kernel.
+    """
+    width = 1.0
+    for layer in operations_of(model):
+        if hasattr(layer, "kernel"):
+            return None
+        if isinstance(layer, keras.layers.Rescaling):
+            width *= abs(np.max(layer.scale))
+        elif isinstance(layer, keras.layers.Normalization | ChannelNormalization):
+            own = layer.std if isinstance(layer, ChannelNormalization) else np.sqrt(np.asarray(layer.variance))
+            width /= max(float(np.mean(own)), 1e-9)
+        else:
+            continue
+        for name, span in (("0..1", 1.0), ("0..255", 255.0)):
+            if 0.4 <= span * width <= 20:
+                return name, layer.name
+    return None

@@ -317,7 +317,7 @@ IMAGES, LABELS = noise(4), np.array([0, 1, 2, 0])
 @pytest.mark.parametrize(
     ("arrays", "parts"),
     [
-        ({"x": IMAGES, "y": LABELS}, ["should be x_test and y_test. There are: x, y"]),
+        ({"x": IMAGES, "y": LABELS}, ["should be x_test and y_test, or x_train and y_train. There are: x, y"]),
         ({"x_test": IMAGES}, ["`y_test` is not there, but `x_test` is"]),
         ({"x_test": IMAGES, "y_test": LABELS[:3]}, ["`y_test`", "(4,)", "of shape (3,)"]),
         ({"x_test": IMAGES, "y_test": np.eye(4)}, ["`y_test`", "of shape (4, 4)"]),
@@ -335,6 +335,14 @@ IMAGES, LABELS = noise(4), np.array([0, 1, 2, 0])
 def test_bad_arrays_are_refused_and_nothing_is_unpickled(tmp_path, arrays, parts):
     np.savez(tmp_path / "a.npz", **arrays)
     assert_refused(tmp_path, f"npz(path='{tmp_path}/a.npz')", "a.npz'", *parts)
+
+
+def test_training_images_alone(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS)
+    data = ImageData.open(prepare(DATASETS.parse(f"npz(path='{tmp_path}/a.npz')"), tmp_path / "data").path)
+    assert data.info.counts == {"train": 4, "validation": 0, "test": 0}
+    with pytest.raises(UserError, match="has no test images"):
+        data.select("test")
 
 
 def test_damaged_arrays_are_refused(tmp_path):

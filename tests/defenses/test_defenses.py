@@ -21,10 +21,11 @@ from l2p_tf.layers.parametric_noise import ParametricConv, ParametricDense, Para
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.models import MODELS
 from l2p_tf.models.base import trainable_parameters
+from l2p_tf.models.file import File
 from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.serving import export
 from l2p_tf.types import UserError
-from support.models import SHALLOW, TRAINED, Tiny, images_and_labels, small, tiny
+from support.models import SHALLOW, TRAINED, Tiny, images_and_labels, residual, small, tiny
 from support.training import assert_same, changed, compiled, softmax_gradient, step, values
 
 RNG = np.random.default_rng(0)
@@ -35,19 +36,30 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("defense", DEFENSES.names())
 def test_every_defense_from_training_to_serving(defense, tmp_path):
-    from_training_to_serving(defense, Tiny(), tmp_path)
+    from_training_to_serving(small(defense), Tiny(), tmp_path)
+
+
+PLAIN = ("fgsm", "generator", "mat", "none", "pgd", "trades")
+"""Those that leave a network as it is."""
+
+
+@pytest.mark.parametrize("defense", [*PLAIN, "learn2perturb", "rse", "smoothing", "pni"])
+def test_defenses_on_a_model_made_elsewhere(defense, tmp_path):
+    residual().save(tmp_path / "mine.keras")
+    options = small(defense)
+    options = options.replace(noise="activations") if defense == "pni" else options
+    from_training_to_serving(options, File(path=str(tmp_path / "mine.keras"), input_range="0..1"), tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", MODELS.names())
+@pytest.mark.parametrize("architecture", SHALLOW)
 @pytest.mark.parametrize("defense", DEFENSES.names())
 def test_every_defense_on_every_architecture(defense, architecture, tmp_path):
-    from_training_to_serving(defense, MODELS.parse(SHALLOW[architecture]), tmp_path)
+    from_training_to_serving(small(defense), MODELS.parse(SHALLOW[architecture]), tmp_path)
 
 
-def from_training_to_serving(defense, architecture, tmp_path):
+def from_training_to_serving(options, architecture, tmp_path):
     images, labels = images_and_labels(8, (8, 8, 1), 4)
-    options = small(defense)
     options = options.replace(warmup_epochs=1) if hasattr(options, "warmup_epochs") else options
     derived = isinstance(options, DerivedDefense)
     # The derived ones take the classifier of another run, here one with noise on its weights.
@@ -76,14 +88,14 @@ def from_training_to_serving(defense, architecture, tmp_path):
         reseed(one, tf.constant([1, 2]))
     first = np.asarray(again(images))
     np.testing.assert_allclose(first, model(images), atol=1e-5)
-    assert is_randomized(again) == (defense not in ("none", "pgd", "fgsm", "trades", "mat", "generator"))
+    assert is_randomized(again) == (options.name not in PLAIN)
     assert np.any(first != np.asarray(again(images))) == is_randomized(again)
     attack = ATTACKS.parse("pgd(epsilon=0.1, step_size=0.05, steps=2, draws=2)")
     found = attack(again, images, labels, prediction_draws=3)
     assert np.all(np.isin(found.wrong, (0, 1)))
     set_noise(again, False)
     np.testing.assert_array_equal(again(images), again(images))
-    with artifacts.produce(tmp_path / "train", "train", {"name": "x", "defense": defense, "model": "m"}) as work:
+    with artifacts.produce(tmp_path / "train", "train", {"name": "x", "defense": options.name, "model": "m"}) as work:
         save_classifier(model, work.path / "best.keras")
         work.notes["prediction_draws"] = options.draws_per_answer
     made = export(artifacts.read(tmp_path / "train"), tmp_path / "export")

@@ -250,7 +250,7 @@ def test_conv_norm_is_convolution_then_batch_norm(kernel, strides, size):
     expected = (y - mean) / np.sqrt(variance + 1e-5) * gamma + beta
     np.testing.assert_allclose(layer(x, training=False), expected, rtol=1e-4, atol=1e-4)
     assert layer.compute_output_shape(x.shape) == expected.shape
-    with frozen_statistics():
+    with frozen_statistics(keras.Sequential([layer])):
         frozen = layer(x, training=True)
     np.testing.assert_array_equal(layer.moving_mean, mean)
     np.testing.assert_array_equal(layer.moving_variance, variance)

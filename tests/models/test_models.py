@@ -129,7 +129,7 @@ def test_parameters_are_those_of_the_layers(spec, shape, classes, known, derived
     assert trainable_parameters(MODELS.parse(spec).build(shape, classes)) == derived
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", SHALLOW)
 def test_sizes_of_images_and_capacity(name, tmp_path):
     small = MODELS.parse(SHALLOW[name])
     x = np.random.default_rng(0)
@@ -228,7 +228,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
         load_classifier(tmp_path / "m.keras")
 
 
-@pytest.mark.parametrize("name", [*MODELS.names(), "generator"])
+@pytest.mark.parametrize("name", [*SHALLOW, "generator"])
 def test_networks_do_not_follow_the_layout_of_keras_json(name):
     def answers():
         keras.utils.set_random_seed(0)

@@ -19,7 +19,7 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.iterative import IterativeAttack
 from l2p_tf.defenses import DEFENSES, DerivedDefense
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
-from l2p_tf.models.base import Architecture
+from l2p_tf.models.base import MODELS, Architecture
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.models.saving import auxiliary_path, save_classifier
 
@@ -40,7 +40,20 @@ SHALLOW = {
     "vgg": "vgg(depth=11, width=0.0625)",
     "wide_resnet": "wide_resnet(depth=10, width=0.5)",
 }
-"""Every registered architecture, as small as it comes."""
+"""Every architecture there is by name, as small as it comes: all that is registered but a model in a file."""
+assert {*SHALLOW, "file"} == set(MODELS.names())
+
+
+def residual(shape=(8, 8, 1), classes=4, end="linear"):
+    """A small network of Keras's layers alone, with a batch norm, a residual sum and a network within it."""
+    layers = keras.layers
+    inside = x = keras.Input((*shape[:2], 8))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="inner_conv")(x)
+    block = keras.Model(inside, layers.BatchNormalization(momentum=0.5, name="inner_norm")(x), name="block")
+    images = keras.Input(shape)
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(images)
+    x = layers.ReLU()(layers.Add(name="sum")([x, block(x)]))
+    return keras.Model(images, layers.Dense(classes, activation=end, name="last")(layers.GlobalAveragePooling2D()(x)))
 
 
 @dataclasses.dataclass(frozen=True)

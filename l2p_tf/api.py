@@ -1,0 +1,253 @@
+"""From Python: how robust a model is, and a more robust one, each by one call."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from l2p_tf import artifacts, inference
+from l2p_tf.arrays import arrays_of
+from l2p_tf.attacks import ATTACKS, Attack
+from l2p_tf.contract import FITS
+from l2p_tf.data import ImageData, prepare
+from l2p_tf.data.npz import Npz
+from l2p_tf.defenses import DEFENSES, Defense
+from l2p_tf.environment import user_path
+from l2p_tf.evaluation.evaluate import attack_artifact
+from l2p_tf.evaluation.masking.stage import check_artifact
+from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
+from l2p_tf.evaluation.records import MOST_CLASSES
+from l2p_tf.fitting.options import TrainOptions
+from l2p_tf.fitting.run import train
+from l2p_tf.imported.options import ImportOptions
+from l2p_tf.imported.run import BEST, contract_of, import_model
+from l2p_tf.models.file import File
+from l2p_tf.models.saving import load_classifier
+from l2p_tf.reporting.console import show
+from l2p_tf.reporting.load import find, gather
+from l2p_tf.reporting.report import TITLE, make
+from l2p_tf.reporting.results import Results
+
+Attacks = str | Attack | Sequence[Attack | str]
+_EIGHT_BITS = 0.02
+"""In 255ths, how far a float may be from a whole number that it stands for."""
+
+
+class Evaluated(Results):
+    """What `evaluate` found: pandas frames as of `l2p_tf.results`, printed as a table, or written as a page.
+
+    Attributes:
+      folder: where it lies; a temporary one is gone with this object.
+    """
+
+    def __init__(self, folder: pathlib.Path, temporary: bool = False) -> None:
+        super().__init__(gather(find([folder])))
+        self.folder = folder
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        show(self, Console(file=text, width=100))
+        return text.getvalue().rstrip()
+
+    def report(self, folder: str | os.PathLike[str], title: str = TITLE) -> pathlib.Path:
+        """Writes the report: one page, `report.html` in `folder`, and its tables and plots.
+
+        Returns:
+          The page.
+
+        Raises:
+          UserError: the folder holds another report, or files that are none.
+        """
+        return make([self.folder], folder, title).path / "report.html"
+
+
+def evaluate(
+    model: keras.Model | str | os.PathLike[str],
+    images: Any,
+    labels: Any = None,
+    *,
+    attacks: Attacks = "fgsm; pgd(steps=20)",
+    checks: int = 100,
+    checks_epsilon: float | None = None,
+    name: str = "model",
+    folder: str | os.PathLike[str] | None = None,
+    input_range: str = "auto",
+    class_names: Sequence[str] = (),
+    custom_objects: str = "",
+    seed: int = 0,
+    **options: Any,
+) -> Evaluated:
+    """How robust a classifier is, and whether that figure can be believed.
+
+    The model is looked at first, as by `stages.importer`: a softmax at its end is taken off, the range of pixels that
+    it expects is found on the labeled images, hidden randomness is noticed; what was mended or is doubtful is told in
+    warnings.
+
+    Args:
+      model: a Keras model that has weights, or what `--model_file` takes: the path of a .keras or .h5 file, of a
+        SavedModel, or a preset.
+      images: uint8, or floats in [0, 1], (count, height, width, channels) with 1 or 3 channels, whatever range the
+        model itself expects; or a `tf.data.Dataset` of such images and labels. Images are stored in 8 bits, to which
+        floats are rounded.
+      labels: integers (count,); None with a data set.
+      attacks: specs as `--attacks` takes them, such as "autoattack(epsilon=8/255); cw", or attacks.
+      checks: images on which signs of gradient masking are looked for, at least 10; 0 for none.
+      checks_epsilon: l_inf radius of those; None takes that of the first l_inf attack, or 8/255.
+      name: of the model, in tables.
+      folder: keeps everything, so that the same call goes on where it was stopped, and later attacks join; None for a
+        temporary one.
+      input_range: pixels that the model expects; `auto` finds out.
+      class_names: of the classes, in the order of the model's outputs; their numbers by default.
+      custom_objects: a Python file with classes that a model file needs; its code is run.
+      seed: decides everything random.
+      **options: of `EvaluationOptions`, such as `repeats`, `batch_size` or `prediction_draws`.
+
+    Returns:
+      The results: `print(result)`, `result.records`, `result.report("page")`.
+
+    Raises:
+      UserError: an argument is not accepted, or the model cannot be used.
+    """
+    wanted = EvaluationOptions(attacks=_attacks(attacks), seed=seed, **options)
+    place = pathlib.Path(tempfile.mkdtemp(prefix="l2p_tf-")) if folder is None else user_path(folder)
+    data = _data(model, *arrays_of(images, labels), "test", class_names, place, seed)
+    how = ImportOptions(
+        name=name, input_range=input_range, custom_objects=custom_objects, seed=seed, model_file=_file(model)
+    )
+    run = _imported(model, how, data, place / name)
+    attack_artifact(wanted, run, data, place / name / "attack")
+    if checks:
+        how_checked: dict[str, Any] = {"batch_size": wanted.batch_size, "prediction_draws": wanted.prediction_draws}
+        how_checked |= {"epsilon": checks_epsilon or _linf(wanted.attacks), "jit_compile": wanted.jit_compile}
+        check_artifact(CheckOptions(count=checks, seed=seed, **how_checked), run, data, place / name / "checks")
+    return Evaluated(place, temporary=folder is None)
+
+
+def harden(
+    model: keras.Model | str | os.PathLike[str],
+    images: Any,
+    labels: Any = None,
+    *,
+    defense: str | Defense = "pgd",
+    epochs: int = 10,
+    learning_rate: float = 0.01,
+    noise_after: Sequence[str] = (),
+    validation_share: float = 0.1,
+    folder: str | os.PathLike[str] | None = None,
+    input_range: str = "auto",
+    seed: int = 0,
+    **options: Any,
+) -> keras.Model:
+    """A classifier that is trained on from a model's weights so that it withstands perturbations.
+
+    The model itself is left as it is. A defense with noise on pixels or activations adds its layers inside.
+
+    Args:
+      model: a functional or Sequential Keras model of Keras's own layers, or the path of one.
+      images: as of `evaluate`.
+      labels: integers (count,); None with a data set.
+      defense: its spec, such as "trades(epsilon=8/255)", or a defense.
+      epochs: of training.
+      learning_rate: at the start; lower than from random weights.
+      noise_after: patterns of the names of layers after which noise is added; by default the first convolution and
+        every residual sum.
+      validation_share: share of the images held out to choose the best epoch.
+      folder: keeps the training, so that the same call goes on where it was stopped; None for a temporary one.
+      input_range: pixels that the model expects; `auto` finds out.
+      seed: decides everything random.
+      **options: of `TrainOptions`, such as `batch_size`, `drops` or `validation_attack`.
+
+    Returns:
+      The trained model: from float32 images in [0, 1] to logits. It is randomized where the defense adds noise; then
+      `import l2p_tf` and `import keras` are what loads it again once it is saved.
+
+    Raises:
+      UserError: an argument is not accepted, or the model cannot be trained.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="l2p_tf-") as temporary:
+            return harden(
+                model, images, labels, defense=defense, epochs=epochs, learning_rate=learning_rate,
+                noise_after=noise_after, validation_share=validation_share, folder=temporary, input_range=input_range,
+                seed=seed, **options,
+            )  # fmt: skip
+    place = user_path(folder)
+    data = _data(model, *arrays_of(images, labels), "train", (), place, seed, validation_share)
+    how = ImportOptions(name="before", input_range=input_range, seed=seed, model_file=_file(model))
+    _imported(model, how, data, place / "before")
+    architecture = File(path=str(place / "before"), noise_after=tuple(noise_after))
+    given = DEFENSES.parse(defense) if isinstance(defense, str) else defense
+    wanted = TrainOptions(
+        name="hardened", model=architecture, defense=given, epochs=epochs, learning_rate=learning_rate, seed=seed,
+        **options,
+    )  # fmt: skip
+    return load_classifier(train(wanted, data, place / "hardened" / "train").path / BEST)
+
+
+def _attacks(attacks: Attacks) -> tuple[Attack, ...]:
+    listed = (attacks,) if isinstance(attacks, str | Attack) else attacks
+    return tuple(a for one in listed for a in (ATTACKS.parse_list(one) if isinstance(one, str) else (one,)))
+
+
+def _linf(attacks: Sequence[Attack]) -> float | None:
+    """The radius of the first attack in an l_inf ball; None where there is none."""
+    facts = [attack.facts() for attack in attacks]
+    radii = [float(one["epsilon"]) for one in facts if one["norm"] == "linf" and one["epsilon"]]
+    return next((radius for radius in radii if radius < 1), None)
+
+
+def _file(model: Any) -> str:
+    return "" if isinstance(model, keras.Model) else os.fspath(model)
+
+
+def _imported(model: Any, options: ImportOptions, data: ImageData, folder: pathlib.Path) -> artifacts.Artifact:
+    """The run made of a model; what was not as it should be is warned of."""
+    given = None if options.model_file else model
+    run = import_model(options, data, folder / "train", model=given)
+    for finding in contract_of(run):
+        if finding.verdict != FITS:
+            warnings.warn(f"{finding.check}: {finding.text}", UserWarning, stacklevel=3)
+    return run
+
+
+def _data(
+    model: Any, images: Any, labels: Any, split: str, class_names: Sequence[str], place: pathlib.Path, seed: int,
+    validation_share: float = 0.1,
+) -> ImageData:  # fmt: skip
+    """The images and labels as a data artifact in a folder."""
+    images = inference.check_images(images)
+    if images.dtype != np.uint8:
+        exact = images.astype(np.float32) * np.float32(255)
+        whole = np.round(exact)
+        if np.abs(exact - whole).max() > _EIGHT_BITS:
+            warnings.warn("Images are stored in 8 bits: floats between were rounded.", UserWarning, stacklevel=3)
+        images = whole.clip(0, 255).astype(np.uint8)
+    labels = inference.checked_labels(labels, len(images), MOST_CLASSES)
+    names = tuple(class_names) or tuple(map(str, range(max(_outputs(model), int(labels.max()) + 1))))
+    place.mkdir(parents=True, exist_ok=True)
+    file = place / "images.npz"
+    arrays = {f"x_{split}": images, f"y_{split}": labels}
+    artifacts.atomic_write(file, lambda stream: np.savez(stream, **arrays))
+    dataset = Npz(path=str(file), title="images", class_names=names)
+    prepared = prepare(dataset, place / "data", seed=seed, validation_share=validation_share)
+    return ImageData.open(prepared.path)
+
+
+def _outputs(model: Any) -> int:
+    """How many classes a model's layers tell of; 0 where they do not."""
+    outputs = getattr(model, "outputs", None) or ()
+    count = outputs[0].shape[-1] if len(outputs) == 1 else None
+    return 2 if count == 1 else count or 0
