@@ -190,6 +190,7 @@ def harden(
     _imported(model, how, data, place / "before")
     architecture = File(path=str(place / "before"), noise_after=tuple(noise_after))
     given = DEFENSES.parse(defense) if isinstance(defense, str) else defense
+    options.setdefault("batch_size", min(128, data.info.counts["train"]))
     wanted = TrainOptions(
         name="hardened", model=architecture, defense=given, epochs=epochs, learning_rate=learning_rate, seed=seed,
         **options,

@@ -8,6 +8,7 @@ import pytest
 from l2p_tf.attacks import ATTACKS
 from stages.definitions import TOPICS
 from support import ROOT
+from support.models import images_and_labels, residual
 
 # Each may import what stands above it, and itself.
 LAYERS = [
@@ -141,11 +142,15 @@ def test_every_stage_explains_itself():
     assert sys.version_info >= (3, 11)
 
 
-def test_the_readmes_program_runs(capsys):
-    text = (ROOT / "README.md").read_text("utf-8")
-    program = text.split("```python\n")[1].split("```")[0]
-    exec(compile(program, "README.md", "exec"), {})
-    assert "mean l2" in capsys.readouterr().out
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("number", "said"), [(0, "AutoAttack"), (1, "mean l2")])
+def test_the_readmes_programs_run(number, said, capsys):
+    images, labels = images_and_labels(20, (8, 8, 1), 4)
+    given = {"model": residual(), "images": images, "labels": labels}
+    given |= {"train_images": images, "train_labels": labels}
+    program = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1 + number].split("```")[0]
+    exec(compile(program, "README.md", "exec"), given)
+    assert said in capsys.readouterr().out
 
 
 def test_the_readmes_commands_name_flags_and_files_there_are():
