@@ -52,7 +52,8 @@ def import_model(
     """
     info = data.info
     # Not those it will be judged on, where there are others: some of it is decided by them.
-    split = next((name for name in ("train", "validation") if info.counts[name] >= _FEW), "test")
+    split = next((name for name in ("train", "validation") if info.counts[name] >= _FEW), None)
+    split = split or ("test" if info.counts["test"] else "train")
     height, width, _ = info.image_shape
     count = min(max(_PIXELS // (height * width), _FEWEST), _MOST)
     _, pictures, labels = data.sample(split, count, options.seed)
