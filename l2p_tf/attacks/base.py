@@ -297,6 +297,7 @@ class AttackRunner:
             prediction=inference.decided(votes),
             success=success.astype(np.float32),
             wrong=wrong.astype(np.float32),
+            target=self.targets if self.attack.targeted else self.labels,
             probability=self.likely,
             gradients=self.gradients,
             forwards=self.forwards,

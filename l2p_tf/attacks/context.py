@@ -38,6 +38,7 @@ class AttackOutput:
       success: float32, share of the scoring draws on which the attack's criterion is reached: any class but the label,
         or a targeted attack's target; 0 or 1 without noise.
       wrong: float32, share of the scoring draws on which the image is misclassified; `success`, unless targeted.
+      target: int32, the class that a targeted attack pulls toward; the label where any other class will do.
       probability: float32, the softmax probability of the label, the mean over the scoring draws.
       l0: float32, numbers changed.
       l2: float32, Euclidean norm of the perturbation.
@@ -50,6 +51,7 @@ class AttackOutput:
     prediction: np.ndarray
     success: np.ndarray
     wrong: np.ndarray
+    target: np.ndarray
     probability: np.ndarray
     l0: np.ndarray
     l2: np.ndarray

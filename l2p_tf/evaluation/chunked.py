@@ -25,10 +25,14 @@ from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.sharing import POLL_SECONDS
 
 _CLOCK_SECONDS = 10.0
+_SAME = 1e-6
 _KEY = "checkpoint_key"
 """The array in a file that says whose it is."""
 Arrays = dict[str, np.ndarray]
 PER_EXAMPLE = ("prediction", "probability", "success", "wrong", "l0", "l2", "linf", "gradients", "forwards", "seconds")
+EIGHT_BITS = "success_8bit"
+_STORED = 6
+"""What seeds the answers to images in 8 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +164,8 @@ class ChunkedEvaluation:
       slice_size: images attacked together: what has fallen among them makes room in their batches.
       jit_compile: as attacks take it.
       prediction_draws: draws of the noise that one answer averages.
+      eight_bits: whether it is told how many successes are left in 8 bits, as images are stored.
+      keeps: adversarial images that are kept: `float32` as they are, `uint8` in 8 bits; empty for none.
     """
 
     model: keras.Model
@@ -173,20 +179,27 @@ class ChunkedEvaluation:
     slice_size: int
     jit_compile: bool | None
     prediction_draws: int = 1
+    eight_bits: bool = False
+    keeps: str = ""
 
     @classmethod
     def of(
-        cls, options: EvaluationOptions, model: keras.Model, attack: Attack | None,
-        images: np.ndarray | ImageView, labels: np.ndarray, shown: np.ndarray, parts: pathlib.Path,
+        cls, options: EvaluationOptions, model: keras.Model, attack: Attack | None, images: np.ndarray | ImageView,
+        labels: np.ndarray, shown: np.ndarray, parts: pathlib.Path, eight_bits: bool = False, keeps: str = "",
     ) -> ChunkedEvaluation:  # fmt: skip
         """One attack on these images, as the options have it."""
         return cls(
             model, attack, images, labels, shown, parts, options.seed, options.batch_size, options.slice_size,
-            options.jit_compile, options.prediction_draws or 1,
+            options.jit_compile, options.prediction_draws or 1, eight_bits, keeps,
         )  # fmt: skip
 
     def run(
-        self, number: int, repeat: int, advance: Callable[..., None], right: np.ndarray | None = None
+        self,
+        number: int,
+        repeat: int,
+        advance: Callable[..., None],
+        right: np.ndarray | None = None,
+        kept: np.ndarray | None = None,
     ) -> tuple[Arrays, np.ndarray]:
         """Attacks all images, or finds them done.
 
@@ -195,9 +208,10 @@ class ChunkedEvaluation:
           repeat: of the evaluation; decides the draws.
           advance: moves a bar by a number of images, and shows the robust accuracy so far.
           right: bool (count,), which images are classified correctly as they are; None where that is not known.
+          kept: takes the adversarial images in the form that is kept, (count, height, width, channels).
 
         Returns:
-          Arrays of `PER_EXAMPLE`, and the adversarial images of `shown`.
+          Arrays of `PER_EXAMPLE`, with `eight_bits` also `EIGHT_BITS`, and the adversarial images of `shown`.
         """
         found: list[Arrays] = []
         robust, done = 0.0, 0
@@ -211,11 +225,14 @@ class ChunkedEvaluation:
                 move(share, accuracy=f"{100 * (robust + min(left, most)) / total:.1f}%")  # noqa: B023
 
             part = piece.part(store, progress)
+            if kept is not None:
+                kept[rows] = part.pop("kept")
             robust += len(rows) - float((part["wrong"] >= 0.5).sum())
             done += len(rows)
             move(1.0, accuracy=f"{100 * robust / done:.1f}%")
             found.append(part)
-        joined = {key: np.concatenate([part[key] for part in found]) for key in PER_EXAMPLE}
+        keys = (*PER_EXAMPLE, *([EIGHT_BITS] if self.eight_bits else []))
+        joined = {key: np.concatenate([part[key] for part in found]) for key in keys}
         return joined, np.concatenate([part["pictures"] for part in found])
 
     def slices(self, number: int, repeat: int) -> list[Slice]:
@@ -250,8 +267,51 @@ class ChunkedEvaluation:
             output = self.attack(self.model, images, labels, seed, **how)
         values = {key: getattr(output, key) for key in PER_EXAMPLE if key != "seconds"}
         values["seconds"] = np.full(len(rows), (time.monotonic() - begun) / len(rows))
+        if self.eight_bits or self.keeps == "uint8":
+            facts = self.attack.facts() if self.attack else {"norm": None, "epsilon": None}
+            stored = in_8_bits(output.adversarial, images, facts["norm"], facts["epsilon"])
+        if self.eight_bits:
+            values[EIGHT_BITS] = self._still(output, stored, labels, int(inference.seed_pair(seed, _STORED)[0]))
+        if self.keeps:
+            values["kept"] = np.rint(255 * stored).astype(np.uint8) if self.keeps == "uint8" else output.adversarial
         values["pictures"] = output.adversarial[np.isin(rows, self.shown)]
         return values
+
+    def _still(self, output: AttackOutput, stored: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+        """The share of draws on which what succeeds still does in 8 bits: float32, 0 for what did not succeed."""
+        share = np.where(output.success >= 0.5, output.success, np.float32(0))
+        moved = np.abs(stored - output.adversarial).max((1, 2, 3)) > _SAME
+        rows = np.flatnonzero((share > 0) & moved)
+        if len(rows):
+            how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
+            votes = inference.predict_with_votes(
+                self.model, stored[rows], seed, samples_per_prediction=self.prediction_draws, **how
+            )[1]
+            picked = votes[np.arange(len(rows)), output.target[rows]]
+            share[rows] = picked if self.attack and self.attack.targeted else 1.0 - picked
+        return share
+
+
+def in_8_bits(adversarial: np.ndarray, images: np.ndarray, norm: str | None, epsilon: float | None) -> np.ndarray:
+    """Adversarial images as they can be stored: each number a multiple of 1/255, within the attack's ball.
+
+    Numbers are rounded to the nearest; where the perturbation is then too large, those of that image toward the clean
+    one, which makes no change larger.
+
+    Args:
+      adversarial: float32 (count, height, width, channels) in [0, 1].
+      images: the clean ones, which are stored images.
+      norm: of the ball, a key of `norms`; None for no ball.
+      epsilon: its radius; None for no limit.
+    """
+    nearest = np.rint(adversarial * np.float32(255)) / np.float32(255)
+    if norm is None or epsilon is None:
+        return nearest
+    outside = norms(nearest - images)[norm] > epsilon * (1 + _SAME) + _SAME
+    # What lies on a multiple but for its last bit stays there.
+    whole = np.trunc((adversarial - images) * np.float32(255) * (1 + _SAME))
+    inward = np.rint(images * np.float32(255) + whole) / np.float32(255)
+    return np.where(outside[:, None, None, None], inward, nearest)
 
 
 def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
@@ -265,6 +325,7 @@ def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int,
         probability=probabilities[np.arange(len(labels)), labels].astype(np.float32),
         success=wrong,
         wrong=wrong,
+        target=labels,
         gradients=np.zeros(len(images), np.int32),
         forwards=np.full(len(images), how.get("samples_per_prediction", 1), np.int32),
         **norms(np.zeros_like(images)),

@@ -18,11 +18,11 @@ from l2p_tf import artifacts, inference, sharing
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation, share_slices
+from l2p_tf.evaluation.chunked import EIGHT_BITS, Arrays, ChunkedEvaluation, share_slices
 from l2p_tf.evaluation.join import ADDED, joining, merge
 from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.other_data import check_data, notes_on
-from l2p_tf.evaluation.records import CLEAN, GALLERY, Record, read_records, write_records
+from l2p_tf.evaluation.records import CLEAN, COLUMNS, GALLERY, Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.observation import PROBED_IMAGES
@@ -60,10 +60,14 @@ class Evaluation:
         self.shown = np.sort([np.flatnonzero(self.labels == c)[0] for c in classes])
         (folder / "arrays").mkdir(exist_ok=True)
         (folder / PARTS).mkdir(exist_ok=True)
+        kept = options.save_images.replace("none", "")
         self.jobs = [
-            ChunkedEvaluation.of(self.options, self.model, attack, self.images, self.labels, self.shown, folder / PARTS)
+            ChunkedEvaluation.of(
+                self.options, self.model, attack, self.images, self.labels, self.shown, folder / PARTS,
+                eight_bits=True, keeps=kept if attack else "",
+            )
             for attack in (None, *options.attacks)
-        ]
+        ]  # fmt: skip
 
     def share(self) -> None:
         """Does all slices together with other processes that do the same."""
@@ -86,12 +90,12 @@ class Evaluation:
             label = attack.label if attack else CLEAN
             with bar(f"{self.name}: {label}", len(self.images) * options.repeats, "images") as advance:
                 for repeat in range(options.repeats):
-                    with _clean_told() if attack else contextlib.nullcontext():
-                        values, pictures = job.run(number, repeat, advance, right.get(repeat))
+                    file = f"{number:02d}-{repeat:02d}"
+                    with _clean_told() if attack else contextlib.nullcontext(), self._kept(job, file) as kept:
+                        values, pictures = job.run(number, repeat, advance, right.get(repeat), kept)
                     if attack is None:
                         right[repeat] = values["wrong"] < 0.5
-                    file = f"arrays/{number:02d}-{repeat:02d}.npz"
-                    figures = measured(self.folder, file, self.index, self.labels, values)
+                    figures = measured(self.folder, f"arrays/{file}.npz", self.index, self.labels, values)
                     records.append(Record(
                         model=self.name, dataset=self.dataset, split=options.split,
                         attack=attack.spec if attack else CLEAN, label=label,
@@ -108,6 +112,18 @@ class Evaluation:
         write_records(self.folder, records)
         return records
 
+    @contextlib.contextmanager
+    def _kept(self, job: ChunkedEvaluation, name: str) -> Iterator[np.ndarray | None]:
+        """A file for the adversarial images, where they are kept; on the disk, however many there are."""
+        if not job.keeps:
+            yield None
+            return
+        file = self.folder / "images" / f"{name}.npy"
+        file.parent.mkdir(exist_ok=True)
+        images = np.lib.format.open_memmap(file, "w+", job.keeps, self.images.shape)
+        yield images
+        images.flush()
+
 
 @contextlib.contextmanager
 def _clean_told() -> Iterator[None]:
@@ -120,10 +136,11 @@ def _clean_told() -> Iterator[None]:
 def measured(folder: pathlib.Path, file: str, index: np.ndarray, labels: np.ndarray, values: Arrays) -> dict[str, Any]:
     """Writes the per-example arrays of one record as `file` in `folder`; returns the fields that sum them up."""
     correct = values["wrong"] < 0.5
-    keys = ("prediction", "probability", "success", "l0", "l2", "linf", "gradients", "forwards")
+    keys = [key for key in COLUMNS if key in values]
     _save(folder / file, {"index": index, "label": labels, "correct": correct, **{key: values[key] for key in keys}})
     return {
         "count": len(labels), "correct": int(correct.sum()), "reached": int((values["success"] >= 0.5).sum()),
+        "reached_8bit": int((values[EIGHT_BITS] >= 0.5).sum()) if EIGHT_BITS in values else None,
         "invalid": int((values["prediction"] < 0).sum()), "gradients": float(values["gradients"].mean()),
         "forwards": float(values["forwards"].mean()), "seconds": float(values["seconds"].sum()), "arrays": file,
     }  # fmt: skip

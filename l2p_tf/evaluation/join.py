@@ -15,7 +15,7 @@ import numpy as np
 from l2p_tf import artifacts
 from l2p_tf.artifacts import Artifact
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.records import CLEAN, GALLERY, read_records, write_records
+from l2p_tf.evaluation.records import CLEAN, GALLERY, images_of, read_records, write_records
 from l2p_tf.manifest import difference
 from l2p_tf.types import UserError
 
@@ -102,6 +102,8 @@ def merge(finished: Artifact, added: pathlib.Path, folder: pathlib.Path) -> None
             number, repeat = pathlib.PurePosixPath(record.arrays).stem.split("-")
             arrays = f"arrays/{last + int(number):02d}-{repeat}.npz"
             shutil.copyfile(added / record.arrays, folder / arrays)
+            if (images := added / images_of(record)).is_file():
+                shutil.copyfile(images, folder / images_of(dataclasses.replace(record, arrays=arrays)))
             records.append(dataclasses.replace(record, arrays=arrays))
     with np.load(finished.path / GALLERY) as old, np.load(added / GALLERY) as new:
         pictures = {key: old[key] for key in old.files}

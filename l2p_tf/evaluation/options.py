@@ -45,6 +45,13 @@ class EvaluationOptions(StageOptions):
     jit_compile: bool | None = None
     prediction_draws: int | None = option(None, _DRAWS, low=1)
 
+    save_images: str = option(
+        "none",
+        "Keep every adversarial image, of the same order as the results per image: float32 as the attack made them, or "
+        "uint8 as they can be stored. stages.replay shows them to a served model.",
+        choices=("none", "float32", "uint8"),
+    )
+
     def inputs(self) -> dict[str, artifacts.Artifact]:
         """What the attacks need besides the classifier, by role."""
         return {role: artifact for attack in self.attacks for role, artifact in attack.inputs().items()}
@@ -62,7 +69,7 @@ class EvaluationOptions(StageOptions):
             "backends": [attack.BACKEND for attack in self.attacks],
             **{
                 key: getattr(self, key)
-                for key in ("split", "limit", "repeats", "batch_size", "seed", "prediction_draws")
+                for key in ("split", "limit", "repeats", "batch_size", "seed", "prediction_draws", "save_images")
             },
         }
 

@@ -26,7 +26,8 @@ _NUMBER, _SHARE, _SIZE = Column("iu", 0, 2**31 - 1), Column("f", 0, 1), Column("
 COLUMNS = {
     "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1),
     "prediction": Column("iu", -1, MOST_CLASSES - 1),
-    "correct": Column("b"), "probability": Column("f", 0, 1, unknown=True), "success": _SHARE, "l0": _SIZE,
+    "correct": Column("b"), "probability": Column("f", 0, 1, unknown=True), "success": _SHARE, "success_8bit": _SHARE,
+    "l0": _SIZE,
     "l2": _SIZE, "linf": _SIZE,
     "gradients": _NUMBER, "forwards": _NUMBER,
 }  # fmt: skip
@@ -64,7 +65,10 @@ class Record:
       seconds: time it took.
       arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32 (-1 for an
         answer that was not finite), `label` int32, `index` int64 (position in the split), `probability` (of the label),
-        `success`, `l0`, `l2`, `linf` float32, `gradients`, `forwards` int32, each of shape (count,).
+        `success`, `l0`, `l2`, `linf` float32, and where it was tried `success_8bit` float32, `gradients`, `forwards`
+        int32, each of shape (count,).
+      reached_8bit: on how many images the goal is still reached when the adversarial image is stored in 8 bits, within
+        the attack's ball; None where that was not tried.
     """
 
     model: str
@@ -91,11 +95,15 @@ class Record:
     forwards: Size
     seconds: Size
     arrays: str
+    reached_8bit: Count | None = None
 
     def __post_init__(self) -> None:
         check_inside(self.arrays)
-        if not max(self.correct + self.invalid, self.reached) <= self.count:
-            raise ValueError(f"`correct` with `invalid`, and `reached`, should be at most `count`, {self.count}")
+        if not max(self.correct + self.invalid, self.reached) <= self.count or (self.reached_8bit or 0) > self.reached:
+            raise ValueError(
+                f"`correct` with `invalid`, and `reached`, should be at most `count`, {self.count}, and `reached_8bit` "
+                "at most `reached`"
+            )
 
     @property
     def accuracy(self) -> float:
@@ -125,6 +133,11 @@ class Summary:
     def first(self) -> Record:
         """The first repeat, for what all have in common."""
         return self.records[0]
+
+
+def images_of(record: Record) -> str:
+    """Where the adversarial images of a record are, where they are kept: a file relative to the results."""
+    return f"images/{pathlib.PurePosixPath(record.arrays).stem}.npy"
 
 
 @functools.cache

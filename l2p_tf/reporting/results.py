@@ -74,6 +74,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "forwards": "forward passes per image, mean over repeats",
         "seconds": "time per image and repeat",
         "reached": "share of the images on which the attack's goal was reached, mean over repeats",
+        "reached_8bit": "the same of adversarial images stored in 8 bits; missing where that was not tried",
         "name": "the run, with the weights where they are not the best ones",
         "where": "data set and split in words",
         "title": "data set and split, and the weights where they are not the best ones, in words",
@@ -311,10 +312,16 @@ def _summarized(measured: Measured) -> dict[str, object]:
         "forwards": statistics.fmean(record.forwards for record in records),
         "seconds": sum(record.seconds for record in records) / sum(record.count for record in records),
         "reached": statistics.fmean(record.reached / record.count for record in records),
+        "reached_8bit": _in_8_bits(records),
         "name": run.named(checkpoint), "where": where,
         "title": where if checkpoint == "best" else f"{where}, {plain(checkpoint)} weights", "allowed": strength(first),
         "measured": measured,
     }  # fmt: skip
+
+
+def _in_8_bits(records: Sequence[Record]) -> float | None:
+    shares = [record.reached_8bit / record.count for record in records if record.reached_8bit is not None]
+    return statistics.fmean(shares) if len(shares) == len(records) else None
 
 
 def _facts(one: Inspection) -> dict[str, object]:

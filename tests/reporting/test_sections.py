@@ -56,7 +56,7 @@ def make_minimal(root):
     for backend in ("l2p_tf", "cleverhans"):
         arrays = [of_correct([1, 1]), of_correct([0, 1])]
         records = records_of(NAME, (CLEAN, attack), arrays, dataset=NAME, split=NAME, backend=backend)
-        records = [dataclasses.replace(record, reached=2) for record in records]
+        records = [dataclasses.replace(record, reached=2, reached_8bit=1) for record in records]
         make_stage(root / backend, "attack", {"train": train, "data": data}, records, arrays, checkpoint=NAME)
     records = transferred({(NAME, NAME): 3, (f"{NAME}+b", NAME): 4}, attack, dataset=NAME, split=NAME)
     make_transfer(root, [train], data, records, checkpoint=NAME)
@@ -111,7 +111,9 @@ def make_imported(root):
 CASES = {
     make_imported: ["comparison", "contract", "strength", "parameters"],
     make_compared: ["comparison", "strength", "training", "parameters"],
-    make_minimal: ["comparison", "power", "norms", "transfer", "backends", "strength", "training", "parameters"],
+    make_minimal: [
+        "comparison", "eightbits", "power", "norms", "transfer", "backends", "strength", "training", "parameters",
+    ],
     make_certified: ["comparison", "certified", "training", "parameters"],
     make_checked: ["comparison", "checks", "training", "parameters"],
     make_paired: ["comparison", "paired", "strength", "parameters"],
