@@ -224,6 +224,7 @@ STAGES = {
     "train": (_RUN, _DATA, _TRAINING, _SWEEP),
     "attack": (_RUN, _ATTACKS, _CHECKS, _CERTIFICATES, _SHARING),
     "export": (_RUN, _EXPORT),
+    "replay": (_RUN,),
     "report": (_REPORT,),
     "pipeline": (
         _RUN,
