@@ -25,6 +25,7 @@ from l2p_tf.data.npz import Npz
 from l2p_tf.defenses import DEFENSES, Defense
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.evaluate import attack_artifact
+from l2p_tf.evaluation.gate import Outcome, judge, parse_bounds
 from l2p_tf.evaluation.masking.stage import check_artifact
 from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
 from l2p_tf.evaluation.records import MOST_CLASSES
@@ -61,6 +62,22 @@ class Evaluated(Results):
         text = io.StringIO()
         show(self, Console(file=text, width=100))
         return text.getvalue().rstrip()
+
+    def require(self, accuracies: str) -> list[Outcome]:
+        """Whether accuracies are surely as high as they should be, such as "autoattack>=0.45; clean>=0.9".
+
+        Args:
+          accuracies: as `--require` takes them: names or specs of attacks, `clean`, or `worst` for all together.
+
+        Returns:
+          An outcome for each: `met` where the lower end of the 95% interval is not below, `text` in a line.
+
+        Raises:
+          UserError: the text cannot be read, or names an attack that was not run.
+        """
+        (run,) = {str(name) for name in self.records.model}
+        attacked = [artifact for artifact in find([self.folder]) if artifact.stage == "attack"]
+        return judge(parse_bounds(accuracies), attacked, run)
 
     def report(self, folder: str | os.PathLike[str], title: str = TITLE) -> pathlib.Path:
         """Writes the report: one page, `report.html` in `folder`, and its tables and plots.

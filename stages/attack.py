@@ -27,14 +27,14 @@ without some of those done takes nothing away. With --overwrite the folder is ma
 from __future__ import annotations
 
 from l2p_tf.types import UserError
-from stages import calls, common, definitions, folders, helps, settings
+from stages import calls, common, definitions, folders, gates, helps, settings
 
 definitions.show("attack")
 
 
-def main(_argv: list[str]) -> None:
+def main(_argv: list[str]) -> int:
     if helps.asked_for_help():
-        return
+        return 0
     flags = settings.read()
     settings.start(flags)
     if flags.certification:
@@ -44,10 +44,12 @@ def main(_argv: list[str]) -> None:
         run, images = calls.trained(flags, name), calls.made_data(flags)
         records = calls.certify(flags, name, run, images)
         calls.show_certificates(folders.place(flags, name, "certify", calls.other_data(run, images)), records)
-        return
+        return 0
     flags.check()
     sources = flags.transfer_sources(calls.trained_names(flags))
     if sources:
+        if flags.bounds:
+            raise UserError("`--require` and `--transfer` should be given to commands of their own.")
         names = dict.fromkeys(name for source in sources for name in source.split("+"))
         runs = {name: calls.trained(flags, name) for name in names}
         images = calls.made_data(flags)
@@ -55,12 +57,15 @@ def main(_argv: list[str]) -> None:
         calls.show_tables(flags, [calls.transfer_folder(flags, runs, images)], list(names))
     else:
         name = calls.run_name(flags)
+        gates.check(flags, [name])
         run, images = calls.trained(flags, name), calls.made_data(flags)
         calls.attack(flags, name, run, images)
         calls.check(flags, name, run, images)
         other = calls.other_data(run, images)
         shown = [*folders.attacks(flags, name, other), *folders.checks(flags, name, other)]
         calls.show_tables(flags, [*shown, images.artifact.path], [name])
+        return gates.hold(flags, [name], images)
+    return 0
 
 
 if __name__ == "__main__":

@@ -44,8 +44,9 @@ _told: set[str] = set()
 def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None:
     """Parses the flags, runs `main` and leaves the process.
 
-    The exit status is 0; 2 after an error of the user's or of the machine, told in one line on standard error; 128 and
-    the signal's number when interrupted. With L2P_TF_TRACEBACK=1 in the environment errors keep their traceback.
+    The exit status is 0, or what `main` gives; 2 after an error of the user's or of the machine, told in one line on
+    standard error; 128 and the signal's number when interrupted. With L2P_TF_TRACEBACK=1 in the environment errors keep
+    their traceback.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     prepare_console()
@@ -60,7 +61,7 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
     def guarded(arguments: list[str]) -> int:
         try:
             check_backend()
-            main(arguments)
+            return int(main(arguments) or 0)
         except KeyboardInterrupt:
             return _fail("interrupted; run the same command to continue", 130)
         except Interrupted as stop:
@@ -73,7 +74,6 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
             if not told or os.environ.get("L2P_TF_TRACEBACK") == "1":
                 raise
             return _fail(_describe(error))
-        return 0
 
     try:
         app.run(guarded, argv=argv, flags_parser=_parse)

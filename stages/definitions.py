@@ -170,6 +170,11 @@ _define(
 
 _define_options(_ATTACKS, EvaluationOptions)
 _define(
+    _ATTACKS, flags.DEFINE_string, "require", "",
+    "Accuracies that a build depends on, as 'autoattack>=0.45; clean>=0.9; worst>=0.4', or RUN: before one: where the "
+    "lower end of a 95% interval is below, the exit status is 3. worst counts images that are right under all attacks.",
+)  # fmt: skip
+_define(
     _ATTACKS, flags.DEFINE_list, "backend", ["l2p_tf"],
     "Whose attacks to run: l2p_tf, cleverhans, or both; each makes a folder.",
 )  # fmt: skip

@@ -19,20 +19,22 @@ figures. --scale=digits does so in miniature, in minutes; --dry_run only says. -
 from __future__ import annotations
 
 from l2p_tf.types import UserError
-from stages import calls, common, definitions, experiment, helps, imports, settings
+from stages import calls, common, definitions, experiment, gates, helps, imports, settings
 
 definitions.show("pipeline")
 
 
-def main(_: list[str]) -> None:
+def main(_: list[str]) -> int:
     if helps.asked_for_help():
-        return
+        return 0
     flags = settings.read()
     if flags.share:
         raise UserError("`--share` should be given to stages.attack, once the runs are trained.")
     if flags.experiment:
+        if flags.bounds:
+            raise UserError("`--require` is for runs that flags describe, not for --experiment.")
         experiment.main(flags)
-        return
+        return 0
     if "scale" in flags.given or flags.dry_run:
         raise UserError("`--scale` and `--dry_run` should be given with --experiment.")
     settings.start(flags)
@@ -49,13 +51,14 @@ def main(_: list[str]) -> None:
     own = flags.shard if trainings else {}
     if not own and not models:
         common.say(f"Nothing to do: there are {len(named)} runs, none of them in share {flags.sweep_shard}")
-        return
+        return 0
     # Bad flags are told before the first training, not after it.
     for name, options in own.items():
         calls.check_source(options, [*calls.trained_names(flags), *models, *list(own)[: list(own).index(name)]])
     if wanted:
         calls.check_export(flags)
     flags.check()
+    gates.check(flags, named)
     calls.check_generators(flags, [*calls.trained_names(flags), *models, *own])
     sources = flags.transfer_sources(named)
     unknown = sorted({name for source in sources for name in source.split("+")} - set(named))
@@ -75,8 +78,10 @@ def main(_: list[str]) -> None:
         common.say("transfer: left for a call without --sweep_shard, which finds all runs done")
     elif sources:
         calls.transfer(flags, sources, runs, images)
+    status = gates.hold(flags, list(runs), images)
     # It follows from the rest, which may have grown since the last report.
     calls.report(flags, [str(flags.folder), *flags.runs], overwrite=True)
+    return status
 
 
 if __name__ == "__main__":

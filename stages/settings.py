@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from l2p_tf.certification.options import CertificationOptions
     from l2p_tf.defenses.base import Defense
     from l2p_tf.devices import Devices
+    from l2p_tf.evaluation.gate import Bound
     from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
     from l2p_tf.fitting.options import TrainOptions
     from l2p_tf.imported.options import ImportOptions
@@ -235,6 +236,13 @@ class Settings:
         check_name(self.name, "--name")
         return str(self.name)
 
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """--require."""
+        from l2p_tf.evaluation.gate import parse_bounds
+
+        return parse_bounds(str(self._values["require"]))
+
     def check(self) -> None:
         """UserError where an attack, or the way to run it, is bad; before anything is done."""
         from l2p_tf.evaluation.cleverhans import backend
@@ -242,7 +250,7 @@ class Settings:
         attacks = self.evaluation.attacks
         for name in self.backends:
             backend(name, attacks)
-        _ = (self.checkpoints, self.masking_checks, self.certification, self.matched)
+        _ = (self.bounds, self.checkpoints, self.masking_checks, self.certification, self.matched)
 
 
 def read(arguments: Sequence[str] = ()) -> Settings:

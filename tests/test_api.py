@@ -40,6 +40,7 @@ def test_a_softmax_in_0_to_255_is_judged_as_its_logits(digits, tmp_path):
     assert [layer.name for layer in model.layers] == names
     assert "Clean" in str(result)
     assert "PGD-5" in str(result)
+    assert [one.met for one in result.require("clean>=0.5; worst>=0.9")] == [True, False]
     page = result.report(tmp_path / "page")
     assert "ends in a softmax" in page.read_text("utf-8")
 

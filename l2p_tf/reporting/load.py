@@ -17,6 +17,7 @@ from l2p_tf import artifacts, schema
 from l2p_tf.artifacts import Artifact
 from l2p_tf.certification.records import RESULTS as CERTIFICATES
 from l2p_tf.certification.records import read_certificates
+from l2p_tf.evaluation import gate
 from l2p_tf.evaluation.masking.record import CHECKED, read_inspection
 from l2p_tf.evaluation.records import CLEAN, MOST_CLASSES, RESULTS, Record, read_records
 from l2p_tf.files import is_hidden
@@ -24,13 +25,13 @@ from l2p_tf.reporting.format import backend_name, plain
 from l2p_tf.reporting.history import HISTORY, History, read_history
 from l2p_tf.types import UserError
 
-STAGES = ("data", "train", "attack", "checks", "transfer", "certify", "export")
+STAGES = ("data", "train", "attack", "checks", "transfer", "certify", "export", "gate")
 """The stages a report is made of, in the order in which they are run."""
 
 _INFO = "info.json"
 _OUTPUTS = {
     "data": _INFO, "train": "best.keras", "checks": CHECKED, "attack or transfer": RESULTS, "certify": CERTIFICATES,
-    "export": "serving.json",
+    "export": "serving.json", "gate": gate.RESULTS,
 }  # fmt: skip
 """A file that a stage of the kind leaves, by which its folder is known without its manifest."""
 _DEPTH = 2
@@ -92,6 +93,7 @@ class Run:
       history: its curves; None where there are none.
       info: what the data stage says about the data; empty where it was not given.
       exports: its export stages.
+      outcomes: of the requirements on it.
       others: other data that it was judged on, and what their stage says about them, by the name in the records.
     """
 
@@ -105,6 +107,7 @@ class Run:
     history: History | None = None
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     exports: tuple[Artifact, ...] = ()
+    outcomes: tuple[gate.Outcome, ...] = ()
     others: Mapping[str, tuple[Artifact, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -218,6 +221,7 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
     data = {a.fingerprint: a for a in found if a.stage == "data"}
     trains = {a.fingerprint: a for a in found if a.stage == "train"}
     exports: dict[str, list[Artifact]] = collections.defaultdict(list)
+    outcomes: dict[str, list[gate.Outcome]] = collections.defaultdict(list)
     parts: dict[str, dict[str, list[Evaluation]]] = {
         stage: collections.defaultdict(list) for stage in (_ATTACK, _CERTIFY, _CHECKS)
     }
@@ -225,6 +229,8 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
         key = _input(artifact, _TRAIN) or artifact.fingerprint
         if artifact.stage == _EXPORT:
             exports[key].append(artifact)
+        elif artifact.stage == gate.STAGE:
+            outcomes[str(artifact.options.get("train"))] += gate.read_outcomes(artifact.path)
         elif artifact.stage == _TRANSFER:
             for evaluation in _transferred(artifact):
                 parts[_ATTACK][evaluation.key_of(evaluation.records[0].model)].append(evaluation)
@@ -252,7 +258,8 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
             for one in judged[key]
             if one.data in data and data[one.data] is not source and one.records[0].dataset != info.get("name")
         }
-        runs.append(Run(names[key], key, train, source, *judged_by, history, info, tuple(exports[key]), others))
+        last = tuple(exports[key]), tuple(outcomes[key]), others
+        runs.append(Run(names[key], key, train, source, *judged_by, history, info, *last))
     return runs
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from l2p_tf import artifacts
 from l2p_tf.contract import BEWARE
 from l2p_tf.contract import Finding as Trait
+from l2p_tf.evaluation.gate import Outcome
 from l2p_tf.evaluation.masking.record import FAIL, Finding, Share, unmeasured
 from l2p_tf.reporting import report
 from l2p_tf.reporting.format import escape_markdown
@@ -108,7 +109,17 @@ def make_imported(root):
     make_attack(root, artifacts.read(root / "t"), data, make_records(NAME), folder="a")
 
 
+def make_gated(root):
+    data = make_data(root)
+    train = make_train(root, data, NAME, folder="t", history=False)
+    inputs = {"train": train, "data": data}
+    outcomes = [Outcome(NAME, NAME, NAME, 0.5, 0.4, 0.3, 100)]
+    with artifacts.produce(root / "gate", "gate", {"train": train.fingerprint}, inputs) as work:
+        artifacts.write_json(work.path / "gate.json", [dataclasses.asdict(one) for one in outcomes])
+
+
 CASES = {
+    make_gated: ["gate", "comparison", "parameters"],
     make_imported: ["comparison", "contract", "strength", "parameters"],
     make_compared: ["comparison", "strength", "training", "parameters"],
     make_minimal: [

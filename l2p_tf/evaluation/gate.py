@@ -1,0 +1,192 @@
+"""Requirements on accuracies, for builds that should fail where a model is not robust enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+import statistics
+from collections.abc import Sequence
+from typing import Annotated
+from xml.etree import ElementTree
+
+import numpy as np
+from msgspec import Meta
+
+from l2p_tf import artifacts
+from l2p_tf.environment import user_path
+from l2p_tf.evaluation.records import CLEAN, COLUMNS, Record, read_records, summarize, wilson_interval
+from l2p_tf.registry import parse_number, parse_spec
+from l2p_tf.schema import Positive, Share, read_arrays, read_json
+from l2p_tf.types import UserError
+
+STAGE, RESULTS, JUNIT = "gate", "gate.json", "junit.xml"
+WORST = "worst"
+"""In the place of an attack: an image counts as right where it is under all attacks, and clean."""
+Text = Annotated[str, Meta(max_length=4000)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What an accuracy should at least be.
+
+    Attributes:
+      run: the run it is for; empty for every run.
+      attack: an attack's name, for all attacks of that name, or its spec; `clean`, or `worst`.
+      share: the least accuracy, in [0, 1].
+    """
+
+    run: str
+    attack: str
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A requirement on a run, and what was measured.
+
+    Attributes:
+      run: the run.
+      attack: spec of the attack, `clean` or `worst`.
+      label: the attack in a few words.
+      share: the least accuracy that is required.
+      accuracy: the mean over the repeats.
+      low: lower end of its 95% interval, which is held against the requirement.
+      count: images.
+    """
+
+    run: Text
+    attack: Text
+    label: Text
+    share: Share
+    accuracy: Share
+    low: Share
+    count: Positive
+
+    @property
+    def met(self) -> bool:
+        """Whether the requirement is met."""
+        return self.low >= self.share
+
+    @property
+    def text(self) -> str:
+        """The verdict in a line."""
+        return (
+            f"{self.run}: {self.label} {100 * self.accuracy:.1f}%, 95% interval from {100 * self.low:.1f}%, is "
+            f"{'at least' if self.met else 'not surely'} the {100 * self.share:g}% required ({self.count:,} images)"
+        )
+
+
+def parse_bounds(text: str) -> tuple[Bound, ...]:
+    """Reads requirements: `autoattack>=0.45; clean>=0.90; pgd-2: pgd(steps=20)>=0.5`.
+
+    Raises:
+      UserError: the text is not of that form, an attack is not known, or a share is outside [0, 1].
+    """
+    from l2p_tf.attacks import ATTACKS  # Reports read outcomes without TensorFlow.
+
+    form = "`--require` should be ATTACK>=SHARE, or RUN: ATTACK>=SHARE, several separated by `;`"
+    bounds = []
+    for part in filter(str.strip, text.split(";")):
+        found = re.fullmatch(r"\s*(?:([\w.-]+)\s*:\s*)?([^:].*?)\s*>=\s*([^>=]+?)\s*", part)
+        if not found:
+            raise UserError(f"{form}. Received: {part!r}")
+        run, attack, share = found.group(1) or "", found.group(2), parse_number(found.group(3))
+        if not 0 <= share <= 1:
+            raise UserError(f"{form}, where a share is from 0 to 1. Received: {part!r}")
+        if attack not in (CLEAN, WORST):
+            ATTACKS.get(parse_spec(attack, "attack")[0])
+            attack = ATTACKS.parse(attack).spec if "(" in attack else attack
+        bounds.append(Bound(run, attack, share))
+    return tuple(bounds)
+
+
+def judge(bounds: Sequence[Bound], attacked: Sequence[artifacts.Artifact], run: str) -> list[Outcome]:
+    """What the attack stages of a run say of the requirements that are for it.
+
+    Raises:
+      UserError: the run was not attacked by what a requirement names.
+    """
+    records = [(artifact.path, [r for r in read_records(artifact.path) if r.source is None]) for artifact in attacked]
+    outcomes = []
+    for bound in bounds:
+        if bound.run not in ("", run):
+            continue
+        if bound.attack == WORST:
+            outcomes.append(_worst(bound, records, run))
+            continue
+        every = [one for _, found in records for one in summarize(found)]
+        meant = [one for one in every if bound.attack in (one.first.attack, one.first.attack.split("(")[0])]
+        if not meant:
+            there = ", ".join(dict.fromkeys(one.first.attack for one in every))
+            raise UserError(
+                f"`--require` should name attacks that {run} was under: {there}. Received: {bound.attack!r}"
+            )
+        outcomes += [
+            Outcome(run, one.first.attack, one.first.label, bound.share, one.accuracy, one.low, one.first.count)
+            for one in meant
+        ]
+    return outcomes
+
+
+def _worst(bound: Bound, records: Sequence[tuple[pathlib.Path, list[Record]]], run: str) -> Outcome:
+    """The accuracy on images that are right whatever was tried; repeat by repeat."""
+    repeats: dict[int, list[np.ndarray]] = {}
+    images: np.ndarray | None = None
+    for folder, found in records:
+        for record in found:
+            wanted = {name: COLUMNS[name] for name in ("index", "correct")}
+            arrays = read_arrays(folder / record.arrays, wanted, "hold results per image", record.count)
+            images = arrays["index"] if images is None else images
+            if not np.array_equal(images, arrays["index"]):
+                raise UserError(f"`--require` takes {WORST!r} of attacks on the same images; those of {run} differ.")
+            repeats.setdefault(record.repeat, []).append(arrays["correct"])
+    shares = [float(functools.reduce(np.logical_and, right).mean()) for right in repeats.values()]
+    accuracy, count = statistics.fmean(shares), len(images if images is not None else ())
+    low = wilson_interval(accuracy, count)[0]
+    return Outcome(run, WORST, "worst of all attacks", bound.share, accuracy, low, count)
+
+
+def gate_artifact(
+    bounds: Sequence[Bound], attacked: Sequence[artifacts.Artifact], run: str, output: str | os.PathLike[str]
+) -> list[Outcome]:
+    """Judges a run by requirements, and keeps the outcomes, as JSON and for CI servers as JUnit's XML.
+
+    Args:
+      bounds: what is required; those for other runs are left alone.
+      attacked: the attack stages of the run.
+      run: its name.
+      output: the folder to make, in the place of earlier outcomes.
+
+    Raises:
+      UserError: the run was not attacked by what a requirement names.
+    """
+    outcomes = judge(bounds, attacked, run)
+    request = {"require": [dataclasses.asdict(bound) for bound in bounds], "run": run}
+    inputs = {f"attack {artifact.fingerprint[:8]}": artifact for artifact in attacked}
+    train = attacked[0].manifest["inputs"].get("train", "")
+    with artifacts.produce(output, STAGE, {**request, "train": train}, inputs, overwrite=True) as work:
+        if work is not None:
+            work.clear()
+            artifacts.write_json(work.path / RESULTS, [dataclasses.asdict(one) for one in outcomes])
+            artifacts.atomic_write(work.path / JUNIT, junit(outcomes, run))
+    return outcomes
+
+
+def read_outcomes(folder: str | os.PathLike[str]) -> list[Outcome]:
+    """The outcomes in the folder of a gate stage; UserError where they cannot be read."""
+    return read_json(user_path(folder) / RESULTS, list[Outcome], "hold the outcomes of a gate stage")
+
+
+def junit(outcomes: Sequence[Outcome], run: str) -> str:
+    """Outcomes as a test suite of JUnit's XML: a test for each, which fails where a requirement is not met."""
+    failures = sum(not one.met for one in outcomes)
+    suite = ElementTree.Element("testsuite", name=run, tests=str(len(outcomes)), failures=str(failures))
+    for one in outcomes:
+        test = ElementTree.SubElement(suite, "testcase", classname=run, name=f"{one.attack} >= {one.share:g}")
+        if not one.met:
+            ElementTree.SubElement(test, "failure", message=one.text)
+    ElementTree.indent(suite)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"

@@ -1,0 +1,39 @@
+"""Holds runs to what is required of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from l2p_tf.types import UserError
+from stages import calls, common, folders
+from stages.settings import Settings
+
+if TYPE_CHECKING:
+    from l2p_tf.data.store import ImageData
+
+
+def check(settings: Settings, names: Collection[str]) -> None:
+    """UserError where --require cannot be read, or names a run that is not among these."""
+    unknown = [bound.run for bound in settings.bounds if bound.run not in ("", *names)]
+    if unknown:
+        raise UserError(f"`--require` should name runs of {', '.join(names)}. Received: {unknown[0]!r}")
+
+
+def hold(settings: Settings, names: Collection[str], images: ImageData) -> int:
+    """Holds runs to --require; the exit status: 3 where one misses a requirement, each told in a line."""
+    from l2p_tf import artifacts
+    from l2p_tf.evaluation.gate import STAGE, gate_artifact
+
+    missed = []
+    for name in names if settings.bounds and settings.devices.is_chief else ():
+        other = calls.other_data(calls.trained(settings, name), images)
+        attacked = [artifacts.read(folder, "attack") for folder in folders.attacks(settings, name, other)]
+        output = folders.place(settings, name, STAGE, other)
+        outcomes = gate_artifact(settings.bounds, attacked, name, output)
+        missed += [one for one in outcomes if not one.met]
+        common.say(f"{name}: {len(outcomes)} requirements judged; in {str(output)!r}")
+    for one in missed:
+        print(f"failed: {one.text}", file=sys.stderr, flush=True)
+    return 3 if missed else 0
