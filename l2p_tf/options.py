@@ -150,7 +150,8 @@ def _check(owner: str, name: str, value: Any, metadata: Any) -> None:
     choices, low, high, above = (metadata.get(key) for key in ("choices", "low", "high", "above"))
     for item in value if isinstance(value, tuple) else (value,):
         if choices and item not in choices:
-            raise UserError(f"{owner}`{name}` should be one of {', '.join(choices)}. Received: {item!r}")
+            received = str(item) if isinstance(item, enum.Enum) else item
+            raise UserError(f"{owner}`{name}` should be one of {', '.join(choices)}. Received: {received!r}")
         if low is not None and not item >= low:
             raise UserError(f"{owner}`{name}` should be at least {low}. Received: {value!r}")
         if above is not None and not item > above:

@@ -21,8 +21,8 @@ def check_radii(thing: Any, shape: Sequence[int | None] = ()) -> None:
     Args:
       thing: its `epsilon` and `step_size` are in its `norm` (l_inf where it has none), its `l2_epsilon` and
         `l2_step_size` in l_2; those it lacks, or that are None, are left out.
-      shape: of one image, to check those in l_2, for which no two images are farther apart than the cube's corners;
-        empty to check those in l_inf.
+      shape: of one image, to check those in l_2 and l_1, in which no two images are farther apart than the cube's
+        corners; empty to check those in l_inf.
 
     Raises:
       UserError: one reaches beyond every image.
@@ -47,12 +47,13 @@ def _check(owner: str, name: str, value: float, norm: Norm | None, shape: Sequen
     if linf and value > _WIDE:
         # Told from here, and without the owner: once, however many attacks share the budget.
         warnings.warn(f"`{name}` is {value:g} in linf: {_HINT} {value:g}/255?", UserWarning, stacklevel=1)
-    if norm is Norm.L2 and shape and None not in shape:
-        diagonal = math.sqrt(math.prod(size or 0 for size in shape))
+    if norm in (Norm.L2, Norm.L1) and shape and None not in shape:
+        count = math.prod(size or 0 for size in shape)
+        diagonal = count if norm is Norm.L1 else math.sqrt(count)
         if value > diagonal:
             sides = "x".join(map(str, shape))
             raise UserError(
-                f"{said} should be at most {diagonal:.4g} in l2, the diagonal of all {sides} images: "
+                f"{said} should be at most {diagonal:.4g} in {norm}, the diagonal of all {sides} images: "
                 f"{_HINT} {value:g}/255? Received: {value:g}"
             )
 

@@ -37,6 +37,7 @@ class Norm(str, enum.Enum):
 
     LINF = "linf"
     L2 = "l2"
+    L1 = "l1"
 
     def __str__(self) -> str:
         return self.value

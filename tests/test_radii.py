@@ -48,7 +48,8 @@ def test_every_radius_in_255ths_is_refused_by_attacks_and_defenses(registry, nam
 
 @given(st.floats(0, 300), st.sampled_from(Norm), st.tuples(*[st.integers(1, 40)] * 3))
 def test_a_radius_is_refused_where_it_leaves_the_cube(epsilon, norm, shape):
-    corner = 1.0 if norm is Norm.LINF else float(np.sqrt(np.prod(shape)))
+    count = float(np.prod(shape))
+    corner = {Norm.LINF: 1.0, Norm.L2: np.sqrt(count), Norm.L1: count}[norm]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         if epsilon > corner:
@@ -66,6 +67,8 @@ def test_an_l2_radius_meets_the_images_of_attack_and_training():
     for spec in ("pgd(norm=l2, epsilon=128)", "cw(epsilon=128)", worst):
         with pytest.raises(UserError, match="at most 6 in l2.*did you mean 128/255"):
             ATTACKS.parse(spec)(model, images, labels)
+    with pytest.raises(UserError, match="at most 36 in l1, the diagonal of all 6x6x1 images.*did you mean 128/255"):
+        ATTACKS.parse("pgd(norm=l1, epsilon=128)")(model, images, labels)
     with pytest.raises(UserError, match="`l2_epsilon` should be at most 6 in l2"):
         DEFENSES.parse("mat(l2_epsilon=128)").attack.perturb(model, keras.ops.array(images), labels, 0)
     anything = keras.Sequential([keras.Input((None, None, 1)), keras.layers.GlobalMaxPool2D(), keras.layers.Dense(3)])

@@ -1,4 +1,4 @@
-"""Auto-PGD (Croce and Hein 2020, "Reliable evaluation of adversarial robustness")."""
+"""Auto-PGD (Croce and Hein 2020, "Reliable evaluation of adversarial robustness"); in l1 that of `sparse_ascent`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from l2p_tf.attacks.ascent import Ascent
+from l2p_tf.attacks import sparse_ascent
+from l2p_tf.attacks.ascent import SPARSITY, Ascent
 from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.context import AttackContext, State, choose
 from l2p_tf.attacks.iterative import IterativeAttack
-from l2p_tf.attacks.projection import project, random_in_ball, steepest, widest
+from l2p_tf.attacks.projection import length, project, random_in_ball, steepest
+from l2p_tf.attacks.sparse_ascent import rounds
 from l2p_tf.options import option
-from l2p_tf.types import UserError
+from l2p_tf.types import Norm, UserError
 
 _RHO = 0.75
 _MOMENTUM = 0.75
@@ -24,11 +26,13 @@ _MOMENTUM = 0.75
 @ATTACKS.register("apgd")
 @dataclasses.dataclass(frozen=True)
 class APGD(Ascent):
-    """Auto-PGD: momentum, and a step size that halves when progress stops (Croce and Hein 2020)."""
+    """Auto-PGD: momentum, and a step size that halves when progress stops (Croce and Hein 2020, in l1 2021)."""
 
     steps: int = option(100, "gradient steps", low=1)
     restarts: int = option(1, "random starts to choose the best of", low=1)
     target_classes: int = option(0, "likeliest wrong classes to head for, one a start, any wrong class counts", low=0)
+    sparsity: float = option(0.2, f"{SPARSITY} at first; then it adapts", above=0, high=1)
+    larger_radii: bool = option(False, "in l1, spend 60% of the steps in balls of 3 and 2 epsilon, for a better start")
 
     HOST_OPTIONS: ClassVar[tuple[str, ...]] = IterativeAttack.HOST_OPTIONS
     NAME: ClassVar[str] = "APGD"
@@ -37,6 +41,8 @@ class APGD(Ascent):
         super().__post_init__()
         if self.target_classes and self.targeted:
             raise UserError(f"APGD: `target` should be none with `target_classes`. Received: {self.target!r}")
+        if self.larger_radii and self.norm is not Norm.L1:
+            raise UserError(f"APGD: `larger_radii` should be False but with norm=l1. Received: norm={self.norm}")
 
     @property
     def random_start(self) -> bool:
@@ -50,13 +56,15 @@ class APGD(Ascent):
 
     @property
     def iterations(self) -> int:
-        """A gradient at the start, and one after every step."""
-        return self.steps + 1
+        """A gradient at the start, and one after every step; in l1 at the start in each ball."""
+        return len(rounds(self.steps, self.larger_radii)) if self.norm is Norm.L1 else self.steps + 1
 
     def begin(self, context: AttackContext) -> State:
         """On the sphere around the image."""
+        if self.norm is Norm.L1:
+            return sparse_ascent.begin(context, self.larger_radii)
         direction = random_in_ball(context.images, 1.0, self.norm, context.fold(0))
-        direction = direction / tf.maximum(widest(direction, self.norm), 1e-12)
+        direction = direction / tf.maximum(length(direction, self.norm), 1e-12)
         x = tf.clip_by_value(context.images + context.numbers["epsilon"] * direction, 0.0, 1.0)
         none = tf.zeros_like(x)
         least = context.full(float("-inf"))
@@ -67,6 +75,9 @@ class APGD(Ascent):
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Moves (Equations 1 and 2 there; not in round 0), takes the loss; at a checkpoint perhaps halves the step."""
+        if self.norm is Norm.L1:
+            plan = rounds(self.steps, self.larger_radii)
+            return sparse_ascent.step(context, i, state, plan, self.sparsity, self.loss, self.draws)
         first = i == 0
         x = tf.where(first, state["x"], self._moved(context, i, state))
         gradient, loss, reached = context.loss_and_gradient(x, self.loss, self.draws)
@@ -103,7 +114,7 @@ class APGD(Ascent):
         epsilon, x = context.numbers["epsilon"], state["x"]
 
         def into(point: tf.Tensor) -> tf.Tensor:
-            return tf.clip_by_value(context.images + project(point - context.images, epsilon, self.norm), 0.0, 1.0)
+            return project(point, context.images, epsilon, self.norm)
 
         pace = tf.reshape(state["pace"], [-1, 1, 1, 1])
         plain = into(x + epsilon * pace * steepest(state["gradient"], self.norm))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from l2p_tf.attacks.context import AttackContext, State, choose
@@ -14,16 +15,19 @@ from l2p_tf.attacks.projection import project, random_in_ball, steepest
 from l2p_tf.options import option
 from l2p_tf.types import Norm, UserError
 
+SPARSITY = "in l1, the share of an image's numbers, those of the largest gradient, that a step changes"
+
 
 @dataclasses.dataclass(frozen=True)
 class Ascent(IterativeAttack):
     """Base of the attacks that ascend a loss by its gradient, inside the ball of `epsilon` and inside [0, 1]."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
-    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
     loss: str = option("ce", "loss to ascend", choices=LOSSES)
     target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
     draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
+    sparsity: float = option(0.05, SPARSITY, above=0, high=1)
 
     TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon",)
     NAME: ClassVar[str] = ""
@@ -58,14 +62,18 @@ class Ascent(IterativeAttack):
         """One step of `step_size` along the steepest direction; an example that is seen to be adversarial stays."""
         del i
         gradient, _, reached = context.loss_and_gradient(state["adversarial"], self.loss, self.draws)
-        return self.moved(context, state, steepest(gradient, self.norm), reached)
+        return self.moved(context, state, self.direction(gradient), reached)
+
+    def direction(self, gradient: tf.Tensor) -> tf.Tensor:
+        """The direction of a step along a gradient, of unit norm; in l1 along `sparsity` of its numbers."""
+        moving = max(1, round(self.sparsity * int(np.prod(gradient.shape[1:]))))
+        return steepest(gradient, self.norm, moving)
 
     def moved(self, context: AttackContext, state: State, direction: tf.Tensor, reached: tf.Tensor) -> State:
         """The state after a step along a direction, projected; `done` where the criterion is reached for certain."""
         x, epsilon = state["adversarial"], context.numbers["epsilon"]
         length = context.numbers.get("step_size", epsilon)
-        moved = context.images + project(x + length * direction - context.images, epsilon, self.norm)
-        moved = tf.clip_by_value(moved, 0.0, 1.0)
+        moved = project(x + length * direction, context.images, epsilon, self.norm)
         # A single step is for every image, as its name says; more are for those who need them.
         if not context.deterministic or not self.ENDS_EARLY:
             return {**state, "adversarial": moved}

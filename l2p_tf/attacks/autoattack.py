@@ -19,6 +19,7 @@ from l2p_tf.types import Norm
 class AutoAttack(AttackSequence):
     """AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn (Croce and Hein 2020)."""
 
+    norm: Norm = option(Norm.LINF, "norm of the ball", choices=("linf", "l2"))
     version: str = option(
         "standard", "rand is for randomized models: APGD-CE and APGD-DLR with EOT", choices=("standard", "rand")
     )

@@ -320,9 +320,7 @@ class AttackRunner:
         near = likely[every, targets] if self.attack.targeted else 1.0 - likely[every, labels]
         score = share + _WRONG * wrong + _NEAR * near
         if isinstance(member, MinimizationAttack):
-            size = norms(adversarial - self.images[rows])[
-                "linf" if getattr(member, "norm", Norm.L2) is Norm.LINF else "l2"
-            ]
+            size = norms(adversarial - self.images[rows])[str(getattr(member, "norm", Norm.L2))]
             epsilon = getattr(member, "epsilon", None)
             within = size <= (np.inf if epsilon is None else epsilon * (1 + 1e-6))
             reached, none = within & (share > 0.5), np.isinf(self.norm[rows])

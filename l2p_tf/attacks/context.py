@@ -41,6 +41,7 @@ class AttackOutput:
       target: int32, the class that a targeted attack pulls toward; the label where any other class will do.
       probability: float32, the softmax probability of the label, the mean over the scoring draws.
       l0: float32, numbers changed.
+      l1: float32, sum of the changes, each without its sign.
       l2: float32, Euclidean norm of the perturbation.
       linf: float32, largest change.
       gradients: int32, backward passes used.
@@ -54,6 +55,7 @@ class AttackOutput:
     target: np.ndarray
     probability: np.ndarray
     l0: np.ndarray
+    l1: np.ndarray
     l2: np.ndarray
     linf: np.ndarray
     gradients: np.ndarray

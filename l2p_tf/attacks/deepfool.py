@@ -23,7 +23,7 @@ class DeepFool(IterativeAttack, MinimizationAttack):
     steps: int = option(50, "steps at most", low=1)
     overshoot: float = option(0.02, "how much farther than to the boundary to go, as a share", low=0)
     candidates: int = option(10, "classes compared: the label and the likeliest others on the clean image", low=2)
-    norm: Norm = option(Norm.L2, "norm to keep small: linf or l2")
+    norm: Norm = option(Norm.L2, "norm to keep small", choices=("linf", "l2"))
     epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
     draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
 

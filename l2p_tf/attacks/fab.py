@@ -12,7 +12,7 @@ from l2p_tf.attacks.base import ATTACKS, MinimizationAttack
 from l2p_tf.attacks.boundary import nearest, rivals, to_hyperplane
 from l2p_tf.attacks.context import AttackContext, State, choose
 from l2p_tf.attacks.iterative import IterativeAttack
-from l2p_tf.attacks.projection import random_in_ball, widest
+from l2p_tf.attacks.projection import length, random_in_ball
 from l2p_tf.options import option
 from l2p_tf.types import Norm, UserError
 
@@ -23,7 +23,7 @@ class FAB(IterativeAttack, MinimizationAttack):
     """FAB: projects onto linearized boundaries, drawn to the image, for the smallest norm (Croce and Hein 2020)."""
 
     epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
-    norm: Norm = option(Norm.LINF, "norm to keep small: linf or l2")
+    norm: Norm = option(Norm.LINF, "norm to keep small", choices=("linf", "l2"))
     steps: int = option(100, "steps of each start", low=1)
     restarts: int = option(1, "starts, all but the first at random; more than one need epsilon", low=1)
     target_classes: int = option(
@@ -63,7 +63,7 @@ class FAB(IterativeAttack, MinimizationAttack):
     def begin(self, context: AttackContext) -> State:
         """At the image; later starts in half the ball around it."""
         direction = random_in_ball(context.images, 1.0, self.norm, context.fold(0))
-        direction = direction / tf.maximum(widest(direction, self.norm), 1e-12)
+        direction = direction / tf.maximum(length(direction, self.norm), 1e-12)
         toward = tf.cast(context.start >= tf.maximum(1, self.target_classes), tf.float32)
         start = tf.clip_by_value(context.images + 0.5 * context.numbers["epsilon"] * toward * direction, 0.0, 1.0)
         return {"adversarial": context.images, "x": start, "size": context.full(float("inf"))}
@@ -75,12 +75,12 @@ class FAB(IterativeAttack, MinimizationAttack):
         at_image = difference + tf.reduce_sum(gradient * (image - x), [1, 2, 3])
         here = to_hyperplane(x, gradient, difference, self.norm)
         there = to_hyperplane(image, gradient, at_image, self.norm)
-        near, far = (tf.maximum(widest(d, self.norm), 1e-8) for d in (here, there))
+        near, far = (tf.maximum(length(d, self.norm), 1e-8) for d in (here, there))
         alpha = tf.clip_by_value(near / (near + far), 0.0, numbers["alpha_max"])
         x = (x + numbers["eta"] * here) * (1.0 - alpha) + (image + numbers["eta"] * there) * alpha
         x = tf.clip_by_value(x, 0.0, 1.0)
         _, share = context.loss(x, "margin", self.draws)
-        size = widest(x - image, self.norm)[:, 0, 0, 0]
+        size = length(x - image, self.norm)[:, 0, 0, 0]
         reached = context.confirmed(x, share > 0.5)
         smaller = reached & (size < state["size"])
         new = {"adversarial": choose(smaller, x, state["adversarial"]), "size": tf.where(smaller, size, state["size"])}

@@ -10,7 +10,6 @@ import tensorflow as tf
 from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.context import AttackContext, State
 from l2p_tf.attacks.pgd import Iterative
-from l2p_tf.attacks.projection import steepest
 from l2p_tf.options import option
 
 
@@ -40,5 +39,5 @@ class MIM(Iterative):
         scaled = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), [1, 2, 3], keepdims=True))
         scaled = tf.math.divide_no_nan(scaled, tf.reduce_mean(tf.abs(scaled), [1, 2, 3], keepdims=True))
         momentum = context.numbers["decay"] * state["momentum"] + scaled
-        new = self.moved(context, state, steepest(momentum, self.norm), reached)
+        new = self.moved(context, state, self.direction(momentum), reached)
         return {**new, "momentum": momentum}

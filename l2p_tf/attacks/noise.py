@@ -21,7 +21,7 @@ class Noise(IterativeAttack):
     """Random noise: a point drawn uniformly from the ball; the floor under every attack of its budget."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
-    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
     restarts: int = option(1, "points to choose the best of", low=1)
 
     TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon",)

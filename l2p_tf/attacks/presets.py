@@ -51,7 +51,7 @@ class GenFGM(FGSM):
     """FGM as in the perturbation generator paper: l2, epsilon 0.5."""
 
     epsilon: float = option(0.5, "length of the step, in pixels of [0, 1]", low=0)
-    norm: Norm = option(Norm.L2, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.L2, "norm of the ball: linf, l2 or l1")
 
 
 @ATTACKS.register("gen_mim")
@@ -60,7 +60,7 @@ class GenMIM(MIM):
     """MIM as in the perturbation generator paper: l2, epsilon 0.5, 100 steps."""
 
     epsilon: float = option(0.5, "radius of the ball, in pixels of [0, 1]", low=0)
-    norm: Norm = option(Norm.L2, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.L2, "norm of the ball: linf, l2 or l1")
     steps: int = option(100, "gradient steps", low=1)
 
 

@@ -27,7 +27,7 @@ class SPSA(IterativeAttack):
     """SPSA: Adam on gradients estimated from random directions; needs no gradient (Uesato et al. 2018)."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
-    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
     steps: int = option(100, "steps of Adam", low=1)
     samples: int = option(128, "random directions a step; each costs two forward passes", low=1)
     delta: float = option(0.01, "length of the finite difference, in each pixel", above=0)
@@ -84,7 +84,6 @@ class SPSA(IterativeAttack):
         m = _BETA_1 * state["m"] + (1.0 - _BETA_1) * gradient
         v = _BETA_2 * state["v"] + (1.0 - _BETA_2) * tf.square(gradient)
         step = m / (1.0 - _BETA_1**time) / (tf.sqrt(v / (1.0 - _BETA_2**time)) + _ADAM_EPSILON)
-        moved = project(x + numbers["learning_rate"] * step - context.images, numbers["epsilon"], self.norm)
-        moved = tf.clip_by_value(context.images + moved, 0.0, 1.0)
+        moved = project(x + numbers["learning_rate"] * step, context.images, numbers["epsilon"], self.norm)
         done = reached > 0.0 if context.deterministic else context.full(False, tf.bool)
         return {"adversarial": choose(done, x, moved), "m": m, "v": v, "done": done}

@@ -27,7 +27,7 @@ class Square(IterativeAttack):
     """Square: random squares, kept where they raise the loss; needs no gradient (Andriushchenko et al. 2020)."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
-    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.LINF, "norm of the ball", choices=("linf", "l2"))
     queries: int = option(5000, "forward passes per image", low=1)
     p: float = option(0.8, "share of the image's pixels that the first squares cover", above=0, high=1)
     restarts: int = option(1, "random starts to choose the best of", low=1)

@@ -21,7 +21,7 @@ class AttackSequence(Attack):
     """Base of the attacks made of several: each meets only the images that the earlier ones did not fool."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
-    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
 
     def fitting(self, model: keras.Model) -> tuple[SingleAttack, ...]:
         """The members; where there are too few classes for the loss of one (`dlr`), it ascends the margin instead."""

@@ -128,7 +128,7 @@ class PGDDefense(AdversarialDefense):
     epsilon: float = option(8 / 255, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
     step_size: float | None = option(0.01, "step of the training attack; None takes 2.5 epsilon / steps", low=0)
     steps: int = option(7, "steps of the training attack", low=1)
-    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
     random_start: bool = option(True, "start the training attack at a random point of the ball")
 
     @property

@@ -21,7 +21,7 @@ class FGSMTraining(AdversarialDefense):
 
     epsilon: float = option(8 / 255, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
     step_size: float | None = option(None, "length of the one step; None takes epsilon", low=0)
-    norm: Norm = option(Norm.LINF, "norm of the ball: linf or l2")
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
     random_start: bool = option(False, "start the training attack at a random point of the ball")
 
     @property

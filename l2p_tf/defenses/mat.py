@@ -102,10 +102,9 @@ class EitherNorm(IterativeAttack):
         gradient = context.loss_and_gradient(x, "ce", 1)[0]
         moved = []
         for norm, epsilon, size in self._norms:
-            away = x + context.numbers[size] * steepest(gradient, norm) - context.images
-            moved.append(project(away, context.numbers[epsilon], norm))
-        new = context.images + choose(state["round_ball"], moved[1], moved[0])
-        return {**state, "adversarial": tf.clip_by_value(new, 0.0, 1.0)}
+            away = x + context.numbers[size] * steepest(gradient, norm)
+            moved.append(project(away, context.images, context.numbers[epsilon], norm))
+        return {**state, "adversarial": choose(state["round_ball"], moved[1], moved[0])}
 
     @property
     def _norms(self) -> tuple[tuple[Norm, str, str], ...]:

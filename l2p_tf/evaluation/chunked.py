@@ -29,7 +29,9 @@ _SAME = 1e-6
 _KEY = "checkpoint_key"
 """The array in a file that says whose it is."""
 Arrays = dict[str, np.ndarray]
-PER_EXAMPLE = ("prediction", "probability", "success", "wrong", "l0", "l2", "linf", "gradients", "forwards", "seconds")
+PER_EXAMPLE = (
+    "prediction", "probability", "success", "wrong", "l0", "l1", "l2", "linf", "gradients", "forwards", "seconds",
+)  # fmt: skip
 EIGHT_BITS = "success_8bit"
 _STORED = 6
 """What seeds the answers to images in 8 bits."""

@@ -56,6 +56,8 @@ class CleverHans(SingleAttack):
             self._refuse(why)
         if attack.loss != "ce":
             self._refuse(f"it is run with its cross-entropy here, not `loss={attack.loss}`")
+        if attack.norm is Norm.L1:
+            self._refuse("it has no projection in l1")
         if attack.draws > 1:
             self._refuse("it cannot average gradients over draws (EOT)")
         if isinstance(attack, FGSM) and attack.random_start:

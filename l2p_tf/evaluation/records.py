@@ -27,8 +27,7 @@ COLUMNS = {
     "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1),
     "prediction": Column("iu", -1, MOST_CLASSES - 1),
     "correct": Column("b"), "probability": Column("f", 0, 1, unknown=True), "success": _SHARE, "success_8bit": _SHARE,
-    "l0": _SIZE,
-    "l2": _SIZE, "linf": _SIZE,
+    "l0": _SIZE, "l1": _SIZE, "l2": _SIZE, "linf": _SIZE,
     "gradients": _NUMBER, "forwards": _NUMBER,
 }  # fmt: skip
 """What the per-example arrays hold."""
@@ -44,7 +43,7 @@ class Record:
       split: `validation` or `test`.
       attack: canonical spec of the attack, or `clean` for none.
       label: the attack in a few words, such as `PGD-20`.
-      norm: `linf` or `l2`; None for `clean`.
+      norm: `linf`, `l2`, `l1` or `l0`; None for `clean`.
       epsilon: radius of the ball in pixels of [0, 1]; None for `clean`.
       steps: gradient steps; 0 for `clean`.
       restarts: starts the attack may choose from.
@@ -65,8 +64,8 @@ class Record:
       seconds: time it took.
       arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32 (-1 for an
         answer that was not finite), `label` int32, `index` int64 (position in the split), `probability` (of the label),
-        `success`, `l0`, `l2`, `linf` float32, and where it was tried `success_8bit` float32, `gradients`, `forwards`
-        int32, each of shape (count,).
+        `success`, `l0`, `l1`, `l2`, `linf` float32, and where it was tried `success_8bit` float32, `gradients`,
+        `forwards` int32, each of shape (count,).
       reached_8bit: on how many images the goal is still reached when the adversarial image is stored in 8 bits, within
         the attack's ball; None where that was not tried.
     """
@@ -76,7 +75,7 @@ class Record:
     split: str
     attack: str
     label: str
-    norm: Literal["linf", "l2", "l0"] | None
+    norm: Literal["linf", "l2", "l1", "l0"] | None
     epsilon: Size | None
     steps: Count
     restarts: Count

@@ -21,7 +21,7 @@ NO_CLASS = "no number"
 
 # Longest side of an image on the page. Larger ones would cost megabytes and be shown no larger.
 _SIDE = 96
-_NORMS = ("l0", "l2", "linf")
+_NORMS = ("l0", "l1", "l2", "linf")
 
 
 def read_arrays(evaluation: Evaluation, record: Record, *names: str, optional: bool = False) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from l2p_tf.evaluation.records import CLEAN, Record
 DASH = "\N{EN DASH}"
 """What stands where nothing was measured."""
 
-_NORMS = {"l0": "L0", "l2": "L2", "linf": "L∞"}
+_NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
 _CLEAN = "Clean"
 _BACKENDS = {"cleverhans": "CleverHans"}
 
@@ -65,7 +65,7 @@ def epsilon(value: float) -> str:
 
 
 def norm_name(norm: str | None) -> str:
-    """`L∞`, `L2`, `L0`."""
+    """`L∞`, `L2`, `L1`, `L0`."""
     return _NORMS.get(str(norm), plain(norm))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from l2p_tf.attacks.base import MinimizationAttack
 from l2p_tf.attacks.projection import norms
 from l2p_tf.layers.noise import seed_states
 from l2p_tf.types import Norm, UserError
-from support.models import COMPILED, OWN, halfspace, images_and_labels, linear, quick, smooth, watched
+from support.models import COMPILED, OWN, halfspace, images_and_labels, linear, norms_of, quick, smooth, watched
 from support.stages import python
 
 
@@ -22,7 +23,7 @@ def budgets(name):
     attack = ATTACKS.get(name)
     fields = {f.name for f in dataclasses.fields(attack)}
     if "norm" in fields:
-        return [({"epsilon": 0.3, "norm": norm}, norm, 0.3) for norm in Norm]
+        return [({"epsilon": 0.3, "norm": norm}, norm, 0.3) for norm in norms_of(name)]
     if "epsilon" in fields:
         return [({"epsilon": 0.9}, Norm.L2, 0.9)]
     return [({"pixels": 2}, None, 2)]
@@ -157,6 +158,19 @@ def test_bad_input_is_refused(images, labels, message):
         ATTACKS.parse("fgsm")(smooth(), images, labels)
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("deepfool(norm=l1)", "DeepFool: `norm` should be one of linf, l2. Received: 'l1'"),
+        ("worst_case(norm=l1, attacks=(pgd, deepfool))", "DeepFool: `norm` should be one of linf, l2. Received: 'l1'"),
+        ("pgd(norm=l1, epsilon=1, sparsity=0)", "PGD: `sparsity` should be above 0. Received: 0.0"),
+    ],
+)
+def test_norms_that_an_attack_does_not_know_are_refused(spec, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        ATTACKS.parse(spec)
+
+
 def test_uint8_images_are_taken():
     model = smooth()
     images = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 1), np.uint8)
@@ -196,6 +210,7 @@ def test_targeted_attacks_count_only_their_target(name, options):
         ("apgd(loss=dlr, target_classes=9)", "APGD-T-100 dlr"), ("cw(kappa=5)", "C&W kappa 5"), ("zoo", "ZOO"),
         ("deepfool(norm=linf, epsilon=0.1)", "DeepFool linf within 0.1"), ("fab(target_classes=9)", "FAB-T"),
         ("square(norm=l2)", "Square-5000 l2"), ("square(loss=ce)", "Square-5000 ce"), ("spsa", "SPSA-100"),
+        ("apgd(norm=l1)", "APGD-100 l1"),
         ("few_pixel(pixels=2)", "2 pixels"), ("few_pixel", "1 pixel"), ("noise(restarts=10)", "noise x10"),
         ("autoattack(norm=l2)", "AutoAttack l2"), ("autoattack(version=rand)", "AutoAttack rand"),
         ("worst_case(attacks=(pgd, square))", "worst of PGD-20, Square-5000"), ("gen_fgm", "FGM l2"),

@@ -9,6 +9,7 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.apgd import checkpoints
 from l2p_tf.attacks.criterion import Criterion, pick_targets
 from l2p_tf.attacks.few_pixel import painted
+from l2p_tf.attacks.sparse_ascent import rounds
 from l2p_tf.attacks.square import Square, bump
 from l2p_tf.types import Norm, UserError
 from support.models import halfspace, linear
@@ -31,6 +32,13 @@ def test_fgsm_on_a_linear_model_is_the_closed_form():
     assert set(output.gradients) == {1}
 
 
+def steepest_of(w, norm):
+    """The point of the unit ball that is farthest along w."""
+    if norm is Norm.LINF:
+        return np.sign(w)
+    return w / np.linalg.norm(w) if norm is Norm.L2 else np.sign(w) * (np.abs(w) == np.abs(w).max())
+
+
 @pytest.mark.parametrize("norm", Norm)
 def test_pgd_finds_the_optimum_of_a_linear_model(norm):
     rng = np.random.default_rng(1)
@@ -41,12 +49,12 @@ def test_pgd_finds_the_optimum_of_a_linear_model(norm):
     model = linear(weights, bias=[8.0, 0.0])
     attack = ATTACKS.get("pgd")(epsilon=0.1, step_size=0.1, norm=norm, steps=40)
     output = attack(model, images, np.zeros(30, int))
-    direction = -np.sign(weights[..., 0]) if norm is Norm.LINF else -weights[..., 0] / np.linalg.norm(weights[..., 0])
+    direction = -steepest_of(weights[..., 0], norm)
     np.testing.assert_allclose(output.adversarial - images, np.broadcast_to(0.1 * direction, images.shape), atol=2e-3)
     assert not output.success.any()
     assert set(output.gradients) == {40}
     # Just beyond or short of the distance to the boundary, all or none fall.
-    margin = 0.05 * (np.abs(weights).sum() if norm is Norm.LINF else np.linalg.norm(weights))
+    margin = 0.05 * np.sum(steepest_of(weights[..., 0], norm) * weights[..., 0])
     near = images[:1]
     bias = margin - float(np.sum(weights[..., 0] * near[0]))
     near_model = linear(weights, bias=[bias, 0.0])
@@ -134,8 +142,39 @@ def test_apgd_finds_the_optimum_of_a_linear_model(norm, loss):
     output = ATTACKS.get("apgd")(epsilon=0.1, norm=norm, loss=loss, steps=50)(model, images, np.zeros(12, int))
     assert not output.success.any()
     assert set(output.gradients) == {51}
-    direction = -np.sign(w) if norm is Norm.LINF else -w / np.linalg.norm(w)
-    np.testing.assert_allclose(output.adversarial - images, np.broadcast_to(0.1 * direction, images.shape), atol=2e-3)
+    direction = -0.1 * steepest_of(w, norm)
+    np.testing.assert_allclose(output.adversarial - images, np.broadcast_to(direction, images.shape), atol=2e-3)
+
+
+@pytest.mark.parametrize("larger_radii", [False, True])
+def test_apgd_in_l1_fills_the_pixels_that_matter_most_up_to_the_edge(larger_radii):
+    model, images, w, *_ = halfspace(margin=30.0)
+    attack = ATTACKS.get("apgd")(epsilon=3.0, norm="l1", loss="margin", larger_radii=larger_radii)
+    output = attack(model, images, np.zeros(12, int))
+    # The first ball of each is met with a gradient before the first step.
+    assert set(output.gradients) == {103 if larger_radii else 101}
+    order = np.argsort(-np.abs(w).ravel())
+    room = np.where(w > 0, images, 1 - images).reshape(12, -1)[:, order]
+    filled = np.clip(3.0 - (np.cumsum(room, 1) - room), 0, room)
+    best = np.sum(filled * np.abs(w).ravel()[order], 1)
+    gain = -np.tensordot(output.adversarial - images, w, 3)
+    assert np.all(gain <= best + 1e-4)
+    assert np.all(gain >= (0.98 if larger_radii else 0.85) * best)
+    np.testing.assert_allclose(output.l1, 3.0, rtol=1e-5)
+
+
+def test_rounds_of_apgd_in_l1_are_those_of_the_paper():
+    one, three = rounds(100, False), rounds(100, True)
+    assert np.flatnonzero(one[:, 2]).tolist() == list(range(4, 101, 4))
+    assert np.flatnonzero(one[:, 1]).tolist() == [0]
+    # 30, 30 and 40 steps, each adapted.
+    assert np.flatnonzero(three[:, 1]).tolist() == [0, 31, 62]
+    np.testing.assert_array_equal(three[[0, 30, 31, 61, 62, 102], 0], [3, 3, 2, 2, 1, 1])
+    assert three[:, 2].sum() == 100
+    for steps in (1, 2, 3, 7):
+        assert len(rounds(steps, True)) == steps + 3
+    with pytest.raises(UserError, match="`larger_radii` should be False but with norm=l1. Received: norm=l2"):
+        ATTACKS.parse("apgd(norm=l2, larger_radii=True)")
 
 
 def test_squares_shrink_as_the_paper_says_and_keep_to_corners():

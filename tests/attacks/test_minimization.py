@@ -11,7 +11,7 @@ from l2p_tf.types import Norm
 from support.models import halfspace, linear
 
 
-@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_step_onto_a_hyperplane_is_the_smallest_in_the_box(norm, seed):
     rng = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def test_the_step_onto_a_hyperplane_is_the_smallest_in_the_box(norm, seed):
             assert np.linalg.norm(found) == pytest.approx(np.sqrt(inside.fun), abs=2e-4)
 
 
-@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
 def test_deepfool_crosses_an_affine_boundary_in_one_step(norm):
     model, images, w, linf, l2, _ = halfspace()
     output = ATTACKS.get("deepfool")(norm=norm)(model, images, np.zeros(12, int))

@@ -56,6 +56,7 @@ def test_cleverhans_repeats_by_its_seed_and_leaves_the_model_as_it_was(noise):
         ("spsa", "SPSA does not run on Keras 3"),
         ("deepfool", "has no DeepFool"),
         ("autoattack", "has no such attack"),
+        ("pgd(norm=l1, epsilon=1)", "no projection in l1"),
         ("pgd(draws=4)", "cannot average gradients over draws"),
         ("pgd(loss=margin)", "cross-entropy here, not `loss=margin`"),
         ("fgsm(random_start=True)", "FGSM starts at the image"),

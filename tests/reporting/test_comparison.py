@@ -132,6 +132,8 @@ def test_a_randomized_model_whose_noise_no_attack_averaged_is_warned_about():
     assert "such as few_pixel(draws=10)." in scores
     (warning,) = warnings_of(make_records("a", (5,), (small,), **noisy))
     assert "such as pgd(draws=10, norm=l2)." in warning
+    (warning,) = warnings_of(make_records("a", (5,), (("pgd(norm=l1)", "PGD-20", "l1", 5.0, 20, 1),), **noisy))
+    assert "such as pgd(draws=10, norm=l1)." in warning
     averaged = ("apgd(draws=20)", "APGD EOT-20", "linf", 8 / 255, 100, 20)
     assert warnings_of(make_records("a", (9, 9), (AUTO, averaged), **noisy)) == []
     assert warnings_of(make_records("a", (9, 9), (AUTO, PGD), count=200)) == []

@@ -109,7 +109,7 @@ GOOD = {
     "index": np.arange(4), "label": np.array([0, 1, 2, 3], np.int32), "prediction": np.array([0, 1, 2, 9], np.int32),
     "correct": np.array([True, True, True, False]), "probability": np.array([0.5, 1, np.nan, 0], np.float32),
     "success": np.array([0, 0, 0, 1], np.float32), "success_8bit": np.zeros(4, np.float32),
-    "l0": np.zeros(4, np.float32), "l2": np.ones(4, np.float32),
+    "l0": np.zeros(4, np.float32), "l1": np.ones(4, np.float32), "l2": np.ones(4, np.float32),
     "linf": np.ones(4, np.float32), "gradients": np.zeros(4, np.int32), "forwards": np.ones(4, np.int32),
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ from l2p_tf.layers.perturbation_injection import PerturbationInjection
 from l2p_tf.models.base import MODELS, Architecture
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.models.saving import auxiliary_path, save_classifier
+from l2p_tf.types import Norm
 
 TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name), DerivedDefense)]
 """The defenses that train a network of their own."""
@@ -31,6 +32,13 @@ OWN = [n for n, cls in _ATTACKS.items() if not any(o is not cls and issubclass(c
 """The attacks that are not others with other defaults."""
 COMPILED = [name for name in OWN if issubclass(_ATTACKS[name], IterativeAttack)]
 """Those of them with a graph of their own: sequences run other attacks."""
+
+
+def norms_of(name):
+    """The norms that a registered attack takes."""
+    norm = next(field for field in dataclasses.fields(ATTACKS.get(name)) if field.name == "norm")
+    return [Norm(value) for value in norm.metadata["choices"] or Norm]
+
 
 SHALLOW = {
     "all_conv": "all_conv(width=0.0625)",

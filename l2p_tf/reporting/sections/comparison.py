@@ -252,9 +252,10 @@ def _invalid(rows: Sequence[Row]) -> list[str]:
 
 def _averaging_in(norms: Collection[str | None]) -> str:
     """An attack that averages over draws, in the norm of those that were run."""
-    if "linf" in norms or not {"l2", "l0"} & set(norms):
+    if "linf" in norms or not {"l2", "l1", "l0"} & set(norms):
         return "pgd(draws=10)"
-    return "pgd(draws=10, norm=l2)" if "l2" in norms else "few_pixel(draws=10)"
+    found = [f"pgd(draws=10, norm={norm})" for norm in ("l2", "l1") if norm in norms]
+    return found[0] if found else "few_pixel(draws=10)"
 
 
 def _replaced(results: Results) -> list[str]:

@@ -84,7 +84,7 @@ class Power:
 
 @section("power", "Accuracy by size of perturbation", order=60)
 def power(results: Results) -> Section | None:
-    """A table and a plot for each attack of smallest L2 or L∞ norm."""
+    """A table and a plot for each attack of smallest L1, L2 or L∞ norm."""
     groups = [list(group.values()) for group in powers(results.evaluated)]
     if not groups:
         return None
@@ -109,7 +109,7 @@ def norms(results: Results) -> Section | None:
 
 
 def powers(evaluated: Sequence[Evaluated]) -> list[dict[Evaluated, Power]]:
-    """The attacks of smallest L2 or L∞ norm, each with the runs that it was tried on by the same images.
+    """The attacks of smallest L1, L2 or L∞ norm, each with the runs that it was tried on by the same images.
 
     Raises:
       UserError: arrays cannot be read.
@@ -117,7 +117,7 @@ def powers(evaluated: Sequence[Evaluated]) -> list[dict[Evaluated, Power]]:
     groups: dict[tuple[object, ...], dict[Evaluated, Power]] = {}
     for one in evaluated:
         for row in one.rows:
-            if is_measurable(row.measured, "l2", "linf"):
+            if is_measurable(row.measured, "l1", "l2", "linf"):
                 sizes = perturbations(row.measured)
                 key = (row.dataset, row.split, row.attack, row.backend, row.count)
                 groups.setdefault(key, {})[one] = Power(row, sizes.count, sizes.tried, np.sort(sizes.norms))
@@ -136,7 +136,7 @@ def budgets_to(right: float) -> list[float]:
 
 
 def power_plots(evaluated: Sequence[Evaluated], name: str = "power", title: str = "") -> list[Plot]:
-    """A plot for each attack of smallest L2 or L∞ norm, with a curve for each run; several where there are many runs.
+    """A plot for each attack of smallest L1, L2 or L∞ norm, a curve for each run; several where there are many runs.
 
     Args:
       evaluated: the runs.

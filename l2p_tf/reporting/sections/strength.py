@@ -93,7 +93,7 @@ def _weak(rows: Sequence[Row]) -> list[str]:
     groups: dict[tuple[str, tuple[str, ...]], list[tuple[str, tuple[float, ...]]]] = {}
     for row in rows:
         radii, randomized = {}, False
-        for norm in ("linf", "l2"):
+        for norm in ("linf", "l2", "l1"):
             firsts = [entry.measured.first for entry in row.bounded if entry.norm == norm]
             if firsts and not any(map(stronger, firsts)):
                 radii[norm] = max(first.epsilon or 0.0 for first in firsts)
@@ -118,7 +118,7 @@ def _weak(rows: Sequence[Row]) -> list[str]:
 
 
 def _advised(name: str, norm: str, radius: float) -> str:
-    options = [f"epsilon={shown(radius)}", *(["norm=l2"] if norm == "l2" else [])]
+    options = [f"epsilon={shown(radius)}", *([f"norm={norm}"] if norm != "linf" else [])]
     opened = f"{name[:-1]}, " if name.endswith(")") else f"{name}("
     return f"{opened}{', '.join(options)})"
 

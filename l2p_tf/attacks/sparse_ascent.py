@@ -1,0 +1,109 @@
+"""Auto-PGD in l1 (Croce and Hein 2021, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers")."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.attacks.context import AttackContext, State, choose
+from l2p_tf.attacks.projection import project, steepest
+from l2p_tf.attacks.randomness import standard_normal
+from l2p_tf.types import Norm
+
+_CHECKED = 0.04
+"""Share of the steps after which sparsity and step size are adapted."""
+_DENSER = 1.5
+"""How many times as many numbers may move as the best point has changed; and by what the step size is divided."""
+_SMALLEST_PACE = 0.1
+_FEWER = 0.95
+_LARGER_RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
+"""Of the start in larger balls: radii, in units of epsilon, and the shares of the steps spent there."""
+
+
+def rounds(steps: int, larger_radii: bool) -> np.ndarray:
+    """What each round does: float32 (rounds, 3).
+
+    Columns: the radius in units of epsilon; 1 where the round starts in a new ball, with a gradient and no step; 1
+    where sparsity and step size are adapted after it.
+    """
+    phases = [(1.0, steps)]
+    if larger_radii:
+        first, second = (math.ceil(round(share * steps, 6)) for _, share in _LARGER_RADII[:2])
+        numbers = first, min(second, steps - first), max(steps - first - second, 0)
+        phases = [(radius, number) for (radius, _), number in zip(_LARGER_RADII, numbers, strict=True)]
+    found = []
+    for radius, number in phases:
+        every = max(int(_CHECKED * number), 1)
+        found.append((radius, 1.0, 0.0))
+        found += [(radius, 0.0, float(k % every == 0)) for k in range(1, number + 1)]
+    return np.array(found, np.float32)
+
+
+def begin(context: AttackContext, larger_radii: bool) -> State:
+    """Gaussian noise on the image, projected to the first ball."""
+    none, images = tf.zeros_like(context.images), context.images
+    noisy = images + standard_normal([context.batch, *images.shape[1:]], context.fold(0))
+    radius = (_LARGER_RADII[0][0] if larger_radii else 1.0) * context.numbers["epsilon"]
+    x = project(noisy, images, radius, Norm.L1)
+    # `top` is the point of the highest loss in this ball; `pace` the step size in units of the ball's radius; `changed`
+    # how many numbers `top` had changed when that was last looked at; `moving` how many a step moves.
+    state = {"adversarial": images if larger_radii else x, "x": x, "top": x, "gradient": none, "top_gradient": none}
+    one, least = context.full(1.0), context.full(float("-inf"))
+    return {**state, "best": least, "pace": one, "changed": one, "moving": context.full(1, tf.int32)}
+
+
+def step(
+    context: AttackContext, i: tf.Tensor, state: State, plan: np.ndarray, sparsity: float, loss: str, draws: int
+) -> State:
+    """One round of l1-APGD (Algorithm 1 there).
+
+    A step of the sign on the numbers of the largest gradient, projected to ball and box. Now and then as many may move
+    as are changed at the best point so far, divided by 1.5. Where those become fewer, the step is long again and goes
+    on from that point; otherwise it shrinks.
+
+    Args:
+      context: the batch.
+      i: the round.
+      state: as `begin` has it.
+      plan: what `rounds` gives.
+      sparsity: share of the numbers that move at first, where there is but one ball.
+      loss: to ascend.
+      draws: to average each gradient over.
+    """
+    images, count = context.images, int(np.prod(context.images.shape[1:]))
+    factor, starts, adapts = tf.unstack(tf.gather(tf.constant(plan), i))
+    radius, first, due = factor * context.numbers["epsilon"], starts > 0.0, adapts > 0.0
+    pace = tf.reshape(state["pace"], [-1, 1, 1, 1])
+    moved = state["x"] + radius * pace * steepest(state["gradient"], Norm.L1, state["moving"])
+    x = project(tf.where(first, state["top"], moved), images, radius, Norm.L1)
+    gradient, values, reached = context.loss_and_gradient(x, loss, draws)
+    former = tf.where(first, float("-inf"), state["best"])
+    better = values > former
+    best, higher = tf.where(better, values, former), better | first
+    top, top_gradient = choose(higher, x, state["top"]), choose(higher, gradient, state["top_gradient"])
+    changed = tf.math.count_nonzero(top - images, [1, 2, 3], dtype=tf.float32)
+    fewer = changed < _FEWER * state["changed"]
+    back = due & fewer
+    adapted = tf.where(fewer, 1.0, tf.maximum(state["pace"] / _DENSER, _SMALLEST_PACE))
+    moving = tf.maximum(tf.cast(changed / _DENSER, tf.int32), 1)
+    if plan[0, 0] > 1:
+        at_start, known = moving, changed
+    else:
+        at_start, known = context.full(max(1, round(sparsity * count)), tf.int32), context.full(float(count))
+    # What is found in a larger ball is no example yet.
+    inside = factor <= 1.0
+    done = inside & (reached > 0.0) if context.deterministic else context.full(False, tf.bool)
+    return {
+        "adversarial": choose(inside & (higher | done), x, state["adversarial"]),
+        "x": choose(back, top, x),
+        "top": top,
+        "gradient": choose(back, top_gradient, gradient),
+        "top_gradient": top_gradient,
+        "best": best,
+        "pace": tf.where(first, 1.0, tf.where(due, adapted, state["pace"])),
+        "moving": tf.where(first, at_start, tf.where(due, moving, state["moving"])),
+        "changed": tf.where(first, known, tf.where(due, changed, state["changed"])),
+        "done": done,
+    }
