@@ -53,6 +53,9 @@ class Options:
       UserError: a value has the wrong type or lies outside what the option accepts.
     """
 
+    plugin: typing.ClassVar[str] = ""
+    """The plugin that registered it, with a digest of its code."""
+
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
@@ -62,12 +65,13 @@ class Options:
             object.__setattr__(self, field.name, value)
 
     def options(self) -> dict[str, Any]:
-        """All options with their values, as JSON can hold them."""
+        """All options with their values, as JSON can hold them; of a plugin also which one it is."""
         thing = self.recorded()
-        return {
+        values = {
             f.name: (str(v) if isinstance(v := getattr(thing, f.name), enum.Enum) else v)
             for f in dataclasses.fields(thing)
         }
+        return {**values, "plugin": self.plugin} if self.plugin else values
 
     def recorded(self) -> typing.Self:
         """As records name it: the same from whatever folder and in whatever place it is used."""

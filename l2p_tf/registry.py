@@ -21,6 +21,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from l2p_tf import plugins
 from l2p_tf.options import Options, bounds_of, is_finite
 from l2p_tf.types import UserError
 
@@ -86,7 +87,7 @@ class Registry(Generic[T]):
             if name in self._classes:
                 raise ValueError(f"`{name}` is registered twice as {self.kind}.")
             self._classes[name] = cls
-            cls.name = name  # type: ignore[attr-defined]
+            cls.name, cls.plugin = name, plugins.current()  # type: ignore[attr-defined]
             return cls
 
         return decorate
@@ -194,6 +195,7 @@ class Registry(Generic[T]):
             if not module.name.startswith("_"):
                 importlib.import_module(f"{self._package}.{module.name}")
         self._scanned = True
+        plugins.load_installed()
 
 
 def spec_of(thing: Options) -> str:

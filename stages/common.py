@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from absl import app, flags, logging
 
+from l2p_tf import plugins
 from l2p_tf.environment import check_backend
 from l2p_tf.types import Interrupted, UserError
 
@@ -61,6 +62,9 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
     def guarded(arguments: list[str]) -> int:
         try:
             check_backend()
+            if FLAGS.plugins:
+                load_tensorflow()
+                plugins.load(FLAGS.plugins)
             return int(main(arguments) or 0)
         except KeyboardInterrupt:
             return _fail("interrupted; run the same command to continue", 130)

@@ -14,7 +14,7 @@ from support.models import images_and_labels, residual
 LAYERS = [
     ["types"],
     ["environment"],
-    ["options", "contract"],
+    ["options", "contract", "plugins"],
     ["registry", "loops", "progress", "radii", "schema"],
     ["files", "manifest"],
     ["sharing"],
