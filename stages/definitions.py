@@ -100,7 +100,7 @@ _define(
 _define(_GENERAL, flags.DEFINE_integer, "seed", 0, "Decides everything random.", 0, 2**31 - 1)
 _define(
     _GENERAL, flags.DEFINE_list, "plugins", [],
-    "Python files or modules with attacks, defenses, networks, data sets or certificates of your own, whose code is run.",
+    "Python files or modules with attacks, defenses, networks, data sets or certificates of your own; their code runs.",
 )  # fmt: skip
 _define(_GENERAL, flags.DEFINE_bool, "overwrite", False, "Replace outputs that were made with other options.")
 _define(
