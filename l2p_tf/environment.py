@@ -13,7 +13,10 @@ from typing import Any
 from l2p_tf.types import UserError
 
 _BACKEND, _ONEDNN = "KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS"
-_PACKAGES = ("l2p_tf", "tensorflow", "keras", "tensorflow-datasets", "tensorflow-probability", "cleverhans", "numpy")
+_PACKAGES = (
+    "l2p_tf", "tensorflow", "keras", "tensorflow-datasets", "tensorflow-probability", "cleverhans", "numpy", "foolbox",
+    "adversarial-robustness-toolbox",
+)  # fmt: skip
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 """`one` device; `mirrored`: all GPUs of this machine; `multi_worker`: those of all processes that TF_CONFIG names."""
 

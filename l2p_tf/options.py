@@ -45,6 +45,20 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def further(help: str) -> Any:  # noqa: A002 - as above
+    """The field of an `Options` dataclass that takes whatever options are not its own, for another to judge.
+
+    In a spec they stand beside the others. The field holds pairs of names and values, sorted; it may be given a
+    dictionary. Values are numbers, words, truth values, None, or tuples of those.
+    """
+    return dataclasses.field(default=(), metadata={"help": help, "further": True})
+
+
+def further_of(options: type) -> str:
+    """The name of the field that `further` made; empty where there is none."""
+    return next((field.name for field in dataclasses.fields(options) if field.metadata.get("further")), "")
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Base of everything that is named by a spec. Values are coerced to the declared type and checked when made.
@@ -60,6 +74,9 @@ class Options:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             owner = f"{type(self).__name__}: "
+            if field.metadata.get("further"):
+                object.__setattr__(self, field.name, _pairs(owner, getattr(self, field.name)))
+                continue
             value = _coerce(owner, field.name, getattr(self, field.name), hints[field.name])
             _check(owner, field.name, value, field.metadata)
             object.__setattr__(self, field.name, value)
@@ -71,6 +88,8 @@ class Options:
             f.name: (str(v) if isinstance(v := getattr(thing, f.name), enum.Enum) else v)
             for f in dataclasses.fields(thing)
         }
+        rest: Any = values.pop(further_of(type(thing)), ())
+        values |= dict(rest)
         return {**values, "plugin": self.plugin} if self.plugin else values
 
     def recorded(self) -> typing.Self:
@@ -123,6 +142,23 @@ def _read(where: str, text: str, many: bool) -> Any:
 def is_finite(value: float) -> bool:
     """Whether a number, be it whole, is a float that is finite."""
     return abs(value) <= sys.float_info.max
+
+
+def _pairs(owner: str, values: Any) -> tuple[tuple[str, Any], ...]:
+    """Names and plain values, sorted by name; lists become tuples."""
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return tuple(plain(name, item) for item in value)
+        if isinstance(value, int | float) and not is_finite(value):
+            raise UserError(f"{owner}`{name}` should be finite. Received: {value!r}")
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise UserError(
+            f"{owner}`{name}` should be a number, a word, a truth value, or a tuple of those. Received: {value!r}"
+        )
+
+    return tuple(sorted((str(name), plain(name, value)) for name, value in dict(values).items()))
 
 
 def _coerce(owner: str, name: str, value: Any, hint: Any) -> Any:

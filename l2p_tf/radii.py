@@ -31,15 +31,16 @@ def check_radii(thing: Any, shape: Sequence[int | None] = ()) -> None:
         value = getattr(thing, name, None)
         if isinstance(value, int | float):
             norm = Norm.L2 if name.startswith("l2_") else getattr(thing, "norm", Norm.LINF)
-            _check(type(thing).__name__, name, value, norm, shape)
+            check_radius(type(thing).__name__, name, value, norm, shape)
 
 
 def check_linf(name: str, value: float) -> None:
     """UserError where an l_inf radius called `name` is above 1, a warning where it is above 0.5."""
-    _check("", name, value, Norm.LINF, ())
+    check_radius("", name, value, Norm.LINF, ())
 
 
-def _check(owner: str, name: str, value: float, norm: Norm | None, shape: Sequence[int | None]) -> None:
+def check_radius(owner: str, name: str, value: float, norm: Norm | None, shape: Sequence[int | None]) -> None:
+    """The same of one radius; `owner` is what it belongs to."""
     said = f"{owner}: `{name}`" if owner else f"`{name}`"
     linf = norm is Norm.LINF and not shape  # Those were judged when the thing was made.
     if linf and value > 1:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from l2p_tf import plugins
-from l2p_tf.options import Options, bounds_of, is_finite
+from l2p_tf.options import Options, bounds_of, further_of, is_finite
 from l2p_tf.types import UserError
 
 _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -140,7 +140,11 @@ class Registry(Generic[T]):
 
     def _make(self, name: str, values: dict[str, Any]) -> T:
         cls = self.get(name)
-        known = [f.name for f in dataclasses.fields(cls)]
+        rest = further_of(cls)
+        known = [f.name for f in dataclasses.fields(cls) if f.name != rest]
+        if rest:
+            own = {key: value for key, value in values.items() if key in known}
+            return cls(**own, **{rest: {key: value for key, value in values.items() if key not in known}})
         for key in values:
             if key not in known:
                 meant = _meant(key, known)
@@ -182,6 +186,9 @@ class Registry(Generic[T]):
         text = inspect.getdoc(cls) or ""
         lines = [f"{name}: {text if in_full else text.partition(chr(10))[0]}", *([""] if in_full else [])]
         for field in dataclasses.fields(cls):
+            if field.metadata.get("further"):
+                lines.append(f"    ...  {field.metadata['help']}")
+                continue
             choices, bounds = field.metadata.get("choices"), bounds_of(field.metadata) if in_full else ""
             accepted = f" ({', '.join(choices)})" if choices else f" ({bounds})" if bounds else ""
             lines.append(f"    {field.name}={shown(field.default)}{accepted}  {field.metadata.get('help', '')}")
@@ -201,11 +208,9 @@ class Registry(Generic[T]):
 def spec_of(thing: Options) -> str:
     """The canonical spec of a thing: its name and every option that is not at its default."""
     thing = thing.recorded()
-    changed = [
-        f"{f.name}={shown(getattr(thing, f.name))}"
-        for f in dataclasses.fields(thing)
-        if getattr(thing, f.name) != f.default
-    ]
+    values = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing) if getattr(thing, f.name) != f.default}
+    rest = dict(values.pop(further_of(type(thing)), ()))
+    changed = [f"{name}={shown(value)}" for name, value in {**values, **rest}.items()]
     name: str = thing.name  # type: ignore[attr-defined]
     return f"{name}({', '.join(changed)})" if changed else name
 

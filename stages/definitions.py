@@ -180,7 +180,8 @@ _define(
 )  # fmt: skip
 _define(
     _ATTACKS, flags.DEFINE_list, "backend", ["l2p_tf"],
-    "Whose attacks to run: l2p_tf, cleverhans, or both; each makes a folder.",
+    "Whose implementation of the attacks to run: l2p_tf, cleverhans, or both; each makes a folder. Those of other "
+    "libraries are named among --attacks: foolbox(attack=...), art(attack=...).",
 )  # fmt: skip
 _define(
     _ATTACKS, flags.DEFINE_list, "transfer", [],

@@ -8,8 +8,9 @@ LaTeX, NAME.tex: comparison, paired (who is better), checks (for gradient maskin
 attacked with), parameters; and where there is something to say: norms (sizes of the smallest perturbations), power
 (accuracy by that size), epsilons (accuracy by radius), sweep (the runs of a sweep), matched (methods at the same
 clean accuracy), certified (certified accuracy against radius), transfer (sources against targets), backends
-(CleverHans beside our own attacks), classes (accuracy class by class) and confusions (which class was taken for
-which). Plots are in plots/, and in cards/ is a model card for each exported run.
+(CleverHans beside our own attacks), libraries (the worst case over the attacks of several libraries), classes
+(accuracy class by class) and confusions (which class was taken for which). Plots are in plots/,
+and in cards/ is a model card for each exported run.
 """
 
 from __future__ import annotations

@@ -219,7 +219,12 @@ class Settings:
     @property
     def backends(self) -> list[str]:
         """--backend, each once."""
-        return _each(self.backend, "backend", ("l2p_tf", "cleverhans"), "l2p_tf, cleverhans or both")
+        return _each(
+            self.backend,
+            "backend",
+            ("l2p_tf", "cleverhans"),
+            "l2p_tf, cleverhans or both (attacks of other libraries are named in `--attacks`: foolbox(attack=...))",
+        )
 
     @property
     def checkpoints(self) -> list[str]:

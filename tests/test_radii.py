@@ -14,14 +14,14 @@ from l2p_tf.evaluation.masking.battery import rounds
 from l2p_tf.evaluation.options import CheckOptions
 from l2p_tf.radii import check_radii
 from l2p_tf.types import Norm, UserError
-from support.models import tiny
+from support.models import PEERS, tiny
 
 HINT = r"pixels are in \[0, 1\]; did you mean {}/255\?"
 WITH_RADIUS = [
     (registry, name)
     for registry in (ATTACKS, DEFENSES)
     for name in registry.names()
-    if "epsilon" in {f.name for f in dataclasses.fields(registry.get(name))} and name != "generator"
+    if "epsilon" in {f.name for f in dataclasses.fields(registry.get(name))} and name not in {"generator", *PEERS}
 ]
 
 

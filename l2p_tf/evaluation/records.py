@@ -43,13 +43,14 @@ class Record:
       split: `validation` or `test`.
       attack: canonical spec of the attack, or `clean` for none.
       label: the attack in a few words, such as `PGD-20`.
-      norm: `linf`, `l2`, `l1` or `l0`; None for `clean`.
-      epsilon: radius of the ball in pixels of [0, 1]; None for `clean`.
+      norm: `linf`, `l2`, `l1` or `l0`; None for `clean`, and for attacks that no ball bounds, such as patches.
+      epsilon: radius of the ball in pixels of [0, 1]; None for `clean`, for such attacks, and for those of smallest
+        norm.
       steps: gradient steps; 0 for `clean`.
       restarts: starts the attack may choose from.
       draws: draws of the noise each gradient is averaged over (EOT); 1 for none.
       prediction_draws: draws of the noise that one answer of the classifier averages (the mean of their softmax).
-      backend: whose implementation: `l2p_tf` or `cleverhans`.
+      backend: whose implementation: `l2p_tf`, `cleverhans`, `foolbox` or `art`.
       source: name of the run whose model the examples were made on (several joined by `+`); None where that is the
         attacked model itself.
       repeat: number of this repeat, from 0.

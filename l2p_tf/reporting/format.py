@@ -15,7 +15,7 @@ DASH = "\N{EN DASH}"
 
 _NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
 _CLEAN = "Clean"
-_BACKENDS = {"cleverhans": "CleverHans"}
+_BACKENDS = {"cleverhans": "CleverHans", "foolbox": "Foolbox", "art": "ART"}
 
 # From this many examples on, the second decimal of a percentage is worth printing.
 _FINE = 2000
@@ -132,7 +132,7 @@ def _allowed(record: Record) -> list[str]:
         return [f"smallest {norm_name(record.norm)}"]
     if record.epsilon is None:
         return []
-    if record.norm == "l0":
+    if record.norm == "l0" and record.backend == "l2p_tf":  # Others count numbers, not pixels.
         return [plural(round(record.epsilon), "pixel")]
     return ([norm_name(record.norm)] if record.norm else []) + [f"ε {epsilon(record.epsilon)}"]
 

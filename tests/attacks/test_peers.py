@@ -176,6 +176,22 @@ def test_projected_gradient_descent(setting, norm, epsilon):
     close(ours, setting.robust(setting.foolboxes(attack, epsilon=epsilon)))
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "foolbox(attack=LinfPGD, abs_stepsize={step}, steps=20, epsilon={epsilon})",
+        "art(attack=ProjectedGradientDescent, eps_step={step}, max_iter=20, num_random_init=1, epsilon={epsilon})",
+    ],
+)
+def test_the_same_through_the_names_of_other_libraries(setting, spec):
+    epsilon, step = 0.22, 0.22 / 8
+    ours = setting.robust(setting.ours(f"pgd(epsilon={epsilon}, steps=20, step_size={step})").adversarial)
+    theirs = setting.ours(spec.format(epsilon=epsilon, step=step))
+    judged(ours)
+    close(ours, setting.robust(theirs.adversarial), 2.0)
+    assert theirs.linf.max() <= epsilon + 2e-6
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_momentum_iterative_method(setting, norm):
     epsilon = EPSILON[norm]

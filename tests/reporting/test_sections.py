@@ -118,8 +118,18 @@ def make_gated(root):
         artifacts.write_json(work.path / "gate.json", [dataclasses.asdict(one) for one in outcomes])
 
 
+def make_libraries(root):
+    data = make_data(root)
+    train = make_train(root, data, NAME, "t", history=False)
+    arrays = [of_correct([1] * 30), of_correct([1] * 10 + [0] * 20), of_correct([1] * 20 + [0] * 10)]
+    records = records_of(NAME, (CLEAN, (NAME, NAME, *ATTACKS[2][2:]), (f"{NAME}2", NAME, *ATTACKS[2][2:])), arrays)
+    records[2] = dataclasses.replace(records[2], backend=NAME)
+    make_stage(root / "a", "attack", {"train": train, "data": data}, records, arrays)
+
+
 CASES = {
     make_gated: ["gate", "comparison", "parameters"],
+    make_libraries: ["comparison", "libraries", "strength", "parameters"],
     make_imported: ["comparison", "contract", "strength", "parameters"],
     make_compared: ["comparison", "strength", "training", "parameters"],
     make_minimal: [

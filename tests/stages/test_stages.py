@@ -140,7 +140,7 @@ def test_attacks_of_all_kinds_through_the_stage(pipeline):
     assert [r["norm"] for r in records] == [None, "linf", "l2", "l0", "linf", "linf"]
     assert [r["epsilon"] for r in records] == [None, 0.1, None, 2.0, 0.1, 0.3]
     arrays = np.load(runs / "none" / "attack" / records[1]["arrays"])
-    kinds = "index label prediction probability correct success success_8bit l0 l2 linf gradients forwards"
+    kinds = "index label prediction probability correct success success_8bit l0 l1 l2 linf gradients forwards"
     assert set(arrays.files) == set(kinds.split())
     shown = stage("attack", "--attacks=help").stdout
     for name in ATTACKS.names():

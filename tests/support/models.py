@@ -24,12 +24,15 @@ from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.models.saving import auxiliary_path, save_classifier
 from l2p_tf.types import Norm
 
+PEERS = {"foolbox", "art"}
+"""Attacks of other libraries, which may not be installed, and by names of their own."""
+
 TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name), DerivedDefense)]
 """The defenses that train a network of their own."""
 
-_ATTACKS = {name: ATTACKS.get(name) for name in ATTACKS.names()}
+_ATTACKS = {name: cls for name in ATTACKS.names() if (cls := ATTACKS.get(name)).BACKEND == "l2p_tf"}
 OWN = [n for n, cls in _ATTACKS.items() if not any(o is not cls and issubclass(cls, o) for o in _ATTACKS.values())]
-"""The attacks that are not others with other defaults."""
+"""The attacks of this package that are not others with other defaults."""
 COMPILED = [name for name in OWN if issubclass(_ATTACKS[name], IterativeAttack)]
 """Those of them with a graph of their own: sequences run other attacks."""
 
