@@ -9,8 +9,9 @@ attacked with), parameters; and where there is something to say: norms (sizes of
 (accuracy by that size), epsilons (accuracy by radius), sweep (the runs of a sweep), matched (methods at the same
 clean accuracy), certified (certified accuracy against radius), transfer (sources against targets), backends
 (CleverHans beside our own attacks), libraries (the worst case over the attacks of several libraries), classes
-(accuracy class by class) and confusions (which class was taken for which). Plots are in plots/,
-and in cards/ is a model card for each exported run.
+(accuracy class by class) and confusions (which class was taken for which). Plots are in plots/, in cards/ is a model
+card for each exported run, and in robustbench/ RobustBench's JSON for each deterministic run that was under AutoAttack
+as its leaderboards have it (cifar10, cifar100, imagenet).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from l2p_tf import artifacts
 from l2p_tf.environment import user_path
 from l2p_tf.progress import bar
-from l2p_tf.reporting import card, page, summary
+from l2p_tf.reporting import card, page, robustbench, summary
 from l2p_tf.reporting.format import escape_markdown, plain
 from l2p_tf.reporting.load import find, gather, unfinished
 from l2p_tf.reporting.measured import Match
@@ -122,7 +122,7 @@ def _former(path: pathlib.Path) -> dict[str, object]:
 
 
 def write(folder: pathlib.Path, results: Results, sections: Sequence[Section], title: str) -> None:
-    """Writes page, Markdown, the CSV and the LaTeX of each section, plots and model cards into a folder.
+    """Writes page, Markdown, CSV and LaTeX of each section, plots, model cards and RobustBench's JSON into a folder.
 
     Args:
       folder: where to.
@@ -135,7 +135,7 @@ def write(folder: pathlib.Path, results: Results, sections: Sequence[Section], t
     """
     cards = card.cards(results.all_runs)
     files = {HTML: page.render(title, results, sections, cards), MARKDOWN: markdown(results, sections, title)}
-    files |= {one.link: card.write(one) for one in cards}
+    files |= {one.link: card.write(one) for one in cards} | robustbench.files(results)
     for section in sections:
         files |= dict(section.files) | {f"{PLOTS}/{plot.name}.svg": plot.svg for plot in section.plots}
     for name, text in files.items():
