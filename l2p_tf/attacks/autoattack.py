@@ -17,9 +17,8 @@ from l2p_tf.types import Norm
 @ATTACKS.register("autoattack")
 @dataclasses.dataclass(frozen=True)
 class AutoAttack(AttackSequence):
-    """AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn (Croce and Hein 2020)."""
+    """AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn (Croce and Hein 2020; in l1 2021)."""
 
-    norm: Norm = option(Norm.LINF, "norm of the ball", choices=("linf", "l2"))
     version: str = option(
         "standard", "rand is for randomized models: APGD-CE and APGD-DLR with EOT", choices=("standard", "rand")
     )
@@ -46,7 +45,10 @@ class AutoAttack(AttackSequence):
         if self.version == "rand":
             draws = 20 if self.draws is None else self.draws
             return apgd.replace(draws=draws), apgd.replace(draws=draws, loss="dlr")
-        apgd, classes = apgd.replace(draws=self.draws or 1), self.target_classes
+        # In l1 APGD starts in larger balls, its first member five times, and its second heads for five classes.
+        l1, classes = self.norm is Norm.L1, self.target_classes
+        apgd = apgd.replace(draws=self.draws or 1, larger_radii=l1)
         fab = FAB(epsilon=self.epsilon, norm=self.norm, steps=self.steps, target_classes=classes, draws=apgd.draws)
         square = Square(epsilon=self.epsilon, norm=self.norm, queries=self.queries, draws=apgd.draws)
-        return apgd, apgd.replace(loss="dlr", target_classes=classes), fab, square
+        targeted = apgd.replace(loss="dlr", target_classes=min(classes, 5) if l1 else classes)
+        return apgd.replace(restarts=5 if l1 else 1), targeted, fab, square

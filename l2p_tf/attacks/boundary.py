@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from l2p_tf.attacks.context import AttackContext, choose
 from l2p_tf.attacks.criterion import Criterion, logit
 from l2p_tf.attacks.gradient import answer, finite_part, image_gradient, loss_gradient
-from l2p_tf.attacks.projection import l2_norm
+from l2p_tf.attacks.projection import length
 from l2p_tf.classifier import is_answer
 from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
@@ -76,10 +77,9 @@ def nearest(
 
 
 def dual(gradient: tf.Tensor, norm: Norm) -> tf.Tensor:
-    """The dual norm of a gradient per example (batch,): l1 for linf, l2 for l2."""
-    if norm is Norm.LINF:
-        return tf.reduce_sum(tf.abs(gradient), [1, 2, 3])
-    return l2_norm(gradient)[:, 0, 0, 0]
+    """The dual norm of a gradient per example (batch,): l1 for linf, l2 for l2, linf for l1."""
+    other = {Norm.LINF: Norm.L1, Norm.L2: Norm.L2, Norm.L1: Norm.LINF}[norm]
+    return length(gradient, other)[:, 0, 0, 0]
 
 
 def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm: Norm) -> tf.Tensor:
@@ -87,7 +87,8 @@ def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm
 
     The step has one scale t: in l_inf every number moves by min(t, its room), in l2 by min(t |g|, its room), against
     the gradient's sign where `difference` is positive. What is gained is concave in t, so Newton's method from 0 rises
-    to the solution, exactly, in at most as many rounds as there are numbers; a few are enough in practice. Where even
+    to the solution, exactly, in at most as many rounds as there are numbers; a few are enough in practice. In l_1 one
+    number after the other moves as far as it can, those of the steepest slope first, until enough is gained. Where even
     the corner of the box does not reach the plane, that corner is returned (Croce and Hein 2020, Section 2).
 
     Args:
@@ -107,6 +108,8 @@ def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm
     direction = -tf.sign(slope) * tf.where(wide >= 0.0, 1.0, -1.0)
     room = tf.where(direction > 0.0, 1.0 - x, x)
     size = tf.abs(slope)
+    if norm is Norm.L1:
+        return direction * _one_by_one(size, room, wanted)
     pace = tf.ones_like(size) if norm is Norm.LINF else size
     # A number of zero slope has nothing to gain and stays where it is.
     pace = tf.where(size > 0.0, pace, 0.0)
@@ -125,3 +128,13 @@ def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm
 
     t, _ = repeat(newton, (tf.zeros_like(wanted), wanted), _NEWTON_ROUNDS, going)
     return direction * tf.minimum(t * pace, room)
+
+
+def _one_by_one(size: tf.Tensor, room: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    """How far each number goes: those of the largest `size` all their `room`, until `size . step` is `wanted`."""
+    count = int(np.prod(size.shape[1:]))
+    order = tf.argsort(tf.reshape(size, [-1, count]), direction="DESCENDING", stable=True)
+    steep, most = (tf.gather(tf.reshape(x, [-1, count]), order, batch_dims=1) for x in (size, room))
+    missing = tf.reshape(wanted, [-1, 1]) - tf.cumsum(steep * most, 1, exclusive=True)
+    step = tf.clip_by_value(tf.math.divide_no_nan(missing, steep), 0.0, most)
+    return tf.reshape(tf.gather(step, tf.argsort(order), batch_dims=1), tf.shape(size))

@@ -23,7 +23,7 @@ class FAB(IterativeAttack, MinimizationAttack):
     """FAB: projects onto linearized boundaries, drawn to the image, for the smallest norm (Croce and Hein 2020)."""
 
     epsilon: float | None = option(None, "count only successes of at most this norm; None counts all", low=0)
-    norm: Norm = option(Norm.LINF, "norm to keep small", choices=("linf", "l2"))
+    norm: Norm = option(Norm.LINF, "norm to keep small: linf, l2 or l1")
     steps: int = option(100, "steps of each start", low=1)
     restarts: int = option(1, "starts, all but the first at random; more than one need epsilon", low=1)
     target_classes: int = option(

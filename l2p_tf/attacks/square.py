@@ -13,7 +13,7 @@ from l2p_tf.attacks.base import ATTACKS
 from l2p_tf.attacks.context import AttackContext, State, choose
 from l2p_tf.attacks.criterion import LOSSES, TARGETS
 from l2p_tf.attacks.iterative import IterativeAttack
-from l2p_tf.attacks.projection import l2_norm
+from l2p_tf.attacks.projection import l2_norm, length, project
 from l2p_tf.attacks.randomness import below, signs
 from l2p_tf.options import option
 from l2p_tf.types import Norm
@@ -24,10 +24,13 @@ _TINY = 1e-12
 @ATTACKS.register("square")
 @dataclasses.dataclass(frozen=True)
 class Square(IterativeAttack):
-    """Square: random squares, kept where they raise the loss; needs no gradient (Andriushchenko et al. 2020)."""
+    """Square: random squares, kept where they raise the loss; needs no gradient (Andriushchenko et al. 2020).
+
+    In l1 as Croce and Hein 2021 (Section 6 there) have it: as in l2, with bumps that are narrower.
+    """
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
-    norm: Norm = option(Norm.LINF, "norm of the ball", choices=("linf", "l2"))
+    norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
     queries: int = option(5000, "forward passes per image", low=1)
     p: float = option(0.8, "share of the image's pixels that the first squares cover", above=0, high=1)
     restarts: int = option(1, "random starts to choose the best of", low=1)
@@ -58,7 +61,7 @@ class Square(IterativeAttack):
         return 0, draws
 
     def begin(self, context: AttackContext) -> State:
-        """Stripes (l_inf) or a grid of bumps (l2), to be looked at in round 0."""
+        """Stripes (l_inf) or a grid of bumps (l2, l1), to be looked at in round 0."""
         image, epsilon = context.images, context.numbers["epsilon"]
         height, width, channels = image.shape[1:]
         if self.norm is Norm.LINF:
@@ -68,14 +71,16 @@ class Square(IterativeAttack):
             grid = np.zeros((height, width), np.float32)
             for top in range(0, height - side + 1, side):
                 for left in range(0, width - side + 1, side):
-                    grid[top : top + side, left : left + side] = bump(side)
+                    grid[top : top + side, left : left + side] = bump(side, self.norm)
             rows, columns = np.arange(height) // side, np.arange(width) // side
             cells = int(rows[-1] + 1), int(columns[-1] + 1)
             sign = signs([context.batch, *cells, channels], context.fold(0))
             spread = tf.gather(tf.gather(sign, rows, axis=1), columns, axis=2)
             delta = spread * grid[None, :, :, None]
-            delta = epsilon * delta / (l2_norm(delta) + _TINY)
-        return {"adversarial": tf.clip_by_value(image + delta, 0.0, 1.0), "best": context.full(float("-inf"))}
+            if self.norm is Norm.L2:
+                delta = epsilon * delta / (l2_norm(delta) + _TINY)
+        start = project(image + delta, image, epsilon, self.norm)
+        return {"adversarial": start, "best": context.full(float("-inf"))}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
         """Proposes a square (Algorithms 2 and 3 there), and keeps it where the loss is higher."""
@@ -89,10 +94,9 @@ class Square(IterativeAttack):
             window = self._window(context, side, (i, 0))
             sign = signs([context.batch, 1, 1, channels], context.fold(i, 1))
             moved = former + 2.0 * epsilon * sign * tf.cast(window, tf.float32)
-            moved = tf.clip_by_value(moved, image - epsilon, image + epsilon)
         else:
-            moved = image + self._l2_step(context, former - image, level, side, sizes, i)
-        x = tf.where(i == 0, former, tf.clip_by_value(moved, 0.0, 1.0))
+            moved = image + self._exchanged(context, former - image, level, side, sizes, i)
+        x = tf.where(i == 0, former, project(moved, image, epsilon, self.norm))
         loss, reached = context.loss(x, self.loss, self.draws)
         better = loss > state["best"]
         done = reached > 0.0 if context.deterministic else context.full(False, tf.bool)
@@ -104,7 +108,7 @@ class Square(IterativeAttack):
         rounds = np.arange(self.queries) * 10000 // self.queries
         halvings = np.searchsorted([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000], rounds)
         side = np.rint(np.sqrt(self.p / 2.0**halvings * height * width)).astype(int)
-        if self.norm is Norm.L2:
+        if self.norm is not Norm.LINF:
             side = np.maximum(side, 3) // 2 * 2 + 1
         return np.clip(side, 1, min(height, width) - (min(height, width) > 1))
 
@@ -121,7 +125,7 @@ class Square(IterativeAttack):
         top = below(height - side + 1, shape, context.fold(*seeds, 0))
         return top, below(width - side + 1, shape, context.fold(*seeds, 1))
 
-    def _l2_step(
+    def _exchanged(
         self,
         context: AttackContext,
         delta: tf.Tensor,
@@ -137,7 +141,7 @@ class Square(IterativeAttack):
         window, other = self._window(context, side, (i, 2)), self._window(context, side, (i, 3))
         table = np.zeros((2, len(sizes), height, width), np.float32)
         for number, size in enumerate(sizes):
-            table[:, number, :size, :size] = bump(int(size)), bump(int(size)).T
+            table[:, number, :size, :size] = (shape := bump(int(size), self.norm)), shape.T
         shape = tf.gather(tf.constant(table), level, axis=1)
         turned = below(2, [context.batch], context.fold(i, 4))
         rows = (tf.range(height)[None, :] - top[:, 0, 0]) % height
@@ -147,33 +151,44 @@ class Square(IterativeAttack):
         fresh = place * signs([context.batch, 1, 1, channels], context.fold(i, 5))
         inside = tf.cast(window, tf.float32)
         here = delta * inside
-        fresh += here / (_planes(here) + _TINY)
-        both = _planes(delta * tf.cast(window | other, tf.float32))
-        spare = tf.maximum(tf.square(epsilon) - tf.square(l2_norm(delta)), 0.0) / channels
-        fresh *= tf.sqrt(spare + tf.square(both)) / (_planes(fresh) + _TINY)
+        fresh += here / (self._planes(here) + _TINY)
+        both = self._planes(delta * tf.cast(window | other, tf.float32))
+        if self.norm is Norm.L2:
+            spare = tf.maximum(tf.square(epsilon) - tf.square(l2_norm(delta)), 0.0) / channels
+            wanted = tf.sqrt(spare + tf.square(both))
+        else:
+            # More than there is room for, which the projection takes away again.
+            wanted = tf.maximum(epsilon - length(delta, Norm.L1), 0.0) + channels * both
+        fresh *= wanted / (self._planes(fresh) + _TINY)
         moved = tf.where(other, 0.0, delta)
         moved = tf.where(window, fresh, moved)
-        return epsilon * moved / (l2_norm(moved) + _TINY)
+        return epsilon * moved / (l2_norm(moved) + _TINY) if self.norm is Norm.L2 else moved
+
+    def _planes(self, x: tf.Tensor) -> tf.Tensor:
+        """The norm of every channel: (batch, 1, 1, channels)."""
+        if self.norm is Norm.L2:
+            return tf.sqrt(tf.reduce_sum(tf.square(x), [1, 2], keepdims=True))
+        return tf.reduce_sum(tf.abs(x), [1, 2], keepdims=True)
 
 
-def _planes(x: tf.Tensor) -> tf.Tensor:
-    """The Euclidean norm of every channel: (batch, 1, 1, channels)."""
-    return tf.sqrt(tf.reduce_sum(tf.square(x), [1, 2], keepdims=True))
-
-
-def bump(side: int) -> np.ndarray:
+def bump(side: int, norm: Norm = Norm.L2) -> np.ndarray:
     """Two rectangles of opposite sign, each falling off from its middle, of norm 1: (side, side). Section 3.4 there."""
     half = side // 2
     delta = np.zeros((side, side))
-    delta[:half] = _falling(half, side)
-    delta[half:] = -_falling(side - half, side)
-    return (delta / max(float(np.linalg.norm(delta)), _TINY)).astype(np.float32)
+    delta[:half] = _falling(half, side, norm)
+    delta[half:] = -_falling(side - half, side, norm)
+    return _unit(delta, norm).astype(np.float32)
 
 
-def _falling(rows: int, columns: int) -> np.ndarray:
-    delta = np.zeros((rows, columns))
+def _falling(rows: int, columns: int, norm: Norm) -> np.ndarray:
+    delta, power = np.zeros((rows, columns)), 2 if norm is Norm.L2 else 4
     top, left = rows // 2, columns // 2
     for counter in range(max(rows // 2, columns // 2) + 1):
         bottom, right = top - counter + 2 * counter + 1, left - counter + 2 * counter + 1
-        delta[max(top - counter, 0) : bottom, max(left - counter, 0) : right] += 1.0 / (counter + 1) ** 2
-    return delta / max(math.sqrt(float((delta**2).sum())), _TINY)
+        delta[max(top - counter, 0) : bottom, max(left - counter, 0) : right] += 1.0 / (counter + 1) ** power
+    return _unit(delta, norm)
+
+
+def _unit(delta: np.ndarray, norm: Norm) -> np.ndarray:
+    size = math.sqrt(float((delta**2).sum())) if norm is Norm.L2 else float(np.abs(delta).sum())
+    return delta / max(size, _TINY)

@@ -184,10 +184,11 @@ def test_squares_shrink_as_the_paper_says_and_keep_to_corners():
     rounds = [0, 10, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001]
     np.testing.assert_array_equal(sides[rounds], np.rint(np.sqrt(areas * 1024)))
     for side in (3, 5, 8):
-        shape = bump(side)
-        assert np.linalg.norm(shape) == pytest.approx(1.0)
-        assert np.all(shape[: side // 2] > 0)
-        assert np.all(shape[side // 2 :] < 0)
+        for norm, order in ((Norm.L2, 2), (Norm.L1, 1)):
+            shape = bump(side, norm)
+            assert np.linalg.norm(shape.ravel(), order) == pytest.approx(1.0)
+            assert np.all(shape[: side // 2] > 0)
+            assert np.all(shape[side // 2 :] < 0)
     model, _, w, *_ = halfspace(margin=50.0)
     images = np.full((12, 4, 4, 1), 0.5, np.float32)
     output = ATTACKS.parse("square(epsilon=0.1, queries=400)")(model, images, np.zeros(12, int))
@@ -197,6 +198,11 @@ def test_squares_shrink_as_the_paper_says_and_keep_to_corners():
     far = ATTACKS.parse("square(epsilon=0.1, queries=400, norm=l2)")(model, images, np.zeros(12, int))
     np.testing.assert_allclose(far.l2, 0.1, rtol=1e-4)
     gain = -np.tensordot(far.adversarial - images, w, 3) / (0.1 * np.linalg.norm(w))
+    assert gain.min() > 0.5
+    sparse = ATTACKS.parse("square(epsilon=1.0, queries=400, norm=l1)")(model, images, np.zeros(12, int))
+    assert sparse.l1.max() <= 1.0 + 1e-5
+    best = 0.5 * np.sort(np.abs(w).ravel())[-2:].sum()
+    gain = -np.tensordot(sparse.adversarial - images, w, 3) / best
     assert gain.min() > 0.5
     assert set(output.forwards) == {1 + 400}
     assert not output.gradients.any()

@@ -11,7 +11,7 @@ from l2p_tf.types import Norm
 from support.models import halfspace, linear
 
 
-@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
+@pytest.mark.parametrize("norm", Norm)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_step_onto_a_hyperplane_is_the_smallest_in_the_box(norm, seed):
     rng = np.random.default_rng(seed)
@@ -44,6 +44,11 @@ def test_the_step_onto_a_hyperplane_is_the_smallest_in_the_box(norm, seed):
                 bounds=[*zip(low, high, strict=True), (0, None)],
             ).fun
             assert np.abs(found).max() == pytest.approx(best, abs=1e-5)
+        elif norm is Norm.L1:
+            # Of up and down, both positive.
+            bounds = [*((0, b) for b in high), *((0, -b) for b in low)]
+            best = optimize.linprog(np.ones(12), A_eq=np.r_[slope, -slope][None], b_eq=[-value], bounds=bounds).fun
+            assert np.abs(found).sum() == pytest.approx(best, abs=1e-5)
         else:
             inside = optimize.minimize(
                 lambda d: d @ d, np.zeros(len(point)), jac=lambda d: 2 * d, bounds=[*zip(low, high, strict=True)],
@@ -103,13 +108,18 @@ def test_carlini_wagner_comes_to_the_closed_form(kappa):
 
 
 def test_fab_comes_to_the_closed_form():
-    model, images, _, linf, l2, _ = halfspace()
-    for norm, distance in ((Norm.LINF, linf), (Norm.L2, l2)):
+    model, images, w, linf, l2, f = halfspace()
+    # In l1 pixel after pixel goes to its end, the steepest first.
+    order = np.argsort(-np.abs(w).ravel())
+    steep, room = np.abs(w).ravel()[order], np.where(w > 0, images, 1 - images).reshape(12, -1)[:, order]
+    missing = np.maximum(f[:, None] - np.cumsum(steep * room, 1) + steep * room, 0)
+    l1 = np.minimum(room, missing / steep).sum(1)
+    for norm, distance in ((Norm.LINF, linf), (Norm.L2, l2), (Norm.L1, l1)):
         for classes in (0, 1):
             attack = ATTACKS.get("fab")(norm=norm, steps=40, target_classes=classes)
             output = attack(model, images, np.zeros(12, int))
             assert output.success.all()
-            size = output.linf if norm is Norm.LINF else output.l2
+            size = getattr(output, norm.value)
             assert np.all(size >= distance - 1e-5)
             np.testing.assert_allclose(size, distance, rtol=0.02)
             # A budget only decides what counts.

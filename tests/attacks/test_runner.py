@@ -72,6 +72,12 @@ def test_autoattack_is_its_members():
     ]
     assert [member.starts(10) for member in standard] == [1, 9, 9, 1]
     assert [member.starts(5) for member in standard] == [1, 4, 4, 1]
+    assert [member.spec for member in ATTACKS.parse("autoattack(epsilon=0.1, norm=l1)").members()] == [
+        "apgd(epsilon=0.1, norm=l1, restarts=5, larger_radii=True)",
+        "apgd(epsilon=0.1, norm=l1, loss=dlr, target_classes=5, larger_radii=True)",
+        "fab(epsilon=0.1, norm=l1, target_classes=9)",
+        "square(epsilon=0.1, norm=l1)",
+    ]
     facts = ATTACKS.parse("autoattack(norm=l2)").facts()
     assert facts == {"norm": "l2", "epsilon": 8 / 255, "steps": 100, "restarts": 9, "draws": 1}
     rand = ATTACKS.parse("autoattack(version=rand)").members()
