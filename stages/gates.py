@@ -25,6 +25,7 @@ def hold(settings: Settings, names: Collection[str], images: ImageData) -> int:
     """Holds runs to --require; the exit status: 3 where one misses a requirement, each told in a line."""
     from l2p_tf import artifacts
     from l2p_tf.evaluation.gate import STAGE, gate_artifact
+    from l2p_tf.reporting.format import plural
 
     missed = []
     for name in names if settings.bounds and settings.devices.is_chief else ():
@@ -33,7 +34,7 @@ def hold(settings: Settings, names: Collection[str], images: ImageData) -> int:
         output = folders.place(settings, name, STAGE, other)
         outcomes = gate_artifact(settings.bounds, attacked, name, output)
         missed += [one for one in outcomes if not one.met]
-        common.say(f"{name}: {len(outcomes)} requirements judged; in {str(output)!r}")
+        common.say(f"{name}: {plural(len(outcomes), 'requirement')} judged; in {str(output)!r}")
     for one in missed:
         print(f"failed: {one.text}", file=sys.stderr, flush=True)
     return 3 if missed else 0

@@ -24,9 +24,9 @@ def test_both_are_shown_where_they_differ():
     section = section_of(records_of(72, 257), "eightbits")
     assert rows_of(section, "run", "attack", "reached", "reached_8bit") == [("a", "cw", 44.4444, 20.0)]
     (warning,) = section.warnings
-    assert "C&W succeeds on 44.4% of them, in 8 bits on 20.0%." in warning
+    assert "C&W succeeds on 44.4% of those of a, in 8 bits on 20.0%." in warning
     (warning,) = section_of(records_of(72, 130), "eightbits").warnings
-    assert "FAB succeeds on 72.2% of them, in 8 bits on 36.1%, and 1 more such." in warning
+    assert "FAB succeeds on 72.2% of those of a, in 8 bits on 36.1%; 1 other in the table." in warning
 
 
 def test_repeats_are_averaged_and_all_must_have_been_tried():

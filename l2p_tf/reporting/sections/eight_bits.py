@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from l2p_tf.reporting.format import plain
+from l2p_tf.reporting.format import plain, plural
 from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.section import Section, section
 from l2p_tf.reporting.table import Cell, Column, Table, columns_of, figures, in_percent
@@ -25,14 +23,14 @@ _COLUMNS = (
 
 @section("eightbits", "In 8 bits", order=56)
 def eight_bits(results: Results) -> Section | None:
-    """A row for each attack whose success differs, and a warning for each run that has one."""
+    """A row for each attack whose success differs, and a warning of the largest difference."""
     attacks = results.attacks
     known = attacks[attacks.reached_8bit.notna() & (attacks.kind != "clean")]
     rows = [row for row in known.itertuples(index=False) if row.reached - row.reached_8bit > _POINT]
     if not rows:
         return None
     table = Table("", _CAPTION, _COLUMNS, tuple(map(_cells, rows)))
-    return Section((table,), figures([_figures(row) for row in rows]), warnings=tuple(_warnings(rows)))
+    return Section((table,), figures([_figures(row) for row in rows]), warnings=(_warning(rows),))
 
 
 def _cells(row: Any) -> tuple[Cell, ...]:
@@ -45,13 +43,10 @@ def _figures(row: Any) -> dict[str, object]:
     return {"run": row.run, **columns_of(row), "count": row.count, **shares}
 
 
-def _warnings(rows: list[Any]) -> list[str]:
-    told = []
-    for name, group in pd.DataFrame(rows).groupby("name", sort=False):
-        worst = max(group.itertuples(index=False), key=lambda row: row.reached - row.reached_8bit)
-        more = f", and {len(group) - 1} more such" if len(group) > 1 else ""
-        told.append(
-            f"Not all that attacks found on {name} can be stored as images: {plain(worst.label)} succeeds on "
-            f"{100 * worst.reached:.1f}% of them, in 8 bits on {100 * worst.reached_8bit:.1f}%{more}."
-        )
-    return told
+def _warning(rows: list[Any]) -> str:
+    worst = max(rows, key=lambda row: row.reached - row.reached_8bit)
+    more = f"; {plural(len(rows) - 1, 'other')} in the table" if len(rows) > 1 else ""
+    return (
+        f"Not all that attacks found can be stored as images: {plain(worst.label)} succeeds on "
+        f"{100 * worst.reached:.1f}% of those of {worst.name}, in 8 bits on {100 * worst.reached_8bit:.1f}%{more}."
+    )
