@@ -13,7 +13,7 @@ import foolbox
 import keras
 import numpy as np
 import tensorflow as tf
-from art.attacks.evasion import PixelAttack, ProjectedGradientDescent
+from art.attacks.evasion import HopSkipJump, PixelAttack, ProjectedGradientDescent
 from art.estimators.classification import TensorFlowV2Classifier
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
@@ -68,6 +68,14 @@ def carlini_wagner(
 def deepfool(model: keras.Model, images: np.ndarray, labels: np.ndarray, steps: int, overshoot: float) -> Runs:
     attack = foolbox.attacks.L2DeepFoolAttack(steps=steps, candidates=10, overshoot=overshoot, loss="logits")
     return _foolboxes(attack, model, images, labels)
+
+
+def hop_skip_jump(model: keras.Model, images: np.ndarray, labels: np.ndarray, steps: int, norm: str) -> Runs:
+    art = HopSkipJump(
+        classifier(model, model), norm={"l2": 2, "linf": np.inf}[norm], max_iter=steps, batch_size=1024, verbose=False
+    )
+    attack = foolbox.attacks.HopSkipJumpAttack(steps=steps, constraint=norm)
+    return {"ART": lambda: judged(model, art.generate(images, labels)), **_foolboxes(attack, model, images, labels)}
 
 
 def _foolboxes(attack: foolbox.Attack, model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Runs:

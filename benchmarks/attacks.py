@@ -6,8 +6,8 @@ python benchmarks/attacks.py --only=autoattack --model=runs/mine/train/best.kera
 
 ResNet-V1(20), 32x32x3, batch 128, and where it says so the quickstart's ResNet-V1(8), 8x8x1. The variants take turns,
 so that a change of the machine's speed meets all of them; the median of the rounds is shown. Everything runs once
-before it is timed. The networks are untrained except for autoattack's: what is compared is the time of the same number
-of steps, and labels and budgets are such that nothing falls before the end.
+before it is timed. The networks are untrained except for those of hop_skip_jump and autoattack: what
+is compared is the time of the same number of steps, and labels and budgets are such that nothing falls before the end.
 """
 
 from __future__ import annotations
@@ -178,6 +178,24 @@ def few_pixel(arguments: argparse.Namespace) -> None:
         print(f"  l2p_tf looked at {looks:.2f} generations an image; {output.success.mean():.0%} fell")
 
 
+def hop_skip_jump(arguments: argparse.Namespace) -> None:
+    # Not of the class that noise has: Foolbox begins at nothing else.
+    model, images, labels = robust_digits(arguments)
+    noise = np.random.default_rng(0).uniform(size=(256, *images.shape[1:])).astype(np.float32)
+    seldom = np.bincount(answers(model, noise), minlength=10) < 128
+    rows = np.flatnonzero(seldom[labels])[: arguments.images]
+    images, labels = images[rows].astype(np.float32) / 255.0, labels[rows]
+    for norm in ("l2", "linf"):
+        attack = ours(f"hop_skip_jump(steps=10, norm={norm})", model, images, labels)
+        variants: Variants = {"l2p_tf": attack}
+        if peers:
+            variants |= peers.hop_skip_jump(model, images, labels, steps=10, norm=norm)
+        seconds = take_turns(variants, arguments.rounds)
+        targets = {"ART": 3.0, "Foolbox": 3.0, "Foolbox, compiled classifier": 3.0}
+        table(f"HopSkipJump in {norm}, 10 steps, ResNet-V1(8), {len(images)} digits", seconds, targets)
+        print(f"  l2p_tf took {attack().forwards.mean():.0f} queries an image")
+
+
 def robust_digits(arguments: argparse.Namespace) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """A saved classifier and its test images, or a small one trained on digits for the purpose."""
     if arguments.model:
@@ -289,21 +307,24 @@ def resident() -> float:
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "pgd": pgd, "cw": cw, "deepfool": deepfool, "few_pixel": few_pixel, "autoattack": autoattack, "growth": growth,
+    "pgd": pgd, "cw": cw, "deepfool": deepfool, "few_pixel": few_pixel, "hop_skip_jump": hop_skip_jump,
+    "autoattack": autoattack, "growth": growth,
 }  # fmt: skip
 
 
 def main() -> None:
     flags = parser(__doc__)
     flags.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
-    flags.add_argument("--images", type=int, default=64, help="of cw and deepfool")
+    flags.add_argument("--images", type=int, default=64, help="of cw, deepfool and hop_skip_jump")
     flags.add_argument(
-        "--model", default="", help="autoattack: a saved classifier, its noise off; empty trains one on digits"
+        "--model",
+        default="",
+        help="of hop_skip_jump and autoattack, saved, its noise off; empty trains one on digits",
     )
-    flags.add_argument("--data", default="", help="autoattack: the data artifact of --model")
+    flags.add_argument("--data", default="", help="the data artifact of --model")
     flags.add_argument("--steps", type=int, default=25, help="autoattack: steps of APGD and FAB")
     flags.add_argument("--queries", type=int, default=500, help="autoattack: queries of Square")
-    flags.add_argument("--limit", type=int, default=None, help="autoattack: at most so many test images")
+    flags.add_argument("--limit", type=int, default=None, help="of --data: at most so many test images")
     flags.add_argument("--epsilon", type=float, default=0.22, help="autoattack: radius of the ball")
     arguments = flags.parse_args()
     names = arguments.only.split(",")

@@ -270,7 +270,7 @@ def _observed(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, tupl
         mark_randomized(classifier)
     found.append(_noise_finding(classifier, seen.noise_overruled))
     fault = gradient_fault(classifier, images)
-    advice = "Attacks by gradients find little; square, spsa and few_pixel need none."
+    advice = "Attacks by gradients find little; square, spsa, few_pixel and hop_skip_jump need none."
     found.append(
         Finding(GRADIENT, BEWARE, f"The gradient of the model {model.name!r} {fault}. {advice}")
         if fault

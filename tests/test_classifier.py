@@ -365,6 +365,7 @@ class Scaled(layers.Layer):
 QUICK = (
     "fgsm", "pgd(steps=3)", "apgd(steps=3)", "mim(steps=3)", "cw(steps=5)", "deepfool", "fab(steps=3)", "spsa(steps=2)",
     "square(queries=5)", "few_pixel(population=8, generations=2)", "zoo(steps=3)", "noise",
+    "hop_skip_jump(steps=3)",
     "autoattack(steps=3, queries=5, target_classes=1)",
     "worst_case(attacks=(pgd(steps=2), square(queries=4)))",
 )  # fmt: skip

@@ -225,7 +225,7 @@ class AttackRunner:
         self.best, self.score = self.images.copy(), np.zeros(count)
         self.norm, self.is_adversarial = np.full(count, np.inf), np.zeros(count, bool)
         self.votes = np.zeros((count, self.classes), np.float32)
-        self.likely = np.zeros(count, np.float32)
+        self.likely, self.answered = np.zeros(count, np.float32), self.labels
         self.gradients, self.forwards = np.zeros((2, count), np.int32)
         weights = [member.work for member in self.members]
         self._todo = float(sum(w * m.starts(self.classes) for w, m in zip(weights, self.members, strict=True)))
@@ -260,6 +260,7 @@ class AttackRunner:
         """Makes the images as they are the first candidates; returns the other classes, the likeliest first."""
         answers = 1 if self.deterministic else -(-SELECTION_DRAWS // self.samples_per_prediction)
         likely, self.votes = self._answers(self.images, answers, 0, 3)
+        self.answered = inference.decided(self.votes)
         self.forwards += answers * (1 if self.deterministic else self.samples_per_prediction)
         every, ranked = np.arange(len(self.images)), likely.copy()
         right = int((self.votes[every, self.labels] > 0.5).sum())
@@ -276,6 +277,16 @@ class AttackRunner:
             self.is_adversarial = share >= 1.0
             self.norm[self.is_adversarial] = 0.0
         return others
+
+    def elsewhere(self, rows: np.ndarray) -> np.ndarray:
+        """For each of some images the number of any that is answered as the attack wants; its own if none is."""
+        rng, found = np.random.default_rng(inference.seed_pair(self.seed, 0, 5).view(np.uint32)), rows.copy()
+        classes = self.targets[rows] if self.attack.targeted else self.labels[rows]
+        for kind in np.unique(classes):
+            answers = np.flatnonzero((self.answered == kind) == self.attack.targeted)
+            if len(answers):
+                found[classes == kind] = rng.choice(answers, int((classes == kind).sum()))
+        return found
 
     def _shares(self, rows: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of the answers to candidates for some images, the share that reach the criterion, and that are wrong."""

@@ -76,6 +76,8 @@ class AttackContext:
         wants the greatest loss and no early end.
       most: the largest batch there will be.
       start: int32 scalar, the number of this start.
+      elsewhere: for each image another one that is answered as the attack wants, itself where there is none; as
+        `images`, and only for an attack that `BEGINS_ELSEWHERE`, as it begins.
     """
 
     model: keras.Model
@@ -86,6 +88,7 @@ class AttackContext:
     deterministic: bool
     most: int
     start: tf.Tensor
+    elsewhere: tf.Tensor | None = None
 
     @property
     def batch(self) -> tf.Tensor:

@@ -120,7 +120,7 @@ def pick_targets(kind: str, others: np.ndarray, labels: np.ndarray, seed: int) -
     if kind == "next":
         return ((labels + 1) % (others.shape[1] + 1)).astype(np.int32)
     if kind == "random":
-        column = np.random.default_rng(seed).integers(0, others.shape[1], len(labels))
+        column = np.random.default_rng(seed % 2**32).integers(0, others.shape[1], len(labels))
     else:
         column = np.full(len(labels), 0 if kind == "runner_up" else others.shape[1] - 1)
     return others[np.arange(len(labels)), column].astype(np.int32)

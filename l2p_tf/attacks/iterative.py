@@ -43,12 +43,14 @@ class IterativeAttack(SingleAttack):
       CHUNK: about how many steps are taken before images fooled leave.
       STATIC_BATCH: wants to know the size of its batch in advance (`AttackContext.most`), at the price of a trace for
         each.
+      BEGINS_ELSEWHERE: may begin at another image than its own (`AttackContext.elsewhere`).
     """
 
     TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ()
     HOST_OPTIONS: ClassVar[tuple[str, ...]] = ("restarts", "target", "target_classes")
     CHUNK: ClassVar[int] = 10
     STATIC_BATCH: ClassVar[bool] = False
+    BEGINS_ELSEWHERE: ClassVar[bool] = False
 
     @property
     def iterations(self) -> int:
@@ -75,7 +77,10 @@ class IterativeAttack(SingleAttack):
 
     @abc.abstractmethod
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """The state after step `i`, from 0; what it leaves out stays. Examples that were done before do not change."""
+        """The state after step `i`, from 0; what it leaves out stays. Examples that were done before do not change.
+
+        What it used so far, `gradients` and `forwards`, follows from `cost` unless it is in the state that is returned.
+        """
 
     @abc.abstractmethod
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
@@ -118,13 +123,13 @@ class IterativeAttack(SingleAttack):
         ends = context.deterministic or isinstance(self, MinimizationAttack)
 
         def step(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:
-            own = {key: value for key, value in former.items() if key not in ("gradients", "forwards")}
-            new = {**own, **self.step(context, i, own)}
-            if ends:
-                new = {key: choose(former["done"], own[key], new[key]) for key in own}
             # Chosen, not multiplied: oneDNN complains of products of integers.
-            new["gradients"] = former["gradients"] + tf.where(former["done"], 0, gradients)
-            new["forwards"] = former["forwards"] + tf.where(former["done"], 0, forwards)
+            passes = {"gradients": former["gradients"] + tf.where(former["done"], 0, gradients)}
+            passes |= {"forwards": former["forwards"] + tf.where(former["done"], 0, forwards)}
+            own = {key: value for key, value in former.items() if key not in passes}
+            new = {**own, **passes, **self.step(context, i, own)}
+            if ends:
+                new = {key: choose(former["done"], former[key], new[key]) for key in former}
             return i + 1, new
 
         def going(i: tf.Tensor, former: State) -> tf.Tensor:
@@ -220,9 +225,13 @@ class _Start:
 
     def _begin(self) -> dict[str, np.ndarray]:
         run = self._compiled("begin", self.runner.batch_size)
+        elsewhere = self.runner.elsewhere(self.rows) if self.attack.BEGINS_ELSEWHERE else None
         parts = []
         for batch, (index, real) in enumerate(self._batches(len(self.rows))):
-            state = run(self._sharded(index), self._shared(-1, batch))
+            sharded = self._sharded(index)
+            if elsewhere is not None:
+                sharded["elsewhere"] = tf.constant(self.runner.images[elsewhere[index]])
+            state = run(sharded, self._shared(-1, batch))
             parts.append({name: value[:real].numpy() for name, value in state.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -262,8 +271,9 @@ def _compiled(
         numbers = {name: shared["numbers"][k] for k, name in enumerate(attack.numbers())}
         criterion = Criterion(sharded["labels"], sharded["targets"] if attack.has_target else None, attack.targeted)
         return AttackContext(
-            model, sharded["images"], criterion, shared["seed"], numbers, deterministic, most, shared["start"]
-        )
+            model, sharded["images"], criterion, shared["seed"], numbers, deterministic, most, shared["start"],
+            sharded.get("elsewhere"),
+        )  # fmt: skip
 
     def begin(sharded: Any, shared: Any) -> Any:
         return attack.opened(context_of(sharded, shared))

@@ -14,9 +14,15 @@ _TILED_PIXELS = TILED_IMAGES * 32 * 32
 """Small images share longer passes, which hold no more pixels than these."""
 
 
-def together(context: AttackContext, count: int, images: int = TILED_IMAGES) -> int:
-    """How many of `count` variations of a batch share a pass of so many images: the most that divide it and fit."""
-    fitting = max(1, images // context.most)
+def most_together(context: AttackContext) -> int:
+    """How many variations of a batch share a pass at most, where no gradient has to be kept for them."""
+    height, width = context.images.shape[1:3]
+    return max(1, max(TILED_IMAGES, _TILED_PIXELS // (height * width)) // context.most)
+
+
+def together(context: AttackContext, count: int, most: int | None = None) -> int:
+    """How many of `count` variations of a batch share a pass: the most that divide it and fit."""
+    fitting = max(1, TILED_IMAGES // context.most) if most is None else most
     return max(n for n in range(1, min(count, fitting) + 1) if count % n == 0)
 
 
@@ -39,7 +45,7 @@ def losses_of(
       The losses, and the shares of draws that reach the criterion; float32 (batch, count).
     """
     shape = context.images.shape[1:]
-    many = together(context, count, max(TILED_IMAGES, _TILED_PIXELS // (shape[0] * shape[1])))
+    many = together(context, count, most_together(context))
 
     def add_losses(k: tf.Tensor, losses: tf.TensorArray, shares: tf.TensorArray) -> tuple[tf.Tensor, ...]:
         # Variations first, so that copies of the criteria follow one another as whole batches.

@@ -123,8 +123,8 @@ def test_eager_graph_and_xla_agree(name, noise):
         tf.config.run_functions_eagerly(False)
     for other in outputs[1:]:
         close = np.isclose(other.adversarial, outputs[0].adversarial, atol=1e-4)
-        # Selection on draws, and steps along signs, amplify the last bits of the noise.
-        assert close.mean() > (0.999 if noise is None else 0.9)
+        # Selection on draws, steps along signs and probes at a boundary amplify the last bits.
+        assert close.mean() > (0.9 if noise or name == "hop_skip_jump" else 0.999)
         np.testing.assert_array_equal(other.success, outputs[0].success)
 
 
@@ -208,6 +208,7 @@ def test_targeted_attacks_count_only_their_target(name, options):
         ("fgsm", "FGSM"), ("fgsm(norm=l2, draws=10)", "FGM l2 EOT-10"), ("pgd(restarts=2)", "PGD-20 x2"),
         ("pgd(loss=margin, target=next)", "PGD-20 margin to next"), ("mim(norm=l2)", "MIM-20 l2"),
         ("apgd(loss=dlr, target_classes=9)", "APGD-T-100 dlr"), ("cw(kappa=5)", "C&W kappa 5"), ("zoo", "ZOO"),
+        ("hop_skip_jump(norm=linf, epsilon=0.1)", "HopSkipJump-50 linf within 0.1"),
         ("deepfool(norm=linf, epsilon=0.1)", "DeepFool linf within 0.1"), ("fab(target_classes=9)", "FAB-T"),
         ("square(norm=l2)", "Square-5000 l2"), ("square(loss=ce)", "Square-5000 ce"), ("spsa", "SPSA-100"),
         ("apgd(norm=l1)", "APGD-100 l1"),

@@ -1,5 +1,8 @@
 """Attacks of smallest norm against what is known on paper."""
 
+import math
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,3 +140,72 @@ def test_zoo_comes_near_the_closed_form_without_gradients():
     assert np.all(output.l2 >= l2 - 1e-4)
     assert np.all(output.l2 <= 1.15 * l2)
     assert not output.gradients.any()
+
+
+@pytest.mark.parametrize("target", ["none", "next"])
+@pytest.mark.parametrize("norm", Norm)
+def test_hop_skip_jump_comes_to_the_closed_form_by_answers_alone(norm, target):
+    model, images, _, linf, l2, _ = halfspace()
+    distance = linf if norm is Norm.LINF else l2
+    output = ATTACKS.get("hop_skip_jump")(norm=norm, steps=20, target=target)(model, images, np.zeros(12, int))
+    assert output.success.all()
+    assert not output.gradients.any()
+    size = output.linf if norm is Norm.LINF else output.l2
+    assert np.all(size >= distance - 1e-5)
+    np.testing.assert_allclose(size, distance, rtol=0.01)
+
+
+class Answers(keras.layers.Layer):
+    """The class alone of what another layer answers, and no gradient."""
+
+    def call(self, logits):
+        return tf.stop_gradient(5.0 * tf.one_hot(tf.argmax(logits, -1), logits.shape[-1]) - 2.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*has none, as after a cast")
+def test_hop_skip_jump_needs_no_scores():
+    model, images, *_ = halfspace()
+    hard = keras.Model(model.inputs, Answers()(model.output))
+    attack = ATTACKS.parse("hop_skip_jump(steps=3)")
+    outputs = [attack(classifier, images, np.zeros(12, int)) for classifier in (model, hard)]
+    np.testing.assert_array_equal(*(output.adversarial for output in outputs))
+
+
+def test_hop_skip_jump_keeps_to_its_budget_and_stops_within_epsilon():
+    model, images, *_ = halfspace()
+    attack, labels = ATTACKS.parse("hop_skip_jump(steps=10)"), np.zeros(12, int)
+    whole = attack(model, images, labels)
+    # Where to begin, the way to the boundary, the probes; beside them the first try and ten halvings a step, at least.
+    probes = sum(int(100 * np.sqrt(t)) for t in range(1, 11))
+    least = 1 + probes + 10 + 11 * math.ceil(math.log2(np.sqrt(16) / 0.01))
+    assert whole.forwards.min() - 1 >= least - 1
+    assert whole.forwards.max() - 1 <= least + 11 * 30
+    sizes = []
+    for queries in (5, 60, 400, 1000):
+        output = attack.replace(queries=queries)(model, images, labels)
+        assert output.forwards.max() - 1 <= queries
+        assert output.forwards.min() - 1 >= (0 if queries == 5 else queries - 12)
+        sizes.append(np.where(output.success, output.l2, np.inf).mean())
+    assert sizes == sorted(sizes, reverse=True)
+    assert whole.l2.mean() < sizes[-1] < sizes[0]
+    epsilon = float(np.median(whole.l2)) * 1.2
+    within = attack.replace(epsilon=epsilon)(model, images, labels)
+    np.testing.assert_array_equal(within.success, within.l2 > 0)
+    assert within.l2.max() <= epsilon * (1 + 1e-6)
+    assert within.success.mean() >= 0.5
+    assert within.forwards[within.success == 1].mean() < 0.7 * whole.forwards.mean()
+
+
+def test_hop_skip_jump_begins_at_another_image_where_noise_will_not_do():
+    # All noise is of class 0, and only dark images are of class 1, very dark ones of class 2.
+    weights = np.stack([np.zeros((6, 6, 1)), np.full((6, 6, 1), -1.0), np.full((6, 6, 1), -2.0)], -1)
+    model = linear(weights, bias=[0.0, 0.2 * 36, 0.3 * 36])
+    images = np.full((6, 6, 6, 1), 0.6, np.float32)
+    attack = ATTACKS.parse("hop_skip_jump(steps=3, initial_samples=5)")
+    assert not attack(model, images, np.zeros(6, int)).success.any()
+    images[4], images[5] = 0.15, 0.05
+    labels = np.array([0, 0, 0, 0, 1, 2])
+    assert attack(model, images, labels).success.all()
+    toward = attack.replace(target="least_likely")(model, images, labels)
+    assert toward.success[:5].all()
+    np.testing.assert_array_equal(toward.prediction[:4], 2)

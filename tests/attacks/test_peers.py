@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     foolbox = pytest.importorskip("foolbox")
     pytest.importorskip("art")
-    from art.attacks.evasion import AutoProjectedGradientDescent, PixelAttack, SquareAttack
+    from art.attacks.evasion import AutoProjectedGradientDescent, HopSkipJump, PixelAttack, SquareAttack
     from art.estimators.classification import TensorFlowV2Classifier
     from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
     from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
@@ -311,3 +311,29 @@ def test_few_pixels(setting, pixels, generations):
     assert ours.forwards.max() == population * (generations + 1)
     assert ours.l0.max() <= pixels * setting.images.shape[-1]
     not_weaker(setting.robust(ours.adversarial), theirs, 2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_hop_skip_jump(setting, norm):
+    images, labels = setting.images[:60], setting.labels[:60]
+    classifier, asked = setting.art(), []
+    answers = classifier.predict
+    classifier.predict = lambda x, **options: (asked.append(len(x)), answers(x, **options))[1]
+    attack = HopSkipJump(classifier, norm=ORDERS[norm], max_iter=10, batch_size=512, verbose=False)
+    np.random.seed(0)
+    # ART ends a step away from the boundary, ours on it: its own search takes it there.
+    ended = zip(attack.generate(images, labels), images, labels, strict=True)
+    queries = sum(asked) / len(images)
+    found = np.stack([attack._binary_search(x, image, label, attack.norm, 0.0, 1.0) for x, image, label in ended])
+    right = ~setting.wrong(images)
+    assert setting.wrong(found).all()
+    theirs = np.linalg.norm((found - images).reshape(60, -1), ORDERS[norm], axis=1)[right]
+    outputs = [setting.ours(f"hop_skip_jump(norm={norm}, steps=10)", seed, 60) for seed in SEEDS]
+    assert all(output.success.all() for output in outputs)
+    assert outputs[0].forwards[right].mean() == pytest.approx(queries, rel=0.02)
+    sizes = np.stack([(output.l2 if norm == "l2" else output.linf)[right] for output in outputs])
+    assert np.median(sizes) == pytest.approx(np.median(theirs), rel=0.05)
+    # Robust accuracy, the mean over budgets.
+    budgets = np.quantile(theirs, np.linspace(0.05, 0.95, 19))
+    close(*(100.0 * np.mean([np.mean(s > budget) for budget in budgets]) for s in (sizes, theirs)), 2.0)

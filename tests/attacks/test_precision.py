@@ -117,10 +117,14 @@ def assert_as_in_float32(name, policy, jit_compile=False):
     assert np.isfinite(found.adversarial).all()
     assert np.abs(found.adversarial - IMAGES).max() > 0
     assert abs(found.success.mean() - expected.success.mean()) <= 1 / 16
-    assert np.isclose(found.adversarial, expected.adversarial, atol=0.01).mean() > 0.9
+    if name == "hop_skip_jump":
+        # Rounding sends it elsewhere along the boundary, but not farther away.
+        assert np.median(found.l2) == pytest.approx(np.median(expected.l2), rel=0.1)
+    else:
+        assert np.isclose(found.adversarial, expected.adversarial, atol=0.01).mean() > 0.9
 
 
-WITHOUT_GRADIENTS = ("few_pixel", "noise", "spsa", "square", "zoo")
+WITHOUT_GRADIENTS = ("few_pixel", "hop_skip_jump", "noise", "spsa", "square", "zoo")
 
 
 @pytest.mark.parametrize(

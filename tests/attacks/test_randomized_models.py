@@ -113,6 +113,7 @@ def test_randomized_models_stop_nothing_early_and_look_before_they_choose():
         "cw(steps=60, binary_search_steps=4, initial_const=1.0, learning_rate=0.05)",
         "deepfool(steps=30)",
         "fab(steps=20)",
+        "hop_skip_jump(steps=10)",
         "zoo(steps=150, binary_search_steps=3, initial_const=1.0, learning_rate=0.05, coordinates=4)",
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS, iterative
+from l2p_tf.attacks.base import AttackRunner
 from l2p_tf.types import Norm
 from support.models import halfspace, images_and_labels, quick, smooth
 
@@ -95,6 +96,19 @@ def test_batches_cover_everything_once_with_little_padding(count, batch_size, re
     assert sum(sizes) <= max(count * 4 / 3, count + 8 * replicas)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_targets_at_random_are_drawn_anew_by_every_seed(seed):
+    model = smooth()
+    images, labels = images_and_labels(40)
+    attack = ATTACKS.parse("pgd(target=random, steps=1)")
+    drawn = [AttackRunner(attack, model, images, labels, s, 40, None, None, None, 1) for s in (seed, seed, seed + 4)]
+    for runner in drawn:
+        runner.run()
+    assert (drawn[0].targets != labels).all()
+    np.testing.assert_array_equal(drawn[0].targets, drawn[1].targets)
+    assert (drawn[0].targets != drawn[2].targets).any()
+
+
 def test_survivors_are_packed_together(monkeypatch):
     # Half of the images lie so near the boundary that they fall in the first steps, the others out of reach.
     model, images, _, _, _, f = halfspace(count=64, margin=0.01)
@@ -125,7 +139,15 @@ class Memory(dict):
 
 @pytest.mark.parametrize(
     ("name", "noise"),
-    [("pgd", None), ("pgd", 0.2), ("cw", 0.2), ("autoattack", None), ("autoattack", 0.2), ("few_pixel", None)],
+    [
+        ("pgd", None),
+        ("pgd", 0.2),
+        ("cw", 0.2),
+        ("autoattack", None),
+        ("autoattack", 0.2),
+        ("few_pixel", None),
+        ("hop_skip_jump", 0.2),
+    ],
 )
 def test_a_stopped_attack_goes_on_where_it_was(monkeypatch, name, noise):
     monkeypatch.setattr(iterative, "_SAVE_SECONDS", 0.0)

@@ -165,7 +165,7 @@ def images_and_labels(count, shape=(6, 6, 1), classes=4, seed=0):
 
 QUICK = {
     "steps": 5, "binary_search_steps": 3, "queries": 40, "population": 12, "generations": 3, "samples": 8,
-    "coordinates": 8, "draws": 3, "target_classes": 2,
+    "coordinates": 8, "draws": 3, "target_classes": 2, "initial_evaluations": 20, "initial_samples": 5,
 }  # fmt: skip
 
 
