@@ -118,8 +118,8 @@ def assert_as_in_float32(name, policy, jit_compile=False):
     assert np.abs(found.adversarial - IMAGES).max() > 0
     assert abs(found.success.mean() - expected.success.mean()) <= 1 / 16
     if name == "hop_skip_jump":
-        # Rounding sends it elsewhere along the boundary, but not farther away.
-        assert np.median(found.l2) == pytest.approx(np.median(expected.l2), rel=0.1)
+        # Rounding sends it elsewhere along the boundary, but not much farther away.
+        assert np.median(found.l2) == pytest.approx(np.median(expected.l2), rel=0.1 if policy == HALF else 0.2)
     else:
         assert np.isclose(found.adversarial, expected.adversarial, atol=0.01).mean() > 0.9
 
