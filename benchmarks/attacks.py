@@ -186,13 +186,13 @@ def hop_skip_jump(arguments: argparse.Namespace) -> None:
     rows = np.flatnonzero(seldom[labels])[: arguments.images]
     images, labels = images[rows].astype(np.float32) / 255.0, labels[rows]
     for norm in ("l2", "linf"):
-        attack = ours(f"hop_skip_jump(steps=10, norm={norm})", model, images, labels)
+        attack = ours(f"hop_skip_jump(steps=5, norm={norm})", model, images, labels)
         variants: Variants = {"l2p_tf": attack}
         if peers:
-            variants |= peers.hop_skip_jump(model, images, labels, steps=10, norm=norm)
+            variants |= peers.hop_skip_jump(model, images, labels, steps=5, norm=norm)
         seconds = take_turns(variants, arguments.rounds)
         targets = {"ART": 3.0, "Foolbox": 3.0, "Foolbox, compiled classifier": 3.0}
-        table(f"HopSkipJump in {norm}, 10 steps, ResNet-V1(8), {len(images)} digits", seconds, targets)
+        table(f"HopSkipJump in {norm}, 5 steps, ResNet-V1(8), {len(images)} digits", seconds, targets)
         print(f"  l2p_tf took {attack().forwards.mean():.0f} queries an image")
 
 

@@ -13,7 +13,7 @@ from l2p_tf.attacks.base import ATTACKS, MinimizationAttack
 from l2p_tf.attacks.context import SELECTION_DRAWS, AttackContext, State, choose
 from l2p_tf.attacks.criterion import TARGETS
 from l2p_tf.attacks.iterative import IterativeAttack
-from l2p_tf.attacks.projection import steepest, widest
+from l2p_tf.attacks.projection import length, steepest
 from l2p_tf.attacks.randomness import standard_normal, uniform
 from l2p_tf.attacks.sampling import losses_of, most_together
 from l2p_tf.loops import repeat
@@ -23,6 +23,7 @@ from l2p_tf.types import Norm
 _HALVINGS = 30
 """Of a step, before it is given up: what is left of it is less than float32 tells apart."""
 _NO_LIMIT = 2**30
+_ROUNDS = 4
 
 
 @ATTACKS.register("hop_skip_jump")
@@ -35,7 +36,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
     """
 
     steps: int = option(50, "steps along the boundary", low=1)
-    norm: Norm = option(Norm.L2, "norm to keep small: linf or l2")
+    norm: Norm = option(Norm.L2, "norm to keep small", choices=("linf", "l2"))
     initial_evaluations: int = option(100, "B0: probes of the first step; step t takes sqrt(t) times as many", low=2)
     initial_samples: int = option(100, "images of uniform noise to try, at most, for one to begin at", low=0)
     queries: int | None = option(None, "forward passes per image at most; None: as many as the steps take", low=1)
@@ -96,7 +97,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         normal = self._normal(context, x, context.fold(i, 0), count)
         used += draws * count
 
-        length = widest(x - image, self.norm) / tf.sqrt(tf.cast(tf.maximum(i, 1), tf.float32))
+        pace = length(x - image, self.norm) / tf.sqrt(tf.cast(tf.maximum(i, 1), tf.float32))
         # Noise seldom has the class that is targeted, and nearly always another than the label.
         turn = 0 if self.targeted else self.initial_samples
         shape = [context.batch, *image.shape[1:]]
@@ -107,7 +108,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
 
         def attempt(k: tf.Tensor, there: tf.Tensor, found: tf.Tensor, used: tf.Tensor) -> tuple[tf.Tensor, ...]:
             noise = tf.where(k == turn, x, uniform(shape, context.fold(i, 1, k)))
-            stepped = tf.clip_by_value(x + length * 0.5 ** tf.cast(k, tf.float32) * normal, 0.0, 1.0)
+            stepped = tf.clip_by_value(x + pace * 0.5 ** tf.cast(k, tf.float32) * normal, 0.0, 1.0)
             tried, asked = tf.where(first, noise, stepped), undecided(k, there, found, used)
             reached = asked & self._fools(context, tried)
             return k + 1, choose(reached, tried, there), found | reached, used + tf.where(asked, each, 0)
@@ -119,7 +120,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         found |= ~first  # Otherwise where it was, which is adversarial.
         x = self._to_boundary(context, there, halvings)
         used += tf.where(found, halvings * each, 0)
-        size = widest(x - image, self.norm)[:, 0, 0, 0]
+        size = length(x - image, self.norm)[:, 0, 0, 0]
         smaller = found & (size < state["size"])
         size = tf.where(smaller, size, state["size"])
         done = ~found | (size <= context.numbers["epsilon"]) | ((usable - each - used) // draws < 2)
@@ -129,9 +130,10 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
     def _normal(self, context: AttackContext, x: tf.Tensor, seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         """The direction into the wrong class, of unit norm, by `count` (batch,) probes around `x` (Equation 16)."""
         shape, size = x.shape[1:], int(np.prod(x.shape[1:]))
-        rounds = math.ceil(self.initial_evaluations / most_together(context))
+        # In passes that are not too large: what fills the last one is asked in vain.
+        rounds = max(_ROUNDS, math.ceil(self.initial_evaluations / most_together(context)))
         many = math.ceil(self.initial_evaluations / rounds)
-        radius = context.numbers["delta"] * widest(x - context.images, self.norm)[:, None]
+        radius = context.numbers["delta"] * length(x - context.images, self.norm)[:, None]
 
         def probe(k: tf.Tensor, sums: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, ...]:
             sample, own = [context.batch, many, *shape], tf.random.fold_in(seed, k, alg=tf.random.Algorithm.PHILOX)
@@ -157,7 +159,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
     def _to_boundary(self, context: AttackContext, there: tf.Tensor, halvings: int) -> tf.Tensor:
         """The last point that fools, on the way from `there`, which does, to the image (Algorithm 1 there)."""
         image = context.images
-        radius = widest(there - image, self.norm)
+        radius = length(there - image, self.norm)
 
         def at(share: tf.Tensor) -> tf.Tensor:
             share = share[:, None, None, None]

@@ -143,7 +143,7 @@ def test_zoo_comes_near_the_closed_form_without_gradients():
 
 
 @pytest.mark.parametrize("target", ["none", "next"])
-@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
 def test_hop_skip_jump_comes_to_the_closed_form_by_answers_alone(norm, target):
     model, images, _, linf, l2, _ = halfspace()
     distance = linf if norm is Norm.LINF else l2
