@@ -299,7 +299,11 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
 
 def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
     """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
+    from l2p_tf.attacks.corruption import Corruption
+
     output, options = transfer_folder(settings, runs, images), settings.evaluation
+    attacks = tuple(attack for attack in options.attacks if not isinstance(attack, Corruption))
+    options = dataclasses.replace(options, attacks=attacks)
     return transfer_into(settings, output, options, sources, runs, images, settings.checkpoints[0])
 
 

@@ -184,6 +184,14 @@ _define(
     "libraries are named among --attacks: foolbox(attack=...), art(attack=...).",
 )  # fmt: skip
 _define(
+    _ATTACKS, flags.DEFINE_list, "corruptions", [],
+    "Common corruptions of the images to judge on beside the attacks, such as fog,snow,jpeg; all for all fifteen.",
+)  # fmt: skip
+_define(
+    _ATTACKS, flags.DEFINE_list, "severities", ["1", "2", "3", "4", "5"],
+    "How much of each corruption: from 1 to 5, several separated by commas.",
+)  # fmt: skip
+_define(
     _ATTACKS, flags.DEFINE_list, "transfer", [],
     "Runs to make examples on and show to each other; a+b is an ensemble, all is all.",
 )  # fmt: skip

@@ -178,12 +178,20 @@ class Settings:
     @functools.cached_property
     def evaluation(self) -> EvaluationOptions:
         """How models are attacked."""
+        from l2p_tf.attacks.corruption import corruptions
         from l2p_tf.evaluation.options import EvaluationOptions
 
+        names = [name.strip() for name in self.corruptions if name.strip()]
         values = definitions.values_of(EvaluationOptions, self.__getattr__)
         options = EvaluationOptions(**values, jit_compile=self.jit_compile)
         attacks = tuple(_in_folder(attack, self.folder) for attack in options.attacks)
+        attacks += corruptions(names, self.severity_levels)
         return dataclasses.replace(options, attacks=attacks)
+
+    @property
+    def severity_levels(self) -> list[int]:
+        """--severities, each once."""
+        return [int(text) for text in _each(self.severities, "severities", tuple("12345"), "of 1, 2, 3, 4, 5")]
 
     @property
     def certification(self) -> CertificationOptions | None:

@@ -46,6 +46,10 @@ class AttackOutput:
       linf: float32, largest change.
       gradients: int32, backward passes used.
       forwards: int32, forward passes used, those of the gradients included and scoring left out.
+      confidence: float32, the softmax probability of the likeliest class, the mean over the scoring draws; None where
+        images were searched for.
+      brier: float32, the squared distance of the softmax probabilities to 1 for the label and 0 for all others,
+        from 0 to 2; None likewise.
     """
 
     adversarial: np.ndarray
@@ -60,6 +64,8 @@ class AttackOutput:
     linf: np.ndarray
     gradients: np.ndarray
     forwards: np.ndarray
+    confidence: np.ndarray | None = None
+    brier: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from l2p_tf import files, inference
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.base import Attack
 from l2p_tf.attacks.context import AttackOutput
+from l2p_tf.attacks.corruption import answered
 from l2p_tf.attacks.projection import norms
 from l2p_tf.data.view import ImageView
 from l2p_tf.evaluation.options import EvaluationOptions
@@ -32,6 +33,7 @@ Arrays = dict[str, np.ndarray]
 PER_EXAMPLE = (
     "prediction", "probability", "success", "wrong", "l0", "l1", "l2", "linf", "gradients", "forwards", "seconds",
 )  # fmt: skip
+CALIBRATION = ("confidence", "brier")
 EIGHT_BITS = "success_8bit"
 _STORED = 6
 """What seeds the answers to images in 8 bits."""
@@ -213,7 +215,8 @@ class ChunkedEvaluation:
           kept: takes the adversarial images in the form that is kept, (count, height, width, channels).
 
         Returns:
-          Arrays of `PER_EXAMPLE`, with `eight_bits` also `EIGHT_BITS`, and the adversarial images of `shown`.
+          Arrays of `PER_EXAMPLE`, with `eight_bits` also `EIGHT_BITS`, `CALIBRATION` where nothing is searched for, and
+          the adversarial images of `shown`.
         """
         found: list[Arrays] = []
         robust, done = 0.0, 0
@@ -233,7 +236,8 @@ class ChunkedEvaluation:
             done += len(rows)
             move(1.0, accuracy=f"{100 * robust / done:.1f}%")
             found.append(part)
-        keys = (*PER_EXAMPLE, *([EIGHT_BITS] if self.eight_bits else []))
+        keys = [*PER_EXAMPLE, *([EIGHT_BITS] if self.eight_bits else [])]
+        keys += [key for key in CALIBRATION if all(key in part for part in found)]
         joined = {key: np.concatenate([part[key] for part in found]) for key in keys}
         return joined, np.concatenate([part["pictures"] for part in found])
 
@@ -268,6 +272,7 @@ class ChunkedEvaluation:
             how |= {"prediction_draws": self.prediction_draws, "progress": tell, "store": store}
             output = self.attack(self.model, images, labels, seed, **how)
         values = {key: getattr(output, key) for key in PER_EXAMPLE if key != "seconds"}
+        values |= {key: value for key in CALIBRATION if (value := getattr(output, key)) is not None}
         values["seconds"] = np.full(len(rows), (time.monotonic() - begun) / len(rows))
         if self.eight_bits or self.keeps == "uint8":
             facts = self.attack.facts() if self.attack else {"norm": None, "epsilon": None}
@@ -318,17 +323,4 @@ def in_8_bits(adversarial: np.ndarray, images: np.ndarray, norm: str | None, eps
 
 def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
     """Images as they are, scored like an attack's, on one answer; arguments as of `inference.predict_with_votes`."""
-    probabilities, votes = inference.predict_with_votes(model, images, seed, **how)
-    prediction = inference.decided(votes)
-    wrong = (prediction != labels).astype(np.float32)
-    return AttackOutput(
-        adversarial=images,
-        prediction=prediction,
-        probability=probabilities[np.arange(len(labels)), labels].astype(np.float32),
-        success=wrong,
-        wrong=wrong,
-        target=labels,
-        gradients=np.zeros(len(images), np.int32),
-        forwards=np.full(len(images), how.get("samples_per_prediction", 1), np.int32),
-        **norms(np.zeros_like(images)),
-    )
+    return answered(model, images, images, labels, seed, **how)

@@ -14,6 +14,7 @@ from l2p_tf.attacks.ascent import Ascent
 from l2p_tf.attacks.base import Attack, AttackRunner, SingleAttack
 from l2p_tf.attacks.bim import BIM
 from l2p_tf.attacks.carlini_wagner import CarliniWagner
+from l2p_tf.attacks.corruption import Corruption
 from l2p_tf.attacks.deepfool import DeepFool
 from l2p_tf.attacks.fgsm import FGSM
 from l2p_tf.attacks.gradient import answer
@@ -147,4 +148,7 @@ class CleverHans(SingleAttack):
 
 def backend(name: str, attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
     """The attacks as a backend runs them: `l2p_tf` or `cleverhans`; UserError where it cannot."""
-    return tuple(CleverHans(attack) for attack in attacks) if name == "cleverhans" else attacks  # type: ignore[arg-type]
+    if name != "cleverhans":
+        return attacks
+    # Corruptions are no attacks, and there is but one implementation of them.
+    return tuple(CleverHans(attack) for attack in attacks if not isinstance(attack, Corruption))  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ import numpy as np
 
 from l2p_tf import artifacts, inference, sharing
 from l2p_tf.artifacts import atomic_write
+from l2p_tf.attacks.corruption import Corruption
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
 from l2p_tf.evaluation.chunked import EIGHT_BITS, Arrays, ChunkedEvaluation, share_slices
@@ -105,7 +106,7 @@ class Evaluation:
                     ))  # fmt: skip
                     if attack is None:
                         inference.warn_at_chance(figures["correct"], self.model, self.images, self.labels, self.name)
-                    if repeat == 0:
+                    if repeat == 0 and not isinstance(attack, Corruption):
                         gallery.append((label, pictures))
         clean, labels = self.images[self.shown], self.labels[self.shown]
         _write_gallery(self.folder / GALLERY, self.model, clean, labels, gallery, options.seed, samples)

@@ -136,7 +136,7 @@ def _worst(bound: Bound, records: Sequence[tuple[pathlib.Path, list[Record]]], r
     repeats: dict[int, list[np.ndarray]] = {}
     images: np.ndarray | None = None
     for folder, found in records:
-        for record in found:
+        for record in (one for one in found if not one.corruption):
             wanted = {name: COLUMNS[name] for name in ("index", "correct")}
             arrays = read_arrays(folder / record.arrays, wanted, "hold results per image", record.count)
             images = arrays["index"] if images is None else images

@@ -20,6 +20,7 @@ from l2p_tf.schema import Column, Count, Positive, Size, check_inside, read_json
 RESULTS = "results.json"
 GALLERY = "gallery.npz"
 CLEAN = "clean"
+CORRUPTION = "corruption"
 MOST_CLASSES = 10_000
 """No classifier has more: what says so is damaged."""
 _NUMBER, _SHARE, _SIZE = Column("iu", 0, 2**31 - 1), Column("f", 0, 1), Column("f", 0)
@@ -28,7 +29,7 @@ COLUMNS = {
     "prediction": Column("iu", -1, MOST_CLASSES - 1),
     "correct": Column("b"), "probability": Column("f", 0, 1, unknown=True), "success": _SHARE, "success_8bit": _SHARE,
     "l0": _SIZE, "l1": _SIZE, "l2": _SIZE, "linf": _SIZE,
-    "gradients": _NUMBER, "forwards": _NUMBER,
+    "gradients": _NUMBER, "forwards": _NUMBER, "confidence": _SHARE, "brier": Column("f", 0, 2),
 }  # fmt: skip
 """What the per-example arrays hold."""
 
@@ -66,7 +67,8 @@ class Record:
       arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32 (-1 for an
         answer that was not finite), `label` int32, `index` int64 (position in the split), `probability` (of the label),
         `success`, `l0`, `l1`, `l2`, `linf` float32, and where it was tried `success_8bit` float32, `gradients`,
-        `forwards` int32, each of shape (count,).
+        `forwards` int32, each of shape (count,); of clean and corrupted images also `confidence` (the probability of
+        the likeliest class) and `brier` (the squared distance of all probabilities to those of the label) float32.
       reached_8bit: on how many images the goal is still reached when the adversarial image is stored in 8 bits, within
         the attack's ball; None where that was not tried.
     """
@@ -109,6 +111,11 @@ class Record:
     def accuracy(self) -> float:
         """Share of the examples classified correctly."""
         return self.correct / self.count
+
+    @property
+    def corruption(self) -> bool:
+        """Whether its images were corrupted, not attacked."""
+        return self.attack.partition("(")[0] == CORRUPTION
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
     "records": {
         **_PLACE,
-        "kind": "`clean`, `bounded` (a given size), `minimal` (the smallest perturbation) or `transfer`",
+        "kind": "`clean`, `bounded` (a given size, or none that a norm measures), `minimal` (the smallest there is), "
+        "`transfer` or `corruption`",
         "family": "name of the attack without its options, as `pgd`",
         "accuracy": "share of the images classified correctly",
         "low": "lower end of its 95% interval (Wilson's)",
@@ -172,8 +173,12 @@ class Results:
 
     @property
     def attacks(self) -> pd.DataFrame:
-        """The summaries that count of runs on clean images and under attacks on themselves: no transferred examples."""
-        return self.summaries[self.summaries.counted.astype(bool) & (self.summaries.kind != "transfer")]
+        """The summaries that count of runs on clean images and under attacks on themselves: nothing transferred.
+
+        Corrupted images are not among them either.
+        """
+        others = self.summaries.kind.isin(["transfer", "corruption"])
+        return self.summaries[self.summaries.counted.astype(bool) & ~others]
 
     @functools.cached_property
     def certificates(self) -> pd.DataFrame:
@@ -268,6 +273,7 @@ def _text(value: object) -> object:
 def _derived(record: Record) -> dict[str, object]:
     low, high = wilson_interval(record.accuracy, record.count)
     kind = "transfer" if record.source is not None else "clean" if record.attack == CLEAN else "bounded"
+    kind = "corruption" if kind == "bounded" and record.corruption else kind
     return {
         "kind": "minimal" if kind == "bounded" and minimal(record) else kind, "family": _family(record.attack),
         "accuracy": record.accuracy, "low": low, "high": high,

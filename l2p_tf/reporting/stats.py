@@ -103,3 +103,28 @@ def _wilson(share: Floats, count: int) -> tuple[Floats, Floats]:
     center = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     half = _Z * np.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2)) / (1 + _Z**2 / count)
     return center - half, center + half
+
+
+def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> tuple[Floats, Floats, Floats]:
+    """Answers sorted into bins of equal width by how sure they are.
+
+    Args:
+      confidence: in [0, 1], (k,).
+      correct: 1 for a right answer, 0 for a wrong one, (k,).
+      bins: how many; a confidence between two belongs to the lower one.
+
+    Returns:
+      For each bin the number of answers, their mean confidence, and the share that is right; 0 for an empty one.
+    """
+    sure, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    places = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(places, minlength=bins).astype(np.float64)
+    sums = (np.bincount(places, weights=values, minlength=bins) for values in (sure, right))
+    means, shares = (np.divide(total, counts, out=np.zeros(bins), where=counts > 0) for total in sums)
+    return counts, means, shares
+
+
+def calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, Equation 5): the mean gap between confidence and accuracy."""
+    counts, means, shares = reliability(confidence, correct, bins)
+    return float(np.sum(counts * np.abs(means - shares)) / np.sum(counts))

@@ -127,7 +127,17 @@ def make_libraries(root):
     make_stage(root / "a", "attack", {"train": train, "data": data}, records, arrays)
 
 
+def make_corrupted(root):
+    data = make_data(root)
+    arrays = [of_correct([1] * n + [0] * (20 - n), confidence=[0.5] * 20, brier=[0.5] * 20) for n in (20, 9, 5)]
+    fog = [(f"corruption({s}", f"{NAME} {s}", *CLEAN[2:]) for s in (1, 2)]
+    records = records_of(NAME, (CLEAN, *fog), arrays)
+    train = make_train(root, data, NAME, "t", history=False)
+    make_stage(root / "a", "attack", {"train": train, "data": data}, records, arrays)
+
+
 CASES = {
+    make_corrupted: ["comparison", "corruptions", "parameters"],
     make_gated: ["gate", "comparison", "parameters"],
     make_libraries: ["comparison", "libraries", "strength", "parameters"],
     make_imported: ["comparison", "contract", "strength", "parameters"],

@@ -31,6 +31,7 @@ TRAINED = [name for name in DEFENSES.names() if not issubclass(DEFENSES.get(name
 """The defenses that train a network of their own."""
 
 _ATTACKS = {name: cls for name in ATTACKS.names() if (cls := ATTACKS.get(name)).BACKEND == "l2p_tf"}
+del _ATTACKS["corruption"]  # It searches for nothing.
 OWN = [n for n, cls in _ATTACKS.items() if not any(o is not cls and issubclass(cls, o) for o in _ATTACKS.values())]
 """The attacks of this package that are not others with other defaults."""
 COMPILED = [name for name in OWN if issubclass(_ATTACKS[name], IterativeAttack)]
