@@ -130,7 +130,7 @@ def evaluate(
       class_names: of the classes, in the order of the model's outputs; their numbers by default.
       custom_objects: a Python file with classes that a model file needs; its code is run.
       seed: decides everything random.
-      **options: of `EvaluationOptions`, such as `repeats`, `batch_size` or `prediction_draws`.
+      **options: of `EvaluationOptions`, such as `repeats`, `batch_size`, `prediction_draws` or `bpda`.
 
     Returns:
       The results: `print(result)`, `result.records`, `result.report("page")`.
@@ -149,6 +149,7 @@ def evaluate(
     if checks:
         how_checked: dict[str, Any] = {"batch_size": wanted.batch_size, "prediction_draws": wanted.prediction_draws}
         how_checked |= {"epsilon": checks_epsilon or _linf(wanted.attacks), "jit_compile": wanted.jit_compile}
+        how_checked |= {"bpda": wanted.bpda}
         check_artifact(CheckOptions(count=checks, seed=seed, **how_checked), run, data, place / name / "checks")
     return Evaluated(place, temporary=folder is None)
 

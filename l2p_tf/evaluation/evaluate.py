@@ -26,6 +26,7 @@ from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.evaluation.records import CLEAN, COLUMNS, GALLERY, Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
+from l2p_tf.models.surrogates import with_surrogates
 from l2p_tf.observation import PROBED_IMAGES
 from l2p_tf.progress import bar
 
@@ -195,7 +196,7 @@ def attack_artifact(
     def evaluation(folder: pathlib.Path) -> Evaluation:
         place = folder / ADDED if joined else folder
         place.mkdir(exist_ok=True)
-        model = load_classifier(trained.path / f"{checkpoint}.keras")
+        model = with_surrogates(load_classifier(trained.path / f"{checkpoint}.keras"), options.bpda)
         return Evaluation(model, data, options, place, str(trained.options["name"]))
 
     with artifacts.produce(

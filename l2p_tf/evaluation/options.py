@@ -16,6 +16,10 @@ else:
     Attack = Options  # The flags are known before TensorFlow is loaded.
 
 
+_BPDA = (
+    "Steps without a gradient, by patterns of the names of layers, and the function whose gradient attacks take for "
+    "theirs: identity, sigmoid or softmax, as in 'round*: identity; jpeg: identity'."
+)
 _DRAWS = "Draws of the noise that one answer averages (mean of their softmax); the defense's own number when not given."
 
 
@@ -44,6 +48,7 @@ class EvaluationOptions(StageOptions):
     seed: int = option(0, "Decides everything random.", low=0)
     jit_compile: bool | None = None
     prediction_draws: int | None = option(None, _DRAWS, low=1)
+    bpda: str = option("", _BPDA)
 
     save_images: str = option(
         "none",
@@ -51,6 +56,10 @@ class EvaluationOptions(StageOptions):
         "uint8 as they can be stored. stages.replay shows them to a served model.",
         choices=("none", "float32", "uint8"),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_bpda(self.bpda)
 
     def inputs(self) -> dict[str, artifacts.Artifact]:
         """What the attacks need besides the classifier, by role."""
@@ -67,6 +76,8 @@ class EvaluationOptions(StageOptions):
             "attacks": [attack.spec for attack in self.attacks],
             "attacks_options": [attack.options() for attack in self.attacks],
             "backends": [attack.BACKEND for attack in self.attacks],
+            # Left out where it is not used: finished evaluations were made without it.
+            **({"bpda": self.bpda} if self.bpda else {}),
             **{
                 key: getattr(self, key)
                 for key in ("split", "limit", "repeats", "batch_size", "seed", "prediction_draws", "save_images")
@@ -102,6 +113,7 @@ class CheckOptions(StageOptions):
     seed: int = option(0, "Decides everything random.", low=0)
     jit_compile: bool | None = None
     prediction_draws: int | None = option(None, _DRAWS, low=1)
+    bpda: str = option("", _BPDA)
 
     def __post_init__(self) -> None:
         from l2p_tf.evaluation.masking.rules import LEAST
@@ -113,3 +125,12 @@ class CheckOptions(StageOptions):
             if self.epsilon == 1:
                 raise UserError(f"`checks_epsilon` should be above 0 and below 1. Received: {self.epsilon:g}")
             check_linf("checks_epsilon", self.epsilon)
+        _check_bpda(self.bpda)
+
+
+def _check_bpda(steps: str) -> None:
+    """UserError where it cannot be read; with TensorFlow, so only where there is something to read."""
+    if steps:
+        from l2p_tf.models.surrogates import parse_steps
+
+        parse_steps(steps)

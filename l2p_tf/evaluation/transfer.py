@@ -22,6 +22,7 @@ from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.evaluation.records import Record, read_records, write_records
 from l2p_tf.layers.noise import is_randomized
 from l2p_tf.models.saving import load_classifier
+from l2p_tf.models.surrogates import with_surrogates
 from l2p_tf.observation import PROBED_IMAGES
 from l2p_tf.progress import bar
 from l2p_tf.types import UserError
@@ -170,4 +171,5 @@ class _Transfer:
             )
 
     def _load(self, name: str) -> keras.Model:
-        return load_classifier(self.trained[name].path / f"{self.checkpoint}.keras")
+        model = load_classifier(self.trained[name].path / f"{self.checkpoint}.keras")
+        return with_surrogates(model, self.options.bpda)

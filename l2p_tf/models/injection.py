@@ -62,7 +62,7 @@ def injected(model: keras.Model, factory: LayerFactory, noise_after: Sequence[st
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         if is_network(operation):
             if id(operation) not in twins:
-                twins[id(operation)] = _cloned(operation, call)
+                twins[id(operation)] = cloned(operation, call)
             return twins[id(operation)](*args, **kwargs)
         key, name = id(operation), operation.name
         if key in points.convolutions:
@@ -72,7 +72,7 @@ def injected(model: keras.Model, factory: LayerFactory, noise_after: Sequence[st
             answer = factory.after_conv(answer, own("after", name))
         return factory.output(answer, own("output", f"{name}_output")) if key in points.outputs else answer
 
-    return _cloned(model, call)
+    return cloned(model, call)
 
 
 def points_of(model: keras.Model, noise_after: Sequence[str] = ()) -> Points:
@@ -82,7 +82,7 @@ def points_of(model: keras.Model, noise_after: Sequence[str] = ()) -> Points:
     normalized = [_norm_of(one) or one for one in convolutions]
     for pattern in noise_after:
         if not any(fnmatch.fnmatchcase(one.name, pattern) for one in operations):
-            names = ", ".join(one.name for one in operations[:_NAMED]) + (" ..." if len(operations) > _NAMED else "")
+            names = names_of(operations)
             raise UserError(f"`noise_after` should fit the name of a layer, of {names}. Received: {pattern!r}")
     sums = [one for one in operations if type(one).__name__ == "Add" and len(one._inbound_nodes[0].input_tensors) > 1]
     if noise_after:
@@ -95,12 +95,17 @@ def points_of(model: keras.Model, noise_after: Sequence[str] = ()) -> Points:
     return Points(*(frozenset(map(id, some)) for some in (convolutions, normalized, outputs)))
 
 
+def names_of(operations: Sequence[Any]) -> str:
+    """The names of some layers, for an error."""
+    return ", ".join(one.name for one in operations[:_NAMED]) + (" ..." if len(operations) > _NAMED else "")
+
+
 def _norm_of(convolution: keras.layers.Layer) -> keras.layers.Layer | None:
     """The batch norm that alone reads what a convolution gives; None where there is none."""
     readers = list({id(node.operation): node.operation for node in convolution._outbound_nodes}.values())
     return readers[0] if len(readers) == 1 and isinstance(readers[0], _NORMS) else None
 
 
-def _cloned(model: keras.Model, call: Callable[..., Any]) -> keras.Model:
+def cloned(model: keras.Model, call: Callable[..., Any]) -> keras.Model:
     """A network of the same layers, each of which `call` calls."""
     return keras.models.clone_model(as_functional(model), clone_function=lambda layer: layer, call_function=call)

@@ -58,6 +58,7 @@ def request_of(options: CheckOptions) -> dict[str, Any]:
         "attacks": battery[1],
         "attacks_randomized": battery[_DRAWS],
         "level": rules.LEVEL,
+        **({"bpda": options.bpda} if options.bpda else {}),
     }
 
 

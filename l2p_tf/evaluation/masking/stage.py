@@ -21,6 +21,7 @@ from l2p_tf.evaluation.options import CheckOptions
 from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.evaluation.records import CLEAN, Record, write_records
 from l2p_tf.models.saving import load_classifier
+from l2p_tf.models.surrogates import with_surrogates
 
 STAGE = "checks"
 PROBE = "arrays/probe.npz"
@@ -66,7 +67,7 @@ def check_artifact(
         if work is not None:
             work.scratch.append(PARTS)
             work.notes |= notes_on([trained], data, options.split, options.count, options.seed)
-            model = load_classifier(trained.path / f"{checkpoint}.keras")
+            model = with_surrogates(load_classifier(trained.path / f"{checkpoint}.keras"), options.bpda)
             inspect(model, data, options, work.path, str(trained.options["name"]))
     return read_inspection(user_path(output))
 

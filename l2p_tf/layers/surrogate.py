@@ -1,0 +1,55 @@
+"""Gradients for steps that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from l2p_tf.types import UserError
+
+SURROGATES: dict[str, Callable[[Any], Any]] = {
+    "identity": lambda x: x,
+    "sigmoid": keras.ops.sigmoid,
+    "softmax": keras.ops.softmax,
+}
+"""Smooth functions by name: of rounding and JPEG, of a step from 0 to 1, of the one-hot argmax over the last axis."""
+
+
+@keras.saving.register_keras_serializable(package="l2p_tf")
+class SurrogateGradient(keras.layers.Layer):
+    """What a step answers, with the gradient of a smooth function of what it was given.
+
+    Backward pass differentiable approximation (BPDA; Athalye, Carlini and Wagner 2018, Section 4.1).
+
+    Args:
+      surrogate: a name of `SURROGATES`.
+    """
+
+    def __init__(self, surrogate: str = "identity", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if surrogate not in SURROGATES:
+            raise UserError(f"`surrogate` should be one of {', '.join(SURROGATES)}. Received: {surrogate!r}")
+        self.surrogate = surrogate
+
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """The step's answer and what it was given, of one shape, to the answer, to the bit."""
+        answer, given = inputs
+        return _instead(tf.stop_gradient(answer), tf.cast(SURROGATES[self.surrogate](given), answer.dtype))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """That of the answer."""
+        return input_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {**super().get_config(), "surrogate": self.surrogate}
+
+
+@tf.custom_gradient
+def _instead(answer: tf.Tensor, smooth: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+    """The first of two tensors, whose gradient goes to the second."""
+    del smooth
+    return tf.identity(answer), lambda up: (tf.zeros_like(up), up)

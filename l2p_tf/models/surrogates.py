@@ -1,0 +1,81 @@
+"""Networks some of whose steps are differentiated as if they were smooth (BPDA)."""
+
+from __future__ import annotations
+
+import collections
+import fnmatch
+from typing import Any
+
+import keras
+
+from l2p_tf.layers.networks import is_network, operations_of
+from l2p_tf.layers.surrogate import SURROGATES, SurrogateGradient
+from l2p_tf.models.injection import cloned, names_of
+from l2p_tf.types import UserError
+
+
+def with_surrogates(model: keras.Model, steps: str) -> keras.Model:
+    """A network that answers as another does, and has the gradient of smooth functions where that has none.
+
+    It shares the layers, and so the weights, of the one it is made of.
+
+    Args:
+      model: a functional or Sequential classifier, which may hold others.
+      steps: patterns of names of layers and operations, each with one of `SURROGATES`, as `round*: identity; jpeg:
+        identity`; the first that fits counts. Empty for the model as it is.
+
+    Raises:
+      UserError: it cannot be read, a pattern fits nothing, or a step's shape or type does not let a gradient through.
+    """
+    wanted = parse_steps(steps)
+    if not wanted:
+        return model
+    if not is_network(model):
+        raise UserError("`bpda` needs a functional or Sequential model, whose layers can be told. Received: another")
+    operations = list(operations_of(model))
+    for pattern, _ in wanted:
+        if not any(fnmatch.fnmatchcase(one.name, pattern) for one in operations):
+            raise UserError(f"`bpda` should fit the name of a layer, of {names_of(operations)}. Received: {pattern!r}")
+    twins: dict[int, keras.Model] = {}
+    used: collections.Counter[str] = collections.Counter()
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_network(operation):
+            if id(operation) not in twins:
+                twins[id(operation)] = cloned(operation, call)
+            return twins[id(operation)](*args, **kwargs)
+        answer = operation(*args, **kwargs)
+        name = operation.name
+        surrogate = next((smooth for pattern, smooth in wanted if fnmatch.fnmatchcase(name, pattern)), None)
+        if surrogate is None:
+            return answer
+        given = [x for x in keras.tree.flatten((args, kwargs)) if keras.utils.is_keras_tensor(x)]
+        shapes = [tuple(x.shape) for x in given]
+        if shapes != [getattr(answer, "shape", None)] or "float" not in keras.backend.standardize_dtype(answer.dtype):
+            became = f"{answer.dtype} {tuple(answer.shape)}" if hasattr(answer, "shape") else "several tensors"
+            raise UserError(
+                "`bpda` should name steps that answer numbers of the shape of the one tensor that they take. "
+                f"{name!r} makes {became} of {', '.join(map(str, shapes))}"
+            )
+        used[name] += 1
+        return SurrogateGradient(surrogate, name=f"{name}_{surrogate}_{used[name]}")([answer, *given])
+
+    return cloned(model, call)
+
+
+def parse_steps(text: str) -> list[tuple[str, str]]:
+    """Patterns and their surrogates, of a text such as `round*: identity; jpeg: identity`.
+
+    Raises:
+      UserError: it cannot be read, or knows another surrogate.
+    """
+    pairs = []
+    for part in filter(None, map(str.strip, text.split(";"))):
+        pattern, colon, surrogate = (each.strip() for each in part.rpartition(":"))
+        if not (pattern and colon) or surrogate not in SURROGATES:
+            raise UserError(
+                f"`bpda` should be names of layers with {' or '.join(SURROGATES)}, as 'round*: identity; jpeg: "
+                f"identity'. Received: {part!r}"
+            )
+        pairs.append((pattern, surrogate))
+    return pairs
