@@ -8,10 +8,11 @@ python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='pgd(steps=20)'
 python -m stages.attack --attacks=help
 
 Reads RUN_DIR/NAME/train and RUN_DIR/data (or --data); makes RUN_DIR/NAME/attack, or attack_cleverhans with
---backend=cleverhans. With --transfer examples are made on each of the named runs and shown to all of them; makes
-RUN_DIR/transfer. The signs of gradient masking are looked for after the attacks, in RUN_DIR/NAME/checks, unless
---checks=0. With --certify nothing is attacked: certified radii are computed, in RUN_DIR/NAME/certify. A randomized
-model is evaluated --repeats times. Continues where an earlier run of the same command stopped.
+--backend=cleverhans (foolbox and art likewise). With --transfer examples are made on each of the named runs and shown
+to all of them; makes RUN_DIR/transfer. The signs of gradient masking are looked for after the attacks, in
+RUN_DIR/NAME/checks, unless --checks=0. With --certify nothing is attacked: certified radii are computed, in
+RUN_DIR/NAME/certify. A randomized model is evaluated --repeats times. Continues where an earlier run of the same
+command stopped.
 
 With --share, processes that run the same command, here or on other machines with the same RUN_DIR, share the work slice
 by slice: each image is attacked once, the results are those of one process, and who ends early is replaced. Checks are

@@ -188,7 +188,7 @@ def show_tables(settings: Settings, folders: list[pathlib.Path], names: list[str
 
 def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> list[Record]:
     """Attacks one run by every backend, or finds it done; returns its records."""
-    from l2p_tf.evaluation.cleverhans import backend
+    from l2p_tf.evaluation.backends import backend
 
     records = []
     for whose, checkpoint in itertools.product(settings.backends, settings.checkpoints):

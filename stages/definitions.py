@@ -180,8 +180,8 @@ _define(
 )  # fmt: skip
 _define(
     _ATTACKS, flags.DEFINE_list, "backend", ["l2p_tf"],
-    "Whose implementation of the attacks to run: l2p_tf, cleverhans, or both; each makes a folder. Those of other "
-    "libraries are named among --attacks: foolbox(attack=...), art(attack=...).",
+    "Whose implementations of these attacks to run: l2p_tf, cleverhans, foolbox, art; each makes a folder. Attacks "
+    "that only others have are named among --attacks: foolbox(attack=...), art(attack=...).",
 )  # fmt: skip
 _define(
     _ATTACKS, flags.DEFINE_list, "corruptions", [],

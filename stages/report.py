@@ -8,7 +8,7 @@ LaTeX, NAME.tex: comparison, paired (who is better), checks (for gradient maskin
 attacked with), parameters; and where there is something to say: norms (sizes of the smallest perturbations), power
 (accuracy by that size), epsilons (accuracy by radius), sweep (the runs of a sweep), matched (methods at the same clean
 accuracy), certified (certified accuracy against radius), corruptions (accuracy on corrupted images, calibration),
-transfer (sources against targets), backends (CleverHans beside our own attacks), libraries (the worst case over the
+transfer (sources against targets), backends (other implementations beside our own), libraries (the worst case over the
 attacks of several libraries), classes (accuracy class by class) and confusions (which class was taken for which). Plots
 are in plots/, in cards/ is a model card for each exported run, and in robustbench/ RobustBench's JSON for each
 deterministic run that was under AutoAttack as its leaderboards have it (cifar10, cifar100, imagenet).

@@ -227,12 +227,9 @@ class Settings:
     @property
     def backends(self) -> list[str]:
         """--backend, each once."""
-        return _each(
-            self.backend,
-            "backend",
-            ("l2p_tf", "cleverhans"),
-            "l2p_tf, cleverhans or both (attacks of other libraries are named in `--attacks`: foolbox(attack=...))",
-        )
+        from l2p_tf.evaluation.options import BACKENDS
+
+        return _each(self.backend, "backend", BACKENDS, "of l2p_tf, cleverhans, foolbox, art")
 
     @property
     def checkpoints(self) -> list[str]:
@@ -258,7 +255,7 @@ class Settings:
 
     def check(self) -> None:
         """UserError where an attack, or the way to run it, is bad; before anything is done."""
-        from l2p_tf.evaluation.cleverhans import backend
+        from l2p_tf.evaluation.backends import backend
 
         attacks = self.evaluation.attacks
         for name in self.backends:

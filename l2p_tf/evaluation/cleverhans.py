@@ -11,10 +11,9 @@ import tensorflow as tf
 
 from l2p_tf import inference
 from l2p_tf.attacks.ascent import Ascent
-from l2p_tf.attacks.base import Attack, AttackRunner, SingleAttack
+from l2p_tf.attacks.base import AttackRunner
 from l2p_tf.attacks.bim import BIM
 from l2p_tf.attacks.carlini_wagner import CarliniWagner
-from l2p_tf.attacks.corruption import Corruption
 from l2p_tf.attacks.deepfool import DeepFool
 from l2p_tf.attacks.fgsm import FGSM
 from l2p_tf.attacks.gradient import answer
@@ -22,6 +21,7 @@ from l2p_tf.attacks.mim import MIM
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.spsa import SPSA
 from l2p_tf.classifier import computes_in_float16
+from l2p_tf.evaluation.reimplemented import Reimplemented
 from l2p_tf.layers.noise import reseed, restore_seeds
 from l2p_tf.types import Norm, UserError
 
@@ -33,7 +33,7 @@ _REASONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CleverHans(SingleAttack):
+class CleverHans(Reimplemented):
     """FGSM, BIM, PGD or MIM as CleverHans runs it: eagerly, step by step, every example to the end.
 
     Restarts, targets and scoring are those of every attack. The random starts of PGD follow TensorFlow's global seed,
@@ -68,39 +68,6 @@ class CleverHans(SingleAttack):
 
     def _refuse(self, why: str) -> None:
         raise UserError(f"`--backend=cleverhans` cannot run {self.attack.spec!r}: {why}.")
-
-    @property
-    def spec(self) -> str:
-        """That of the attack."""
-        return self.attack.spec
-
-    @property
-    def label(self) -> str:
-        """That of the attack."""
-        return self.attack.label
-
-    @property
-    def target(self) -> str:
-        """That of the attack."""
-        return self.attack.target
-
-    @property
-    def restarts(self) -> int:
-        """Those of the attack."""
-        return int(getattr(self.attack, "restarts", 1))
-
-    @property
-    def work(self) -> float:
-        """That of the attack."""
-        return self.attack.work
-
-    def facts(self) -> dict[str, Any]:
-        """Those of the attack."""
-        return self.attack.facts()
-
-    def options(self) -> dict[str, Any]:
-        """Those of the attack."""
-        return self.attack.options()
 
     def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
         """One start, in full batches."""
@@ -144,11 +111,3 @@ class CleverHans(SingleAttack):
                 found = pgd.projected_gradient_descent(asked, x, **how, **common, rand_init=random)
         # Its sums leave the range by a last bit.
         return tf.clip_by_value(found, 0.0, 1.0)
-
-
-def backend(name: str, attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
-    """The attacks as a backend runs them: `l2p_tf` or `cleverhans`; UserError where it cannot."""
-    if name != "cleverhans":
-        return attacks
-    # Corruptions are no attacks, and there is but one implementation of them.
-    return tuple(CleverHans(attack) for attack in attacks if not isinstance(attack, Corruption))  # type: ignore[arg-type]

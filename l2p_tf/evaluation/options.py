@@ -16,6 +16,8 @@ else:
     Attack = Options  # The flags are known before TensorFlow is loaded.
 
 
+BACKENDS = ("l2p_tf", "cleverhans", "foolbox", "art")
+"""Whose implementations of attacks there are."""
 _BPDA = (
     "Steps without a gradient, by patterns of the names of layers, and the function whose gradient attacks take for "
     "theirs: identity, sigmoid or softmax, as in 'round*: identity; jpeg: identity'."

@@ -5,7 +5,8 @@ import pytest
 
 from l2p_tf import inference
 from l2p_tf.attacks import ATTACKS
-from l2p_tf.evaluation.cleverhans import CleverHans, backend
+from l2p_tf.evaluation.backends import backend
+from l2p_tf.evaluation.cleverhans import CleverHans
 from l2p_tf.evaluation.transfer import ensemble
 from l2p_tf.types import UserError
 from support.models import images_and_labels, smooth

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from l2p_tf.evaluation.records import CLEAN
 from l2p_tf.reporting.examples import read_arrays
-from l2p_tf.reporting.format import pace, percent, plain, signed
+from l2p_tf.reporting.format import backend_name, pace, percent, plain, signed
 from l2p_tf.reporting.measured import strongest
 from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.section import Section, section
@@ -25,30 +26,39 @@ from l2p_tf.reporting.table import (
 )  # fmt: skip
 
 _CAPTION = (
-    "The same attack on the same images, by this package and by CleverHans. Accuracy in percent, ± its standard "
-    "deviation over repeats where there are several, with its 95% interval. The difference is CleverHans minus l2p_tf, "
-    "in percentage points: below 0, that of CleverHans was the stronger one. Disagree: images that one attack left "
+    "The same attack on the same images, by this package and by {name}. Accuracy in percent, ± its standard "
+    "deviation over repeats where there are several, with its 95% interval. The difference is {name} minus l2p_tf, "
+    "in percentage points: below 0, that of {name} was the stronger one. Disagree: images that one attack left "
     "classified correctly and the other did not, in the first repeat. Time is per image, and depends on the device."
 )
-_COLUMNS = (
-    Column("Run", figures=False), Column("Attack", figures=False), Column("l2p_tf"), Column("CleverHans"),
-    Column("Difference", "points"), Column("Disagree", "images"), Column("Time", "l2p_tf"),
-    Column("Time", "CleverHans"),
-)  # fmt: skip
 
 
 @section("backends", "Backends side by side", order=90)
 def backends(results: Results) -> Section | None:
-    """A row for each attack that a run was put to by both implementations on the same images."""
+    """For each other implementation the attacks that a run was put to by it and by ours, on the same images."""
     summaries = results.summaries
     attacked = summaries[(summaries.attack != CLEAN) & (summaries.kind != "transfer")]
-    own, other = (list(attacked[attacked.backend == name].itertuples()) for name in ("l2p_tf", "cleverhans"))
-    pairs = [(a, b, n) for a in own for b in other if _what(a) == _what(b) and (n := _disagree(a, b)) is not None]
-    pairs = strongest(pairs, lambda pair: _what(pair[0])[:-1], lambda pair: pair[0].count)
-    if not pairs:
+    own = list(attacked[attacked.backend == "l2p_tf"].itertuples())
+    found = {}
+    for backend in dict.fromkeys(attacked.backend[attacked.backend != "l2p_tf"]):
+        other = list(attacked[attacked.backend == backend].itertuples())
+        pairs = [(a, b, n) for a in own for b in other if _what(a) == _what(b) and (n := _disagree(a, b)) is not None]
+        if pairs := strongest(pairs, lambda pair: _what(pair[0])[:-1], lambda pair: pair[0].count):
+            found[backend] = pairs
+    if not found:
         return None
-    table = Table("", _CAPTION, _COLUMNS, tuple(_row(*pair) for pair in pairs))
-    return Section((table,), figures([_figures(*pair) for pair in pairs]))
+    tables = tuple(_table(backend, pairs, len(found) > 1) for backend, pairs in found.items())
+    rows = [_figures(backend, *pair) for backend, pairs in found.items() for pair in pairs]
+    return Section(tables, figures(rows))
+
+
+def _table(backend: str, pairs: Sequence[tuple[Any, Any, int]], several: bool) -> Table:
+    name = backend_name(backend)
+    columns = (
+        Column("Run", figures=False), Column("Attack", figures=False), Column("l2p_tf"), Column(name),
+        Column("Difference", "points"), Column("Disagree", "images"), Column("Time", "l2p_tf"), Column("Time", name),
+    )  # fmt: skip
+    return Table(name if several else "", _CAPTION.format(name=name), columns, tuple(_row(*pair) for pair in pairs))
 
 
 def _what(row: Any) -> tuple[object, ...]:
@@ -77,9 +87,9 @@ def _row(own: Any, other: Any, disagree: int) -> tuple[Cell, ...]:
     )
 
 
-def _figures(own: Any, other: Any, disagree: int) -> dict[str, object]:
+def _figures(backend: str, own: Any, other: Any, disagree: int) -> dict[str, object]:
     return {
-        "run": own.name, **columns_of(own), "repeats_cleverhans": other.repeats, **accuracy_of(own),
-        "accuracy_cleverhans": in_percent(other.accuracy), "difference": in_percent(other.accuracy - own.accuracy),
-        "disagree": disagree, "seconds": rounded(own.seconds), "seconds_cleverhans": rounded(other.seconds),
+        "run": own.name, **columns_of(own), f"repeats_{backend}": other.repeats, **accuracy_of(own),
+        f"accuracy_{backend}": in_percent(other.accuracy), "difference": in_percent(other.accuracy - own.accuracy),
+        "disagree": disagree, "seconds": rounded(own.seconds), f"seconds_{backend}": rounded(other.seconds),
     }  # fmt: skip
