@@ -65,6 +65,16 @@ def carlini_wagner(
     return _foolboxes(attack, model, images, labels)
 
 
+def sparse(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: float, steps: int, step_size: float,
+    sparsity: float,
+) -> Runs:  # fmt: skip
+    attack = foolbox.attacks.SparseL1DescentAttack(
+        abs_stepsize=step_size, steps=steps, quantile=1 - sparsity, random_start=True
+    )
+    return _foolboxes(attack, model, images, labels, epsilon=epsilon)
+
+
 def deepfool(model: keras.Model, images: np.ndarray, labels: np.ndarray, steps: int, overshoot: float) -> Runs:
     attack = foolbox.attacks.L2DeepFoolAttack(steps=steps, candidates=10, overshoot=overshoot, loss="logits")
     return _foolboxes(attack, model, images, labels)
@@ -78,15 +88,17 @@ def hop_skip_jump(model: keras.Model, images: np.ndarray, labels: np.ndarray, st
     return {"ART": lambda: judged(model, art.generate(images, labels)), **_foolboxes(attack, model, images, labels)}
 
 
-def _foolboxes(attack: foolbox.Attack, model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Runs:
+def _foolboxes(
+    attack: foolbox.Attack, model: keras.Model, images: np.ndarray, labels: np.ndarray, **budget: float
+) -> Runs:
     # int64, because Foolbox's conversion of types calls a function that NumPy 2 has no more.
     x, wanted = tf.constant(images), foolbox.criteria.Misclassification(tf.constant(labels, tf.int64))
     eager = foolbox.TensorFlowModel(model, bounds=(0.0, 1.0), device="/CPU:0")
     forward = compiled(model)
     graph = foolbox.TensorFlowModel(forward, bounds=(0.0, 1.0), device="/CPU:0")
     return {
-        "Foolbox": lambda: judged(model, attack.run(eager, x, wanted)),
-        "Foolbox, compiled classifier": lambda: judged(forward, attack.run(graph, x, wanted)),
+        "Foolbox": lambda: judged(model, attack.run(eager, x, wanted, **budget)),
+        "Foolbox, compiled classifier": lambda: judged(forward, attack.run(graph, x, wanted, **budget)),
     }
 
 

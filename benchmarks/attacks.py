@@ -130,6 +130,21 @@ def pgd(arguments: argparse.Namespace) -> None:
     print(f"  l2p_tf: {128 / first:.0f} images/s, {share:.1%} of the float32 product rate of {gflops:.0f} GFLOP/s")
 
 
+def sparse(arguments: argparse.Namespace) -> None:
+    model = network(20, (32, 32, 3))
+    images, labels = random_images(model, 128)
+    # As above a budget in which nothing falls.
+    options = {"epsilon": 1e-3, "steps": 10, "step_size": 2.5e-4, "sparsity": 0.01}
+    variants = {"l2p_tf, PGD-10 l1": ours(f"{spec('pgd', options)[:-1]}, norm=l1)", model, images, labels)}
+    for name, written in (
+        ("PGD-10 linf", "pgd(epsilon=1e-6, steps=10)"), ("APGD-10 linf", "apgd(epsilon=1e-6, steps=10)"),
+        ("APGD-10 l1", "apgd(epsilon=1e-3, steps=10, norm=l1)"),
+    ):  # fmt: skip
+        variants[f"l2p_tf, {name}"] = ours(written, model, images, labels)
+    variants |= peer_variants("sparse", model, images, labels, **options)
+    table("Ten steps in l1, ResNet-V1(20), 128 images", take_turns(variants, arguments.rounds))
+
+
 def cw(arguments: argparse.Namespace) -> None:
     model = network(20, (32, 32, 3))
     images, labels = random_images(model, arguments.images)
@@ -307,8 +322,8 @@ def resident() -> float:
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "pgd": pgd, "cw": cw, "deepfool": deepfool, "few_pixel": few_pixel, "hop_skip_jump": hop_skip_jump,
-    "autoattack": autoattack, "growth": growth,
+    "pgd": pgd, "sparse": sparse, "cw": cw, "deepfool": deepfool, "few_pixel": few_pixel,
+    "hop_skip_jump": hop_skip_jump, "autoattack": autoattack, "growth": growth,
 }  # fmt: skip
 
 

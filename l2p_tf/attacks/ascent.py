@@ -27,7 +27,7 @@ class Ascent(IterativeAttack):
     loss: str = option("ce", "loss to ascend", choices=LOSSES)
     target: str = option("none", "class to arrive at; none: any class but the label", choices=TARGETS)
     draws: int = option(1, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
-    sparsity: float = option(0.05, SPARSITY, above=0, high=1)
+    sparsity: float = option(0.01, SPARSITY, above=0, high=1)
 
     TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon",)
     NAME: ClassVar[str] = ""
@@ -62,10 +62,16 @@ class Ascent(IterativeAttack):
         """One step of `step_size` along the steepest direction; an example that is seen to be adversarial stays."""
         del i
         gradient, _, reached = context.loss_and_gradient(state["adversarial"], self.loss, self.draws)
-        return self.moved(context, state, self.direction(gradient), reached)
+        return self.moved(context, state, self.direction(gradient, state["adversarial"]), reached)
 
-    def direction(self, gradient: tf.Tensor) -> tf.Tensor:
-        """The direction of a step along a gradient, of unit norm; in l1 along `sparsity` of its numbers."""
+    def direction(self, gradient: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """The direction of a step from `x` along a gradient, of unit norm.
+
+        In l1 `sparsity` of the numbers move, none of them to beyond 0 or 1 (Tramer and Boneh 2019).
+        """
+        if self.norm is Norm.L1:
+            at_end = tf.where(gradient > 0.0, x >= 1.0, x <= 0.0)
+            gradient = tf.where(at_end, 0.0, gradient)
         moving = max(1, round(self.sparsity * int(np.prod(gradient.shape[1:]))))
         return steepest(gradient, self.norm, moving)
 

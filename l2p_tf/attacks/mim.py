@@ -39,5 +39,5 @@ class MIM(Iterative):
         scaled = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), [1, 2, 3], keepdims=True))
         scaled = tf.math.divide_no_nan(scaled, tf.reduce_mean(tf.abs(scaled), [1, 2, 3], keepdims=True))
         momentum = context.numbers["decay"] * state["momentum"] + scaled
-        new = self.moved(context, state, self.direction(momentum), reached)
+        new = self.moved(context, state, self.direction(momentum, state["adversarial"]), reached)
         return {**new, "momentum": momentum}

@@ -110,11 +110,15 @@ def test_every_attack_repeats_by_its_seed_alone_and_is_compiled_once(name, noise
     assert set(counts.values()) == {1}, counts
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {"epsilon": 0.05} if name in ("fgsm", "pgd", "bim") else {}) for name in COMPILED]
+    + [(name, {"epsilon": 1.0, "norm": "l1"}) for name in ("pgd", "apgd", "fab", "square")],
+)
 @pytest.mark.parametrize("noise", [0.3, pytest.param(None, marks=pytest.mark.slow)])
-def test_eager_graph_and_xla_agree(name, noise):
+def test_eager_graph_and_xla_agree(name, options, noise):
     images, labels = images_and_labels(8)
-    attack = quick(name, **({"epsilon": 0.05} if name in ("fgsm", "pgd", "bim") else {}))
+    attack = quick(name, **options)
     outputs = [attack(smooth(noise=noise), images, labels, seed=1, jit_compile=jit) for jit in (False, True)]
     tf.config.run_functions_eagerly(True)
     try:

@@ -163,6 +163,17 @@ def test_apgd_in_l1_fills_the_pixels_that_matter_most_up_to_the_edge(larger_radi
     np.testing.assert_allclose(output.l1, 3.0, rtol=1e-5)
 
 
+def test_pgd_in_l1_moves_no_pixel_out_of_its_range():
+    model, images, w, *_ = halfspace(margin=30.0)
+    attack = ATTACKS.parse("pgd(epsilon=4.0, step_size=1.0, steps=4, norm=l1, loss=margin, random_start=False)")
+    output = attack(model, images, np.zeros(12, int))
+    # One of sixteen moves at a time, as far as it can; then the next.
+    moved = np.argsort(-np.abs(w).ravel())[:4]
+    ends = np.where(w.ravel() > 0, 0.0, 1.0)
+    np.testing.assert_allclose(output.adversarial.reshape(12, 16)[:, moved], np.tile(ends[moved], (12, 1)), atol=1e-6)
+    np.testing.assert_array_equal(output.l0, 4)
+
+
 def test_rounds_of_apgd_in_l1_are_those_of_the_paper():
     one, three = rounds(100, False), rounds(100, True)
     assert np.flatnonzero(one[:, 2]).tolist() == list(range(4, 101, 4))

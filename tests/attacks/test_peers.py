@@ -192,6 +192,17 @@ def test_the_same_through_the_names_of_other_libraries(setting, spec):
     assert theirs.linf.max() <= epsilon + 2e-6
 
 
+def test_sparse_steps_in_l1(setting):
+    epsilon, sparsity = 2.0, 0.05
+    step = epsilon / 8
+    spec = f"pgd(epsilon={epsilon}, norm=l1, steps=20, step_size={step}, sparsity={sparsity}, random_start=False)"
+    ours = setting.robust(setting.ours(spec).adversarial)
+    judged(ours)
+    attack = foolbox.attacks.SparseL1DescentAttack(abs_stepsize=step, steps=20, quantile=1 - sparsity)
+    # Foolbox's projection knows nothing of the box, by which what it gives is clipped.
+    not_weaker(ours, setting.robust(setting.foolboxes(attack, epsilon=epsilon)))
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_momentum_iterative_method(setting, norm):
     epsilon = EPSILON[norm]
