@@ -9,9 +9,15 @@ from typing import Any
 import keras
 
 from l2p_tf.layers.networks import is_network, operations_of
+from l2p_tf.layers.saved_model import SavedModelLayer
 from l2p_tf.layers.surrogate import SURROGATES, SurrogateGradient
 from l2p_tf.models.injection import cloned, names_of
 from l2p_tf.types import UserError
+
+_IN_A_GRAPH = (
+    ". A model with code of its own is kept as one TensorFlow graph: call `with_surrogates` of "
+    "`l2p_tf.models.surrogates` on it before."
+)
 
 
 def with_surrogates(model: keras.Model, steps: str) -> keras.Model:
@@ -35,7 +41,11 @@ def with_surrogates(model: keras.Model, steps: str) -> keras.Model:
     operations = list(operations_of(model))
     for pattern, _ in wanted:
         if not any(fnmatch.fnmatchcase(one.name, pattern) for one in operations):
-            raise UserError(f"`bpda` should fit the name of a layer, of {names_of(operations)}. Received: {pattern!r}")
+            graph = any(isinstance(one, SavedModelLayer) for one in operations)
+            raise UserError(
+                f"`bpda` should fit the name of a layer, of {names_of(operations)}. Received: {pattern!r}"
+                + _IN_A_GRAPH * graph
+            )
     twins: dict[int, keras.Model] = {}
     used: collections.Counter[str] = collections.Counter()
 

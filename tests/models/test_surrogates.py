@@ -116,6 +116,27 @@ def test_a_model_that_rounds_its_images_falls_to_bpda_and_to_its_answers_alone(t
     assert seen["gradients"] == seen["black_box"] == seen["unbounded"] == "pass"
 
 
+class Squeeze(keras.layers.Layer):
+    """Code of its own, without a gradient."""
+
+    def call(self, x):
+        return keras.ops.round(x * LEVELS) / LEVELS
+
+
+@pytest.mark.filterwarnings("ignore:.*has none, as after a cast", "ignore:The gradient of the model")
+def test_a_model_with_code_of_its_own_is_given_them_before():
+    images, x = np.random.default_rng(3).integers(0, 256, (40, *SHAPE), np.uint8), keras.Input(SHAPE)
+    model = keras.Model(x, smooth()(Squeeze(name="squeeze")(x)))
+    labels = np.asarray(model(images.astype(np.float32) / 255)).argmax(-1)
+    how = {"attacks": "pgd(epsilon=0.2)", "checks": 0, "input_range": "0..1", "class_names": "abcd"}
+    with pytest.raises(UserError, match="of graph, logits. Received: 'squeeze'. A model with code of its own"):
+        l2p_tf.evaluate(model, images, labels, bpda="squeeze: identity", **how)
+    made = with_surrogates(model, "squeeze: identity")
+    plain, smoothed = (l2p_tf.evaluate(one, images, labels, **how).records for one in (model, made))
+    assert list(plain.correct / 40 > 0.75) == [True, True]
+    assert list(smoothed.correct / 40 > 0.25) == [True, False]
+
+
 def test_an_attack_takes_such_a_model_as_any():
     model, (images, _) = rounding(smooth()), images_and_labels(16)
     labels = np.asarray(model(images)).argmax(-1)
