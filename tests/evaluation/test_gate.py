@@ -93,7 +93,7 @@ def test_outcomes_are_kept_for_ci_servers_and_the_report(run):
     section = section_of(run, "gate")
     assert rows_of(section, "run", "share", "accuracy", "met") == [("a", 50.0, 80.0, True), ("a", 70.0, 70.0, False)]
     (warning,) = section.warnings
-    assert warning.startswith("a misses a requirement: a: PGD-9 70.0%")
+    assert warning.startswith("A requirement is missed: a: PGD-9 70.0%")
     # Another call takes its place.
     gate_artifact(parse_bounds("clean>=0.5"), attacked(run), "a", run / "gate")
     assert [one.attack for one in read_outcomes(run / "gate")] == ["clean"]
@@ -107,7 +107,7 @@ def test_a_build_fails_and_passes_by_exit_status(tmp_path):
     done = stage("pipeline", *where, *model, "--require=clean>=0.99", status=3)
     assert "failed: mine: clean" in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("failed")]) == 1
-    assert "misses a requirement" in (tmp_path / "runs" / "report" / "report.md").read_text()
+    assert "A requirement is missed" in (tmp_path / "runs" / "report" / "report.md").read_text()
     stage("attack", *where, "--require=clean>=0; fgsm>=0; mine: worst>=0")
     assert [one.met for one in read_outcomes(tmp_path / "runs" / "mine" / "gate")] == [True] * 3
     assert "Received: 'other'" in error("attack", *where, "--require=other: clean>=0.5")
