@@ -25,6 +25,7 @@ from l2p_tf.types import UserError
 SAVED_MODEL = "saved_model"
 CARD = "serving.json"
 SPREAD = "spread"
+SEEDED = "serve_seeded"
 TOGETHER = 128
 """Most images in one pass of a server that gets few images at a time."""
 
@@ -52,25 +53,33 @@ class Served(tf.Module):
         self.tracked = [v.value for v in model.variables if not is_seed_state(v)]
 
     def signatures(self) -> dict[str, Any]:
-        """`serving_default` takes float32 images in [0, 1], `serve_uint8` 0..255; (any, height, width, channels)."""
+        """`serving_default` takes float32 images in [0, 1], `serve_uint8` 0..255; (any, height, width, channels).
+
+        `serve_seeded` takes float32 images and a seed, int64 (2,): the same answers to the same call, for replays.
+        """
         shape = (None, *self._model().input_shape[1:])
 
-        def signature(body: Callable[..., Any], dtype: tf.DType) -> Any:
-            spec = tf.TensorSpec(shape, dtype, name="images")
-            return tf.function(body, input_signature=[spec], autograph=False).get_concrete_function()
+        def signature(body: Callable[..., Any], dtype: tf.DType, *more: tf.TensorSpec) -> Any:
+            specs = [tf.TensorSpec(shape, dtype, name="images"), *more]
+            return tf.function(body, input_signature=specs, autograph=False).get_concrete_function()
 
-        serve = signature(self._serve, tf.float32)
         # The network is in the file once.
-        return {"serving_default": serve, "serve_uint8": signature(lambda images: serve(to_unit(images)), tf.uint8)}
+        seeded = signature(self._serve, tf.float32, tf.TensorSpec([2], tf.int64, name="seed"))
+        serve = signature(lambda images: seeded(images, self._fresh()), tf.float32)
+        whole = signature(lambda images: serve(to_unit(images)), tf.uint8)
+        return {"serving_default": serve, "serve_uint8": whole, SEEDED: seeded}
 
-    def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        model = self._model()
-        images = _checked(images)
+    @staticmethod
+    def _fresh() -> tf.Tensor:
         # Drawn by the server at each request: a seed stored in the file would tell the noise to whoever reads it.
         # The raw operation, because any other takes up the seeds that a training in this process has set.
-        seed = tf.raw_ops.RandomUniformInt(
+        return tf.raw_ops.RandomUniformInt(
             shape=[2], minval=tf.constant(0, tf.int64), maxval=tf.constant(2**62, tf.int64), seed=0, seed2=0
         )
+
+    def _serve(self, images: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        model = self._model()
+        images = _checked(images)
         count = tf.shape(images)[0]
         zeros = tf.zeros([count, int(model.output_shape[-1])])
 
@@ -188,6 +197,10 @@ def _export(
         "signatures": {
             "serving_default": {"images": {"dtype": "float32", "shape": [None, *shape], "range": [0, 1]}},
             "serve_uint8": {"images": {"dtype": "uint8", "shape": [None, *shape], "range": [0, 255]}},
+            SEEDED: {
+                "images": {"dtype": "float32", "shape": [None, *shape], "range": [0, 1]},
+                "seed": {"dtype": "int64", "shape": [2]},
+            },
         },
         "outputs": {
             "probabilities": "float32 (batch, classes), the mean over the draws",

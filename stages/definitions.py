@@ -22,6 +22,7 @@ from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.imported.options import ImportOptions
 from l2p_tf.options import StageOptions, declared, flag_of
 from l2p_tf.registry import parse_number
+from l2p_tf.server.options import ServeOptions
 from stages import common
 
 FLAGS = flags.FLAGS
@@ -91,7 +92,7 @@ def values_of(options: type[StageOptions], read: typing.Callable[[str], Any]) ->
 _DATA, _TRAINING, _SWEEP, _ATTACKS = "Data", "Training", "Sweeps", "Attacks"
 _CHECKS, _CERTIFICATES, _REPORT, _EXPERIMENT = "Checks for gradient masking", "Certificates", "Report", "Experiments"
 _GENERAL, _EXPORT, _RUN, _SHARING = "General", "Export", "Run", "Several processes"
-_IMPORT = "Models from elsewhere"
+_IMPORT, _SERVING = "Models from elsewhere", "Serving"
 
 _define(
     _GENERAL, flags.DEFINE_string, "run_dir", "runs/default",
@@ -148,6 +149,7 @@ _define(
 )  # fmt: skip
 
 _define_options(_IMPORT, ImportOptions)
+_define_options(_SERVING, ServeOptions)
 _define(
     _IMPORT, flags.DEFINE_string, "classifiers", "",
     "Models that the pipeline imports beside or instead of what it trains: NAME=MODEL, each as --model_file takes it, "
@@ -243,6 +245,7 @@ STAGES = {
     "attack": (_RUN, _ATTACKS, _CHECKS, _CERTIFICATES, _SHARING),
     "export": (_RUN, _EXPORT),
     "replay": (_RUN,),
+    "serve": (_RUN, _EXPORT, _SERVING),
     "report": (_REPORT,),
     "pipeline": (
         _RUN,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
     from l2p_tf.fitting.options import TrainOptions
     from l2p_tf.imported.options import ImportOptions
+    from l2p_tf.server.options import ServeOptions
 
 FLAGS = flags.FLAGS
 _NAMES = [name for names in definitions.TOPICS.values() for name in names]
@@ -192,6 +193,13 @@ class Settings:
     def severity_levels(self) -> list[int]:
         """--severities, each once."""
         return [int(text) for text in _each(self.severities, "severities", tuple("12345"), "of 1, 2, 3, 4, 5")]
+
+    @property
+    def serving(self) -> ServeOptions:
+        """How an export is served."""
+        from l2p_tf.server.options import ServeOptions
+
+        return ServeOptions(**definitions.values_of(ServeOptions, self.__getattr__))
 
     @property
     def certification(self) -> CertificationOptions | None:

@@ -1,0 +1,1 @@
+"""A server for exported classifiers, by TensorFlow Serving's REST interface."""

@@ -1,0 +1,87 @@
+"""An export as a server asks it: signatures, what a request may hold, and answers."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from l2p_tf.environment import user_path
+from l2p_tf.inference import ROUNDING
+from l2p_tf.layers.saved_model import load
+from l2p_tf.serving import CARD, SAVED_MODEL, SEEDED
+from l2p_tf.types import UserError
+
+DEFAULT = "serving_default"
+
+
+class BadRequestError(Exception):
+    """A request that cannot be answered; the message says why."""
+
+
+class Model:
+    """An exported classifier.
+
+    Args:
+      export: its folder, with `saved_model` and `serving.json`.
+      seeded: whether requests may choose the seed of the noise.
+
+    Raises:
+      UserError: the folder holds no export of this toolkit, or a damaged one.
+    """
+
+    def __init__(self, export: str | pathlib.Path, seeded: bool = False) -> None:
+        self.folder = user_path(export)
+        try:
+            card = json.loads((self.folder / CARD).read_bytes())
+            self.card: dict[str, Any] = card
+            inputs = {name: one["images"] for name, one in card["signatures"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"`--export` should be the folder of an export, with {CARD}. Received: {str(self.folder)!r}"
+            ) from error
+        loaded = load(self.folder / SAVED_MODEL)
+        self.signatures = {
+            name: loaded.signatures[name] for name in inputs if name in loaded.signatures and (seeded or name != SEEDED)
+        }
+        self._loaded = loaded  # Signatures do not keep what they belong to.
+        self.shape = tuple(inputs[DEFAULT]["shape"][1:])
+
+    def images_of(self, signature: str, values: Any) -> np.ndarray:
+        """The images of a request as a signature takes them.
+
+        Raises:
+          BadRequestError: they are no images of the model's.
+        """
+        if signature not in self.signatures:
+            raise BadRequestError(f"signature_name should be one of {', '.join(self.signatures)}")
+        whole = self.signatures[signature].structured_input_signature[1]["images"].dtype == tf.uint8
+        try:
+            numbers = np.asarray(values, np.float32)
+        except (TypeError, ValueError) as error:
+            raise BadRequestError("images should be lists of numbers of equal lengths") from error
+        if numbers.shape[1:] != self.shape or not len(numbers):
+            wanted = "x".join(map(str, self.shape))
+            raise BadRequestError(f"images should be of shape (count, {wanted}), not {numbers.shape}")
+        low, high, slack = (0, 255, 0.0) if whole else (0, 1, ROUNDING)
+        if not (np.isfinite(numbers).all() and numbers.min() >= low - slack and numbers.max() <= high + slack):
+            raise BadRequestError(f"numbers should be finite and from {low} to {high}")
+        if whole and (numbers % 1).any():
+            raise BadRequestError("numbers should be whole, from 0 to 255")
+        return numbers.astype(np.uint8) if whole else numbers
+
+    def ask(self, signature: str, images: np.ndarray, **more: Any) -> dict[str, np.ndarray]:
+        """The outputs of a signature by name, arrays (count, ...)."""
+        outputs = self.signatures[signature](images=tf.constant(images), **more)
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def warm_up(self, images: int) -> None:
+        """Has every signature answer one image and a batch, so that no request waits for what comes once."""
+        for name, signature in self.signatures.items():
+            dtype = signature.structured_input_signature[1]["images"].dtype.as_numpy_dtype
+            more = {"seed": tf.constant([0, 0], tf.int64)} if name == SEEDED else {}
+            for count in {1, images}:
+                self.ask(name, np.zeros((count, *self.shape), dtype), **more)
