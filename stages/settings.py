@@ -192,7 +192,7 @@ class Settings:
     @property
     def severity_levels(self) -> list[int]:
         """--severities, each once."""
-        return [int(text) for text in _each(self.severities, "severities", tuple("12345"), "of 1, 2, 3, 4, 5")]
+        return [int(text) for text in _each(self.severities, "severities", tuple("12345"), "some of 1, 2, 3, 4, 5")]
 
     @property
     def serving(self) -> ServeOptions:
@@ -237,7 +237,7 @@ class Settings:
         """--backend, each once."""
         from l2p_tf.evaluation.options import BACKENDS
 
-        return _each(self.backend, "backend", BACKENDS, "of l2p_tf, cleverhans, foolbox, art")
+        return _each(self.backend, "backend", BACKENDS, "some of l2p_tf, cleverhans, foolbox, art")
 
     @property
     def checkpoints(self) -> list[str]:

@@ -74,7 +74,8 @@ class WrappedAttack(SingleAttack):
         object.__setattr__(self, "norm", str(self.norm))
         for name, value in self.keywords:
             if name not in self.accepted:
-                near = difflib.get_close_matches(name, self.accepted, n=1)
+                own = ("epsilon", "norm", "target")
+                near = difflib.get_close_matches(name, [*self.accepted, *own], n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise UserError(
                     f"{self.LIBRARY}'s {self.attack} takes no option {name!r} here.{hint} Those it takes: "

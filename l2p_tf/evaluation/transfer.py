@@ -105,7 +105,7 @@ class _Transfer:
         self.sources, self.trained, self.folder, self.checkpoint = sources, trained, folder, checkpoint
         self.dataset = data.info.name
         self.index, self.images, self.labels = data.select(options.split, options.limit, options.seed)
-        probed = self.images[:PROBED_IMAGES]
+        self.options, probed = options, self.images[:PROBED_IMAGES]
         self.models = {name: inference.prepared(self._load(name), probed)[0] for name in trained}
         random = any(is_randomized(model) for model in self.models.values())
         self.options = dataclasses.replace(options, repeats=options.repeats if random else 1)

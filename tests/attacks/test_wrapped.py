@@ -164,6 +164,7 @@ def test_they_join_the_worst_case():
         ("foolbox", "`attack` should name an attack of Foolbox. Received: ''. Known: .*BoundaryAttack"),
         ("foolbox(attack=LinfPGD, max_iter=3)", "LinfPGD takes no option 'max_iter' here. Those it takes: rel_st"),
         ("art(attack=HopSkipJump, max_iters=3)", "takes no option 'max_iters' here. Did you mean 'max_iter'"),
+        ("art(attack=FastGradientMethod, eps=0.1)", "takes no option 'eps' here. Did you mean 'epsilon'"),
         ("art(attack=HopSkipJump, verbose=True)", "takes no option 'verbose'"),
         ("foolbox(attack=BoundaryAttack, tensorboard=logs)", "takes no option 'tensorboard'"),
         ("foolbox(attack=LinfPGD, norm=l2)", "`norm` of Foolbox's LinfPGD should be linf. Received: 'l2'"),

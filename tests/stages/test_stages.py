@@ -104,7 +104,7 @@ def test_both_backends_side_by_side(pipeline):
     stage("report", f"--run_dir={runs}", "--overwrite")
     assert "CleverHans" in (runs / "report" / "report.md").read_text()
     assert "cannot run 'cw'" in error("attack", *flags, *SMALL, "--attacks=fgsm; cw", "--backend=cleverhans")
-    assert "`--backend` should be" in error("attack", *flags, *SMALL, "--backend=art")
+    assert "`--backend` should be" in error("attack", *flags, *SMALL, "--backend=torch")
 
 
 def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
