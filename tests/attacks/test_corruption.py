@@ -11,6 +11,7 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.attacks.corrupting import CORRUPTIONS, SEVERITIES, corrupted, zoom_blur
 from l2p_tf.attacks.corruption import corruptions
 from l2p_tf.types import UserError
+from stages import settings
 from support.models import images_and_labels, smooth
 
 SHAPES = [(32, 32, 3), (8, 8, 1), (20, 33, 3), (70, 66, 3)]
@@ -120,3 +121,12 @@ def test_lists_of_them_and_all(tmp_path):
     assert [*result.records.kind] == ["clean"] * 2 + ["bounded"] * 2 + ["corruption"] * 8
     assert "fog" not in str(result)
     assert set(result.attacks.kind) == {"clean", "bounded"}
+
+
+def test_flags_put_them_behind_the_attacks():
+    flags = ["--run_dir=x", "--attacks=fgsm", "--corruptions=fog,jpeg"]
+    read = settings.read([*flags, "--severities=2,4"])
+    assert [a.label for a in read.evaluation.attacks] == ["FGSM", "fog 2", "fog 4", "jpeg 2", "jpeg 4"]
+    assert len(settings.read([*flags[:2], "--corruptions=all"]).evaluation.attacks) == 76
+    with pytest.raises(UserError, match="`--severities` should be some of 1, 2, 3, 4, 5. Received: '7'"):
+        _ = settings.read([*flags, "--severities=7"]).evaluation
