@@ -47,7 +47,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
     )
     draws: int = option(1, "draws of the model's noise that each probe asks", low=1)
 
-    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon", "queries", "delta")
+    TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon", "queries")
     HOST_OPTIONS: ClassVar[tuple[str, ...]] = (*IterativeAttack.HOST_OPTIONS, "steps")
     CHUNK: ClassVar[int] = 1
     STATIC_BATCH: ClassVar[bool] = True
@@ -64,8 +64,8 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         return self.steps + 1
 
     def numbers(self) -> dict[str, float]:
-        """Epsilon (0 for none: nothing is as small), the budget, and the distance of the probes."""
-        return {"epsilon": self.epsilon or 0.0, "queries": float(self.queries or _NO_LIMIT), "delta": self.delta}
+        """Epsilon (0 for none: nothing is as small) and the budget."""
+        return {"epsilon": self.epsilon or 0.0, "queries": float(self.queries or _NO_LIMIT)}
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
         """The probes of a step, on average; what is really used `step` counts itself."""
@@ -133,7 +133,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         # In passes that are not too large: what fills the last one is asked in vain.
         rounds = max(_ROUNDS, math.ceil(self.initial_evaluations / most_together(context)))
         many = math.ceil(self.initial_evaluations / rounds)
-        radius = context.numbers["delta"] * length(x - context.images, self.norm)[:, None]
+        radius = self.delta * length(x - context.images, self.norm)[:, None]
 
         def probe(k: tf.Tensor, sums: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, ...]:
             sample, own = [context.batch, many, *shape], tf.random.fold_in(seed, k, alg=tf.random.Algorithm.PHILOX)

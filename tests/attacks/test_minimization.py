@@ -180,6 +180,9 @@ def test_hop_skip_jump_keeps_to_its_budget_and_stops_within_epsilon():
     least = 1 + probes + 10 + 11 * math.ceil(math.log2(np.sqrt(16) / 0.01))
     assert whole.forwards.min() - 1 >= least - 1
     assert whole.forwards.max() - 1 <= least + 11 * 30
+    # Probes twice as far away ask for a halving less at every one of eleven ends.
+    farther = attack.replace(delta=0.02)(model, images, labels)
+    assert abs(whole.forwards.mean() - farther.forwards.mean() - 11) < 4
     sizes = []
     for queries in (5, 60, 400, 1000):
         output = attack.replace(queries=queries)(model, images, labels)

@@ -107,6 +107,8 @@ def test_with_noise_each_copy_of_an_image_is_scaled_by_itself():
 def attacked(name, policy, jit_compile=False):
     # Enough steps for those of smallest norm to arrive.
     attack = quick(name, **({"steps": 20} if name in ("deepfool", "cw") else {}))
+    if name == "hop_skip_jump":
+        attack = attack.replace(delta=0.03)  # Nearer probes than that bfloat16 does not tell apart.
     if getattr(attack, "epsilon", None) is not None:
         attack = attack.replace(epsilon=0.1)
     return attack(confident(policy), IMAGES, LABELS, seed=1, batch_size=16, jit_compile=jit_compile)
@@ -119,7 +121,7 @@ def assert_as_in_float32(name, policy, jit_compile=False):
     assert abs(found.success.mean() - expected.success.mean()) <= 1 / 16
     if name == "hop_skip_jump":
         # Rounding sends it elsewhere along the boundary, but not much farther away.
-        assert np.median(found.l2) == pytest.approx(np.median(expected.l2), rel=0.1 if policy == HALF else 0.2)
+        assert np.median(found.l2) == pytest.approx(np.median(expected.l2), rel=0.1)
     else:
         assert np.isclose(found.adversarial, expected.adversarial, atol=0.01).mean() > 0.9
 

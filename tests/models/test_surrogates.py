@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import l2p_tf
+from l2p_tf import artifacts
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.layers.surrogate import SURROGATES, SurrogateGradient
@@ -107,7 +108,10 @@ def test_a_model_that_rounds_its_images_falls_to_bpda_and_to_its_answers_alone(t
         return [value for name, value in robust.items() if name != "clean"], verdicts
 
     (pgd, answers), masked = judged()
-    (bpda, again), seen = judged(bpda="round*: identity")
+    (bpda, again), seen = judged(bpda="round*: identity", folder=tmp_path / "kept")
+    for stage in ("attack", "checks"):
+        assert artifacts.read(tmp_path / "kept" / "model" / stage, stage).options["bpda"] == "round*: identity"
+    assert "bpda" not in EvaluationOptions().request()
     assert pgd > 0.8
     assert bpda < 0.1
     assert answers == pytest.approx(again, abs=0.05)
