@@ -10,6 +10,8 @@ by HTTP, for some seconds. `bare` is the SavedModel on one image, and on batches
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import http.client
 import json
 import pathlib
 import signal
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 
 # Before TensorFlow, for which it switches oneDNN on.
 from machine import described, parser
@@ -114,10 +117,14 @@ def asked(address: str, clients: int, seconds: float) -> tuple[list[float], int]
 
     def ask(end: float) -> tuple[list[float], int]:
         times, lost = [], 0
-        with requests.Session() as session:
+        where = urllib.parse.urlsplit(address)
+        with contextlib.closing(http.client.HTTPConnection(where.netloc, timeout=60)) as session:
             while time.perf_counter() < end:
                 begun = time.perf_counter()
-                lost += not session.post(address, data=body, timeout=60).ok
+                session.request("POST", where.path, body)
+                answer = session.getresponse()
+                answer.read()
+                lost += answer.status != http.HTTPStatus.OK
                 times.append(time.perf_counter() - begun)
         return times, lost
 

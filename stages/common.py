@@ -62,7 +62,7 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
     def guarded(arguments: list[str]) -> int:
         try:
             check_backend()
-            if FLAGS.plugins:
+            if "plugins" in FLAGS and FLAGS.plugins:
                 load_tensorflow()
                 plugins.load(FLAGS.plugins)
             return int(main(arguments) or 0)

@@ -37,27 +37,49 @@ RHO_IMAGES = 128
 
 
 class Schedule(keras.callbacks.Callback):
-    """Sets what depends on the epoch, and puts a resumed epoch's running means back."""
+    """Sets what depends on the epoch, and puts a resumed epoch's running means back.
 
-    def __init__(self, progress: Progress, rate: Callable[[int], float], resumed: list[np.ndarray] | None) -> None:
+    Args:
+      progress: what is done.
+      rate: the learning rate at a time, in epochs.
+      initial: the one it is a share of, for optimizers with a rate of their own.
+      steps: of an epoch, where the rate changes at each; None where it changes with the epoch alone.
+      resumed: the running means of the epoch that was interrupted.
+    """
+
+    def __init__(
+        self, progress: Progress, rate: Callable[[float], float], initial: float, steps: int | None,
+        resumed: list[np.ndarray] | None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.progress, self.rate, self.resumed = progress, rate, resumed
+        self.progress, self.rate, self.initial, self.steps, self.resumed = progress, rate, initial, steps, resumed
+        self.first_step, self.epoch, self.now = progress.step, 0, 0.0
         self.facts: dict[str, float] = {}
         self.begun = self.seconds = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Rates, noise, tau."""
-        self.begun = time.monotonic()
+        self.begun, self.epoch = time.monotonic(), epoch
         self.facts = self.model.begin_epoch(epoch)
-        self.model.set_rate(self.rate(epoch), self.rate(epoch) / (self.rate(0) or 1.0))
+        self._set(epoch)
         if self.resumed is not None:
             # `fit` has just reset them.
             for variable, value in zip(metric_variables(self.model), self.resumed, strict=True):
                 variable.assign(value)
             self.resumed = None
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """The rate, where it changes at each step: that of the step's middle."""
+        if self.steps is not None:
+            self._set(self.epoch + (self.first_step + batch + 0.5) / self.steps)
+
+    def _set(self, at: float) -> None:
+        self.now = self.rate(at)
+        self.model.set_rate(self.now, self.now / (self.initial or 1.0))
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Stops the clock before validation, and the training where the loss is bad, before anything is kept of it."""
+        self.first_step = 0
         self.seconds = round(self.progress.seconds + time.monotonic() - self.begun, 3)
         check_finite(epoch, logs)
 
@@ -151,7 +173,7 @@ class History(keras.callbacks.Callback):
         """Writes the row."""
         # Means that nothing was added to this epoch (no adversarial part yet) are left out.
         empty = {name for name, mean in self.model.means.items() if not keras.ops.convert_to_numpy(mean.count)}
-        row: dict[str, float] = {"epoch": epoch, "learning_rate": self.schedule.rate(epoch)}
+        row: dict[str, float] = {"epoch": epoch, "learning_rate": self.schedule.now}
         row["seconds"] = self.schedule.seconds
         row |= {name: float(value) for name, value in (logs or {}).items() if name not in empty}
         row |= self.schedule.facts | noise_statistics(self.model.classifier)

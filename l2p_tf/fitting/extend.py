@@ -83,6 +83,8 @@ def check_extends(finished: Artifact, request: Mapping[str, Any]) -> bool:
             f"it was validated after its last epoch, where a longer one is not: {known.epochs} is no multiple of "
             f"`validate_every`, {known.validate_every}"
         )
+    elif finished.options.get("schedule", "drops") != "drops":
+        why = f"its learning rate ({finished.options['schedule']}) was set for so many"
     elif STATE not in finished.manifest["outputs"]:
         why = f"it holds no {STATE} to go on from"
     if why:

@@ -10,7 +10,7 @@ from l2p_tf import artifacts
 from l2p_tf.files import check_name
 from l2p_tf.options import Options, StageOptions, option
 from l2p_tf.registry import spec_of
-from l2p_tf.training.schedules import check_drops
+from l2p_tf.training.schedules import SCHEDULES, check_drops
 from l2p_tf.types import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ class TrainOptions(StageOptions):
     batch_size: int = option(128, "Images per training step, of all devices together.", low=1)
     optimizer: str = option("sgd", "SGD with Nesterov momentum, or Adam.", choices=("sgd", "adam"))
     learning_rate: float = option(0.1, "Learning rate at the start.", low=0)
+    schedule: str = option(
+        "drops",
+        "How the learning rate changes: by --drops; by every step along half a cosine to 0; or in one cycle, up to "
+        "--learning_rate in the first 40% of the training and down to 0.",
+        choices=SCHEDULES,
+    )
     drops: tuple[int, ...] = option((), "Epochs at which the learning rate is multiplied by --drop_factor.")
     drop_factor: float = option(0.1, "See --drops.", low=0, high=1)
     momentum: float = option(0.9, "Nesterov momentum of SGD.", low=0, high=1)
@@ -88,6 +94,8 @@ class TrainOptions(StageOptions):
         if self.optimizer == "adam" and self.weight_decay:
             raise UserError(f"`weight_decay` should be 0 with optimizer adam. Received: {self.weight_decay}")
         check_drops(self.drops, self.epochs)
+        if self.drops and self.schedule != "drops":
+            raise UserError(f"`drops` should be given with schedule=drops alone. Received: {self.schedule!r}")
         if self.rho_attack is not None:
             from l2p_tf.attacks.base import MinimizationAttack
 

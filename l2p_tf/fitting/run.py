@@ -192,7 +192,8 @@ def _train(
     progress, means = resume(work, trainer, finished), None
     if progress.step:
         means = [keras.ops.convert_to_numpy(variable) for variable in cb.metric_variables(trainer)]
-    schedule = cb.Schedule(progress, lambda epoch: _rate(options, epoch), means)
+    steps_of_rate = None if options.schedule == "drops" else batches.steps_per_epoch
+    schedule = cb.Schedule(progress, lambda at: _rate(options, at), options.learning_rate, steps_of_rate, means)
     state = cb.KeepState(work.path, progress, batches.steps_per_epoch, checkpoint_minutes, devices)
     _, images, labels = data.sample("validation", options.validation_limit or None, options.seed)
     validation = cb.Validation(
@@ -252,8 +253,9 @@ def _fit(
         )
 
 
-def _rate(options: TrainOptions, epoch: int) -> float:
-    return learning_rate(epoch, options.learning_rate, options.drops, options.drop_factor)
+def _rate(options: TrainOptions, at: float) -> float:
+    how: dict[str, Any] = {"schedule": options.schedule, "epochs": options.epochs}
+    return learning_rate(at, options.learning_rate, options.drops, options.drop_factor, **how)
 
 
 def _notes(options: TrainOptions, trainer: RobustTrainer, progress: Progress, steps: int) -> dict[str, Any]:

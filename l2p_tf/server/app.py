@@ -118,7 +118,7 @@ class Server:
             if body is None:
                 return _error(413, f"the body should be of at most {self.options.body_mb:g} MB")
             wanted = _parsed(body)
-            images = await asyncio.to_thread(self.model.images_of, wanted.signature, wanted.images)
+            images = self.model.images_of(wanted.signature, wanted.images)
             request.scope["images"] = len(images)
             answering = self._answer(wanted, images)
             answer = await asyncio.wait_for(answering, self.options.timeout_s)
@@ -129,7 +129,7 @@ class Server:
         except TimeoutError:
             return _error(504, f"there was no answer within {self.options.timeout_s:g} seconds")
         self.metrics.images.inc(len(images))
-        return Response(await asyncio.to_thread(_encoded, answer, wanted.by_row), media_type="application/json")
+        return Response(_encoded(answer, wanted.by_row), media_type="application/json")
 
     async def _answer(self, wanted: _Wanted, images: np.ndarray) -> dict[str, np.ndarray]:
         if wanted.signature != SEEDED:

@@ -75,13 +75,21 @@ class Model:
 
     def ask(self, signature: str, images: np.ndarray, **more: Any) -> dict[str, np.ndarray]:
         """The outputs of a signature by name, arrays (count, ...)."""
-        outputs = self.signatures[signature](images=tf.constant(images), **more)
-        return {name: value.numpy() for name, value in outputs.items()}
+        # Sizes that were met before: for each new one TensorFlow prepares its operations anew, which takes long.
+        count, size = len(images), _size(len(images))
+        padded = np.concatenate([images, np.repeat(images[-1:], size - count, 0)]) if size > count else images
+        outputs = self.signatures[signature](images=tf.constant(padded), **more)
+        return {name: value.numpy()[:count] for name, value in outputs.items()}
 
     def warm_up(self, images: int) -> None:
-        """Has every signature answer one image and a batch, so that no request waits for what comes once."""
+        """Has every signature answer batches of all sizes up to `images`: no request waits for what comes once."""
         for name, signature in self.signatures.items():
             dtype = signature.structured_input_signature[1]["images"].dtype.as_numpy_dtype
             more = {"seed": tf.constant([0, 0], tf.int64)} if name == SEEDED else {}
-            for count in {1, images}:
-                self.ask(name, np.zeros((count, *self.shape), dtype), **more)
+            for power in range(_size(images).bit_length()):
+                self.ask(name, np.zeros((2**power, *self.shape), dtype), **more)
+
+
+def _size(images: int) -> int:
+    """The power of two that so many images are filled up to."""
+    return int(2 ** (images - 1).bit_length())

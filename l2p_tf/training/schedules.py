@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from l2p_tf.types import UserError
 
+SCHEDULES = ("drops", "cosine", "one_cycle")
+_RISE = 0.4
+"""Share of a training in which the rate of one cycle rises (Wong et al. 2020; Rice et al. 2020)."""
 
-def learning_rate(epoch: int, initial: float, drops: Sequence[int], factor: float = 0.1) -> float:
-    """The rate of an epoch: `initial`, multiplied by `factor` at each epoch of `drops`.
+
+def learning_rate(
+    at: float, initial: float, drops: Sequence[int], factor: float = 0.1, *, schedule: str = "drops", epochs: int = 0
+) -> float:
+    """The rate at a time of the training.
 
     Args:
-      epoch: number of the epoch, from 0.
-      initial: the rate at the start.
+      at: epochs that are done, with the part of the one that is not.
+      initial: the rate at the start; of `one_cycle` the highest one.
       drops: epochs at which the rate falls, in rising order.
       factor: what it is multiplied by.
+      schedule: `drops`; `cosine`, from `initial` to 0 along half a wave; `one_cycle`, straight from 0 to `initial` in
+        the first 40% of the training, and straight back to 0.
+      epochs: of the training; with `cosine` and `one_cycle`.
     """
-    return float(initial * factor ** sum(epoch >= drop for drop in drops))
+    if schedule == "cosine":
+        return initial * 0.5 * (1.0 + math.cos(math.pi * at / epochs))
+    if schedule == "one_cycle":
+        top = _RISE * epochs
+        return initial * (at / top if at < top else (epochs - at) / (epochs - top))
+    return float(initial * factor ** sum(at >= drop for drop in drops))
 
 
 def check_drops(drops: Sequence[int], epochs: int) -> None:

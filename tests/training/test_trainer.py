@@ -47,6 +47,10 @@ def test_sgd_is_pytorchs():
 def test_schedules():
     rates = [learning_rate(epoch, 0.1, (150, 250)) for epoch in (0, 149, 150, 249, 250, 349)]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    cosine = [learning_rate(at, 0.2, (), schedule="cosine", epochs=8) for at in (0, 2, 4, 6, 8)]
+    np.testing.assert_allclose(cosine, [0.2, 0.1 + 0.1 * 0.5**0.5, 0.1, 0.1 - 0.1 * 0.5**0.5, 0], atol=1e-12)
+    cycle = [learning_rate(at, 0.3, (), schedule="one_cycle", epochs=5) for at in (0, 1, 2, 3.5, 5)]
+    np.testing.assert_allclose(cycle, [0, 0.15, 0.3, 0.15, 0], atol=1e-12)
     np.testing.assert_allclose([harmonic_tau(20 + i, 20) for i in range(4)], [1, 1.5, 11 / 6, 25 / 12])
     for drops in ((3, 2), (0,), (10,), (2, 2)):
         with pytest.raises(UserError, match=r"between 1 and 9. Received"):
