@@ -35,6 +35,7 @@ from rich.table import Table
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.devices import Devices, mirrored, open_devices
+from l2p_tf.inference import predict
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.models import MODELS
 from l2p_tf.training.optimizers import MomentumSGD
@@ -128,7 +129,8 @@ def attack(spec: str, count: int, noise: float) -> tuple[Callable[[], object], f
     """An attack on random images of a small network, perhaps with noise."""
     factory = DEFENSES.parse(f"rse(first_std={noise}, inner_std={noise})").factory(0) if noise else LayerFactory(0)
     model = MODELS.parse("resnet_v1(depth=8)").build((32, 32, 3), 10, factory, mean=(0.47,), std=(0.2,))
-    images, labels = random_images(count)
+    images, _ = random_images(count)
+    labels = predict(model, images).argmax(-1)  # Images that are misclassified as they are would not be attacked.
     one = ATTACKS.parse(spec)
     return lambda: one(model, images, labels, seed=0, batch_size=128), 1.0
 
