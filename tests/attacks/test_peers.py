@@ -344,8 +344,6 @@ def test_hop_skip_jump(setting, norm):
     assert all(output.success.all() for output in outputs)
     assert outputs[0].forwards[right].mean() == pytest.approx(queries, rel=0.02)
     sizes = np.stack([(output.l2 if norm == "l2" else output.linf)[right] for output in outputs])
-    # ART draws where it begins by no seed.
+    # ART draws where it begins by no seed: of 60 images a single run of its is chance to some percent.
     assert np.median(sizes) == pytest.approx(np.median(theirs), rel=0.1)
-    # Robust accuracy, the mean over budgets; one run of ART's on 60 images is chance to within two points or so.
-    budgets = np.quantile(theirs, np.linspace(0.05, 0.95, 19))
-    not_weaker(*(100.0 * np.mean([np.mean(s > budget) for budget in budgets]) for s in (sizes, theirs)), 4.0)
+    assert sizes.mean() == pytest.approx(theirs.mean(), rel=0.06)
