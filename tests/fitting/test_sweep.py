@@ -161,6 +161,7 @@ def test_a_sweep_through_the_pipeline_in_shares(tmp_path):
     assert "`--name` picks one" in error("train", *SMALL, data, f"--run_dir={tmp_path}/2")
 
 
+@pytest.mark.slow
 def test_a_generator_through_the_pipeline(tmp_path):
     flags = [
         "--dataset=digits", "--limit_train=120", "--limit_test=30", "--model=all_conv(width=0.125)", "--epochs=2",

@@ -37,6 +37,7 @@ def results():
     return {spec[0]: found for spec, found in zip(wanted, json.loads(done.stdout), strict=True)}
 
 
+@pytest.mark.slow
 def test_two_replicas_train_what_one_device_does(results):
     for spec, *_ in SAME:
         assert results[spec]["weights"] < 2e-5, spec
@@ -44,12 +45,14 @@ def test_two_replicas_train_what_one_device_does(results):
         assert results[spec]["logs"] < 2e-4, spec
 
 
+@pytest.mark.slow
 def test_with_batch_norm_too_where_it_is_synchronized(results):
     for spec, _ in TOGETHER:
         assert results[spec]["weights"] < 1e-3, spec
         assert results[spec]["answers"] < 2e-3, spec
 
 
+@pytest.mark.slow
 def test_noise_differs_on_every_replica(results):
     noise = results["noise"]
     # 65,536 numbers each, as often as a replica took a step.
@@ -59,6 +62,7 @@ def test_noise_differs_on_every_replica(results):
     assert len(noise["correlation"]) == 6
 
 
+@pytest.mark.slow
 def test_replicas_share_a_loss_scale_in_float16(results):
     assert results[HALF[0]]["weights"] < 3e-3
     assert results[HALF[0]]["logs"] < 3e-3
