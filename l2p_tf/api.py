@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pathlib
@@ -195,25 +196,21 @@ def harden(
     Raises:
       UserError: an argument is not accepted, or the model cannot be trained.
     """
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="l2p_tf-") as temporary:
-            return harden(
-                model, images, labels, defense=defense, epochs=epochs, learning_rate=learning_rate,
-                noise_after=noise_after, validation_share=validation_share, folder=temporary, input_range=input_range,
-                seed=seed, **options,
-            )  # fmt: skip
-    place = user_path(folder)
-    data = _data(model, *arrays_of(images, labels), "train", (), place, seed, validation_share)
-    how = ImportOptions(name="before", input_range=input_range, seed=seed, model_file=_file(model))
-    _imported(model, how, data, place / "before")
-    architecture = File(path=str(place / "before"), noise_after=tuple(noise_after))
-    given = DEFENSES.parse(defense) if isinstance(defense, str) else defense
-    options.setdefault("batch_size", min(128, data.info.counts["train"]))
-    wanted = TrainOptions(
-        name="hardened", model=architecture, defense=given, epochs=epochs, learning_rate=learning_rate, seed=seed,
-        **options,
-    )  # fmt: skip
-    return load_classifier(train(wanted, data, place / "hardened" / "train").path / BEST)
+    with contextlib.ExitStack() as kept:
+        if folder is None:
+            folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="l2p_tf-"))
+        place = user_path(folder)
+        data = _data(model, *arrays_of(images, labels), "train", (), place, seed, validation_share)
+        how = ImportOptions(name="before", input_range=input_range, seed=seed, model_file=_file(model))
+        _imported(model, how, data, place / "before")
+        architecture = File(path=str(place / "before"), noise_after=tuple(noise_after))
+        given = DEFENSES.parse(defense) if isinstance(defense, str) else defense
+        options.setdefault("batch_size", min(128, data.info.counts["train"]))
+        wanted = TrainOptions(
+            name="hardened", model=architecture, defense=given, epochs=epochs, learning_rate=learning_rate, seed=seed,
+            **options,
+        )  # fmt: skip
+        return load_classifier(train(wanted, data, place / "hardened" / "train").path / BEST)
 
 
 def _attacks(attacks: Attacks) -> tuple[Attack, ...]:
