@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from l2p_tf.attacks import ATTACKS
+from l2p_tf.data import DATASETS
 from stages.definitions import TOPICS
 from support import ROOT
 from support.models import images_and_labels, residual
@@ -159,6 +160,8 @@ def test_the_readmes_commands_name_flags_and_files_there_are():
     defined = {"flagfile", "logdir", "help", *(name for names in TOPICS.values() for name in names)}
     for flag in re.findall(r"--([a-z_]+)", text):
         assert flag in defined, flag
+    for spec in re.findall(r"--dataset='([^']+)'", text):
+        DATASETS.parse(spec)
     for file in re.findall(r"configs/[\w./]+\.flags|benchmarks/\w+\.py", text):
         assert (ROOT / file).is_file(), file
     for name in re.findall(r"`(?:l2p(?!_tf)|pgd|none|cifar10)_[\w.]+`", text):
