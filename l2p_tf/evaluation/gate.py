@@ -24,7 +24,10 @@ from l2p_tf.types import UserError
 
 STAGE, RESULTS, JUNIT = "gate", "gate.json", "junit.xml"
 WORST = "worst"
-"""In the place of an attack: an image counts as right where it is under all attacks, and clean."""
+"""In the place of an attack: an image counts as right where it is under all attacks, and clean.
+
+Attacks of smallest norm without a limit to it, which succeed on nearly everything, do not count.
+"""
 Text = Annotated[str, Meta(max_length=4000)]
 
 
@@ -137,6 +140,8 @@ def _worst(bound: Bound, records: Sequence[tuple[pathlib.Path, list[Record]]], r
     images: np.ndarray | None = None
     for folder, found in records:
         for record in (one for one in found if not one.corruption):
+            if record.norm is not None and record.epsilon is None:
+                continue
             wanted = {name: COLUMNS[name] for name in ("index", "correct")}
             arrays = read_arrays(folder / record.arrays, wanted, "hold results per image", record.count)
             images = arrays["index"] if images is None else images

@@ -78,6 +78,16 @@ def test_the_worst_is_image_by_image(run):
     assert not worst.met
 
 
+def test_the_worst_leaves_out_attacks_without_a_limit(tmp_path):
+    data = make_data(tmp_path)
+    train = make_train(tmp_path, data, "a")
+    arrays = [of_correct([1] * 50), of_correct([0] * 50)]
+    records = records_of("a", (CLEAN, ("cw", "C&W", "l2", None, 9, 1)), arrays)
+    make_stage(tmp_path / "attack", "attack", {"train": train, "data": data}, records, arrays)
+    (worst,) = judge(parse_bounds("worst>=0.5"), attacked(tmp_path), "a")
+    assert worst.accuracy == 1.0
+
+
 def test_an_attack_that_was_not_run_is_told(run):
     with pytest.raises(UserError, match="attacks that a was under: clean, fgsm, .*Received: 'square'"):
         judge(parse_bounds("square>=0.1"), attacked(run), "a")
