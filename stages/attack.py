@@ -23,6 +23,8 @@ goes to folders of its own, such as RUN_DIR/NAME/attack_DATA, which say how many
 
 Attacks given later, with otherwise the same options, join those that are done, whose records stay as they are; a list
 without some of those done takes nothing away. With --overwrite the folder is made anew, with just the attacks given.
+Attacks with another --limit go into a folder of their own, such as RUN_DIR/NAME/attack_1000_images, so that slow
+attacks can be run on fewer images; the report shows all.
 """
 
 from __future__ import annotations

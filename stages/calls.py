@@ -194,7 +194,7 @@ def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> l
     for whose, checkpoint in itertools.product(settings.backends, settings.checkpoints):
         options = settings.evaluation
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
-        folder = folders.place(settings, name, "attack", whose, checkpoint, other_data(run, images))
+        folder = folders.attack(settings, name, whose, checkpoint, other_data(run, images))
         records += attack_into(settings, folder, options, name, run, images, checkpoint)
     return records
 

@@ -54,7 +54,7 @@ def test_two_processes_leave_what_one_leaves(run_dir):
     assert [untimed(record) for record in records_in(folder)] == [untimed(record) for record in records_in(alone)]
     assert sorted(p.name for p in folder.parent.iterdir()) == ["attack", "train"]
     assert "up to date" in stage("attack", *flags, "--share").stdout
-    assert "Pass --overwrite" in error("attack", *flags, "--share", "--limit=20")
+    assert "Pass --overwrite" in error("attack", *flags, "--share", "--repeats=1")
     assert "`--share` should be given to stages.attack" in error("pipeline", *flags, "--share")
     shutil.rmtree(alone)
 

@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+import l2p_tf
 from l2p_tf.attacks import ATTACKS
 from support import ROOT
 from support.files import read_json, records_in
@@ -112,11 +113,21 @@ def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
     common = [f"--run_dir={folder}", "--name=none"]
     done = stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20", "--overwrite")
     assert "PGD-1" in done.stdout
-    assert "Pass --overwrite to replace it" in error("attack", *common, "--attacks=fgsm")
+    assert "Pass --overwrite to replace it" in error("attack", *common, "--attacks=fgsm", "--limit=20", "--seed=1")
     done = stage("attack", *common, "--attacks=fgsm", "--limit=20")
     assert "none: attacked (1 attack joined 1)" in done.stdout
     assert "PGD-1" in done.stdout
     assert "none: attacked (up to date)" in stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20").stdout
+    # On more images beside it; the report takes the record on the most images.
+    done = stage("attack", *common, "--attacks=pgd(steps=1); noise")
+    beside = folder / "none" / "attack_all_images"
+    assert str(beside) in done.stdout
+    assert {r["count"] for r in records_in(beside)} == {40}
+    assert "none: attacked (up to date)" in stage("attack", *common, "--attacks=noise").stdout
+    rows = l2p_tf.results(folder).records
+    rows = rows[(rows["run"] == "none") & rows["counted"] & rows["kind"].isin(["clean", "bounded"])]
+    counts = dict(zip(rows["label"], rows["count"], strict=True))
+    assert {label: counts[label] for label in ("clean", "FGSM", "PGD-1")} == {"clean": 40, "FGSM": 20, "PGD-1": 40}
     line = error("attack", f"--run_dir={folder}", "--attacks=fgsm")
     assert "`--name` should be the run that is meant" in line
     assert "learn2perturb, noise_at_prediction, none, smoothing" in line
