@@ -1,6 +1,6 @@
 """Attacks a trained classifier and writes per-example results.
 
-python -m stages.attack --flagfile=configs/l2p.flags --attacks='fgsm; pgd(steps=20, restarts=2); pgd(draws=10)'
+python -m stages.attack --config=l2p --attacks='fgsm; pgd(steps=20, restarts=2); pgd(draws=10)'
 python -m stages.attack --run_dir=runs/mine --name=pgd --attacks='autoattack(epsilon=8/255); l2p_cw(kappa=5)'
 python -m stages.attack --run_dir=runs/mine --transfer=none,pgd,none+pgd --attacks='mim(steps=20)'
 python -m stages.attack --run_dir=runs/mine --name=smoothing --certify='smoothing(sigma=0.25)' --limit=500

@@ -23,6 +23,7 @@ from absl import app, flags, logging
 from l2p_tf import plugins
 from l2p_tf.environment import check_backend
 from l2p_tf.types import Interrupted, UserError
+from stages import configs
 
 FLAGS = flags.FLAGS
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
@@ -130,7 +131,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _parse_values(argv: list[str]) -> list[str]:
     try:
-        rest: list[str] = FLAGS(argv)
+        rest: list[str] = FLAGS([argv[0], *configs.expanded(argv[1:])])
     except UnicodeDecodeError as error:
         raise UserError(f"A --flagfile should be text in UTF-8: {error}") from error
     except (flags.Error, ValueError, OSError) as error:

@@ -98,6 +98,10 @@ _define(
     _GENERAL, flags.DEFINE_string, "run_dir", "runs/default",
     "Where everything goes: data, NAME/train, NAME/attack, report.",
 )  # fmt: skip
+_define(
+    _GENERAL, flags.DEFINE_string, "config", "",
+    "A flag file of the package, such as quickstart; flags beside it override its own. `help` lists all.",
+)  # fmt: skip
 _define(_GENERAL, flags.DEFINE_integer, "seed", 0, "Decides everything random.", 0, 2**31 - 1)
 _define(
     _GENERAL, flags.DEFINE_list, "plugins", [],

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from l2p_tf.types import UserError
-from stages import calls, common, folders, outlook, settings
+from stages import calls, common, configs, folders, outlook, settings
 from stages.plan import Plan, Planned
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from l2p_tf.experiments.scales import Scale
     from stages.settings import Settings
 
-_FOLDER = "experiments"
 _OWN = ("experiment", "scale", "dry_run")
 _REFUSED = (
     "name", "model", "defense", "sweep", "sweep_shard", "published", "backend", "transfer", "certify", "export", "runs",
@@ -29,21 +28,9 @@ _REFUSED = (
 """What an experiment says itself, and what it does not do."""
 
 
-def configs() -> pathlib.Path:
-    """The flag files and experiments: those where the command is run, or beside the stages.
-
-    Raises:
-      UserError: they are in neither place.
-    """
-    for base in (pathlib.Path.cwd(), pathlib.Path(__file__).resolve().parents[1]):
-        if (base / "configs" / _FOLDER).is_dir():
-            return base / "configs"
-    raise UserError(f"`--experiment` reads configs/{_FOLDER}, which is not here: run it from a copy of the project.")
-
-
 def folder() -> pathlib.Path:
     """The definitions of the experiments."""
-    return configs() / _FOLDER
+    return configs.FOLDER / "experiments"
 
 
 def listed() -> str:
@@ -124,12 +111,9 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -
     """The runs of one flag file that an experiment has, with those they are made from."""
     from l2p_tf.fitting.options import TrainOptions
 
-    path = configs() / f"{file}.flags"
-    if not path.is_file():
-        raise UserError(f"Experiment {experiment.name} should name flag files in configs/. Received: {file!r}")
     attacks = [f"--attacks={experiment.attacks}"] if experiment.attacks else []
     given = flags.arguments(but=_OWN)
-    arguments = [f"--flagfile={path}", *attacks, *experiment.settings, *scale.flags, *given]
+    arguments = [f"--config={file}", *attacks, *experiment.settings, *scale.flags, *given]
     own = settings.read(arguments)
     if "run_dir" not in flags.given:
         data = re.sub(r"\W+", "_", own.require("dataset")).strip("_")

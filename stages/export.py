@@ -1,6 +1,6 @@
 """Exports a trained classifier as a SavedModel for serving.
 
-python -m stages.export --flagfile=configs/l2p.flags --export_draws=16
+python -m stages.export --config=l2p --export_draws=16
 
 Reads RUN_DIR/NAME/train; makes RUN_DIR/NAME/export with `saved_model` and `serving.json`, which says what goes in and
 comes out. Answers of a randomized model are averaged over --export_draws draws of its noise.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from stages import common
+from stages import common, configs
 from stages.definitions import FLAGS
 
 _REGISTRIES = {
@@ -27,6 +27,8 @@ def asked_for_help() -> bool:
                 common.load_tensorflow()
             text = getattr(importlib.import_module(module), name).help(value)
             texts += [text] if text is not None else []
+    if FLAGS.config == "help":
+        texts.append(configs.listed())
     if FLAGS.published == "help":
         from l2p_tf.experiments import printed
 

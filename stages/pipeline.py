@@ -1,6 +1,6 @@
 """Runs the stages in order from one flag file: data, then train and attack for every defense, export, report.
 
-python -m stages.pipeline --flagfile=configs/quickstart.flags
+python -m stages.pipeline --config=quickstart
 
 What is up to date is skipped, what was interrupted is continued. --defense may hold several defenses separated by `;`:
 all are trained with the same flags on the same data, attacked alike and set side by side. With --certify each run is

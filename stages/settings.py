@@ -17,7 +17,7 @@ from l2p_tf.environment import user_path
 from l2p_tf.files import check_name
 from l2p_tf.registry import parse_number
 from l2p_tf.types import UserError
-from stages import common, definitions
+from stages import common, configs, definitions
 
 if TYPE_CHECKING:
     from l2p_tf.attacks.base import Attack
@@ -283,7 +283,7 @@ def read(arguments: Sequence[str] = ()) -> Settings:
         for name in _NAMES:
             FLAGS[name].unparse()
         try:
-            FLAGS(["stage", *arguments])
+            FLAGS(["stage", *configs.expanded(arguments)])
         except (flags.Error, ValueError, OSError) as error:
             raise UserError(str(error).removeprefix("ERROR:: ")) from error
         return Settings()

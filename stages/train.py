@@ -1,6 +1,6 @@
 """Trains one classifier, or continues where an earlier run of the same command stopped.
 
-python -m stages.train --flagfile=configs/l2p.flags
+python -m stages.train --config=l2p
 python -m stages.train --dataset=digits --model='resnet_v1(depth=8)' --defense='pgd(epsilon=0.15)' --run_dir=runs/mine
 python -m stages.train --defense=help
 

@@ -95,16 +95,14 @@ def test_the_slurm_script_gives_every_task_its_tf_config(tmp_path):
         (tmp_path / name).chmod(stat.S_IRWXU)
     environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[1-2]",
                    "SLURM_JOB_ID": "4711"}  # fmt: skip
-    done = subprocess.run(
-        ["bash", script, "--flagfile=configs/l2p.flags"], env=environment, check=True, text=True, capture_output=True
-    )
+    done = subprocess.run(["bash", script, "--config=l2p"], env=environment, check=True, text=True, capture_output=True)
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     for index, line in enumerate(lines):
         config, end = json.JSONDecoder().raw_decode(line)
         assert devices.read_tf_config(json.dumps(config)) == (2, index)
         assert [host.split(":")[0] for host in config["cluster"]["worker"]] == ["node1", "node2"]
-        assert line[end:].split() == ["-m", "stages.train", "--strategy=multi_worker", "--flagfile=configs/l2p.flags"]
+        assert line[end:].split() == ["-m", "stages.train", "--strategy=multi_worker", "--config=l2p"]
 
 
 def test_the_kubernetes_job_gives_every_pod_its_tf_config():

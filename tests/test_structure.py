@@ -2,11 +2,13 @@ import ast
 import graphlib
 import re
 import sys
+import tomllib
 
 import pytest
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS
+from stages import configs
 from stages.definitions import TOPICS
 from support import ROOT
 from support.models import images_and_labels, residual
@@ -126,13 +128,21 @@ BRITISH = re.compile(
 
 def test_spelling_is_american():
     files = [ROOT / "README.md", ROOT / "BUILD.md"]
-    for name in ("l2p_tf", "stages", "tests", "benchmarks", "configs"):
+    for name in ("l2p_tf", "stages", "tests", "benchmarks"):
         files += [
             p for p in (ROOT / name).rglob("*") if p.suffix in (".py", ".flags", ".toml", ".html", ".js", ".json")
         ]
     for path in files:
         if path.name != "citations.json":  # Titles are spelled as they were printed.
             assert not BRITISH.findall(path.read_text("utf-8")), path
+
+
+def test_a_wheel_holds_all_files_of_the_package():
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    package = ROOT / "l2p_tf"
+    held = {path for pattern in shipped["l2p_tf"] for path in package.glob(pattern)}
+    files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert held == files
 
 
 def test_every_stage_explains_itself():
@@ -162,10 +172,12 @@ def test_the_readmes_commands_name_flags_and_files_there_are():
         assert flag in defined, flag
     for spec in re.findall(r"--dataset='([^']+)'", text):
         DATASETS.parse(spec)
-    for file in re.findall(r"configs/[\w./]+\.flags|benchmarks/\w+\.py", text):
+    for file in re.findall(r"benchmarks/\w+\.py", text):
         assert (ROOT / file).is_file(), file
+    for name in set(re.findall(r"--config=([\w./]+)", text)) - {"help", "NAME"}:
+        configs.path(name)
     for name in re.findall(r"`(?:l2p(?!_tf)|pgd|none|cifar10)_[\w.]+`", text):
         if name.strip("`") in ATTACKS.names():
             continue
-        assert (ROOT / "configs" / f"{name.strip('`').removesuffix('.flags')}.flags").is_file(), name
+        configs.path(name.strip("`"))
     assert not re.findall(r"^[A-Z_]{8,}$", text, re.MULTILINE)

@@ -6,8 +6,7 @@ WORKDIR /app
 COPY pyproject.toml constraints.txt README.md ./
 COPY l2p_tf l2p_tf
 COPY stages stages
-COPY configs configs
 RUN pip install --no-cache-dir -c constraints.txt .
 ENV HOME=/tmp
 ENTRYPOINT ["python", "-m", "stages.pipeline"]
-CMD ["--flagfile=configs/quickstart.flags"]
+CMD ["--config=quickstart"]

@@ -21,7 +21,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One flag file's part in an experiment.
 
     Attributes:
-      flags: name of the flag file in `configs/`, without `.flags`.
+      flags: name of a flag file of the package, as `--config` takes it.
       run: which of the runs that it describes; empty for all of them.
       row: of the printed table; empty where the run stands in every row.
       column: of the printed table; empty likewise.

@@ -16,16 +16,10 @@ from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.models import MODELS
 from l2p_tf.types import UserError
 from stages import experiment, settings
-from support import ROOT
 from support.stages import run_stage
 
-NAMES = definition.names(ROOT / "configs" / "experiments")
+NAMES = definition.names(experiment.folder())
 DIGITS = scales.Digits()
-
-
-@pytest.fixture(autouse=True)
-def _in_the_project(monkeypatch):
-    monkeypatch.chdir(ROOT)
 
 
 def plan(name, scale="paper", *flags):
@@ -197,16 +191,6 @@ def test_a_figure_from_nothing_to_its_report(tmp_path):
     page = (folder / "report.html").read_text("utf-8")
     assert page.index("What the paper claims") < page.index("<svg") < page.index('id="settings"')
     assert [one["verdict"] != "not measured" for one in rows(folder / "claims.csv")] == [True, True]
-
-
-def test_away_from_the_project_it_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs" / "experiments").mkdir(parents=True)
-    assert experiment.configs() == tmp_path / "configs"
-    monkeypatch.setattr(experiment, "__file__", str(tmp_path / "site" / "stages" / "experiment.py"))
-    (tmp_path / "configs" / "experiments").rmdir()
-    with pytest.raises(UserError, match="from a copy of the project"):
-        plan("study_table2")
 
 
 def test_flags_after_it_override(tmp_path):

@@ -59,7 +59,7 @@ def test_killed_anywhere_the_final_weights_are_the_same_bits(tmp_path):
 
 def test_the_quickstart_makes_sense(tmp_path):
     begun = time.monotonic()
-    printed = run("pipeline", "--flagfile=configs/quickstart.flags", f"--run_dir={tmp_path}")
+    printed = run("pipeline", "--config=quickstart", f"--run_dir={tmp_path}")
     print(f"quickstart: {time.monotonic() - begun:.0f} s\n{printed}")
     accuracy = {}
     for name in ("none", "pgd", "learn2perturb"):

@@ -19,7 +19,7 @@ RANDOMIZED = ("pni", "adv_bnn", "learn2perturb", "rse", "pixeldp", "smoothing", 
 def digits(tmp_path_factory):
     """The folder of all defenses on digits, and the correct examples by run, attack and repeat."""
     folder = tmp_path_factory.mktemp("digits")
-    print(run("pipeline", "--flagfile=configs/digits/defenses.flags", f"--run_dir={folder}"))
+    print(run("pipeline", "--config=digits/defenses", f"--run_dir={folder}"))
     correct = {}
     for path in folder.glob("*/attack/results.json"):
         for record in records_in(path.parent):

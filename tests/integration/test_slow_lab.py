@@ -30,7 +30,7 @@ def is_above(these, others):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adversarial_training")
-    print(run("pipeline", "--flagfile=configs/digits/adversarial_training.flags", f"--run_dir={folder}"))
+    print(run("pipeline", "--config=digits/adversarial_training", f"--run_dir={folder}"))
     return folder, correct_by(folder)
 
 
@@ -47,7 +47,7 @@ def test_every_adversarial_training_withstands_more_than_none(trained, name, att
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generator")
-    print(run("pipeline", "--flagfile=configs/digits/generator.flags", f"--run_dir={folder}"))
+    print(run("pipeline", "--config=digits/generator", f"--run_dir={folder}"))
     return folder, correct_by(folder)
 
 

@@ -11,7 +11,7 @@ from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
 from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.options import declared, flag_of
 from l2p_tf.types import UserError
-from stages import definitions, settings
+from stages import configs, definitions, settings
 from support.stages import run
 
 OPTIONS = (TrainOptions, EvaluationOptions, CheckOptions, CertificationOptions)
@@ -71,6 +71,28 @@ def test_reading_flags_leaves_those_of_the_command_line(tmp_path):
     assert {name: definitions.FLAGS[name].value for name in before} == before
     with pytest.raises(UserError, match="nonsense"):
         settings.read(["--nonsense=1"])
+
+
+def test_config_names_a_flag_file_of_the_package_and_flags_beside_it_override_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Where there is nothing.
+    (tmp_path / "mine.flags").write_text("--epochs=7\n--config=quickstart\n")
+    for before, after in ([[], ["--epochs=7"]], [["--epochs=7"], []], [["--flagfile=mine.flags"], []]):
+        config = [] if "mine" in str(before) else ["--config=quickstart"]
+        given = settings.read([*before, *config, *after])
+        assert (given.epochs, given.dataset, given.batch_size) == (7, "digits", 64)
+    assert settings.read(["--config", "l2p", "--seed=2"]).dataset == "cifar10"  # From a base that it includes.
+    for name, said in (("quikstart", "mean quickstart?"), ("../l2p", "mean l2p?"), ("/", "help")):
+        with pytest.raises(UserError, match=re.escape(said)):
+            settings.read([f"--config={name}"])
+
+
+def test_help_lists_the_flag_files_of_the_package():
+    lines = configs.listed().splitlines()
+    assert len(lines) == len(configs.names()) == len(set(lines))
+    assert next(line for line in lines if line.startswith("pgd_v1_20 ")).endswith("Learn2Perturb, Table 1.")
+    for line in lines:
+        name, about = line.split(maxsplit=1)
+        assert about.endswith("."), name
 
 
 @pytest.mark.parametrize("name", definitions.STAGES)

@@ -6,11 +6,10 @@ import pytest
 
 import l2p_tf
 from l2p_tf.attacks import ATTACKS
-from support import ROOT
+from stages import configs
 from support.files import read_json, records_in
 from support.stages import SMALL, error, stage
 
-CONFIGS = sorted(path for folder in ("", "digits") for path in (ROOT / "configs" / folder).glob("*.flags"))
 L2P = "learn2perturb(warmup_epochs=1, steps=1)"
 RUNS = ("none", "learn2perturb", "smoothing", "noise_at_prediction")
 ATTACKED = ("fgsm(epsilon=0.1)", "pgd(epsilon=0.1, draws=2, steps=2)")
@@ -229,16 +228,15 @@ def test_help_teaches():
     assert "gamma=0.0001" in stage("train", "--defense=help").stdout
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.relative_to(ROOT / "configs").with_suffix("").as_posix())
-def test_every_config_says_what_it_does_and_can_be_read(path, monkeypatch):
-    text = path.read_text()
-    assert text.startswith(f"# python -m stages.pipeline --flagfile={path.relative_to(ROOT).as_posix()}")
-    monkeypatch.chdir(ROOT)
+@pytest.mark.parametrize("name", configs.names())
+def test_every_config_says_what_it_does_and_can_be_read(name):
+    text = configs.path(name).read_text("utf-8")
+    assert text.startswith(f"# python -m stages.pipeline --config={name}")
     from l2p_tf.data import DATASETS
     from l2p_tf.reporting.measured import Match
     from stages import calls, settings
 
-    flags = settings.read([f"--flagfile={path}"])
+    flags = settings.read([f"--config={name}"])
     named = flags.trainings
     for i, options in enumerate(named.values()):
         assert not options.drops or max(options.drops) < options.epochs
