@@ -1,4 +1,4 @@
-"""Attacks on classifiers, one a file, all on the contract of `base.Attack`."""
+"""Adversarial attacks on classifiers. Each file defines one attack on top of `base.Attack`."""
 
 from l2p_tf.attacks.base import ATTACKS, Attack
 from l2p_tf.attacks.context import AttackOutput
@@ -7,7 +7,7 @@ __all__ = ["ATTACKS", "Attack", "AttackOutput"]
 
 
 def __getattr__(name: str) -> type[Attack]:
-    """The class of a registered one, such as `PGD`."""
+    """Returns the class of a registered attack by its class name, such as `PGD`."""
     return ATTACKS.class_called(name)
 
 

@@ -1,4 +1,4 @@
-"""Auto-PGD (Croce and Hein 2020, "Reliable evaluation of adversarial robustness"); in l1 that of `sparse_ascent`."""
+"""Auto-PGD (Croce and Hein 2020, "Reliable evaluation of adversarial robustness"); for l1 see `sparse_ascent`."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ class APGD(Ascent):
 
     @property
     def random_start(self) -> bool:
-        """Always."""
+        """True: Auto-PGD always starts at a random point."""
         return True
 
     @property
     def label(self) -> str:
-        """Such as `APGD-100` or `APGD-T-100 dlr`."""
+        """Label such as `APGD-100` or `APGD-T-100 dlr`."""
         return super().label.replace("APGD", "APGD-T") if self.target_classes else super().label
 
     @property
     def iterations(self) -> int:
-        """A gradient at the start, and one after every step; in l1 at the start in each ball."""
+        """Number of gradients: one at the start (in l1, at the start in each ball) and one after every step."""
         return len(rounds(self.steps, self.larger_radii)) if self.norm is Norm.L1 else self.steps + 1
 
     def begin(self, context: AttackContext) -> State:
-        """On the sphere around the image."""
+        """Starts at a random point of the sphere of radius epsilon around the image."""
         if self.norm is Norm.L1:
             return sparse_ascent.begin(context, self.larger_radii)
         direction = random_in_ball(context.images, 1.0, self.norm, context.fold(0))
@@ -68,13 +68,13 @@ class APGD(Ascent):
         x = tf.clip_by_value(context.images + context.numbers["epsilon"] * direction, 0.0, 1.0)
         none = tf.zeros_like(x)
         least = context.full(float("-inf"))
-        # `adversarial` is the best point so far; `pace` the step size in units of epsilon.
+        # `adversarial` is the best point so far, `pace` the step size in units of epsilon.
         state = {"adversarial": x, "x": x, "former": x, "gradient": none, "best_gradient": none, "loss": least}
         state |= {"best": least, "last_best": least, "pace": context.full(2.0), "rises": context.full(0.0)}
         return {**state, "reduced": context.full(True, tf.bool)}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Moves (Equations 1 and 2 there; not in round 0), takes the loss; at a checkpoint perhaps halves the step."""
+        """Takes a step (Equations 1 and 2; none in round 0) and the loss; checkpoints may halve the step size."""
         if self.norm is Norm.L1:
             plan = rounds(self.steps, self.larger_radii)
             return sparse_ascent.step(context, i, state, plan, self.sparsity, self.loss, self.draws)
@@ -85,11 +85,12 @@ class APGD(Ascent):
         better = loss > state["best"]
         done = reached > 0.0 if context.deterministic else context.full(False, tf.bool)
         best = tf.where(better, loss, state["best"])
-        # An image once adversarial stays as it was then, whatever its loss.
+        # Once an image is adversarial it is not changed any more, whatever the loss of later points.
         adversarial = choose(better | done, x, state["adversarial"])
         best_gradient = choose(better, gradient, state["best_gradient"])
         last_best = tf.where(first, best, state["last_best"])
-        # At a checkpoint: too few rises, or no better loss although the step was not halved the last time.
+        # At a checkpoint, halve if the loss rose too rarely, or did not improve and the step size was not halved
+        # before.
         windows = tf.constant(checkpoints(self.steps), tf.float32)
         window = tf.gather(windows, i)
         due = window > 0.0
@@ -123,15 +124,15 @@ class APGD(Ascent):
 
 
 def checkpoints(steps: int) -> np.ndarray:
-    """Per round from 0 to `steps`: how many steps the window has that ends there, and 0 where none ends.
+    """Per round from 0 to `steps`, the number of steps in the window that ends there, or 0 if none does.
 
-    Checkpoint j is at the step p_j times their number, rounded up: p is 0, 0.22, and then grows by what it last grew by
-    less 0.03, but by at least 0.06 (Section 3.2 there).
+    Checkpoint j is at step p_j * steps, rounded up: p starts with 0 and 0.22, and each increment is the previous one
+    less 0.03, but at least 0.06 (Section 3.2).
     """
     windows = np.zeros(steps + 1, np.float32)
     p, growth, last = 0.22, 0.22, 0
     while (at := math.ceil(round(p * steps, 6))) <= steps:
-        # Of few steps, several checkpoints fall on one.
+        # With few steps, several checkpoints can fall on the same step.
         windows[at], last = max(windows[at], at - last), at
         growth = max(growth - 0.03, 0.06)
         p += growth

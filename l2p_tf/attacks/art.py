@@ -1,4 +1,4 @@
-"""Any attack of the Adversarial Robustness Toolbox (Nicolae et al. 2018)."""
+"""Attacks of the Adversarial Robustness Toolbox (Nicolae et al. 2018)."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _SCALE = "scale"
 class Art(WrappedAttack):
     """An attack of the Adversarial Robustness Toolbox by the name of its class: art(attack=HopSkipJump, max_iter=10).
 
-    `epsilon` is what ART calls `eps`. A patch is made of all images of a slice at once, and laid over each at a random
-    place, as large as its further option `scale` says (a share of the image, 0.5 by default).
+    `epsilon` is ART's `eps`. Patch attacks make one patch for all images of a slice and paste it at a random place of
+    each image; the additional option `scale` sets its size (a share of the image, 0.5 by default).
     """
 
     BACKEND: ClassVar[str] = "art"
@@ -57,7 +57,7 @@ class Art(WrappedAttack):
 
     @classmethod
     def classes(cls, module: ModuleType) -> dict[str, type]:
-        """Those of `art.attacks.evasion` that take a classifier of TensorFlow."""
+        """Returns the attacks of `art.attacks.evasion` that support TensorFlow classifiers."""
         base = library("art.attacks.attack", cls.LIBRARY, cls.PACKAGE).EvasionAttack
         kind = library("art.estimators.classification", cls.LIBRARY, cls.PACKAGE).TensorFlowV2Classifier
         return {
@@ -72,7 +72,7 @@ class Art(WrappedAttack):
 
     @functools.cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """Those of the class, and the scale of a patch."""
+        """Parameters of the class's constructor, and `scale` for patch attacks."""
         known = dict(inspect.signature(self.kind).parameters)
         if hasattr(self.kind, "apply_patch"):
             known[_SCALE] = inspect.Parameter(_SCALE, inspect.Parameter.KEYWORD_ONLY, default=0.5)
@@ -80,7 +80,7 @@ class Art(WrappedAttack):
 
     @functools.cached_property
     def norms(self) -> tuple[str, ...]:
-        """What the class can be given, or keeps small; any where it knows of none."""
+        """Norms the class accepts or minimizes, the default first; empty if it has none."""
         if "norm" in self.parameters:
             usual = {np.inf: "linf", "inf": "linf", 2: "l2"}.get(self.parameters["norm"].default)
             return tuple(dict.fromkeys((usual, "linf", "l2", "l1"))) if usual else ()
@@ -89,7 +89,7 @@ class Art(WrappedAttack):
 
     @property
     def hidden(self) -> frozenset[str]:
-        """Norm and `eps` too, but of a class whose `eps` is in units of its own."""
+        """Also hides the norm and `eps`, unless the class measures `eps` in units of its own."""
         return self.HIDDEN | {"norm", "eps"} if self.norms else self.HIDDEN
 
     @property
@@ -98,12 +98,12 @@ class Art(WrappedAttack):
         return "eps" in self.parameters
 
     def together(self, runner: AttackRunner, count: int) -> int:
-        """All, where one perturbation is made for all."""
+        """All images for universal attacks, which make one perturbation for all of them."""
         universal = hasattr(self.kind, "apply_patch") or self.attack in _UNIVERSAL
         return count if universal else 1 if self.attack in _SINGLE else super().together(runner, count)
 
     def check(self, model: keras.Model) -> None:
-        """UserError where ART does not take the values of the options."""
+        """Raises UserError if ART rejects the values of the options."""
         super().check(model)
         if None not in model.input_shape[1:]:
             with self.told():
@@ -121,7 +121,7 @@ class Art(WrappedAttack):
         return self.kind(_estimator(asked, self.attack in _PROBABILITIES), **how, **ours)
 
     def find(self, runner: AttackRunner, asked: AskedModel, rows: np.ndarray) -> np.ndarray:
-        """As ART runs it, with the labels or targets as rows of zeros and ones."""
+        """Runs ART's `generate` with one-hot labels or targets."""
         made = self._made(asked, min(runner.batch_size, len(rows)))
         images, wanted = runner.images[rows], (runner.targets if self.targeted else runner.labels)[rows]
         found = made.generate(x=images, y=np.eye(runner.classes, dtype=np.float32)[wanted])
@@ -132,10 +132,10 @@ class Art(WrappedAttack):
 
 
 def _estimator(asked: AskedModel, probabilities: bool) -> Any:
-    """The classifier as ART takes it."""
+    """Wraps the model as a classifier of ART."""
 
     class Estimator(library("art.estimators.classification", "ART", Art.PACKAGE).TensorFlowV2Classifier):
-        """ART's, but for what asks Keras for things that Keras 3 has no more, and for batches it would not make."""
+        """ART's classifier, without its calls to APIs that Keras 3 removed, and with bounded batch sizes."""
 
         def predict(self, x: Any, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> np.ndarray:
             del batch_size, training_mode, kwargs
@@ -160,7 +160,7 @@ def _estimator(asked: AskedModel, probabilities: bool) -> Any:
 
 
 class _CrossEntropy:
-    """The loss as ART takes it: summed over images, so that each has a gradient of its own."""
+    """Cross-entropy summed over images, so that each image gets its own gradient."""
 
     def __init__(self, probabilities: bool) -> None:
         self.probabilities = probabilities

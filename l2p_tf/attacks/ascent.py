@@ -1,4 +1,4 @@
-"""What the attacks of fixed budget that follow the gradient have in common: their options and their step."""
+"""Options and step shared by the gradient-based attacks of fixed epsilon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPARSITY = "in l1, the share of an image's numbers, those of the largest gradien
 
 @dataclasses.dataclass(frozen=True)
 class Ascent(IterativeAttack):
-    """Base of the attacks that ascend a loss by its gradient, inside the ball of `epsilon` and inside [0, 1]."""
+    """Base of the attacks that ascend a loss by its gradient, within the epsilon ball and [0, 1]."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
     norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
@@ -43,31 +43,31 @@ class Ascent(IterativeAttack):
 
     @property
     def label(self) -> str:
-        """Such as `PGD-20`, `PGD-20 x2 l2 margin` or `PGD-20 EOT-10`."""
+        """Label such as `PGD-20`, `PGD-20 x2 l2 margin` or `PGD-20 EOT-10`."""
         return self.described(f"{self.NAME}-{self.steps}" if hasattr(self, "steps") else self.NAME)
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A gradient per draw."""
+        """One gradient per draw."""
         del classes
         return draws, draws
 
     def begin(self, context: AttackContext) -> State:
-        """At the image, or at a random point of the ball around it."""
+        """Starts at the image, or at a random point of the ball around it."""
         if not getattr(self, "random_start", False):
             return {"adversarial": context.images}
         offset = random_in_ball(context.images, context.numbers["epsilon"], self.norm, context.fold(0))
         return {"adversarial": tf.clip_by_value(context.images + offset, 0.0, 1.0)}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """One step of `step_size` along the steepest direction; an example that is seen to be adversarial stays."""
+        """Takes one step of `step_size` in the steepest direction; examples already found adversarial do not move."""
         del i
         gradient, _, reached = context.loss_and_gradient(state["adversarial"], self.loss, self.draws)
         return self.moved(context, state, self.direction(gradient, state["adversarial"]), reached)
 
     def direction(self, gradient: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """The direction of a step from `x` along a gradient, of unit norm.
+        """Returns the unit-norm direction of a step from `x` along a gradient.
 
-        In l1 `sparsity` of the numbers move, none of them to beyond 0 or 1 (Tramer and Boneh 2019).
+        In l1, a share `sparsity` of the entries moves, and none that is already at 0 or 1 (Tramer and Boneh 2019).
         """
         if self.norm is Norm.L1:
             at_end = tf.where(gradient > 0.0, x >= 1.0, x <= 0.0)
@@ -76,11 +76,11 @@ class Ascent(IterativeAttack):
         return steepest(gradient, self.norm, moving)
 
     def moved(self, context: AttackContext, state: State, direction: tf.Tensor, reached: tf.Tensor) -> State:
-        """The state after a step along a direction, projected; `done` where the criterion is reached for certain."""
+        """Returns the state after a projected step; sets `done` where a deterministic model meets the criterion."""
         x, epsilon = state["adversarial"], context.numbers["epsilon"]
         length = context.numbers.get("step_size", epsilon)
         moved = project(x + length * direction, context.images, epsilon, self.norm)
-        # A single step is for every image, as its name says; more are for those who need them.
+        # Single-step attacks perturb every image by definition; others stop at images that are already adversarial.
         if not context.deterministic or not self.ENDS_EARLY:
             return {**state, "adversarial": moved}
         done = reached > 0.0

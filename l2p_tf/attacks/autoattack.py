@@ -29,23 +29,23 @@ class AutoAttack(AttackSequence):
 
     @property
     def label(self) -> str:
-        """Such as `AutoAttack` or `AutoAttack rand l2`."""
+        """Label such as `AutoAttack` or `AutoAttack rand l2`."""
         parts = ["AutoAttack", *([self.version] if self.version != "standard" else [])]
         short = self.steps < 100 or self.queries < 5000 or self.target_classes < 9
         parts += ["shortened"] if short else []
         return " ".join(parts + ([str(self.norm)] if self.norm is not Norm.LINF else []))
 
     def facts(self) -> dict[str, Any]:
-        """Steps are those of APGD, not Square's queries."""
+        """Reports the steps of APGD, not the queries of Square."""
         return {**super().facts(), "steps": self.steps}
 
     def members(self) -> tuple[SingleAttack, ...]:
-        """The attacks of the version."""
+        """Returns the attacks of the version."""
         apgd = APGD(epsilon=self.epsilon, norm=self.norm, steps=self.steps)
         if self.version == "rand":
             draws = 20 if self.draws is None else self.draws
             return apgd.replace(draws=draws), apgd.replace(draws=draws, loss="dlr")
-        # In l1 APGD starts in larger balls, its first member five times, and its second heads for five classes.
+        # In l1, APGD starts in larger balls, the untargeted member has five restarts and the targeted one five classes.
         l1, classes = self.norm is Norm.L1, self.target_classes
         apgd = apgd.replace(draws=self.draws or 1, larger_radii=l1)
         fab = FAB(epsilon=self.epsilon, norm=self.norm, steps=self.steps, target_classes=classes, draws=apgd.draws)

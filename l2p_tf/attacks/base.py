@@ -1,4 +1,4 @@
-"""The contract of all attacks, and how they are run over images: those not yet fooled are attacked, the best kept."""
+"""Base class of attacks, and the runner that applies them to the images that are not fooled yet and keeps the best."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _WRONG, _NEAR = 1e-2, 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Attack(Options, abc.ABC):
-    """Base of all attacks: what they are called, which classes they target, and how they are run on images.
+    """Base of all attacks: name, targets, and how an attack runs on images.
 
     Class attributes:
-      BACKEND: whose implementation it is.
+      BACKEND: the library that implements the attack.
     """
 
     BACKEND: ClassVar[str] = "l2p_tf"
@@ -42,10 +42,10 @@ class Attack(Options, abc.ABC):
 
     @abc.abstractmethod
     def members(self) -> tuple[SingleAttack, ...]:
-        """The attacks that are run in turn, each on images that the earlier ones did not fool; most have but one."""
+        """Returns the attacks to run in turn, each on the images the earlier ones did not fool; usually only one."""
 
     def fitting(self, model: keras.Model) -> tuple[SingleAttack, ...]:
-        """The members, as they can be run on the model; UserError where one cannot."""
+        """Returns the members as they run on the model; raises UserError if one cannot."""
         members = self.members()
         for member in members:
             member.check(model)
@@ -53,21 +53,21 @@ class Attack(Options, abc.ABC):
 
     @property
     def targeted(self) -> bool:
-        """Whether the attack is targeted: only its target counts as success."""
+        """Whether only the target class counts as success."""
         return getattr(self, "target", "none") != "none"
 
     @property
     def spec(self) -> str:
-        """Its name and options, as a registry reads them."""
+        """The attack's name and options, as a registry parses them."""
         return spec_of(self)
 
     @property
     def label(self) -> str:
-        """The attack in a few words, for tables."""
+        """Short description for tables."""
         return self.spec
 
     def described(self, name: str, default: Norm = Norm.LINF) -> str:
-        """The name with what sets these options apart: restarts, norm unless it is the default, loss and so on."""
+        """Appends the options that differ from the defaults to the name: restarts, norm, loss and so on."""
         restarts, norm, loss = (getattr(self, key, None) for key in ("restarts", "norm", "loss"))
         kappa, epsilon, draws = (getattr(self, key, None) for key in ("kappa", "epsilon", "draws"))
         parts = [name, f"x{restarts}" if restarts and restarts > 1 else ""]
@@ -79,7 +79,7 @@ class Attack(Options, abc.ABC):
         return " ".join(part for part in parts if part)
 
     def inputs(self) -> dict[str, Artifact]:
-        """What it needs besides the classifier, by role: trained artifacts, which become part of the lineage."""
+        """Trained artifacts the attack needs besides the classifier, by role; they become part of the lineage."""
         return {}
 
     def facts(self) -> dict[str, Any]:
@@ -107,28 +107,28 @@ class Attack(Options, abc.ABC):
         progress: Callable[[float, int], Any] | None = None,
         store: CheckpointStore | None = None,
     ) -> AttackOutput:
-        """Attacks images and scores the adversarial ones.
+        """Attacks images and evaluates the adversarial examples.
 
-        On a randomized model the best start is chosen on draws that are not those it is scored on. A model that was
-        made under a distribution strategy is attacked on all its replicas.
+        On a randomized model, the draws that choose the best start are independent of those that score it. A model
+        created under a distribution strategy is attacked on all its replicas.
 
         Args:
-          model: the classifier; its noise is seeded from `seed`, and its generators' states are restored.
+          model: the classifier; its noise is seeded from `seed`, and the states of its generators are restored.
           images: uint8, or floats in [0, 1], (count, height, width, channels); or a `tf.data.Dataset` of such images
-            and their labels, in batches or one by one.
+          and their labels, batched or not.
           labels: integers (count,); None with a data set.
-          seed: of the attack.
-          batch_size: images a compiled run.
-          score_draws: answers to score a randomized model on, each with fresh noise.
-          prediction_draws: draws of the noise that one answer averages, when adversarial images are compared and when
-            they are scored.
+          seed: seed of the attack.
+          batch_size: images per compiled call.
+          score_draws: number of predictions to score a randomized model on, each with fresh noise.
+          prediction_draws: draws of the noise averaged by each prediction, both to compare adversarial images and to
+          score them.
           jit_compile: compile with XLA; None decides by device.
-          progress: called now and then with the share of the work that is done, in [0, 1], and the number of images
-            that are not fooled yet.
-          store: a `CheckpointStore` that keeps what is done, so that the same call made again goes on from there.
+          progress: called from time to time with the share of the work that is done, in [0, 1], and the number of
+          images that are not fooled yet.
+          store: a `CheckpointStore` that keeps intermediate results, so that repeating the same call resumes it.
 
         Raises:
-          UserError: images or labels do not fit the model, or lie outside their range, or the attack does not suit it.
+          UserError: images or labels do not fit the model or are out of range, or the model does not suit the attack.
         """
         images, labels = arrays_of(images, labels)
         runner = AttackRunner(
@@ -140,28 +140,28 @@ class Attack(Options, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class MinimizationAttack(Attack):
-    """Marks an attack that looks for the smallest perturbation that succeeds, not the worst one of a given size."""
+    """Base of the attacks that minimize the norm of the perturbation, in place of a fixed budget."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SingleAttack(Attack):
-    """Base of the attacks that are run by themselves, or as members of a sequence."""
+    """Base of the attacks that run by themselves or as members of a sequence."""
 
     def members(self) -> tuple[SingleAttack, ...]:
-        """Itself."""
+        """Returns the attack itself."""
         return (self,)
 
     @abc.abstractmethod
     def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
-        """One start, as member `number`, on the images `rows` of a runner: adversarial images, one a row."""
+        """Runs one start, as member `number`, on the images `rows` of a runner; returns an adversarial one for each."""
 
     @property
     @abc.abstractmethod
     def work(self) -> float:
-        """What one start costs per image, in passes through the model."""
+        """Cost of one start per image, in passes through the model."""
 
     def check(self, model: keras.Model) -> None:
-        """UserError where the attack cannot be run on the model."""
+        """Raises UserError if the attack cannot run on the model."""
         check_radii(self, model.input_shape[1:])
         classes = int(model.output_shape[-1])
         least = 1
@@ -175,21 +175,21 @@ class SingleAttack(Attack):
 
     @property
     def has_target(self) -> bool:
-        """Whether the loss pulls toward one class, which only targeted attacks insist on."""
+        """Whether the loss pulls toward one class, even if any wrong class counts as success."""
         return self.targeted or bool(getattr(self, "target_classes", 0))
 
     @property
     def is_single_step(self) -> bool:
-        """Whether it takes at most one step of a fixed budget: on every image then, misclassified or not."""
+        """Whether it takes at most one step of a fixed budget; then it perturbs every image, misclassified or not."""
         return False
 
     def starts(self, classes: int) -> int:
-        """How many starts there are to choose from, on a classifier of so many classes."""
+        """Number of starts on a classifier with that many classes."""
         toward = min(int(getattr(self, "target_classes", 0)), classes - 1)
         return int(getattr(self, "restarts", 1)) * max(1, toward)
 
     def pick(self, start: int, others: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-        """The classes that start number `start` targets; arguments as of `pick_targets`."""
+        """Returns the classes that start number `start` targets; arguments as in `pick_targets`."""
         if self.targeted:
             return pick_targets(str(getattr(self, "target", "")), others, labels, seed)
         toward = min(int(getattr(self, "target_classes", 0)), others.shape[1])
@@ -197,13 +197,12 @@ class SingleAttack(Attack):
 
 
 class AttackRunner:
-    """One call of an attack: its data, and the best adversarial images so far.
+    """One call of an attack: its data and the best adversarial images so far.
 
-    The first candidate is the image as it is, which lies in every ball: under no attack is a classifier right more
-    often than without one. An example is adversarial once the criterion was reached on every draw of the noise; in a
-    sequence, and where the budget is fixed, it then leaves. Of the candidates for an example the one is kept that
-    reached the criterion on the largest share of draws, and among equals made it likeliest; an attack of smallest norm
-    keeps the smallest that succeeds.
+    The first candidate is the clean image, which lies in every ball: accuracy under attack is never above clean
+    accuracy. An example is adversarial once the criterion was met on every draw of the noise; sequences and attacks of
+    fixed epsilon then skip it. Of several candidates, the one that met the criterion on the largest share of draws is
+    kept, ties broken by its probability; attacks that minimize the norm keep the smallest one that succeeds.
     """
 
     def __init__(
@@ -219,7 +218,9 @@ class AttackRunner:
         self.labels = inference.checked_labels(labels, len(self.images), self.classes)
         self.members = attack.fitting(self.model)
         for member in self.members:
-            check_radii(member, self.images.shape[1:])  # Of a model for images of any size, only now known.
+            check_radii(
+                member, self.images.shape[1:]
+            )  # A model for images of any size is only now checked against their shape.
         count = len(self.images)
         self.targets = self.labels.copy()
         self.best, self.score = self.images.copy(), np.zeros(count)
@@ -232,8 +233,8 @@ class AttackRunner:
         self._done = 0.0
 
     def run(self) -> None:
-        """Every start of every member."""
-        # An attack of smallest norm with no limit to it goes on with adversarial images.
+        """Runs every start of every member."""
+        # Minimizing attacks without a limit continue on images that are already adversarial.
         unlimited = isinstance(self.attack, MinimizationAttack) and getattr(self.attack, "epsilon", None) is None
         others = self._score_clean()
         last = (len(self.members) - 1, self.members[-1].starts(self.classes) - 1)
@@ -247,7 +248,8 @@ class AttackRunner:
                         self.targets[rows] = self._pick_targets(member, start, others)[rows]
                     adversarial = member.attempt(self, number, start, rows)
                     if last == (0, 0) and not self.deterministic and not isinstance(member, MinimizationAttack):
-                        # Nothing to compare but images that may be misclassified as they are: scoring decides.
+                        # Nothing else to compare with, except on images that may be misclassified unperturbed: scoring
+                        # decides.
                         unfooled = self.score[rows] <= 0.0
                         self.best[rows[unfooled]] = adversarial[unfooled]
                         rows, adversarial = rows[~unfooled], adversarial[~unfooled]
@@ -257,7 +259,7 @@ class AttackRunner:
                 self.tell(int((~self.is_adversarial).sum()))
 
     def _score_clean(self) -> np.ndarray:
-        """Makes the images as they are the first candidates; returns the other classes, the likeliest first."""
+        """Makes the clean images the first candidates; returns the wrong classes, the likeliest first."""
         answers = 1 if self.deterministic else -(-SELECTION_DRAWS // self.samples_per_prediction)
         likely, self.votes = self._answers(self.images, answers, 0, 3)
         self.answered = inference.decided(self.votes)
@@ -271,7 +273,7 @@ class AttackRunner:
             self.targets = self._pick_targets(self.members[0], 0, others)
         share, wrong = self._shares(every, self.votes)
         self.likely = likely[every, self.labels]
-        # Adversarial images are taken where they are as good: less than nothing for the likelihood.
+        # Adversarial images win ties, because clean ones score less than any likelihood adds.
         self.score = share + _WRONG * wrong - _NEAR
         if self.deterministic:
             self.is_adversarial = share >= 1.0
@@ -279,7 +281,7 @@ class AttackRunner:
         return others
 
     def elsewhere(self, rows: np.ndarray) -> np.ndarray:
-        """For each of some images the number of any that is answered as the attack wants; its own if none is."""
+        """Returns, for each row, a random image predicted as the attack wants; the row itself if there is none."""
         rng, found = np.random.default_rng(inference.seed_pair(self.seed, 0, 5).view(np.uint32)), rows.copy()
         classes = self.targets[rows] if self.attack.targeted else self.labels[rows]
         for kind in np.unique(classes):
@@ -289,14 +291,14 @@ class AttackRunner:
         return found
 
     def _shares(self, rows: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the answers to candidates for some images, the share that reach the criterion, and that are wrong."""
+        """Returns the shares of the predictions that meet the criterion, and that are wrong."""
         every = np.arange(len(rows))
         wrong = 1.0 - votes[every, self.labels[rows]]
         return votes[every, self.targets[rows]] if self.attack.targeted else wrong, wrong
 
     def scored(self, draws: int) -> AttackOutput:
-        """The best adversarial images, scored on so many fresh answers."""
-        # Without noise the answers would be those by which they were kept.
+        """Returns the best adversarial images, scored on `draws` fresh predictions."""
+        # Without noise, the predictions that selected the images are still valid.
         if not self.deterministic:
             likely, self.votes = self._answers(self.best, draws, 0, 2)
             self.likely = likely[np.arange(len(likely)), self.labels]
@@ -316,11 +318,11 @@ class AttackRunner:
         )
 
     def _pick_targets(self, member: SingleAttack, start: int, others: np.ndarray) -> np.ndarray:
-        """Targets, by what the model answers on the images as they are."""
+        """Picks targets from the predictions on clean images."""
         return member.pick(start, others, self.labels, int(inference.seed_pair(self.seed, 0, 4)[0]))
 
     def _compare(self, member: SingleAttack, rows: np.ndarray, adversarial: np.ndarray, start: int) -> None:
-        """Keeps the adversarial images of one start where they are better than the best so far, by draws of its own."""
+        """Keeps the adversarial images of one start that beat the best so far, on draws used for nothing else."""
         wanted = max(SELECTION_DRAWS, int(getattr(member, "draws", 1)))
         answers = 1 if self.deterministic else -(-wanted // self.samples_per_prediction)
         likely, votes = self._answers(adversarial, answers, start, 1)
@@ -337,7 +339,7 @@ class AttackRunner:
             reached, none = within & (share > 0.5), np.isinf(self.norm[rows])
             better = reached & (size < self.norm[rows]) & (~self.is_adversarial[rows] | ~none)
             self.norm[rows[better]] = size[better]
-            # Until one succeeds on most draws, that which does on the most is better than the image as it is.
+            # Until a candidate succeeds on most draws, one that succeeds on some is better than the clean image.
             better |= within & none & ~reached & ~self.is_adversarial[rows] & (share > 0.0) & (score > self.score[rows])
         else:
             reached = np.ones(len(rows), bool)
@@ -348,7 +350,7 @@ class AttackRunner:
         self.is_adversarial[rows] |= reached & (share >= 1.0)
 
     def _answers(self, images: np.ndarray, draws: int, number: int, purpose: int) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and votes of some answers, on draws that serve one purpose alone."""
+        """Returns mean probabilities and votes, from draws used for one purpose only."""
         seed = int(inference.seed_pair(self.seed, number, purpose)[0])
         how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
         return inference.predict_with_votes(
@@ -356,13 +358,12 @@ class AttackRunner:
         )
 
     def tell(self, robust: int, extra: float = 0.0) -> None:
-        """Reports progress: how many images are not fooled yet, and the work done of the start that is running."""
+        """Reports progress: the number of images not fooled yet, and the work done in the current start."""
         if self.progress is not None:
             self.progress(min(1.0, (self._done + extra) / self._todo), robust)
 
 
 def _default(attack: Attack, name: str) -> Any:
-    """The default of an option."""
     return next((field.default for field in dataclasses.fields(attack) if field.name == name), None)
 
 

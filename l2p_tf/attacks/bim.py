@@ -12,6 +12,6 @@ from l2p_tf.attacks.pgd import Iterative
 @ATTACKS.register("bim")
 @dataclasses.dataclass(frozen=True)
 class BIM(Iterative):
-    """Basic iterative method: steps of the gradient's sign from the image itself (Kurakin et al. 2017)."""
+    """Basic iterative method: steps along the gradient's sign, starting at the image (Kurakin et al. 2017)."""
 
     NAME: ClassVar[str] = "BIM"

@@ -1,4 +1,4 @@
-"""Linear pictures of decision boundaries: the nearest one, and how to step onto it within the box."""
+"""Linear approximations of decision boundaries: the nearest one, and the step onto it within the box."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEWTON_ROUNDS = 20
 
 
 def rivals(logits: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
-    """The likeliest classes but the label: int32 (batch, at most count)."""
+    """Returns the likeliest classes except the label: int32 (batch, at most count)."""
     classes = int(logits.shape[-1])
     others = logits - 1e30 * tf.one_hot(labels, classes)
     return tf.math.top_k(others, min(count, classes - 1)).indices
@@ -29,20 +29,20 @@ def rivals(logits: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
 def nearest(
     context: AttackContext, x: tf.Tensor, classes: Callable[[tf.Tensor], tf.Tensor], norm: Norm, draws: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The nearest decision boundary between the label and some other classes, to first order.
+    """Finds the nearest decision boundary between the label and other classes, to first order.
 
     One forward pass serves the backward passes of all classes; with EOT each class takes its own passes.
 
     Args:
       context: the batch.
       x: where to linearize: (batch, height, width, channels).
-      classes: from the logits at `x` to the other classes, int32 (batch, n).
-      norm: in which to measure the distance.
-      draws: of the noise to average over.
+      classes: maps the logits at `x` to the classes to compare, int32 (batch, n).
+      norm: norm of the distance.
+      draws: draws of the noise to average over.
 
     Returns:
       The difference of logits (other class minus label; (batch,)) and its gradient (as `x`) for the nearest boundary,
-      the share of draws that reach the criterion (batch,), and the classes compared.
+      the share of draws that meet the criterion (batch,), and the classes compared.
     """
     model, labels, draws = context.model, context.criterion.labels, context.draws(draws)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
@@ -77,31 +77,31 @@ def nearest(
 
 
 def dual(gradient: tf.Tensor, norm: Norm) -> tf.Tensor:
-    """The dual norm of a gradient per example (batch,): l1 for linf, l2 for l2, linf for l1."""
+    """Returns the dual norm of a gradient per example (batch,): l1 for linf, l2 for l2, linf for l1."""
     other = {Norm.LINF: Norm.L1, Norm.L2: Norm.L2, Norm.L1: Norm.LINF}[norm]
     return length(gradient, other)[:, 0, 0, 0]
 
 
 def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm: Norm) -> tf.Tensor:
-    """The smallest step from `x` that stays in [0, 1] and makes `difference + gradient . step` zero.
+    """Returns the smallest step from `x` that stays in [0, 1] and makes `difference + gradient . step` zero.
 
-    The step has one scale t: in l_inf every number moves by min(t, its room), in l2 by min(t |g|, its room), against
-    the gradient's sign where `difference` is positive. What is gained is concave in t, so Newton's method from 0 rises
-    to the solution, exactly, in at most as many rounds as there are numbers; a few are enough in practice. In l_1 one
-    number after the other moves as far as it can, those of the steepest slope first, until enough is gained. Where even
-    the corner of the box does not reach the plane, that corner is returned (Croce and Hein 2020, Section 2).
+    The step has one scale t: in l_inf every entry moves by min(t, its room), in l2 by min(t |g|, its room), against the
+    gradient's sign where `difference` is positive. The gain is concave in t, so Newton's method from 0 rises to the
+    exact solution in at most as many rounds as there are entries; a few are enough in practice. In l_1, entries move as
+    far as they can one after the other, steepest slope first, until the gain suffices. Where even the corner of the box
+    does not reach the plane, that corner is returned (Croce and Hein 2020, Section 2).
 
     Args:
       x: float32 (batch, height, width, channels) in [0, 1].
-      gradient: as `x`.
+      gradient: same shape as `x`.
       difference: (batch,), the value at `x`.
-      norm: of the step.
+      norm: norm of the step.
 
     Returns:
-      The step, as `x`.
+      The step, same shape as `x`.
     """
     wide = tf.reshape(difference, [-1, 1, 1, 1])
-    # Scaled, so that tiny gradients do not vanish when squared.
+    # Scale, so that the squares of tiny gradients do not underflow.
     largest = tf.reduce_max(tf.abs(gradient), [1, 2, 3], keepdims=True)
     slope = tf.math.divide_no_nan(gradient, largest)
     wanted = tf.abs(tf.math.divide_no_nan(wide, largest))
@@ -111,7 +111,7 @@ def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm
     if norm is Norm.L1:
         return direction * _one_by_one(size, room, wanted)
     pace = tf.ones_like(size) if norm is Norm.LINF else size
-    # A number of zero slope has nothing to gain and stays where it is.
+    # Moving an entry of zero slope gains nothing.
     pace = tf.where(size > 0.0, pace, 0.0)
     full = tf.where(size > 0.0, room / tf.maximum(pace, 1e-30), float("inf"))
 
@@ -119,7 +119,7 @@ def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm
         gained = tf.reduce_sum(size * tf.minimum(t * pace, room), [1, 2, 3], keepdims=True)
         rate = tf.reduce_sum(tf.where(t < full, size * pace, 0.0), [1, 2, 3], keepdims=True)
         missing = wanted - gained
-        # Nothing left to gain: every number is at its end.
+        # If nothing is left to gain, every entry is at its bound.
         return t + tf.maximum(tf.math.divide_no_nan(missing, rate), 0.0), missing
 
     def going(t: tf.Tensor, missing: tf.Tensor) -> tf.Tensor:
@@ -131,7 +131,7 @@ def to_hyperplane(x: tf.Tensor, gradient: tf.Tensor, difference: tf.Tensor, norm
 
 
 def _one_by_one(size: tf.Tensor, room: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-    """How far each number goes: those of the largest `size` all their `room`, until `size . step` is `wanted`."""
+    """Returns how far each entry moves: largest `size` first, by its whole `room`, until `size . step` is `wanted`."""
     count = int(np.prod(size.shape[1:]))
     order = tf.argsort(tf.reshape(size, [-1, count]), direction="DESCENDING", stable=True)
     steep, most = (tf.gather(tf.reshape(x, [-1, count]), order, batch_dims=1) for x in (size, room))

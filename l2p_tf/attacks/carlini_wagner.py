@@ -42,21 +42,21 @@ class CarliniWagner(IterativeAttack, MinimizationAttack):
 
     @property
     def label(self) -> str:
-        """Such as `C&W`, `C&W kappa 5` or `C&W EOT-10`."""
+        """Label such as `C&W`, `C&W kappa 5` or `C&W EOT-10`."""
         return self.described("C&W", default=Norm.L2)
 
     @property
     def iterations(self) -> int:
-        """Steps at most; every example goes on to its next c when it is done with one."""
+        """Maximum number of steps; each example moves on to its next c when it has finished one."""
         return self.steps * self.binary_search_steps
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A gradient per draw."""
+        """One gradient per draw."""
         del classes
         return draws, draws
 
     def begin(self, context: AttackContext) -> State:
-        """At the image."""
+        """Starts at the image."""
         start = tf.atanh((2.0 * context.images - 1.0) * _SHRINK)
         none = tf.zeros_like(start)
         infinite = context.full(float("inf"))
@@ -64,7 +64,7 @@ class CarliniWagner(IterativeAttack, MinimizationAttack):
         return {**open_search(context), **moving}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """One step of Adam of every example, for its own c."""
+        """Takes one step of Adam on every example, each with its own c."""
         del i
         numbers, c, inner = context.numbers, state["c"], state["inner"]
         start = tf.atanh((2.0 * context.images - 1.0) * _SHRINK)
@@ -81,7 +81,7 @@ class CarliniWagner(IterativeAttack, MinimizationAttack):
         slack = _ADAM_EPSILON * tf.sqrt(1.0 - _BETA_2**time)
         w = state["w"] - rate[:, None, None, None] * m / (tf.sqrt(v) + slack[:, None, None, None])
         ended = inner + 1 >= self.steps
-        # The mean objective of each tenth of the steps but the first, in which Adam raises it before it lowers it.
+        # Sum of the objective over each tenth of the steps except the first, in which Adam first raises it.
         tenth = math.ceil(self.steps / 10)
         total = state["total"] + tf.where(inner < tenth, 0.0, objective)
         last_total = state["last_total"]

@@ -1,4 +1,4 @@
-"""The search for the constant that weighs success against norm, every example at its own pace."""
+"""Binary search for the constant that trades success against norm, separately for every example."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LARGEST = 1e10
 
 
 def open_search(context: AttackContext) -> State:
-    """The part of an attack's state that the search needs, with `initial_const` among the context's numbers."""
+    """Returns the state that the search needs; `initial_const` is among the context's numbers."""
     zero, infinite = context.full(0.0), context.full(float("inf"))
     state = {"adversarial": context.images, "size": infinite, "c": zero + context.numbers["initial_const"], "low": zero}
     state |= {"high": infinite, "succeeded": context.full(False, tf.bool)}
@@ -20,21 +20,21 @@ def open_search(context: AttackContext) -> State:
 def close_round(
     context: AttackContext, state: State, x: tf.Tensor, reached: tf.Tensor, ended: tf.Tensor, rounds: int
 ) -> State:
-    """Takes note of where a step is, and of examples that are through with their constant.
+    """Records the result of a step, and picks the next constant for examples that have finished theirs.
 
-    Where the constant led to success, a smaller one is tried: half way to the largest that failed; where it did not,
-    a larger one: half way to the smallest that succeeded, or ten times it (Carlini and Wagner 2017, Section VI).
+    After a success, a smaller constant is tried, halfway to the largest that failed; after a failure, a larger one,
+    halfway to the smallest that succeeded, or ten times it (Carlini and Wagner 2017, Section VI).
 
     Args:
       context: the batch.
-      state: that of the step; the parts that `open_search` made are read.
-      x: where the step is.
-      reached: bool (batch,), whether that succeeds.
-      ended: bool (batch,), whether the example is through with its constant.
-      rounds: constants to try.
+      state: state of the step; the entries made by `open_search` are read.
+      x: the current points.
+      reached: bool (batch,), whether the criterion is met there.
+      ended: bool (batch,), whether the example has finished its constant.
+      rounds: number of constants to try.
 
     Returns:
-      The parts that `open_search` made, after the step, and `done`.
+      The updated entries of `open_search`, and `done`.
     """
     size = tf.sqrt(tf.reduce_sum(tf.square(x - context.images), [1, 2, 3]))
     closer = reached & (size < state["size"])

@@ -1,9 +1,8 @@
 """The common corruptions of Hendrycks and Dietterich (ICLR 2019), as functions of images in [0, 1].
 
-Strengths are those of the sets that the authors published: CIFAR-10-C's for images whose shorter side is below 64
-pixels, ImageNet-C's for larger ones. Two things are not theirs: lengths that they give for one size of image are taken
-as shares of the side where the elastic transformation has them, and in place of photographs of frost a fractal of
-ridges is laid over the image.
+Strengths are those of the published data sets: CIFAR-10-C for images whose shorter side is below 64 pixels, ImageNet-C
+for larger ones. Two things differ: the lengths of the elastic transformation, published for one image size, are shares
+of the side here, and frost overlays a ridged fractal instead of photographs.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def gaussian_noise(x: Images, rng: np.random.Generator, std: float) -> Images:
-    """Normal noise on every number."""
+    """Adds Gaussian noise to every entry."""
     return x + rng.normal(0, std, x.shape)
 
 
 def shot_noise(x: Images, rng: np.random.Generator, photons: float) -> Images:
-    """Poisson noise of so many photons where a number is 1."""
+    """Applies Poisson noise, with `photons` expected photons at value 1."""
     return rng.poisson(x * photons) / photons
 
 
 def impulse_noise(x: Images, rng: np.random.Generator, share: float) -> Images:
-    """A share of the numbers becomes 0 or 1, each as often."""
+    """Sets a share of the entries to 0 or 1, with equal probability."""
     drawn = rng.random(x.shape)
     return np.where(drawn < share / 2, 0.0, np.where(drawn < share, 1.0, x))
 
 
 def defocus_blur(x: Images, rng: np.random.Generator, radius: float, soften: float) -> Images:
-    """A disk for a kernel, its edge softened by a Gaussian of that standard deviation."""
+    """Blurs with a disk kernel, whose edge is softened by a Gaussian of standard deviation `soften`."""
     del rng
     reach = 8 if radius <= 8 else int(radius)
     line = np.arange(-reach, reach + 1)
@@ -52,7 +51,7 @@ def defocus_blur(x: Images, rng: np.random.Generator, radius: float, soften: flo
 
 
 def glass_blur(x: Images, rng: np.random.Generator, std: float, reach: int, times: int) -> Images:
-    """Each pixel becomes one near it, in turn, so many times; a Gaussian blur before and after."""
+    """Swaps each pixel for one nearby, `times` times, with a Gaussian blur before and after."""
     deviations = (0, std, std, 0)
     x = _stored(ndimage.gaussian_filter(x, deviations, mode="nearest"))
     count, height, width, _ = x.shape
@@ -68,7 +67,7 @@ def glass_blur(x: Images, rng: np.random.Generator, std: float, reach: int, time
 def motion_blur(
     x: Images, rng: np.random.Generator, radius: float, std: float, low: float = -45.0, high: float = 45.0
 ) -> Images:
-    """Half a Gaussian along a direction drawn between two angles in degrees, as ImageMagick's motion blur draws it."""
+    """Blurs with half a Gaussian along a random angle in degrees, as ImageMagick's motion blur does."""
     steps = np.arange(2 * int(np.ceil(radius)) + 1)
     weights = np.exp(-0.5 * (steps / std) ** 2)
     weights /= weights.sum()
@@ -83,7 +82,7 @@ def motion_blur(
 
 
 def zoom_blur(x: Images, rng: np.random.Generator, most: float, step: float) -> Images:
-    """The mean of the image and of its enlargements by 1, 1 + step and so on, to below `most`."""
+    """Averages the image and its enlargements by 1, 1 + step and so on, up to below `most`."""
     del rng
     factors = np.arange(1, most, step)
     return (x + sum(_enlarged(x, factor) for factor in factors)) / (len(factors) + 1)
@@ -93,7 +92,7 @@ def snow(
     x: Images, rng: np.random.Generator, mean: float, std: float, zoom: float, least: float, radius: float,
     blur: float, kept: float,
 ) -> Images:  # fmt: skip
-    """Flakes: bright spots of enlarged noise, blurred along their fall, on an image that turns pale."""
+    """Brightens the image and adds flakes: bright spots of enlarged noise, blurred along their fall."""
     flakes = _enlarged(rng.normal(mean, std, (*x.shape[:3], 1)), zoom)
     flakes = _stored(np.where(flakes < least, 0.0, flakes))
     flakes = motion_blur(flakes, rng, radius, blur, -135.0, -45.0)
@@ -103,19 +102,19 @@ def snow(
 
 
 def frost(x: Images, rng: np.random.Generator, image: float, ice: float) -> Images:
-    """The image and ridges of ice, each with its weight."""
+    """Blends the image with ridges of ice, each with its weight."""
     ridges = 1 - np.abs(2 * _fractal(rng, x.shape[:3], 1.6) - 1)
     return image * x + ice * (ridges**2)[..., None]
 
 
 def fog(x: Images, rng: np.random.Generator, strength: float, decay: float) -> Images:
-    """A fractal added, and the whole brought back to the brightness there was."""
+    """Adds a fractal, and rescales to the original brightness."""
     brightest = x.max((1, 2, 3), keepdims=True)
     return (x + strength * _fractal(rng, x.shape[:3], decay)[..., None]) * brightest / (brightest + strength)
 
 
 def brightness(x: Images, rng: np.random.Generator, more: float) -> Images:
-    """The value of hue, saturation and value grows."""
+    """Increases the value in HSV."""
     del rng
     value = x.max(-1, keepdims=True)
     higher = np.minimum(value + more, 1.0)
@@ -123,14 +122,14 @@ def brightness(x: Images, rng: np.random.Generator, more: float) -> Images:
 
 
 def contrast(x: Images, rng: np.random.Generator, kept: float) -> Images:
-    """What is left of the distance to the mean of each channel."""
+    """Keeps a share of the distance to the mean of each channel."""
     del rng
     mean = x.mean((1, 2), keepdims=True)
     return mean + kept * (x - mean)
 
 
 def elastic(x: Images, rng: np.random.Generator, far: float, smooth: float, affine: float) -> Images:
-    """A random affine map, then random smooth displacements; all lengths are shares of the shorter side."""
+    """Applies a random affine map, then smooth random displacements; lengths are shares of the shorter side."""
     height, width = x.shape[1:3]
     side = min(height, width)
     grid = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij")).astype(float)
@@ -139,7 +138,7 @@ def elastic(x: Images, rng: np.random.Generator, far: float, smooth: float, affi
     out = np.empty_like(x)
     for image, moved in zip(x, out, strict=True):
         targets = corners + rng.uniform(-affine * side, affine * side, corners.shape)
-        # Where each place of the result comes from.
+        # Source coordinates of each pixel of the result.
         back = np.linalg.lstsq(np.c_[targets, np.ones(3)], corners, rcond=None)[0]
         source = np.tensordot(back[:2].T, grid, 1) + back[2][:, None, None]
         shifts = [
@@ -153,7 +152,7 @@ def elastic(x: Images, rng: np.random.Generator, far: float, smooth: float, affi
 
 
 def pixelate(x: Images, rng: np.random.Generator, share: float) -> Images:
-    """Reduced to a share of its sides, and enlarged again, by boxes."""
+    """Downsamples by a factor with a box filter, and enlarges again."""
     del rng
     height, width = x.shape[1:3]
     small = max(1, int(width * share)), max(1, int(height * share))
@@ -162,7 +161,7 @@ def pixelate(x: Images, rng: np.random.Generator, share: float) -> Images:
 
 
 def jpeg(x: Images, rng: np.random.Generator, quality: int) -> Images:
-    """Stored as JPEG, and read again."""
+    """Compresses as JPEG."""
     del rng
 
     def stored(picture: Image.Image) -> Image.Image:
@@ -225,18 +224,18 @@ CORRUPTIONS: dict[str, tuple[Callable[..., Images], Strengths, Strengths]] = {
     "pixelate": (pixelate, ((0.95,), (0.9,), (0.85,), (0.75,), (0.65,)), ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,))),
     "jpeg": (jpeg, ((80,), (65,), (58,), (50,), (40,)), ((25,), (18,), (15,), (10,), (7,))),
 }  # fmt: skip
-"""By name: the function, and its arguments at severities 1 to 5 on small and on large images."""
+"""By name: the function, and its arguments at severities 1 to 5 for small and for large images."""
 SEVERITIES = 5
 
 
 def corrupted(images: npt.NDArray[np.float32], kind: str, severity: int, seed: int) -> npt.NDArray[np.float32]:
-    """Images under a corruption, as they are stored in 8 bits.
+    """Returns corrupted images, rounded to 8 bits.
 
     Args:
       images: float32 (count, height, width, channels) in [0, 1].
-      kind: a name of `CORRUPTIONS`.
+      kind: a name in `CORRUPTIONS`.
       severity: from 1 to 5.
-      seed: of everything random.
+      seed: seed of the randomness.
     """
     run, small, large = CORRUPTIONS[kind]
     strength = (small if min(images.shape[1:3]) < _SMALL else large)[severity - 1]
@@ -249,7 +248,7 @@ def _stored(x: Images) -> Images:
 
 
 def _through(x: Images, change: Callable[[Image.Image], Image.Image]) -> Images:
-    """Images that Pillow changes, channel by channel where they are neither gray nor RGB."""
+    """Applies a function of Pillow images, channel by channel if they are neither gray nor RGB."""
     bytes_ = np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8)
     if x.shape[-1] == 3:
         return np.stack([np.asarray(change(Image.fromarray(image))) for image in bytes_]) / 255
@@ -258,10 +257,10 @@ def _through(x: Images, change: Callable[[Image.Image], Image.Image]) -> Images:
 
 
 def _enlarged(x: Images, factor: float) -> Images:
-    """The middle of the images, enlarged to their size."""
+    """Crops the center of the images and enlarges it to the original size."""
 
     def line(side: int) -> Images:
-        """What each number of a line is made of, (side, side): linear between two of the middle."""
+        """Returns the linear interpolation matrix of one axis: (side, side)."""
         cut = int(np.ceil(side / factor))
         many = round(cut * factor)
         places = np.linspace(0, cut - 1, many)[(many - side) // 2 :][:side] + (side - cut) // 2
@@ -272,9 +271,9 @@ def _enlarged(x: Images, factor: float) -> Images:
 
 
 def _fractal(rng: np.random.Generator, shape: tuple[int, ...], decay: float) -> Images:
-    """Heights in [0, 1] by the diamond-square algorithm on a torus, one map an image: (count, height, width).
+    """Returns heights in [0, 1] by the diamond-square algorithm on a torus, one map per image: (count, height, width).
 
-    Every new point is the mean of its four neighbors and a random number, whose range shrinks by `decay` from one
+    Every new point is the mean of its four neighbors plus a random number, whose range shrinks by `decay` from one
     scale to the next.
     """
     count, height, width = shape

@@ -1,4 +1,4 @@
-"""Common corruptions beside the attacks: nothing is searched for, and every image is corrupted."""
+"""Common corruptions, run alongside attacks although they search for nothing and corrupt every image."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NOISE, _ANSWERS = 1, 2
 @ATTACKS.register("corruption")
 @dataclasses.dataclass(frozen=True)
 class Corruption(Attack):
-    """A common corruption (Hendrycks and Dietterich 2019): corruption(kind=fog, severity=3); no attack, but like one.
+    """A common corruption (Hendrycks and Dietterich 2019), evaluated like an attack: corruption(kind=fog, severity=3).
 
-    The same seed corrupts the same images alike, whatever the model.
+    With the same seed the same images are corrupted alike, whatever the model.
     """
 
     kind: str = option("gaussian_noise", "what becomes of the images", choices=tuple(CORRUPTIONS))
@@ -33,19 +33,19 @@ class Corruption(Attack):
 
     @property
     def label(self) -> str:
-        """Such as `fog 3`."""
+        """Label such as `fog 3`."""
         return f"{self.kind.replace('_', ' ')} {self.severity}"
 
     def members(self) -> tuple[SingleAttack, ...]:
-        """None: nothing is searched for."""
+        """Returns no members, because nothing is searched for."""
         return ()
 
     def facts(self) -> dict[str, Any]:
-        """No ball, no steps."""
+        """A corruption has no ball and no steps."""
         return {**super().facts(), "steps": 0}
 
     def __call__(self, model: keras.Model, images: Any, labels: Any = None, seed: int = 0, **how: Any) -> AttackOutput:
-        """Corrupts images and asks the model; arguments as of any attack, of which those of a search do nothing."""
+        """Corrupts images and evaluates the model on them; arguments of a search are accepted and ignored."""
         images, labels = arrays_of(images, labels)
         model, images = inference.prepared(model, images)
         labels = inference.checked_labels(labels, len(images), int(model.output_shape[-1]))
@@ -58,10 +58,10 @@ class Corruption(Attack):
 
 
 def corruptions(kinds: Sequence[str], severities: Sequence[int]) -> tuple[Corruption, ...]:
-    """Every kind at every severity; `all` is every kind there is.
+    """Returns every kind at every severity; the kind `all` stands for all of them.
 
     Raises:
-      UserError: there is no such kind or severity.
+      UserError: unknown kind or severity.
     """
     listed = dict.fromkeys(kind for name in kinds for kind in (CORRUPTIONS if name == "all" else [name]))
     return tuple(Corruption(kind=kind, severity=severity) for kind in listed for severity in severities)
@@ -70,15 +70,15 @@ def corruptions(kinds: Sequence[str], severities: Sequence[int]) -> tuple[Corrup
 def answered(
     model: keras.Model, found: np.ndarray, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any
 ) -> AttackOutput:
-    """What a model answers to images that nothing was searched for; `how` as of `inference.predict_with_votes`.
+    """Evaluates a model on images that were not found by a search.
 
     Args:
       model: the classifier.
-      found: what it is asked about, float32 (count, height, width, channels) in [0, 1].
-      images: what they were before, likewise.
+      found: images to evaluate, float32 (count, height, width, channels) in [0, 1].
+      images: the clean images, likewise.
       labels: int32 (count,).
-      seed: of the noise.
-      **how: draws, batches and so on.
+      seed: seed of the noise.
+      **how: options of `inference.predict_with_votes`: draws, batch size and so on.
     """
     probabilities, votes = inference.predict_with_votes(model, found, seed, **how)
     wrong = 1.0 - votes[np.arange(len(labels)), labels]

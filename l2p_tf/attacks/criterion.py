@@ -1,4 +1,4 @@
-"""What an attack wants of a classifier, and the losses that measure how near it is."""
+"""Success criterion of an attack, and the losses that measure how close it is."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ LOSSES = ("ce", "margin", "dlr")
 """Names of the losses: cross-entropy, the margin of Carlini and Wagner, the difference of logits ratio."""
 
 TARGETS = ("none", "random", "runner_up", "least_likely", "next")
-"""Classes a targeted attack may aim at; `none` is an untargeted attack."""
+"""Ways to choose the target class of a targeted attack; `none` is an untargeted attack."""
 
 _TINY = 1e-12
 _NO_NUMBER = 1e6
-"""What the loss of an answer that is no number counts as."""
+"""Loss assigned to outputs that are not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """Classes to leave, and perhaps to arrive at.
+    """Classes to leave, and optionally classes to reach.
 
     Attributes:
       labels: int32 (batch,), the classes to leave.
-      targets: int32 (batch,), the classes the loss pulls toward; None for no class in particular.
-      targeted: only the target counts as success; False where any class but the label does.
-      reference: float32 (batch, classes), logits to leave; None where no loss asks for them.
+      targets: int32 (batch,), the classes the loss pulls toward; None for no particular class.
+      targeted: whether only the target counts as success, in place of any class but the label.
+      reference: float32 (batch, classes), logits to move away from; None if no loss needs them.
     """
 
     labels: tf.Tensor
@@ -37,7 +37,7 @@ class Criterion:
     reference: tf.Tensor | None = None
 
     def tile(self, times: int) -> Criterion:
-        """The criteria of `times` copies of the batch, one after the other."""
+        """Returns the criteria of `times` copies of the batch, one after the other."""
         if times == 1:
             return self
         targets = None if self.targets is None else tf.tile(self.targets, [times])
@@ -45,23 +45,22 @@ class Criterion:
         return Criterion(tf.tile(self.labels, [times]), targets, self.targeted, reference)
 
     def reached(self, logits: tf.Tensor) -> tf.Tensor:
-        """Whether logits (batch, classes) are a success: bool (batch,). What is not finite is never the right class."""
+        """Whether logits (batch, classes) are a success: bool (batch,). Non-finite logits are never correct."""
         classes, finite = tf.argmax(logits, -1, tf.int32), is_answer(logits)
         return (classes == self.targets) & finite if self.targeted else (classes != self.labels) | ~finite
 
     def loss(self, kind: str, logits: tf.Tensor) -> tf.Tensor:
-        """The loss an attack ascends, per example: float32 (batch,).
+        """Returns the loss an attack ascends, per example: float32 (batch,).
 
         `ce`: cross-entropy of the label, or minus that of the target. `margin`: the largest other logit minus the
-        label's (Carlini and Wagner 2017); with a target, its logit minus the largest other. `dlr`: the margin over the
-        difference between the largest and the third largest logit (Croce and Hein 2020, Equations 6 and 7), which
-        unlike the others does not change when all logits are scaled. `difference`: the target's logit minus the
-        label's. `divergence`: the Kullback-Leibler divergence of the answer from that of the reference. Where the
-        answer is no number the loss is a constant: high where that is what the attack wants, and low for a targeted
-        attack.
+        label's (Carlini and Wagner 2017); with a target, its logit minus the largest other. `dlr`: the margin divided
+        by the difference between the largest and the third largest logit (Croce and Hein 2020, Equations 6 and 7),
+        which is invariant to the scale of the logits. `difference`: the target's logit minus the label's. `divergence`:
+        the Kullback-Leibler divergence from the reference. Where logits are not finite, the loss is a constant: high,
+        or low for targeted attacks.
         """
         finite = is_answer(logits)
-        # What is not chosen must be finite too: a gradient of 0 times infinity is no number.
+        # Unselected entries must be finite too: a gradient of 0 times infinity is NaN.
         loss = self._loss(kind, tf.where(finite[:, None], logits, tf.zeros_like(logits)))
         return tf.where(finite, loss, -_NO_NUMBER if self.targeted else _NO_NUMBER)
 
@@ -95,24 +94,24 @@ def divergence(reference: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def logit(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """The logit of one class per example: (batch,)."""
-    # A product with a mask instead of a gather: its gradient is cheap everywhere.
+    """Returns the logit of one class per example: (batch,)."""
+    # A product with a mask instead of a gather, because its gradient is cheap on every device.
     return tf.reduce_sum(logits * tf.one_hot(classes, logits.shape[-1]), -1)
 
 
 def largest_other(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """The largest logit but that of one class per example: (batch,)."""
+    """Returns the largest logit except that of one class per example: (batch,)."""
     return tf.reduce_max(logits - 1e30 * tf.one_hot(classes, logits.shape[-1]), -1)
 
 
 def pick_targets(kind: str, others: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """The classes a targeted attack aims at.
+    """Picks the target classes of a targeted attack.
 
     Args:
-      kind: one of `TARGETS`, but not `none`.
-      others: the classes but the label, the likeliest first: integers (count, classes - 1).
+      kind: one of `TARGETS` except `none`.
+      others: the classes except the label, the likeliest first: integers (count, classes - 1).
       labels: (count,).
-      seed: of `random`.
+      seed: seed of `random`.
 
     Returns:
       int32 (count,).

@@ -33,30 +33,30 @@ class DeepFool(IterativeAttack, MinimizationAttack):
 
     @property
     def label(self) -> str:
-        """Such as `DeepFool` or `DeepFool linf EOT-10`."""
+        """Label such as `DeepFool` or `DeepFool linf EOT-10`."""
         return self.described("DeepFool", default=Norm.L2)
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A gradient for every other class."""
+        """One gradient for every other class."""
         others = min(self.candidates, classes) - 1
         return others * draws, 1 if draws == 1 else 1 + draws + others * draws
 
     def begin(self, context: AttackContext) -> State:
-        """At the image."""
+        """Starts at the image."""
         classes = tf.zeros([context.batch, self._others(context)], tf.int32)
         return {"adversarial": context.images, "total": tf.zeros_like(context.images), "classes": classes}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Adds the step to the nearest boundary (Algorithm 2 there); where the class has changed, it is done."""
+        """Adds the step to the nearest boundary (Algorithm 2); examples whose class has changed are done."""
         x, n = state["adversarial"], self._others(context)
 
         def picked(logits: tf.Tensor) -> tf.Tensor:
-            # On the clean image, and then kept.
+            # Candidates are chosen on the clean image and then kept.
             return tf.where(i == 0, rivals(logits, context.criterion.labels, n), state["classes"])
 
         difference, gradient, share, classes = nearest(context, x, picked, self.norm, self.draws)
         done = context.confirmed(x, share > 0.5)
-        # A little farther than to the boundary, which rounding would otherwise miss.
+        # Overshoot slightly, because rounding could otherwise miss the boundary.
         distance = tf.abs(difference) / (dual(gradient, self.norm) + 1e-8) + 1e-4
         if self.norm is Norm.LINF:
             direction = tf.sign(gradient)

@@ -44,24 +44,24 @@ class FAB(IterativeAttack, MinimizationAttack):
 
     @property
     def label(self) -> str:
-        """Such as `FAB`, `FAB-T l2` or `FAB-T EOT-10`."""
+        """Label such as `FAB`, `FAB-T l2` or `FAB-T EOT-10`."""
         return self.described("FAB-T" if self.target_classes else "FAB")
 
     def numbers(self) -> dict[str, float]:
-        """Epsilon (0 for none: then it is not used) and the weights."""
+        """Epsilon (0, unused, if there is none) and the weights."""
         numbers = {name: float(getattr(self, name)) for name in ("alpha_max", "eta", "beta")}
         return {"epsilon": self.epsilon or 0.0, **numbers}
 
     def check(self, model: keras.Model) -> None:
-        """Nothing is asked of the model."""
+        """Works on every model."""
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A gradient for every class compared, and a forward pass where it led."""
+        """One gradient for every class compared, and a forward pass at the new point."""
         others = 1 if self.has_target else classes - 1
         return others * draws, (1 if draws == 1 else 1 + draws + others * draws) + draws
 
     def begin(self, context: AttackContext) -> State:
-        """At the image; later starts in half the ball around it."""
+        """Starts at the image; later starts are random points of the ball of half the radius."""
         direction = random_in_ball(context.images, 1.0, self.norm, context.fold(0))
         direction = direction / tf.maximum(length(direction, self.norm), 1e-12)
         toward = tf.cast(context.start >= tf.maximum(1, self.target_classes), tf.float32)
@@ -69,7 +69,7 @@ class FAB(IterativeAttack, MinimizationAttack):
         return {"adversarial": context.images, "x": start, "size": context.full(float("inf"))}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Between the projections of where it is and of the image onto the boundary (Algorithm 1 there)."""
+        """Moves between the projections of the current point and of the image onto the boundary (Algorithm 1)."""
         x, image, numbers = state["x"], context.images, context.numbers
         difference, gradient, _, _ = nearest(context, x, lambda z: self._compared(context, z), self.norm, self.draws)
         at_image = difference + tf.reduce_sum(gradient * (image - x), [1, 2, 3])

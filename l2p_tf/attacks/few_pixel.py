@@ -37,7 +37,7 @@ class FewPixel(IterativeAttack):
 
     @property
     def label(self) -> str:
-        """Such as `1 pixel` or `3 pixels`."""
+        """Label such as `1 pixel` or `3 pixels`."""
         return self.described(f"{self.pixels} pixel{'s' if self.pixels > 1 else ''}")
 
     def facts(self) -> dict[str, Any]:
@@ -46,11 +46,11 @@ class FewPixel(IterativeAttack):
 
     @property
     def iterations(self) -> int:
-        """The first population, and every generation after it."""
+        """The first population and every generation after it."""
         return self.generations + 1
 
     def check(self, model: keras.Model) -> None:
-        """UserError where an image has fewer pixels."""
+        """Raises UserError if an image has fewer pixels than should be changed."""
         super().check(model)
         height, width = model.input_shape[1:3]
         if height and width and self.pixels > height * width:
@@ -59,12 +59,12 @@ class FewPixel(IterativeAttack):
             )
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A forward pass for every candidate."""
+        """One forward pass for every candidate."""
         del classes
         return 0, self.population * draws
 
     def begin(self, context: AttackContext) -> State:
-        """Places anywhere, colors around the middle of their range; to be looked at in round 0."""
+        """Draws uniform positions and colors around mid-range, to be evaluated in round 0."""
         channels = int(context.images.shape[-1])
         shape = [context.batch, self.population, self.pixels]
         places = uniform([*shape, 2], context.fold(0))
@@ -73,7 +73,7 @@ class FewPixel(IterativeAttack):
         return {"adversarial": context.images, "genes": tf.concat([places, colors], -1), "fitness": fitness}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Every candidate meets a child of three others, and the better of both lives on."""
+        """Compares every candidate with a child of three others; the better one survives."""
         genes = state["genes"]
         children = tf.where(i == 0, genes, self._children(context, i, genes))
         losses, shares = losses_of(
@@ -83,7 +83,7 @@ class FewPixel(IterativeAttack):
             self.loss,
             self.draws,
         )
-        # What reaches the criterion is better than what does not, whatever its loss.
+        # Candidates that meet the criterion rank above all others, whatever their loss.
         fitness = losses + 1e6 * shares
         better = fitness > state["fitness"]
         genes = tf.where(better[:, :, None, None], children, genes)
@@ -93,7 +93,7 @@ class FewPixel(IterativeAttack):
         return {"adversarial": painted(context.images, first)[:, 0], "genes": genes, "fitness": fitness, "done": done}
 
     def _children(self, context: AttackContext, i: tf.Tensor, genes: tf.Tensor) -> tf.Tensor:
-        """One candidate plus F times the difference of two others, three different ones for each child."""
+        """Returns candidates plus F times the difference of two others, three distinct parents for each child."""
         count, shape = self.population, [context.batch, self.population]
         one = below(count, shape, context.fold(i, 0))
         two, three = below(count - 1, shape, context.fold(i, 1)), below(count - 2, shape, context.fold(i, 2))
@@ -109,7 +109,7 @@ class FewPixel(IterativeAttack):
 
 
 def painted(images: tf.Tensor, genes: tf.Tensor) -> tf.Tensor:
-    """Images with some pixels painted over.
+    """Paints pixels onto images.
 
     Args:
       images: float32 (batch, height, width, channels).

@@ -24,5 +24,5 @@ class FGSM(Ascent):
 
     @property
     def label(self) -> str:
-        """Such as `FGSM` or `FGM l2 EOT-10`."""
+        """Label such as `FGSM` or `FGM l2 EOT-10`."""
         return super().label if self.norm is Norm.LINF else super().label.replace("FGSM", "FGM")

@@ -1,4 +1,4 @@
-"""Any attack of Foolbox (Rauber et al. 2017, 2020)."""
+"""Attacks of Foolbox (Rauber et al. 2017, 2020)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _NO_START = ("init_attack failed", "requires starting_points", "starting_points 
 class Foolbox(WrappedAttack):
     """An attack of Foolbox by the name of its class: foolbox(attack=BoundaryAttack, steps=2000, epsilon=0.1).
 
-    Where an attack that begins at a misclassified image finds none by itself, it begins at the nearest of the other
-    images that the classifier takes for another class; an image for which there is none, or on which the
-    noise of a randomized classifier contradicts what such an attack has just seen, stays as it is.
+    An attack that needs a misclassified starting point and finds none by itself starts at the nearest of the other
+    images that the classifier assigns to another class. An image is left unperturbed if there is none, or if the noise
+    of a randomized classifier contradicts what such an attack has just seen.
     """
 
     BACKEND: ClassVar[str] = "foolbox"
@@ -37,33 +37,33 @@ class Foolbox(WrappedAttack):
 
     @classmethod
     def classes(cls, module: ModuleType) -> dict[str, type]:
-        """Everything in `foolbox.attacks` that can be run."""
+        """Returns the concrete attacks of `foolbox.attacks`."""
         base = module.attacks.base.Attack
         named = vars(module.attacks).items()
         return {n: c for n, c in named if inspect.isclass(c) and issubclass(c, base) and not inspect.isabstract(c)}
 
     @functools.cached_property
     def norms(self) -> tuple[str, ...]:
-        """That of the class's distance; any where it can be chosen."""
+        """Norm of the class's distance; all norms if it can be chosen."""
         module = library(self.MODULE, self.LIBRARY, self.PACKAGE)
         if issubclass(self.kind, module.attacks.base.FlexibleDistanceMinimizationAttack):
             return "l2", "linf", "l1", "l0"
-        if "constraint" in self.parameters:  # HopSkipJump's distance is l1, whatever it keeps small.
+        if "constraint" in self.parameters:  # HopSkipJump declares l1 whatever norm it minimizes.
             return (str(self.given.get("constraint", "l2")),)
         distance = getattr(self.kind, "distance", None)
-        if isinstance(distance, property):  # Its value depends on no option.
+        if isinstance(distance, property):  # The property's value depends on no option.
             distance = distance.fget(object.__new__(self.kind)) if distance.fget else None
         names = {0: "l0", 1: "l1", 2: "l2", np.inf: "linf"}
         return (names[distance.p],) if distance is not None else ()
 
     @property
     def is_bounded(self) -> bool:
-        """Whether it is one of Foolbox's attacks of fixed epsilon."""
+        """Whether it is one of Foolbox's fixed-epsilon attacks."""
         module = library(self.MODULE, self.LIBRARY, self.PACKAGE)
         return issubclass(self.kind, module.attacks.base.FixedEpsilonAttack)
 
     def check(self, model: keras.Model) -> None:
-        """UserError where Foolbox does not take the values of the options."""
+        """Raises UserError if Foolbox rejects the values of the options."""
         super().check(model)
         with self.told():
             self._made()
@@ -72,26 +72,26 @@ class Foolbox(WrappedAttack):
         module = library(self.MODULE, self.LIBRARY, self.PACKAGE)
         chosen = {"distance": getattr(module.distances, str(self.ball))} if "distance" in self.parameters else {}
         made = self.kind(**self.given, **chosen)
-        if getattr(made, "_distance", False) is None:  # Pointwise takes none, but asks for one.
+        if getattr(made, "_distance", False) is None:  # Pointwise accepts no distance but needs one.
             made._distance = getattr(module.distances, str(self.ball))
         return made
 
     def find(self, runner: AttackRunner, asked: AskedModel, rows: np.ndarray) -> np.ndarray:
-        """As Foolbox runs it, by itself first, then from images of other classes."""
+        """Runs Foolbox's attack, first with its own starting points, then from images of other classes."""
         module = library(self.MODULE, self.LIBRARY, self.PACKAGE)
         made, model = self._made(), module.TensorFlowModel(asked, (0.0, 1.0), f"/{inference.device()}:0")
-        if hasattr(made, "feed"):  # What it takes its examples from.
+        if hasattr(made, "feed"):  # Attacks such as dataset attacks draw examples from a feed.
             made.feed(model, tf.constant(runner.images))
 
         def run(part: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
-            # int64: Foolbox's own conversion calls a function that NumPy 2 has no more.
+            # int64, because Foolbox's own conversion calls a function that NumPy 2 removed.
             classes = tf.constant((runner.targets if self.targeted else runner.labels)[part], tf.int64)
             kind = module.criteria.TargetedMisclassification if self.targeted else module.criteria.Misclassification
             how: dict[str, Any] = {"epsilons": self.radius}
             if starts is not None:
                 how["starting_points"] = tf.constant(starts)
             found, clipped, _ = made(model, tf.constant(runner.images[part]), kind(classes), **how)
-            # One that looks for the smallest perturbation is not helped along by a projection.
+            # A minimizing attack is not helped by a projection.
             return (clipped if self.is_bounded else found).numpy()
 
         try:
@@ -102,7 +102,7 @@ class Foolbox(WrappedAttack):
         return self._from_others(runner, rows, run)
 
     def _from_others(self, runner: AttackRunner, rows: np.ndarray, run: Any) -> np.ndarray:
-        """From the nearest image of another class; where one is refused, the images are tried in halves."""
+        """Starts at the nearest image of another class; if a batch is rejected, tries it in halves."""
         classes = runner.votes.argmax(-1)
         wanted = runner.targets if self.targeted else runner.labels
         starts, known = runner.images[rows].copy(), np.zeros(len(rows), bool)
@@ -125,6 +125,6 @@ class Foolbox(WrappedAttack):
 
 
 def _is_chance(error: Exception, runner: AttackRunner) -> bool:
-    """Whether an attack failed for want of a start, or because noise changed an answer that it relies on."""
+    """Whether an attack failed for lack of a starting point, or because noise changed a prediction it relies on."""
     unlucky = isinstance(error, AssertionError) and not runner.deterministic
     return unlucky or any(text in str(error) for text in _NO_START)

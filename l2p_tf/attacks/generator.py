@@ -1,4 +1,4 @@
-"""A trained perturbation generator as an attack: one gradient of the classifier, one pass of the generator."""
+"""A trained perturbation generator as an attack: one gradient of the classifier and one pass of the generator."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class GeneratorAttack(IterativeAttack):
 
     @property
     def norm(self) -> Norm | None:
-        """l2 where the perturbation is scaled, otherwise none: it is as large as the generator wants it."""
+        """l2 if the perturbation is scaled; None if its size is left to the generator."""
         return None if self.epsilon is None else Norm.L2
 
     @property
     def label(self) -> str:
-        """Such as `Generator of pgd` or `Generator of pgd l2 0.5 EOT-10`."""
+        """Label such as `Generator of pgd` or `Generator of pgd l2 0.5 EOT-10`."""
         parts = [f"Generator of {self.recorded().run}"]
         parts += [self.checkpoint] if self.checkpoint != "best" else []
         parts += [] if self.epsilon is None else [f"l2 {self.epsilon:.4g}"]
@@ -53,31 +53,31 @@ class GeneratorAttack(IterativeAttack):
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where its training is: `run` itself, or the folder `train` in it."""
+        """Folder of the training: `run` itself, or its subfolder `train`."""
         folder = user_path(self.run)
         return folder / "train" if (folder / "train").is_dir() else folder
 
     def recorded(self) -> GeneratorAttack:
-        """With the name of the run instead of its folder: which training it was is said by the fingerprint."""
+        """Replaces the folder by the name of the run; the fingerprint identifies the training."""
         folder = self.folder.absolute()
         return self.replace(run=(folder.parent if folder.name == "train" else folder).name) if self.run else self
 
     def inputs(self) -> dict[str, artifacts.Artifact]:
-        """The training it comes from."""
+        """The training artifact of the generator."""
         trained = self._trained()
         return {f"{NAME}:{self.recorded().run} {trained.fingerprint[:8]}": trained}
 
     @property
     def graph_key(self) -> tuple[Any, ...]:
-        """The file too: the compiled attack holds the generator."""
+        """Includes the file, because the compiled attack holds the generator."""
         return (*super().graph_key, self.epsilon is None, *self._file())
 
     def numbers(self) -> dict[str, float]:
-        """Epsilon, where there is one."""
+        """Epsilon, if given."""
         return {} if self.epsilon is None else {"epsilon": self.epsilon}
 
     def check(self, model: keras.Model) -> None:
-        """UserError where there is no such generator, or it is for other images or classes."""
+        """Raises UserError if there is no such generator, or it is for other images or classes."""
         super().check(model)
         shapes = tuple(tensor.shape[1:] for tensor in self._network().inputs[1:])
         wanted = (model.input_shape[1:], model.output_shape[1:])
@@ -87,16 +87,16 @@ class GeneratorAttack(IterativeAttack):
             )
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A gradient per draw; the generator's own pass is left out."""
+        """One gradient per draw; the generator's own pass is not counted."""
         del classes
         return draws, draws
 
     def begin(self, context: AttackContext) -> State:
-        """At the image."""
+        """Starts at the image."""
         return {"adversarial": context.images}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """The one step."""
+        """Takes the only step."""
         del i
         options = self._trained().options["defense_options"]
         images, labels = context.images, context.criterion.labels

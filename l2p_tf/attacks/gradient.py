@@ -1,4 +1,4 @@
-"""Losses and gradients as attacks see them, averaged over draws of the noise where that is asked for (EOT)."""
+"""Losses and input gradients for attacks, averaged over draws of the noise where requested (EOT)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from l2p_tf.layers.noise import draws_per_example
 from l2p_tf.loops import repeat
 
 _SCALES = (2.0**8, 1.0, 2.0**-8, 2.0**-16)
-"""What gradients at the logits are scaled to in float16."""
+"""Scales of the gradients at the logits in float16."""
 
 TILED_IMAGES = 512
-"""Most images one pass holds when draws are tiled within a batch: bounds the memory of EOT."""
+"""Largest number of images per pass when draws are tiled within a batch; bounds the memory of EOT."""
 
 
 def loss_gradient(
@@ -30,24 +30,23 @@ def loss_gradient(
     cap: tf.Tensor | None = None,
     most: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gradient of a loss with respect to the images, averaged over draws.
+    """Returns the gradient of a loss with respect to the images, averaged over draws.
 
-    EOT (Athalye et al. 2018): the gradient of the expected loss is estimated by the mean over `draws` passes. Where
-    noise is drawn per example the copies of an image share a pass; where it is drawn per pass, each draw gets its own.
+    EOT (Athalye et al. 2018): the gradient of the expected loss is estimated by the mean over `draws` passes. If noise
+    is drawn per example, the copies of an image share a pass; if it is drawn per pass, each draw gets its own.
 
     Args:
       model: the classifier.
       images: float32 (batch, height, width, channels).
-      criterion: what the attack wants.
+      criterion: success criterion of the attack.
       draws: passes to average over, at least 1.
-      loss: a name of `LOSSES`.
-      cap: what the loss of a draw is worth at most; beyond it there is nothing to gain, so no gradient, and short of it
-        the criterion is not reached. A scalar.
-      most: the largest batch there will be, where `images` does not say.
+      loss: a name in `LOSSES`.
+      cap: scalar upper limit of the loss of a draw. Beyond it the gradient is zero; below it the criterion is not met.
+      most: the largest batch there will be, if the shape of `images` is not static.
 
     Returns:
-      The gradient (as `images`), the mean loss per example (batch,), and how often each example reached the criterion
-      among the draws (batch,), as a share.
+      The gradient (as `images`), the mean loss per example (batch,), and the share of draws on which each example met
+      the criterion (batch,).
     """
 
     def one_pass(together: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -59,7 +58,7 @@ def loss_gradient(
             if cap is not None:
                 reached &= losses >= cap
                 losses = tf.minimum(losses, cap)
-            # The sum over examples: each image's gradient is its own, whatever shares its batch.
+            # Summed over examples: each image's gradient is its own, whatever else is in the batch.
             total = tf.reduce_sum(losses)
         sums = _over_draws(together, losses, reached)
         return image_gradient(tape, total, images), *sums
@@ -75,7 +74,7 @@ def mean_loss(
     loss: str = "margin",
     most: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The loss and the share of draws that reach the criterion, as `loss_gradient` has them, without the gradient."""
+    """Returns the loss and the share of draws that meet the criterion, as `loss_gradient`, without the gradient."""
 
     def one_pass(together: int) -> tuple[tf.Tensor, tf.Tensor]:
         logits, wanted = _pass(model, images, criterion, together)
@@ -87,7 +86,7 @@ def mean_loss(
 def _pass(model: keras.Model, images: tf.Tensor, criterion: Criterion, together: int) -> tuple[tf.Tensor, Criterion]:
     if together == 1:
         return answer(model, images), criterion
-    # Broadcast instead of tile, whose gradient transposes integers, of which oneDNN complains.
+    # Broadcast instead of tile, whose gradient transposes integers and makes oneDNN complain.
     copies = tf.broadcast_to(images[None], tf.concat([[together], tf.shape(images)], 0))
     tiled = tf.reshape(copies, [-1, *images.shape[1:]])
     if images.shape[0] is not None:
@@ -101,19 +100,19 @@ def _over_draws(together: int, losses: tf.Tensor, reached: tf.Tensor) -> tuple[t
 
 
 def answer(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """The model's logits, of which the images' gradient is to be taken, at any precision.
+    """Returns the model's logits such that input gradients are accurate at any precision.
 
-    A confident network's loss has tiny gradients at the logits, which float16 would round to 0 on their way back, and a
-    steep network's overflow. There, what comes back to the logits of an image is scaled to a largest number of
-    `_SCALES[0]`, and where the gradient of the image is not finite, of the next, until it is; in float32 the scale is
-    taken off again. Weights get no gradient.
+    A confident network's loss has tiny gradients at the logits, which float16 would round to 0 in the backward pass,
+    and a steep network's gradients overflow. In float16, the gradient at the logits of an image is scaled to a maximum
+    of `_SCALES[0]`, and to each next scale while the gradient of the image is not finite; float32 then undoes the
+    scale. Weights get no gradient.
 
     Args:
       model: the classifier.
       images: float32 (batch, height, width, channels).
 
     Returns:
-      As `predict_folded`: (batch, classes).
+      (batch, classes), as `predict_folded`.
     """
     if not computes_in_float16(model):
         return predict_folded(model, images)
@@ -146,15 +145,15 @@ def answer(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
 def image_gradient(
     tape: tf.GradientTape, of: tf.Tensor, images: tf.Tensor, output_gradients: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """The gradient of something with respect to the images, as `images`."""
-    # A model that rounds its images has no gradient there at all: it is zero. And not every layer's gradient tells its
-    # shape, which loops need.
+    """Returns the gradient of a tensor with respect to the images, as `images`."""
+    # The gradient of a model that rounds its images is unconnected, and is taken as zero. Some layers' gradients lose
+    # the static shape, which loops need.
     none = tf.UnconnectedGradients.ZERO
     return tf.ensure_shape(tape.gradient(of, images, output_gradients, unconnected_gradients=none), images.shape)
 
 
 def finite_part(gradient: tf.Tensor) -> tf.Tensor:
-    """A gradient to follow: 0 where it is no number, so that one image's cannot spoil its batch's, nor one pixel's."""
+    """Replaces non-finite entries by 0, so that they spoil neither the rest of the image nor of the batch."""
     return tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
 
 
@@ -176,9 +175,9 @@ def _mean(one_pass: Callable[[int], tuple[tf.Tensor, ...]], like: Any, draws: in
 
 
 def _draws_together(model: keras.Model, batch: int | None, draws: int) -> int:
-    """The most draws that divide `draws` and fit one pass, where copies of an image get noise of their own.
+    """Returns the most draws that divide `draws` and fit one pass, if each copy of an image gets noise of its own.
 
-    One where nobody knows how large a batch there will be.
+    1 if the batch size is unknown.
     """
     if batch is None or not draws_per_example(model):
         return 1

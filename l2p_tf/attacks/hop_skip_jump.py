@@ -1,4 +1,4 @@
-"""HopSkipJump (Chen, Jordan and Wainwright 2020): the smallest perturbation, by nothing but the answered classes."""
+"""HopSkipJump (Chen, Jordan and Wainwright 2020): minimizes the perturbation using predicted classes only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from l2p_tf.options import option
 from l2p_tf.types import Norm
 
 _HALVINGS = 30
-"""Of a step, before it is given up: what is left of it is less than float32 tells apart."""
+"""Number of halvings before a step is given up; the rest is below float32 resolution."""
 _NO_LIMIT = 2**30
 _ROUNDS = 4
 
@@ -29,10 +29,10 @@ _ROUNDS = 4
 @ATTACKS.register("hop_skip_jump")
 @dataclasses.dataclass(frozen=True)
 class HopSkipJump(IterativeAttack, MinimizationAttack):
-    """HopSkipJump: along the decision boundary, by the answered class alone (Chen, Jordan and Wainwright 2020).
+    """HopSkipJump: along the decision boundary, by predicted classes alone (Chen, Jordan and Wainwright 2020).
 
-    Where none of the noise images will do to begin at, and first of all where a class is targeted, it begins at another
-    of the images that it was given, one that is answered as wanted.
+    If no noise image is a valid start (for targeted attacks, before trying noise), it starts at another of the given
+    images that is predicted as wanted.
     """
 
     steps: int = option(50, "steps along the boundary", low=1)
@@ -55,25 +55,25 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
 
     @property
     def label(self) -> str:
-        """Such as `HopSkipJump-50` or `HopSkipJump-50 linf within 0.1`."""
+        """Label such as `HopSkipJump-50` or `HopSkipJump-50 linf within 0.1`."""
         return self.described(f"HopSkipJump-{self.steps}", default=Norm.L2)
 
     @property
     def iterations(self) -> int:
-        """One to find where to begin, and the steps."""
+        """One to find a starting point, and the steps."""
         return self.steps + 1
 
     def numbers(self) -> dict[str, float]:
-        """Epsilon (0 for none: nothing is as small) and the budget."""
+        """Epsilon (0, which nothing is below, if there is none) and the budget of queries."""
         return {"epsilon": self.epsilon or 0.0, "queries": float(self.queries or _NO_LIMIT)}
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """The probes of a step, on average; what is really used `step` counts itself."""
+        """The average number of probes per step; `step` counts the actual passes itself."""
         del classes
         return 0, draws * math.ceil(self.initial_evaluations * 2 / 3 * math.sqrt(self.steps))
 
     def begin(self, context: AttackContext) -> State:
-        """Where another image is answered as wanted; step 0 looks for noise that is."""
+        """Starts at another image that is predicted as wanted; step 0 looks for such a noise image."""
         start = context.images if context.elsewhere is None else context.elsewhere
         return {
             "adversarial": context.images,
@@ -83,13 +83,13 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         }
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Leaves the boundary along an estimate of its normal and returns to it toward the image (Algorithm 2 there).
+        """Leaves the boundary along the estimated normal, and returns to it toward the image (Algorithm 2).
 
-        Step 0 has no point at the boundary yet, and begins with noise.
+        Step 0 has no boundary point yet, and starts from noise.
         """
         x, image, used, first = state["x"], context.images, state["used"], i == 0
         halvings, draws, each = self._halvings(image), context.draws(self.draws), self._passes(context)
-        # What must be left for the way back to the boundary, and for one step away from it.
+        # Reserve queries for the return to the boundary and for one step away from it.
         usable = tf.cast(context.numbers["queries"], tf.int32) - halvings * each
         count = tf.cast(self.initial_evaluations * tf.sqrt(tf.cast(i, tf.float32)), tf.int32)
         count = tf.maximum(tf.minimum(count, (usable - each - used) // draws), 0)
@@ -98,7 +98,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         used += draws * count
 
         pace = length(x - image, self.norm) / tf.sqrt(tf.cast(tf.maximum(i, 1), tf.float32))
-        # Noise seldom has the class that is targeted, and nearly always another than the label.
+        # Noise seldom has the target class, and nearly always one that is not the label.
         turn = 0 if self.targeted else self.initial_samples
         shape = [context.batch, *image.shape[1:]]
 
@@ -117,7 +117,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         tries = tf.where(first, self.initial_samples + 1, _HALVINGS)
         _, there, found, used = repeat(attempt, begun, tries, lambda *s: tf.reduce_any(undecided(*s)))
 
-        found |= ~first  # Otherwise where it was, which is adversarial.
+        found |= ~first  # Otherwise it stays at its last point, which is adversarial.
         x = self._to_boundary(context, there, halvings)
         used += tf.where(found, halvings * each, 0)
         size = length(x - image, self.norm)[:, 0, 0, 0]
@@ -128,9 +128,9 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         return {**new, "used": used, "forwards": used}
 
     def _normal(self, context: AttackContext, x: tf.Tensor, seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """The direction into the wrong class, of unit norm, by `count` (batch,) probes around `x` (Equation 16)."""
+        """Estimates the unit normal into the wrong class from `count` (batch,) probes around `x` (Equation 16)."""
         shape, size = x.shape[1:], int(np.prod(x.shape[1:]))
-        # In passes that are not too large: what fills the last one is asked in vain.
+        # Split into passes of bounded size; surplus probes of the last one are discarded.
         rounds = max(_ROUNDS, math.ceil(self.initial_evaluations / most_together(context)))
         many = math.ceil(self.initial_evaluations / rounds)
         radius = self.delta * length(x - context.images, self.norm)[:, None]
@@ -152,12 +152,12 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         rounds = (tf.reduce_max(count) + many - 1) // many
         _, sums, totals = repeat(probe, (tf.constant(0), *none), rounds)
         mean = tf.math.divide_no_nan(totals[:, 0], totals[:, 1])[:, None]
-        # Where all probes agree there is no variance to take off: their mean is all that is known.
+        # If all probes agree there is no variance to reduce, and their mean is the estimate.
         estimate = tf.where(tf.abs(mean) < 1.0, sums[:, 0] - mean * sums[:, 1], sums[:, 0])
         return steepest(tf.reshape(estimate, [-1, *shape]), self.norm)
 
     def _to_boundary(self, context: AttackContext, there: tf.Tensor, halvings: int) -> tf.Tensor:
-        """The last point that fools, on the way from `there`, which does, to the image (Algorithm 1 there)."""
+        """Returns the last adversarial point on the way from `there`, which is one, to the image (Algorithm 1)."""
         image = context.images
         radius = length(there - image, self.norm)
 
@@ -173,20 +173,20 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
             return tf.where(fools, low, middle), tf.where(fools, middle, high)
 
         _, high = repeat(halve, (context.full(0.0), context.full(1.0)), halvings)
-        # What was answered, to the bit.
+        # Return the exact point that was evaluated.
         return choose(high < 1.0, at(high), there)
 
     def _halvings(self, image: tf.Tensor) -> int:
-        """How often a way is halved, for its end to be nearer the boundary than the probes by the root of the size."""
+        """Number of halvings until the error is below the probe distance over the root of the image size."""
         size = int(np.prod(image.shape[1:]))
         return math.ceil(math.log2((size if self.norm is Norm.LINF else math.sqrt(size)) / self.delta))
 
     def _passes(self, context: AttackContext) -> int:
-        """What one decision takes."""
+        """Number of passes of one decision."""
         return 1 if context.deterministic else max(self.draws, SELECTION_DRAWS)
 
     def _fools(self, context: AttackContext, x: tf.Tensor) -> tf.Tensor:
-        """Whether the criterion is reached at `x`: on all but one of several draws, so that luck is no success."""
+        """Whether the criterion is met at `x`, on all but one of several draws so that luck does not count."""
         passes = self._passes(context)
         _, share = context.loss(x, "margin", passes)
         return share > (0.5 if passes == 1 else 1.0 - 1.5 / passes)

@@ -1,4 +1,4 @@
-"""The contract of compiled attacks: how a batch begins, one step of the loop, and chunks of steps on full batches."""
+"""Base of compiled attacks: how a batch begins, one step of the loop, and chunks of steps on full batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from l2p_tf.radii import check_radii
 from l2p_tf.types import UserError
 
 _CLASSES = 10
-"""As many are taken for granted where only an estimate is wanted."""
+"""Number of classes assumed where only an estimate is needed."""
 
 _WORTH_PACKING = 0.75
 _SAVE_SECONDS = 10.0
@@ -32,18 +32,17 @@ _WORTH_SAVING_SECONDS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class IterativeAttack(SingleAttack):
-    """Base of the compiled attacks: how one batch begins, and one step of the loop, for any batch size.
+    """Base of the compiled attacks: how a batch begins, and one step of the loop, for any batch size.
 
-    Everything else is done for it: input is checked, the loop compiled and run on full batches, images fooled leave and
-    the rest are packed together, the best of several starts is kept, and adversarial images are scored on fresh draws.
+    The base class does the rest: it checks inputs, compiles the loop and runs it on full batches, removes fooled images
+    and repacks the others, keeps the best of several starts, and scores adversarial images on fresh draws.
 
     Class attributes:
-      TRACED_OPTIONS: options that reach the loop as tensors, so that another epsilon needs no new trace.
-      HOST_OPTIONS: options the compiled loop does not know at all.
-      CHUNK: about how many steps are taken before images fooled leave.
-      STATIC_BATCH: wants to know the size of its batch in advance (`AttackContext.most`), at the price of a trace for
-        each.
-      BEGINS_ELSEWHERE: may begin at another image than its own (`AttackContext.elsewhere`).
+      TRACED_OPTIONS: options passed to the loop as tensors, so that a new value needs no retracing.
+      HOST_OPTIONS: options the compiled loop does not use.
+      CHUNK: approximate number of steps between removals of fooled images.
+      STATIC_BATCH: needs the batch size in advance (`AttackContext.most`), at the cost of a trace for each size.
+      BEGINS_ELSEWHERE: may start at another image than its own (`AttackContext.elsewhere`).
     """
 
     TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ()
@@ -54,76 +53,77 @@ class IterativeAttack(SingleAttack):
 
     @property
     def iterations(self) -> int:
-        """How often `step` is taken."""
+        """Number of steps."""
         return int(getattr(self, "steps", 1))
 
     @property
     def chunk(self) -> int:
-        """How many steps are taken before images fooled leave: all chunks are about alike."""
+        """Number of steps between removals of fooled images; chunks have similar lengths."""
         return math.ceil(self.iterations / max(1, round(self.iterations / self.CHUNK)))
 
     @property
     def is_single_step(self) -> bool:
-        """So it is where there are no more iterations."""
+        """Whether there is at most one iteration of a fixed-epsilon attack."""
         return self.iterations <= 1 and not isinstance(self, MinimizationAttack)
 
     @abc.abstractmethod
     def begin(self, context: AttackContext) -> State:
-        """The state before the first step, without a pass of the model: tensors (batch, ...) by name.
+        """Returns the state before the first step, without calling the model: tensors (batch, ...) by name.
 
-        `adversarial`, in it, are the images the attack would give if it ended here; `done`, bool (batch,), which
-        examples need no more steps (all False where the attack leaves it out).
+        `adversarial` holds the current adversarial images; the optional `done`, bool (batch,), marks the examples that
+        need no more steps.
         """
 
     @abc.abstractmethod
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """The state after step `i`, from 0; what it leaves out stays. Examples that were done before do not change.
+        """Returns the state after step `i`, from 0; omitted entries stay as they are. Done examples do not change.
 
-        What it used so far, `gradients` and `forwards`, follows from `cost` unless it is in the state that is returned.
+        The passes used so far, `gradients` and `forwards`, follow from `cost` unless the returned state has them.
         """
 
     @abc.abstractmethod
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """Backward and forward passes per image and step, with so many real draws, on so many classes."""
+        """Returns backward and forward passes per image and step, for that many draws and classes."""
 
     @property
     def work(self) -> float:
-        """All steps."""
+        """Cost of all steps."""
         return float(self.iterations * sum(self.cost(int(getattr(self, "draws", 1)), _CLASSES)) or 1)
 
     def numbers(self) -> dict[str, float]:
-        """The values of `TRACED_OPTIONS`, resolved."""
+        """Resolved values of `TRACED_OPTIONS`."""
         return {name: float(getattr(self, name)) for name in self.TRACED_OPTIONS}
 
     @property
     def graph_key(self) -> tuple[Any, ...]:
-        """What the compiled loop depends on."""
+        """Key of everything the compiled loop depends on."""
         left_out = {*self.TRACED_OPTIONS, *self.HOST_OPTIONS}
         fields = (f.name for f in dataclasses.fields(self) if f.name not in left_out)
         return type(self), self.targeted, self.has_target, tuple((name, getattr(self, name)) for name in fields)
 
     def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
-        """Compiled, batch by batch."""
+        """Runs the compiled loop batch by batch."""
         return _Start(self, runner, number, start, rows).run()
 
     def opened(self, context: AttackContext) -> State:
-        """The state before the first step, whole."""
+        """Returns the complete state before the first step."""
         none = context.full(0, tf.int32)
         return {"done": context.full(False, tf.bool), **self.begin(context), "gradients": none, "forwards": none}
 
     def advance(self, context: AttackContext, state: State, first: int | tf.Tensor, last: int | tf.Tensor) -> State:
-        """Takes the steps from `first` to before `last`, within a graph; ends when every example is done.
+        """Takes the steps from `first` to before `last`, within a graph; stops when every example is done.
 
-        The state holds, besides the attack's own, `done`, and the passes used so far: `gradients` and `forwards`.
+        The state holds, besides the attack's own entries, `done` and the passes used so far: `gradients` and
+        `forwards`.
         """
         classes = int(context.model.output_shape[-1])
         gradients, forwards = self.cost(context.draws(int(getattr(self, "draws", 1))), classes)
         if isinstance(self, MinimizationAttack) and not context.deterministic:
-            forwards += SELECTION_DRAWS  # What `confirmed` takes, where there is anything to confirm.
+            forwards += SELECTION_DRAWS  # Passes of `confirmed`, an upper bound.
         ends = context.deterministic or isinstance(self, MinimizationAttack)
 
         def step(i: tf.Tensor, former: State) -> tuple[tf.Tensor, State]:
-            # Chosen, not multiplied: oneDNN complains of products of integers.
+            # Selected, not multiplied: oneDNN complains about integer products.
             passes = {"gradients": former["gradients"] + tf.where(former["done"], 0, gradients)}
             passes |= {"forwards": former["forwards"] + tf.where(former["done"], 0, forwards)}
             own = {key: value for key, value in former.items() if key not in passes}
@@ -140,12 +140,12 @@ class IterativeAttack(SingleAttack):
         return repeat(step, (start, state), last - first, going if ends else None)[1]
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Adversarial images within a graph: one start, every step taken, the model's noise drawn as it goes.
+        """Returns adversarial images within a graph: one start with all its steps, the model's noise drawn on the way.
 
         For training steps; no gradient flows through it.
 
         Raises:
-          UserError: the attack targets classes, which is not known within a training step.
+          UserError: the attack targets classes, which are unknown within a training step.
         """
         if self.has_target:
             raise UserError(f"A training attack should be untargeted. Received: {self.spec}")
@@ -159,7 +159,7 @@ class IterativeAttack(SingleAttack):
         return tf.stop_gradient(self.advance(context, self.opened(context), 0, self.iterations)["adversarial"])
 
     def criterion(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Criterion:
-        """What the attack wants in a training step: to leave the labels."""
+        """Criterion of the attack in a training step: to leave the labels."""
         del model, images
         return Criterion(labels)
 
@@ -167,7 +167,7 @@ class IterativeAttack(SingleAttack):
 class _Start:
     """One start of a compiled attack on the images `rows` of a runner.
 
-    All batches take a chunk of steps, then those who are done leave, and the rest fill fewer batches.
+    All batches take a chunk of steps; then finished examples leave, and the rest are packed into fewer batches.
     """
 
     def __init__(
@@ -179,11 +179,11 @@ class _Start:
         self.key = f"{number:02d}-{start:03d}"
 
     def run(self) -> np.ndarray:
-        """Adversarial images, in the order of the rows."""
+        """Returns adversarial images in the order of the rows."""
         attack, runner, rows = self.attack, self.runner, self.rows
         saved = None if runner.store is None else runner.store.load(self.key)
         if saved is not None and not np.array_equal(saved["rows"], rows):
-            saved = None  # Noise that cannot be seeded made others adversarial.
+            saved = None  # Unseeded noise made different images adversarial.
         if saved is None:
             state = self._begin()
             packed, i, reached = np.arange(len(rows)), 0, 0
@@ -238,7 +238,7 @@ class _Start:
     def _chunk(
         self, state: dict[str, np.ndarray], index: np.ndarray, real: int, batch: int, first: int, last: int
     ) -> None:
-        """Steps `first` to before `last` of the examples `index` of the rows, in place."""
+        """Runs steps `first` to before `last` on the examples `index` of the rows, in place."""
         run = self._compiled("advance", len(index))
         sharded = {**self._sharded(index), "state": {n: tf.constant(v[index]) for n, v in state.items()}}
         shared = {**self._shared(first, batch), "first": tf.constant(first), "last": tf.constant(last)}
@@ -265,7 +265,7 @@ class _Start:
 def _compiled(
     kind: str, attack: IterativeAttack, model: keras.Model, deterministic: bool, most: int, jit_compile: bool | None
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """The compiled `begin` or `advance` of an attack on a model. It knows no images: it outlives the runner."""
+    """Compiles `begin` or `advance` of an attack on a model. Holds no images, because it outlives the runner."""
 
     def context_of(sharded: Any, shared: Any) -> AttackContext:
         numbers = {name: shared["numbers"][k] for k, name in enumerate(attack.numbers())}

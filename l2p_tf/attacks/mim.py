@@ -28,14 +28,14 @@ class MIM(Iterative):
         return {**super().numbers(), "decay": self.decay}
 
     def begin(self, context: AttackContext) -> State:
-        """At the image, at rest."""
+        """Starts at the image with zero momentum."""
         return {**super().begin(context), "momentum": tf.zeros_like(context.images)}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Adds the gradient over its mean absolute value to the momentum (Equation 6 there), and steps along that."""
+        """Adds the gradient over its mean absolute value to the momentum (Equation 6), and steps along it."""
         del i
         gradient, _, reached = context.loss_and_gradient(state["adversarial"], self.loss, self.draws)
-        # By the largest entry first: the mean of tiny numbers would be lost.
+        # Divide by the largest entry first: the mean of tiny numbers would underflow.
         scaled = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), [1, 2, 3], keepdims=True))
         scaled = tf.math.divide_no_nan(scaled, tf.reduce_mean(tf.abs(scaled), [1, 2, 3], keepdims=True))
         momentum = context.numbers["decay"] * state["momentum"] + scaled

@@ -1,4 +1,4 @@
-"""Random noise of the same budget: what no attack should be weaker than."""
+"""Random noise of the same budget: a lower bound on the strength of any attack."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Noise(IterativeAttack):
 
     @property
     def label(self) -> str:
-        """Such as `noise` or `noise x10 l2`."""
+        """Label such as `noise` or `noise x10 l2`."""
         return self.described("noise")
 
     @property
     def iterations(self) -> int:
-        """None: what it begins with is what it gives."""
+        """Zero: the starting point is the result."""
         return 0
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """Nothing."""
+        """No passes."""
         del draws, classes
         return 0, 0
 
     def begin(self, context: AttackContext) -> State:
-        """The point."""
+        """Draws the point."""
         offset = random_in_ball(context.images, context.numbers["epsilon"], self.norm, context.fold(0))
         return {"adversarial": tf.clip_by_value(context.images + offset, 0.0, 1.0)}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """There is none."""
+        """Never called."""
         del context, i
         return state

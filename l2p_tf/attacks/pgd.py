@@ -12,7 +12,7 @@ from l2p_tf.options import option
 
 @dataclasses.dataclass(frozen=True)
 class Iterative(Ascent):
-    """Base of the attacks of several steps: their number and length."""
+    """Base of the attacks of several steps: number of steps and step size."""
 
     steps: int = option(20, "gradient steps", low=1)
     step_size: float | None = option(None, "length of a step; None takes 2.5 epsilon / steps", low=0)

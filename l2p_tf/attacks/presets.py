@@ -1,4 +1,4 @@
-"""The settings of the papers, by name."""
+"""Attack settings of the papers, by name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from l2p_tf.types import Norm
 @ATTACKS.register("l2p_fgsm")
 @dataclasses.dataclass(frozen=True)
 class L2PFGSM(FGSM):
-    """FGSM as in Learn2Perturb: l_inf, epsilon 8/255 (Section 4.2 there)."""
+    """FGSM as in Learn2Perturb: l_inf, epsilon 8/255 (Section 4.2)."""
 
 
 @ATTACKS.register("l2p_pgd")
 @dataclasses.dataclass(frozen=True)
 class L2PPGD(PGD):
-    """PGD as in Learn2Perturb: l_inf, epsilon 8/255, 7 steps of 0.01 from a random start (Section 4.2 there)."""
+    """PGD as in Learn2Perturb: l_inf, epsilon 8/255, 7 steps of 0.01 from a random start (Section 4.2)."""
 
     steps: int = option(7, "gradient steps", low=1)
     step_size: float | None = option(0.01, "length of a step; None takes 2.5 epsilon / steps", low=0)
@@ -32,7 +32,7 @@ class L2PPGD(PGD):
 @ATTACKS.register("l2p_eot")
 @dataclasses.dataclass(frozen=True)
 class L2PEOT(L2PPGD):
-    """PGD with every gradient averaged over 80 draws, as in Learn2Perturb (Section 4.5 there)."""
+    """PGD with every gradient averaged over 80 draws, as in Learn2Perturb (Section 4.5)."""
 
     draws: int = option(80, "draws of the model's noise each gradient is averaged over (EOT)", low=1)
 

@@ -1,4 +1,4 @@
-"""Norms of perturbations: projection onto a ball, steepest direction, random points, measured sizes."""
+"""Norms of perturbations: projection onto a ball, steepest direction, random points, measured norms."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from l2p_tf.types import Norm
 
 _TINY = 1e-12
 _HALVINGS = 24
-"""As many as a float32 has digits."""
+"""As many as float32 has digits."""
 
 
 def project(x: tf.Tensor, images: tf.Tensor, epsilon: tf.Tensor | float, norm: Norm) -> tf.Tensor:
-    """Brings points (batch, ...) into the ball of radius `epsilon` around their images and into [0, 1].
+    """Projects points (batch, ...) onto the ball of radius `epsilon` around their images, and onto [0, 1].
 
-    In l_inf and l_1 the result is the nearest point of both; in l_2 it is the ball's nearest, clipped.
+    In l_inf and l_1 the result is the nearest point of the intersection; in l_2 it is the ball's nearest point,
+    clipped.
     """
     delta = x - images
     if norm is Norm.LINF:
@@ -30,10 +31,10 @@ def project(x: tf.Tensor, images: tf.Tensor, epsilon: tf.Tensor | float, norm: N
 
 
 def _within_l1(delta: tf.Tensor, images: tf.Tensor, epsilon: tf.Tensor | float) -> tf.Tensor:
-    """The nearest point to `delta` whose l1 norm is at most `epsilon` and which leaves the images in [0, 1].
+    """Returns the point nearest to `delta` with l1 norm of at most `epsilon` that keeps the images in [0, 1].
 
-    Every number shrinks by one threshold, to no less than 0, and then stops at its room up to 0 or 1 (Croce and Hein
-    2021, Proposition 2.1). Halving finds the threshold to the numbers it parts; from those it follows exactly.
+    Every entry shrinks by one threshold, to no less than 0, and is capped at its room up to 0 or 1 (Croce and Hein
+    2021, Proposition 2.1). Bisection finds which entries are free; the threshold then follows exactly.
     """
     axes, size = _features(delta), tf.abs(delta)
     room = tf.where(delta > 0.0, 1.0 - images, images)
@@ -59,17 +60,17 @@ def _within_l1(delta: tf.Tensor, images: tf.Tensor, epsilon: tf.Tensor | float) 
 
 
 def steepest(gradient: tf.Tensor, norm: Norm, moving: tf.Tensor | int = 1) -> tf.Tensor:
-    """The direction of unit norm along which the loss grows fastest; 0 where the gradient is 0.
+    """Returns the unit-norm direction along which the loss grows fastest; 0 where the gradient is 0.
 
     Args:
       gradient: (batch, ...).
-      norm: of the direction.
-      moving: in l_1, how many numbers, those of the largest gradient, move alike: for all, or int32 (batch,) for each
-        example. One alone is fastest at first, but soon at 0 or 1 (Tramer and Boneh 2019).
+      norm: norm of the direction.
+      moving: in l_1, how many entries, those of the largest gradient, move alike: for all, or int32 (batch,) for each
+      example. A single one is fastest at first, but soon at 0 or 1 (Tramer and Boneh 2019).
     """
     if norm is Norm.LINF:
         return tf.sign(gradient)
-    # Scaled by the largest entry first: squares of tiny gradients would underflow to zero.
+    # Divide by the largest entry first: squares of tiny gradients would underflow.
     largest = tf.reduce_max(tf.abs(gradient), axis=_features(gradient), keepdims=True)
     scaled = tf.math.divide_no_nan(gradient, largest)
     if norm is Norm.L2:
@@ -83,14 +84,14 @@ def steepest(gradient: tf.Tensor, norm: Norm, moving: tf.Tensor | int = 1) -> tf
 
 
 def random_in_ball(like: tf.Tensor, epsilon: tf.Tensor | float, norm: Norm, seed: tf.Tensor) -> tf.Tensor:
-    """Points drawn uniformly from the ball of radius `epsilon`: float32, one for each of `like` (batch, ...)."""
+    """Draws uniform points of the ball of radius `epsilon`: float32, one for each of `like` (batch, ...)."""
     shape = [tf.shape(like)[0], *like.shape[1:]]
     if norm is Norm.LINF:
         return epsilon * (2.0 * uniform(shape, seed) - 1.0)
     if norm is Norm.L2:
         direction = steepest(standard_normal(shape, seed), norm)
     else:
-        # Laplace numbers over their l1 norm are uniform on its sphere.
+        # Laplace variates divided by their l1 norm are uniform on its sphere.
         signed = 2.0 * uniform(shape, seed) - 1.0
         laplace = -tf.sign(signed) * tf.math.log(tf.maximum(1.0 - tf.abs(signed), _TINY))
         direction = tf.math.divide_no_nan(laplace, length(laplace, norm))
@@ -106,14 +107,14 @@ def l2_norm(delta: tf.Tensor) -> tf.Tensor:
 
 
 def length(delta: tf.Tensor, norm: Norm) -> tf.Tensor:
-    """The norm per example, with the feature axes kept as 1."""
+    """Norm per example, with the feature axes kept as 1."""
     if norm is Norm.LINF:
         return tf.reduce_max(tf.abs(delta), _features(delta), keepdims=True)
     return l2_norm(delta) if norm is Norm.L2 else tf.reduce_sum(tf.abs(delta), _features(delta), keepdims=True)
 
 
 def norms(delta: np.ndarray) -> dict[str, np.ndarray]:
-    """Norms of perturbations (batch, ...): float32 `l0` (changed numbers), `l1`, `l2` and `linf`, each (batch,)."""
+    """Norms of perturbations (batch, ...): float32 `l0` (changed entries), `l1`, `l2` and `linf`, each (batch,)."""
     flat = delta.reshape(len(delta), -1)
     return {
         "l0": np.count_nonzero(flat, axis=1).astype(np.float32),

@@ -1,4 +1,4 @@
-"""Random numbers of an attack: the same for an image whatever number of replicas shares the batch."""
+"""Random numbers of an attack, identical for an image however many replicas share the batch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from l2p_tf.layers import sampling
 
 
 class Rows(NamedTuple):
-    """The rows of a batch that a replica has.
+    """The rows of a batch that belong to a replica.
 
     Attributes:
-      first: the first one, an int32 scalar.
-      rows: how many.
+      first: index of the first row, an int32 scalar.
+      rows: number of rows.
       of_all: rows of the whole batch.
     """
 
@@ -26,7 +26,7 @@ class Rows(NamedTuple):
     of_all: int | tf.Tensor
 
     def of(self, values: tf.Tensor) -> tf.Tensor:
-        """These rows of a tensor of the whole batch."""
+        """Returns these rows of a tensor of the whole batch."""
         rest = values.shape.rank - 1
         taken = tf.slice(values, [self.first] + [0] * rest, [self.rows] + [-1] * rest)
         count = self.rows if isinstance(self.rows, int) else None
@@ -38,7 +38,7 @@ _rows: contextvars.ContextVar[Rows | None] = contextvars.ContextVar("rows", defa
 
 @contextlib.contextmanager
 def rows_of_replica(rows: Rows) -> Iterator[None]:
-    """Within it, numbers for a batch are those that one device would have drawn for these rows of the whole."""
+    """Draws numbers as a single device would have drawn them for these rows of the whole batch."""
     token = _rows.set(rows)
     try:
         yield
@@ -47,7 +47,7 @@ def rows_of_replica(rows: Rows) -> Iterator[None]:
 
 
 def uniform(shape: Sequence[int | tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
-    """Independent numbers, uniform in [0, 1): float32 of `shape` (batch, ...)."""
+    """Independent uniform numbers in [0, 1): float32 of `shape` (batch, ...)."""
     return _own_rows(sampling.uniform, shape, seed)
 
 
@@ -57,12 +57,12 @@ def standard_normal(shape: Sequence[int | tf.Tensor], seed: tf.Tensor) -> tf.Ten
 
 
 def signs(shape: Sequence[int | tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
-    """Independent fair signs, -1 or 1: float32 of `shape` (batch, ...)."""
+    """Independent random signs, -1 or 1: float32 of `shape` (batch, ...)."""
     return tf.where(uniform(shape, seed) < 0.5, -1.0, 1.0)
 
 
 def below(limit: int | tf.Tensor, shape: Sequence[int | tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
-    """Independent whole numbers from 0 to below `limit`: int32 of `shape` (batch, ...)."""
+    """Independent uniform integers from 0 to below `limit`: int32 of `shape` (batch, ...)."""
     limit = tf.convert_to_tensor(limit, tf.int32)
     drawn = tf.cast(uniform(shape, seed) * tf.cast(limit, tf.float32), tf.int32)
     return tf.minimum(drawn, limit - 1)
@@ -73,7 +73,7 @@ def _own_rows(
     shape: Sequence[int | tf.Tensor],
     seed: tf.Tensor,
 ) -> tf.Tensor:
-    """The rows of this replica, of numbers drawn for all: the replicas together hold what one device would."""
+    """Draws for the whole batch and returns the rows of this replica, so that results equal those of one device."""
     rows = _rows.get()
     if rows is not None:
         return rows.of(sample((rows.of_all, *shape[1:]), seed))

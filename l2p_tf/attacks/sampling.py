@@ -1,4 +1,4 @@
-"""Losses of many variations of each image, as attacks without gradients need them, several to a pass."""
+"""Losses of many variations of each image, several per pass, for attacks without gradients."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from l2p_tf.attacks.gradient import TILED_IMAGES, mean_loss
 from l2p_tf.loops import repeat
 
 _TILED_PIXELS = TILED_IMAGES * 32 * 32
-"""Small images share longer passes, which hold no more pixels than these."""
+"""Maximum pixels of a pass: small images share larger passes."""
 
 
 def most_together(context: AttackContext) -> int:
-    """How many variations of a batch share a pass at most, where no gradient has to be kept for them."""
+    """Maximum number of variations of a batch per pass when no gradient is needed."""
     height, width = context.images.shape[1:3]
     return max(1, max(TILED_IMAGES, _TILED_PIXELS // (height * width)) // context.most)
 
 
 def together(context: AttackContext, count: int, most: int | None = None) -> int:
-    """How many of `count` variations of a batch share a pass: the most that divide it and fit."""
+    """Number of the `count` variations of a batch that share a pass: the largest divisor that fits."""
     fitting = max(1, TILED_IMAGES // context.most) if most is None else most
     return max(n for n in range(1, min(count, fitting) + 1) if count % n == 0)
 
@@ -30,25 +30,24 @@ def losses_of(
     context: AttackContext, make: Callable[[tf.Tensor, int], tf.Tensor], count: int, loss: str, draws: int,
     cap: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:  # fmt: skip
-    """The losses of `count` variations of every image.
+    """Returns the losses of `count` variations of every image.
 
     Args:
       context: the batch.
-      make: from the number of the first variation wanted, and how many, to them: (batch, many, height, width,
-        channels).
-      count: how many there are.
-      loss: a name of `LOSSES`.
-      draws: of the noise each loss is averaged over.
-      cap: what a loss is worth at most.
+      make: maps the index of the first variation and their number to variations (batch, many, height, width, channels).
+      count: number of variations.
+      loss: a name in `LOSSES`.
+      draws: draws of the noise each loss is averaged over.
+      cap: upper limit of a loss.
 
     Returns:
-      The losses, and the shares of draws that reach the criterion; float32 (batch, count).
+      The losses, and the shares of draws that meet the criterion; float32 (batch, count).
     """
     shape = context.images.shape[1:]
     many = together(context, count, most_together(context))
 
     def add_losses(k: tf.Tensor, losses: tf.TensorArray, shares: tf.TensorArray) -> tuple[tf.Tensor, ...]:
-        # Variations first, so that copies of the criteria follow one another as whole batches.
+        # Variations come first, so that copies of the criteria follow one another as whole batches.
         images = tf.reshape(tf.transpose(make(k * many, many), [1, 0, 2, 3, 4]), [-1, *shape])
         loss_now, share = mean_loss(
             context.model, images, context.criterion.tile(many), context.draws(draws), loss, most=context.most * many

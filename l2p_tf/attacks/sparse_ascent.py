@@ -15,18 +15,18 @@ from l2p_tf.types import Norm
 _CHECKED = 0.04
 """Share of the steps after which sparsity and step size are adapted."""
 _DENSER = 1.5
-"""How many times as many numbers may move as the best point has changed; and by what the step size is divided."""
+"""Divides the number of entries changed at the best point to give those that move next; also divides the step size."""
 _SMALLEST_PACE = 0.1
 _FEWER = 0.95
 _LARGER_RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
-"""Of the start in larger balls: radii, in units of epsilon, and the shares of the steps spent there."""
+"""Starts in larger balls: radii in units of epsilon, and the shares of the steps spent there."""
 
 
 def rounds(steps: int, larger_radii: bool) -> np.ndarray:
-    """What each round does: float32 (rounds, 3).
+    """Returns the schedule of rounds: float32 (rounds, 3).
 
-    Columns: the radius in units of epsilon; 1 where the round starts in a new ball, with a gradient and no step; 1
-    where sparsity and step size are adapted after it.
+    Columns: the radius in units of epsilon; 1 if the round starts in a new ball, with a gradient and no step; 1 if
+    sparsity and step size are adapted after it.
     """
     phases = [(1.0, steps)]
     if larger_radii:
@@ -42,13 +42,13 @@ def rounds(steps: int, larger_radii: bool) -> np.ndarray:
 
 
 def begin(context: AttackContext, larger_radii: bool) -> State:
-    """Gaussian noise on the image, projected to the first ball."""
+    """Starts with Gaussian noise on the image, projected onto the first ball."""
     none, images = tf.zeros_like(context.images), context.images
     noisy = images + standard_normal([context.batch, *images.shape[1:]], context.fold(0))
     radius = (_LARGER_RADII[0][0] if larger_radii else 1.0) * context.numbers["epsilon"]
     x = project(noisy, images, radius, Norm.L1)
     # `top` is the point of the highest loss in this ball; `pace` the step size in units of the ball's radius; `changed`
-    # how many numbers `top` had changed when that was last looked at; `moving` how many a step moves.
+    # the number of entries changed at `top` at the last check; `moving` the number of entries a step moves.
     state = {"adversarial": images if larger_radii else x, "x": x, "top": x, "gradient": none, "top_gradient": none}
     one, least = context.full(1.0), context.full(float("-inf"))
     return {**state, "best": least, "pace": one, "changed": one, "moving": context.full(1, tf.int32)}
@@ -57,20 +57,20 @@ def begin(context: AttackContext, larger_radii: bool) -> State:
 def step(
     context: AttackContext, i: tf.Tensor, state: State, plan: np.ndarray, sparsity: float, loss: str, draws: int
 ) -> State:
-    """One round of l1-APGD (Algorithm 1 there).
+    """Takes one round of l1-APGD (Algorithm 1).
 
-    A step of the sign on the numbers of the largest gradient, projected to ball and box. Now and then as many may move
-    as are changed at the best point so far, divided by 1.5. Where those become fewer, the step is long again and goes
-    on from that point; otherwise it shrinks.
+    Steps along the sign of the largest gradient entries and projects onto ball and box. At regular intervals, the
+    number of entries to move is set to those changed at the best point, divided by 1.5. If that number fell, the step
+    size is reset and the search continues from that point; otherwise the step size shrinks.
 
     Args:
       context: the batch.
       i: the round.
-      state: as `begin` has it.
-      plan: what `rounds` gives.
-      sparsity: share of the numbers that move at first, where there is but one ball.
-      loss: to ascend.
-      draws: to average each gradient over.
+      state: as returned by `begin`.
+      plan: as returned by `rounds`.
+      sparsity: share of the entries that move at first, if there is only one ball.
+      loss: loss to ascend.
+      draws: draws to average each gradient over.
     """
     images, count = context.images, int(np.prod(context.images.shape[1:]))
     factor, starts, adapts = tf.unstack(tf.gather(tf.constant(plan), i))
@@ -92,7 +92,7 @@ def step(
         at_start, known = moving, changed
     else:
         at_start, known = context.full(max(1, round(sparsity * count)), tf.int32), context.full(float(count))
-    # What is found in a larger ball is no example yet.
+    # Points in a larger ball are not adversarial examples yet.
     inside = factor <= 1.0
     done = inside & (reached > 0.0) if context.deterministic else context.full(False, tf.bool)
     return {

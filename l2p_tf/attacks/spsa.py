@@ -42,26 +42,26 @@ class SPSA(IterativeAttack):
 
     @property
     def label(self) -> str:
-        """Such as `SPSA-100`."""
+        """Label such as `SPSA-100`."""
         return self.described(f"SPSA-{self.steps}")
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """Two passes a direction, and one at the image itself."""
+        """Two passes per direction, and one at the image itself."""
         del classes
         return 0, (2 * self.samples + 1) * draws
 
     def begin(self, context: AttackContext) -> State:
-        """At the image."""
+        """Starts at the image."""
         none = tf.zeros_like(context.images)
         return {"adversarial": context.images, "m": none, "v": none}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Estimates the gradient from both sides along every direction, takes a step of Adam, and projects."""
+        """Estimates the gradient by two-sided differences along every direction, takes an Adam step, and projects."""
         x, numbers = state["adversarial"], context.numbers
         _, reached = context.loss(x, self.loss, self.draws)
         shape = context.images.shape[1:]
         many = together(context, 2 * self.samples)
-        # Each round of directions is drawn anew where it is needed, instead of kept.
+        # Directions are drawn again in each round instead of stored.
         many = many if many % 2 == 0 else 1
 
         def directions(k: tf.Tensor, count: int) -> tf.Tensor:

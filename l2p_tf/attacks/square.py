@@ -26,7 +26,7 @@ _TINY = 1e-12
 class Square(IterativeAttack):
     """Square: random squares, kept where they raise the loss; needs no gradient (Andriushchenko et al. 2020).
 
-    In l1 as Croce and Hein 2021 (Section 6 there) have it: as in l2, with bumps that are narrower.
+    In l1 as in Croce and Hein 2021 (Section 6): like l2, with narrower bumps.
     """
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
@@ -43,12 +43,12 @@ class Square(IterativeAttack):
 
     @property
     def label(self) -> str:
-        """Such as `Square-5000` or `Square-1000 l2`."""
+        """Label such as `Square-5000` or `Square-1000 l2`."""
         return self.described(f"Square-{self.queries}")
 
     @property
     def iterations(self) -> int:
-        """A forward pass each."""
+        """One forward pass each."""
         return self.queries
 
     def facts(self) -> dict[str, Any]:
@@ -56,12 +56,12 @@ class Square(IterativeAttack):
         return {**super().facts(), "steps": self.queries}
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A forward pass."""
+        """One forward pass."""
         del classes
         return 0, draws
 
     def begin(self, context: AttackContext) -> State:
-        """Stripes (l_inf) or a grid of bumps (l2, l1), to be looked at in round 0."""
+        """Starts with stripes (l_inf) or a grid of bumps (l2, l1), to be evaluated in round 0."""
         image, epsilon = context.images, context.numbers["epsilon"]
         height, width, channels = image.shape[1:]
         if self.norm is Norm.LINF:
@@ -83,7 +83,7 @@ class Square(IterativeAttack):
         return {"adversarial": start, "best": context.full(float("-inf"))}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Proposes a square (Algorithms 2 and 3 there), and keeps it where the loss is higher."""
+        """Proposes a square (Algorithms 2 and 3), and keeps it if the loss is higher."""
         former, image, epsilon = state["adversarial"], context.images, context.numbers["epsilon"]
         height, width, channels = image.shape[1:]
         sides = self._sides(height, width)
@@ -104,7 +104,7 @@ class Square(IterativeAttack):
         return {"adversarial": choose(better | done, x, former), "best": best, "done": done}
 
     def _sides(self, height: int, width: int) -> np.ndarray:
-        """The side of the square in each round: its area halves as the search goes on (Section 5.1 there)."""
+        """Side of the square in each round; its area halves as the search proceeds (Section 5.1)."""
         rounds = np.arange(self.queries) * 10000 // self.queries
         halvings = np.searchsorted([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000], rounds)
         side = np.rint(np.sqrt(self.p / 2.0**halvings * height * width)).astype(int)
@@ -113,7 +113,7 @@ class Square(IterativeAttack):
         return np.clip(side, 1, min(height, width) - (min(height, width) > 1))
 
     def _window(self, context: AttackContext, side: tf.Tensor, seeds: tuple[Any, ...]) -> tf.Tensor:
-        """A square at a random place in every image: bool (batch, height, width, 1)."""
+        """Returns a square at a random position of every image: bool (batch, height, width, 1)."""
         height, width = context.images.shape[1:3]
         top, left = self._corner(context, side, seeds)
         rows, columns = tf.range(height)[None, :, None, None], tf.range(width)[None, None, :, None]
@@ -134,7 +134,7 @@ class Square(IterativeAttack):
         sizes: np.ndarray,
         i: tf.Tensor,
     ) -> tf.Tensor:
-        """Moves the norm of one window into another, as a bump along what is there already."""
+        """Moves the norm of one window into another, as a bump added to what is already there."""
         epsilon = context.numbers["epsilon"]
         height, width, channels = context.images.shape[1:]
         top, left = self._corner(context, side, (i, 2))
@@ -157,7 +157,7 @@ class Square(IterativeAttack):
             spare = tf.maximum(tf.square(epsilon) - tf.square(l2_norm(delta)), 0.0) / channels
             wanted = tf.sqrt(spare + tf.square(both))
         else:
-            # More than there is room for, which the projection takes away again.
+            # May exceed the budget, which the projection corrects.
             wanted = tf.maximum(epsilon - length(delta, Norm.L1), 0.0) + channels * both
         fresh *= wanted / (self._planes(fresh) + _TINY)
         moved = tf.where(other, 0.0, delta)
@@ -165,14 +165,14 @@ class Square(IterativeAttack):
         return epsilon * moved / (l2_norm(moved) + _TINY) if self.norm is Norm.L2 else moved
 
     def _planes(self, x: tf.Tensor) -> tf.Tensor:
-        """The norm of every channel: (batch, 1, 1, channels)."""
+        """Norm of every channel: (batch, 1, 1, channels)."""
         if self.norm is Norm.L2:
             return tf.sqrt(tf.reduce_sum(tf.square(x), [1, 2], keepdims=True))
         return tf.reduce_sum(tf.abs(x), [1, 2], keepdims=True)
 
 
 def bump(side: int, norm: Norm = Norm.L2) -> np.ndarray:
-    """Two rectangles of opposite sign, each falling off from its middle, of norm 1: (side, side). Section 3.4 there."""
+    """Two rectangles of opposite sign, each decaying from its center, of unit norm: (side, side). Section 3.4."""
     half = side // 2
     delta = np.zeros((side, side))
     delta[:half] = _falling(half, side, norm)

@@ -1,4 +1,4 @@
-"""What a perturbation generator sees and how its perturbation is put on an image (Equation 8 of its paper)."""
+"""Input of a perturbation generator, and how its perturbation is applied to an image (Equation 8 of its paper)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
 
 GRADIENTS = ("unit", "raw")
-"""Scales of the gradient a generator is shown: unit l2 norm per image, or as it is, which is tiny."""
+"""Scales of the gradient fed to a generator: unit l2 norm per image, or unscaled, which is tiny."""
 
 MARGIN = 1e-6
-"""By how much pixels are drawn from the ends of their range, where atanh is infinite by default."""
+"""Default share by which pixels are moved away from the ends of their range, where atanh is infinite."""
 
 
 def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, scale: str, draws: int = 1) -> tf.Tensor:
-    """The gradient of the true class's probability with respect to the image, as a generator is shown it.
+    """Returns the gradient of the true class's probability with respect to the image, the input of a generator.
 
     Args:
       model: the classifier.
       images: float32 (batch, height, width, channels).
       labels: int32 (batch,).
       scale: one of `GRADIENTS`.
-      draws: passes with noise of their own to average over.
+      draws: passes with independent noise to average over.
 
     Returns:
       float32, as `images`; no gradient flows through it.
@@ -42,7 +42,7 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
             others = tf.reduce_logsumexp(logits - 1e30 * tf.one_hot(labels, logits.shape[-1]), -1)
             margin = logit(logits, labels) - others
         gradient = image_gradient(tape, margin, images)
-        # The probability is sigmoid(margin), whose slope is lost to rounding near 1; its direction is the margin's.
+        # The probability is sigmoid(margin), whose slope is lost to rounding near 1; the margin has the same direction.
         slope = (tf.sigmoid(margin) * tf.sigmoid(-margin))[:, None, None, None]
         return (total + (gradient * slope if draws > 1 or scale == "raw" else gradient),)
 
@@ -53,14 +53,14 @@ def gradient_image(model: keras.Model, images: tf.Tensor, labels: tf.Tensor, sca
 
 
 def pushed(images: tf.Tensor, push: tf.Tensor, margin: float = MARGIN) -> tf.Tensor:
-    """(tanh(atanh(2 x - 1) + push) + 1) / 2: the image moved by `push` in tanh space, inside [0, 1] (Equation 8).
+    """Returns (tanh(atanh(2 x - 1) + push) + 1) / 2: the image moved by `push` in tanh space (Equation 8), in [0, 1].
 
-    atanh is infinite at 0 and 1, so pixels are first drawn to the middle; what that changes is taken off again.
+    atanh is infinite at 0 and 1, so pixels are first moved toward the middle; that change is subtracted again.
 
     Args:
       images: float32 (batch, height, width, channels) in [0, 1].
       push: of the same shape.
-      margin: share by which pixels are drawn in. With a tiny one black and white pixels hardly move.
+      margin: share by which pixels are moved inward. With a tiny one, black and white pixels hardly change.
     """
     drawn_in = (2.0 * images - 1.0) * (1.0 - margin)
     moved = (tf.tanh(tf.atanh(drawn_in) + push) - drawn_in) / 2.0
@@ -69,7 +69,7 @@ def pushed(images: tf.Tensor, push: tf.Tensor, margin: float = MARGIN) -> tf.Ten
 
 @tf.custom_gradient
 def _held(pixels: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Clips to [0, 1]. The gradient of what lies outside passes where its descent leads back: no pixel gets stuck."""
+    """Clips to [0, 1]. Outside, the gradient passes only if descent leads back inside, so no pixel gets stuck."""
 
     def back(up: tf.Tensor) -> tf.Tensor:
         farther = ((pixels < 0.0) & (up > 0.0)) | ((pixels > 1.0) & (up < 0.0))

@@ -18,13 +18,13 @@ from l2p_tf.types import Norm, UserError
 
 @dataclasses.dataclass(frozen=True)
 class AttackSequence(Attack):
-    """Base of the attacks made of several: each meets only the images that the earlier ones did not fool."""
+    """Base of sequences of attacks: each attack meets only the images that the earlier ones did not fool."""
 
     epsilon: float = option(8 / 255, "radius of the ball, in pixels of [0, 1]", low=0)
     norm: Norm = option(Norm.LINF, "norm of the ball: linf, l2 or l1")
 
     def fitting(self, model: keras.Model) -> tuple[SingleAttack, ...]:
-        """The members; where there are too few classes for the loss of one (`dlr`), it ascends the margin instead."""
+        """Returns the members; one whose loss (`dlr`) needs more classes ascends the margin instead, with a warning."""
         check_radii(self, model.input_shape[1:])
         members = []
         for member in self.members():
@@ -59,21 +59,21 @@ class WorstCase(AttackSequence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.members()  # Bad specs are refused at once.
+        self.members()  # Rejects invalid specs early.
 
     @property
     def label(self) -> str:
-        """Such as `worst of PGD-20, Square-5000`."""
+        """Label such as `worst of PGD-20, Square-5000`."""
         return f"worst of {', '.join(member.label for member in self.members())}"
 
     def members(self) -> tuple[SingleAttack, ...]:
-        """The attacks, with the common budget."""
+        """Returns the attacks, with the common budget."""
         return _members(self)
 
 
 @functools.lru_cache(maxsize=256)
 def _members(sequence: WorstCase) -> tuple[SingleAttack, ...]:
-    """Found once: of nested ones each level would ask several times for all below it."""
+    """Cached, because nested sequences would otherwise resolve all lower levels several times."""
     members: list[SingleAttack] = []
     for spec in sequence.attacks:
         for name in {"epsilon", "norm"} & set(parse_spec(spec, "attack")[1]):

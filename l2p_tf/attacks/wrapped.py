@@ -1,4 +1,4 @@
-"""What attacks of other libraries have in common: their class by its name, its options, and how it is run."""
+"""Base of attacks from other libraries: class lookup by name, options, and execution."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ from l2p_tf.types import Interrupted, Norm, UserError
 
 _EPSILON = 8 / 255
 _SLACK = 1e-6
-"""How far beyond its ball a perturbation may reach, for rounding."""
+"""Tolerance for rounding at the edge of the ball."""
 
 _UNSEEDED = "RandomState"
 _KINDS: tuple[Any, ...] = (bool, int | float, str, tuple)
-"""An option is of the first of these that its default is of."""
+"""An option must have the first of these types that its default has."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WrappedAttack(SingleAttack):
     """Base of the attacks that run a class of another library, given by its name with its own options.
 
-    An option of the class that is called like one of these has an underscore at its end: `epsilon_=0.01`. A class that
-    looks for the smallest perturbation does so without a limit where no epsilon is given. Images are clipped to [0, 1];
-    one that lies outside the ball is not taken.
+    An option of the class that clashes with one of these gets a trailing underscore: `epsilon_=0.01`. A class that
+    minimizes the norm does so without a limit if no epsilon is given. Images are clipped to [0, 1], and rejected
+    outside the ball.
 
     Class attributes:
-      LIBRARY: the library as its makers write it.
-      PACKAGE: what pip calls it.
-      MODULE: where its attacks are.
-      HIDDEN: options of its classes that are set here, or that nothing plain can be.
+      LIBRARY: official name of the library.
+      PACKAGE: its name on PyPI.
+      MODULE: the module of its attacks.
+      HIDDEN: options of its classes that are set here, or that a spec cannot express.
 
     Raises:
       UserError: the library is not installed, has no such class, or the class has no such option.
@@ -117,12 +117,12 @@ class WrappedAttack(SingleAttack):
 
     @functools.cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """The options of the library's class."""
+        """Parameters of the class's constructor."""
         return inspect.signature(self.kind).parameters
 
     @functools.cached_property
     def accepted(self) -> dict[str, inspect.Parameter]:
-        """Those of them that may be given, by the names they have here."""
+        """Parameters the user may set, by their names here."""
         own = {field.name for field in dataclasses.fields(self)}
         return {
             f"{name}_" if name in own else name: known
@@ -132,66 +132,66 @@ class WrappedAttack(SingleAttack):
 
     @property
     def hidden(self) -> frozenset[str]:
-        """Options of the class that are set by others."""
+        """Parameters of the class that the user cannot set."""
         return self.HIDDEN
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options given, by the names that the class has for them."""
+        """The given options, by the class's own names."""
         return {self.accepted[name].name: value for name, value in self.keywords}
 
     @classmethod
     @abc.abstractmethod
     def classes(cls, module: ModuleType) -> dict[str, type]:
-        """The attacks of the library by name."""
+        """Returns the attacks of the library by name."""
 
     @property
     @abc.abstractmethod
     def norms(self) -> tuple[str, ...]:
-        """The norms in which its perturbations may be bounded, that of `auto` first; empty for none."""
+        """Norms in which its perturbations may be bounded, that of `auto` first; empty for none."""
 
     @property
     @abc.abstractmethod
     def is_bounded(self) -> bool:
-        """Whether the class has to be given a radius."""
+        """Whether the class requires a radius."""
 
     @abc.abstractmethod
     def find(self, runner: AttackRunner, asked: AskedModel, rows: np.ndarray) -> np.ndarray:
-        """What the library makes of the images `rows` of a runner: one a row, perhaps outside the box or the ball.
+        """Runs the library's attack on the images `rows` of a runner; the result may exceed the box or the ball.
 
-        `asked` is the model to run it on; what is asked of it is counted.
+        `asked` is the model to attack, which counts its passes.
         """
 
     def together(self, runner: AttackRunner, count: int) -> int:
-        """How many of so many images are handed over at once."""
+        """Returns how many of `count` images to pass at once."""
         del count
         return runner.batch_size
 
     @property
     def ball(self) -> str | None:
-        """The norm of the ball; None where there is none."""
+        """Norm of the ball, or None."""
         return self.norm if self.norm != "auto" else next(iter(self.norms), None)
 
     @property
     def radius(self) -> float | None:
-        """The radius of the ball; None without one, or without a limit."""
+        """Radius of the ball; None without a ball or a limit."""
         return _EPSILON if self.epsilon is None and self.ball and self.is_bounded else self.epsilon
 
     @property
     def steps(self) -> int:
-        """As its options say."""
+        """Number of steps according to the options."""
         values = {name: known.default for name, known in self.parameters.items()} | self.given
         counts = [values[name] for name in ("steps", "max_iter", "nb_steps") if isinstance(values.get(name), int)]
         return max(0, counts[0]) if counts else 1
 
     @property
     def label(self) -> str:
-        """Such as `BoundaryAttack`."""
+        """Label such as `BoundaryAttack`."""
         return f"{self.attack} to {self.target}" if self.targeted else self.attack
 
     @property
     def work(self) -> float:
-        """Its steps: what a step costs is not known."""
+        """The number of steps, because the cost of a step is unknown."""
         return float(self.steps)
 
     def facts(self) -> dict[str, Any]:
@@ -199,13 +199,13 @@ class WrappedAttack(SingleAttack):
         return {**super().facts(), "norm": self.ball, "epsilon": self.radius}
 
     def check(self, model: keras.Model) -> None:
-        """UserError where the options are not accepted by the class."""
+        """Raises UserError if the radius does not fit the images."""
         super().check(model)
         if self.radius is not None and self.ball in ("l1", "l2"):
             check_radius(type(self).__name__, "epsilon", self.radius, Norm(self.ball), model.input_shape[1:])
 
     def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
-        """Batch by batch; each is kept when it is done."""
+        """Runs batch by batch, and saves each finished batch."""
         key, images = f"{number:02d}-{start:03d}", runner.images[rows]
         found, passes, done = images.copy(), np.zeros((2, len(rows)), np.int32), 0
         saved = None if runner.store is None else runner.store.load(key)
@@ -234,7 +234,7 @@ class WrappedAttack(SingleAttack):
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
-        """Within it what the library raises becomes a line that names it."""
+        """Turns exceptions of the library into UserErrors that name it."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -246,7 +246,7 @@ class WrappedAttack(SingleAttack):
             raise UserError(f"{self.spec} cannot be run: {type(error).__name__}: {why}") from error
 
     def _inside(self, found: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Images in [0, 1]; those outside the ball, or that are no images, as they were before."""
+        """Clips images to [0, 1]; replaces those outside the ball or not finite by the originals."""
         found = np.clip(np.asarray(found, np.float32), 0.0, 1.0)
         taken = np.isfinite(found).all((1, 2, 3))
         if self.radius is not None:
@@ -255,11 +255,11 @@ class WrappedAttack(SingleAttack):
 
 
 class AskedModel:
-    """A classifier as other libraries call it: images, perhaps in float64, to logits. Counts what it is asked.
+    """A classifier as other libraries call it: images, possibly float64, to logits. Counts its passes.
 
     Attributes:
-      forwards: images it has answered.
-      gradients: images whose gradient was asked for.
+      forwards: number of images predicted.
+      gradients: number of images whose gradient was computed.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -269,7 +269,7 @@ class AskedModel:
             input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)],
             autograph=False,
         )
-        # As in `inference.compiled`: not tracked by Keras.
+        # As in `inference.compiled`, not tracked by Keras.
         self._run = vars(model).setdefault("_l2p_asked", run)
 
     def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
@@ -290,10 +290,10 @@ class AskedModel:
 
 
 def library(module: str, name: str, package: str) -> ModuleType:
-    """A module of another library; UserError where that is not installed."""
+    """Imports a module of another library; raises UserError if it is not installed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of names that SciPy and NumPy are about to drop.
+            warnings.simplefilter("ignore")  # Deprecated names in SciPy and NumPy.
             return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
@@ -303,12 +303,12 @@ def library(module: str, name: str, package: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _seeded(model: keras.Model, pair: np.ndarray) -> Iterator[None]:
-    """Within it everything random follows from two integers: the model's noise, and what libraries draw from."""
+    """Derives all randomness from two integers: the model's noise and the generators that libraries use."""
     seed = int(pair.view(np.uint32)[0])
     states, usual = (np.random.get_state(), random.getstate()), np.random.RandomState
 
     class Seeded(usual):  # type: ignore[valid-type]
-        """What attacks make anew, without a seed, to draw from."""
+        """Seeds the generators that attacks create without a seed."""
 
         def __init__(self, own: Any = None) -> None:
             super().__init__(np.random.randint(2**31) if own is None else own)

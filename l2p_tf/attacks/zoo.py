@@ -45,7 +45,7 @@ class ZOO(IterativeAttack, MinimizationAttack):
 
     @property
     def label(self) -> str:
-        """Such as `ZOO` or `ZOO kappa 5`."""
+        """Label such as `ZOO` or `ZOO kappa 5`."""
         return self.described("ZOO", default=Norm.L2)
 
     @property
@@ -54,17 +54,17 @@ class ZOO(IterativeAttack, MinimizationAttack):
         return self.steps * self.binary_search_steps
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """Two passes a coordinate, and one at the image itself."""
+        """Two passes per coordinate, and one at the image itself."""
         del classes
         return 0, (2 * self.coordinates + 1) * draws
 
     def begin(self, context: AttackContext) -> State:
-        """At the image. Adam's moments and times are those of single coordinates."""
+        """Starts at the image. Adam's moments and step counts are per coordinate."""
         none = tf.zeros_like(context.images)
         return {**open_search(context), "x": context.images, "m": none, "v": none, "times": none}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """Moves some coordinates (Algorithms 1 and 2 there), and keeps them in [0, 1]."""
+        """Moves some coordinates (Algorithms 1 and 2), and clips to [0, 1]."""
         x, numbers, c = state["x"], context.numbers, state["c"]
         shape, size, count = context.images.shape[1:], int(np.prod(context.images.shape[1:])), self.coordinates
         lead, share = (part[:, 0] for part in losses_of(context, lambda *_: x[:, None], 1, "margin", self.draws))
@@ -72,7 +72,7 @@ class ZOO(IterativeAttack, MinimizationAttack):
         chosen = below(size, [context.batch, count], context.fold(i))
 
         def moved(first: tf.Tensor, many: int) -> tf.Tensor:
-            # The even variations go up, the odd ones down.
+            # Even variations step up, odd ones down.
             which = tf.range(many) + first
             at = tf.one_hot(tf.gather(chosen, which // 2, axis=1), size) * numbers["difference"]
             sign = tf.where(which % 2 == 0, 1.0, -1.0)[None, :, None]
@@ -81,7 +81,7 @@ class ZOO(IterativeAttack, MinimizationAttack):
         losses, _ = losses_of(context, moved, 2 * count, "margin", self.draws, numbers["kappa"])
         slope = (losses[:, ::2] - losses[:, 1::2]) / (2.0 * numbers["difference"])
         mask = tf.one_hot(chosen, size)
-        # A coordinate drawn twice has the mean of two equal slopes.
+        # A coordinate drawn twice gets the mean of two equal slopes.
         often = tf.reduce_sum(mask, 1)
         slope = tf.math.divide_no_nan(tf.reduce_sum(mask * slope[:, :, None], 1), often)
         touched = tf.reshape(tf.minimum(often, 1.0), tf.shape(x))
