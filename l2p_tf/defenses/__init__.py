@@ -1,4 +1,4 @@
-"""Ways to train a classifier, one a file: each gives the layers, the loss and the training step it needs."""
+"""Training methods. Each file defines one defense: its layers, loss and training step."""
 
 from l2p_tf.defenses.base import DEFENSES, AdversarialDefense, Defense, DerivedDefense
 
@@ -6,7 +6,7 @@ __all__ = ["DEFENSES", "AdversarialDefense", "Defense", "DerivedDefense"]
 
 
 def __getattr__(name: str) -> type[Defense]:
-    """The class of a registered one, such as `PGD`."""
+    """Returns the class of a registered defense by its class name, such as `PGD`."""
     return DEFENSES.class_called(name)
 
 

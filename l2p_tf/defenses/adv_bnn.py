@@ -19,9 +19,9 @@ from l2p_tf.training.base import RobustTrainer
 @DEFENSES.register("adv_bnn")
 @dataclasses.dataclass(frozen=True)
 class AdvBNN(PGDDefense):
-    """Adv-BNN: every weight a Gaussian, the worst image of the ball in the evidence lower bound.
+    """Adv-BNN: a Gaussian for every weight, trained on the evidence lower bound under attack.
 
-    The published training is Adam at 0.01: pass `--optimizer=adam --learning_rate=0.01`.
+    The published training uses Adam at 0.01: pass `--optimizer=adam --learning_rate=0.01`.
     """
 
     step_size: float = option(0.007, "step of the training attack", low=0)
@@ -35,15 +35,15 @@ class AdvBNN(PGDDefense):
 
     @property
     def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
-        """Those of its noise."""
+        """Bayesian layers."""
         return (BayesianWeights,)
 
     def factory(self, seed: int) -> LayerFactory:
-        """Layers with a Gaussian for every weight."""
+        """Returns the factory of layers with Gaussian weights."""
         return _Factory(self, seed)
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The trainer with the KL in its loss."""
+        """Returns the trainer that adds the KL to the loss."""
         return AdvBNNTrainer(classifier, self, seed, examples)
 
 
@@ -71,7 +71,7 @@ class _Factory(LayerFactory):
 class AdvBNNTrainer(RobustTrainer):
     """Minimizes the cross-entropy under attack + weight / N * KL(posterior || prior), the KL summed over all layers.
 
-    One draw of the weights a pass; the attack meets draws of its own. In the history `loss` is the cross-entropy and
+    Each pass draws the weights once; the attack has draws of its own. In the history, `loss` is the cross-entropy and
     `kl` the divergence, in nats.
     """
 
@@ -82,7 +82,7 @@ class AdvBNNTrainer(RobustTrainer):
         self.add_means("kl")
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """The weight of the KL."""
+        """Sets the weight of the KL."""
         facts = super().begin_epoch(epoch)
         o = self.settings
         share = min(1.0, (epoch + 1) / o.kl_epochs) if o.kl_epochs else 1.0
@@ -95,7 +95,7 @@ class AdvBNNTrainer(RobustTrainer):
         return tf.reduce_sum(tf.stack([layer.kl() for layer in layers]))
 
     def penalty(self) -> tf.Tensor:
-        """The KL's part of the loss."""
+        """Returns the KL term of the loss."""
         kl = self.kl()
         self.means["kl"].update_state(kl)
         return self.kl_scale.value * kl

@@ -1,4 +1,4 @@
-"""What every defense is: options, a factory of layers, and a trainer."""
+"""Base class of defenses: options, a factory of layers, and a trainer."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from l2p_tf.types import Norm, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Defense(Options, abc.ABC):
-    """How a classifier is made to withstand perturbations. Registered defenses are named like `pgd(epsilon=8/255)`."""
+    """A way to make a classifier robust. Registered defenses are named by specs such as `pgd(epsilon=8/255)`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_radii(self)
 
     def factory(self, seed: int) -> LayerFactory:
-        """The layers the architecture is built from; plain ones unless the defense has its own.
+        """Returns the factory that builds the architecture's layers; plain layers by default.
 
         Args:
-          seed: all noise derives from it.
+          seed: seed of all noise.
         """
         return LayerFactory(seed)
 
     @property
     def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
-        """Kinds of layers that its factory makes and its training needs: a classifier has one of each at least."""
+        """Layer types that its factory makes and its training needs: at least one of each per classifier."""
         return ()
 
     def trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The trainer, not yet compiled, of a classifier made with this defense's factory.
+        """Returns the uncompiled trainer of a classifier built with this defense's factory.
 
         Args:
           classifier: the network; if the defense has no `own_layers`, any functional or Sequential model from images in
-            [0, 1] to logits. A softmax at its end is taken off, with a note, and the weights are shared.
-          seed: of the trainer's own randomness.
+          [0, 1] to logits. A final softmax is removed, with a note; the weights are shared.
+          seed: seed of the trainer's own randomness.
           examples: number of training images.
 
         Raises:
@@ -69,22 +69,22 @@ class Defense(Options, abc.ABC):
 
     @abc.abstractmethod
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The trainer; arguments as of `trainer`, which has checked them."""
+        """Returns the trainer; `trainer` has checked the arguments."""
 
     @property
     def trains_on_attacks(self) -> bool:
-        """Whether robust accuracy, and not clean accuracy, tells the best model of a training."""
+        """Whether the best model of a training is chosen by robust rather than clean accuracy."""
         return False
 
     @property
     def draws_per_answer(self) -> int:
-        """How many draws of the noise one answer of the classifier averages (the mean of their softmax)."""
+        """Number of noise draws whose softmax each prediction averages."""
         return int(getattr(self, "prediction_draws", None) or 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialDefense(Defense):
-    """Base of the defenses that attack every batch: how much the clean and the attacked half of it count, and when."""
+    """Base of the defenses that attack every batch: weights and schedule of the clean and the adversarial loss."""
 
     attack_label: str = option("true", "label the training attack leaves", choices=("true", "predicted"))
     clean_weight: float = option(0.0, "alpha: weight of the clean loss", low=0)
@@ -95,12 +95,12 @@ class AdversarialDefense(Defense):
 
     @property
     def attack(self) -> TrainingAttack | None:
-        """The training attack; None where the trainer makes its adversarial images itself."""
+        """The training attack; None if the trainer makes adversarial images itself."""
         return None
 
     @property
     def trains_on_attacks(self) -> bool:
-        """Yes, unless nothing is attacked."""
+        """True, unless the adversarial loss has no weight."""
         return self.adversarial_weight > 0
 
     def __post_init__(self) -> None:
@@ -111,19 +111,19 @@ class AdversarialDefense(Defense):
             raise UserError(f"{type(self).__name__}: `clean_probability` should be below 1; `none` attacks nothing.")
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The shared trainer with this defense's attack and weights."""
+        """Returns the common trainer with this defense's attack and weights."""
         del examples
         return RobustTrainer(classifier, self.attack, seed=seed, **self.mixture())
 
     def mixture(self) -> dict[str, Any]:
-        """The trainer's arguments that these options decide."""
+        """Returns the trainer's arguments set by these options."""
         names = [f.name for f in dataclasses.fields(AdversarialDefense)]
         return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
 class PGDDefense(AdversarialDefense):
-    """Base of the defenses that attack every batch by PGD: the attack's options."""
+    """Base of the defenses that attack every batch with PGD: options of the attack."""
 
     epsilon: float = option(8 / 255, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
     step_size: float | None = option(0.01, "step of the training attack; None takes 2.5 epsilon / steps", low=0)
@@ -140,7 +140,7 @@ class PGDDefense(AdversarialDefense):
 
 @dataclasses.dataclass(frozen=True)
 class DerivedDefense(Defense):
-    """Base of the defenses that are made from the classifier of another run, without training."""
+    """Base of the defenses derived from the classifier of another run, without training."""
 
     run: str = option("", "name of the trained run to take the classifier of; in quotes where it has a `-`")
     prediction_draws: int | None = option(
@@ -149,10 +149,10 @@ class DerivedDefense(Defense):
 
     @abc.abstractmethod
     def derive(self, classifier: keras.Model, seed: int) -> keras.Model:
-        """The defended classifier, made from a trained one."""
+        """Returns the defended classifier made from a trained one."""
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """There is none; UserError."""
+        """Raises UserError, because there is nothing to train."""
         raise UserError(f"{type(self).__name__} is made from a trained run, not trained: `run` should name one.")
 
 

@@ -15,8 +15,8 @@ from l2p_tf.types import Norm
 class FGSMTraining(AdversarialDefense):
     """FGSM adversarial training, FGM with `norm=l2`: every batch is attacked in one step.
 
-    From the image itself it overfits to that one step (catastrophic overfitting); a random start and a step of 1.25
-    epsilon hold that off (Wong, Rice and Kolter 2020).
+    Without a random start it overfits to that step (catastrophic overfitting); a random start with a step of 1.25
+    epsilon delays this (Wong, Rice and Kolter 2020).
     """
 
     epsilon: float = option(8 / 255, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)

@@ -1,4 +1,4 @@
-"""Adversarial training with a perturbation generator network: classifier and generator play against each other."""
+"""Adversarial training with a perturbation generator network, as a minimax game of classifier and generator."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from l2p_tf.types import UserError
 class GeneratorTraining(AdversarialDefense):
     """Perturbation generator network: learns perturbations that raise the loss, against a classifier trained on them.
 
-    `alternating` trains each player on a tape of its own, the generator first; `joint` both from one pass of the
-    classifier. The published training is Adam at 5e-4: pass `--optimizer=adam --learning_rate=5e-4 --ema=0.998`.
+    `alternating` trains each player on its own tape, the generator first; `joint` trains both from one pass of the
+    classifier. The published training uses Adam at 5e-4: pass `--optimizer=adam --learning_rate=5e-4 --ema=0.998`.
     """
 
     c_l: float = option(50.0, "c_L: weight of the perturbation's squared l_2 norm in the generator's loss", low=0)
@@ -56,18 +56,18 @@ class GeneratorTraining(AdversarialDefense):
             raise UserError("generator: `generator_steps` and `one_batch` need update=alternating.")
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The trainer of both players."""
+        """Returns the trainer of both networks."""
         del examples
         return GeneratorTrainer(classifier, self, seed)
 
 
 class GeneratorTrainer(RobustTrainer):
-    """Equation 4's minimax game: the generator raises Loss(x', y) - c_L * |perturbation|^2, the classifier lowers it.
+    """Plays Equation 4's minimax game: the generator ascends Loss(x', y) - c_L * |perturbation|^2.
 
-    In `alternating` order the generator moves first, against the classifier with batch norm as at prediction, and the
-    classifier then trains on what the moved generator makes. `joint` takes both gradients at the old weights from one
-    pass, with batch norm as in training. In the history `generator_objective` is what the generator ascends and
-    `perturbation_l2` the mean norm of what it makes.
+    `alternating` updates the generator first, against the classifier with batch norm in inference mode; then the
+    classifier trains on the updated generator's images. `joint` takes both gradients at the old weights from one pass,
+    with batch norm in training mode. In the history, `generator_objective` is what the generator ascends and
+    `perturbation_l2` the mean norm of its perturbations.
     """
 
     def __init__(self, classifier: keras.Model, options: GeneratorTraining, seed: int = 0) -> None:
@@ -80,7 +80,7 @@ class GeneratorTrainer(RobustTrainer):
 
     @property
     def attacks(self) -> bool:
-        """The generator does."""
+        """True: the generator attacks."""
         return True
 
     @property
@@ -90,26 +90,26 @@ class GeneratorTrainer(RobustTrainer):
 
     @property
     def optimizers(self) -> list[keras.optimizers.Optimizer]:
-        """The classifier's and the generator's."""
+        """The optimizers of the classifier and of the generator."""
         return [self.optimizer, self.generator_optimizer]
 
     def set_rate(self, rate: float, share: float = 1.0) -> None:
-        """The generator has a rate of its own, with the drops of the classifier's."""
+        """Sets the rates: the generator's own, with the same drops as the classifier's."""
         super().set_rate(rate)
         self.generator_optimizer.learning_rate.assign(share * self.settings.generator_rate)
 
     def build_optimizers(self) -> None:
-        """Creates the slots of both."""
+        """Creates the slots of both optimizers."""
         super().build_optimizers()
         self.generator_optimizer.build(self.generator.trainable_variables)
 
     @property
     def noise_generators(self) -> list[keras.Variable]:
-        """Those of both players."""
+        """Seed generators of both networks."""
         return [*super().noise_generators, *generators_of(self.generator)]
 
     def update(self, batch: Batch, phase: Phase) -> None:
-        """One step of both players; before the adversarial part begins, of the classifier."""
+        """Takes one step of both networks; before the adversarial phase, of the classifier only."""
         if ADVERSARIAL not in phase:
             self.update_classifier(batch)
             return
@@ -122,22 +122,22 @@ class GeneratorTrainer(RobustTrainer):
         self.update_classifier(batch._replace(adversarial=tf.stop_gradient(self.made(batch, gradient)[0])))
 
     def perturbed(self, batch: Batch) -> tf.Tensor:
-        """The images that the generator makes as it is."""
+        """Returns the current generator's adversarial images."""
         return tf.stop_gradient(self.made(batch, self.gradient_of(batch))[0])
 
     def gradient_of(self, batch: Batch) -> tf.Tensor:
-        """What the generator is shown of the classifier."""
+        """Returns the classifier's gradient, the generator's input."""
         return gradient_image(self.classifier, batch.images, batch.labels, self.settings.gradient)
 
     def made(self, batch: Batch, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The generator's adversarial images, and the mean squared norm of what the penalty is on."""
+        """Returns the generator's adversarial images and the mean squared norm of the penalized quantity."""
         push = self.generator([gradient, batch.images, tf.one_hot(batch.labels, self.classes)], training=True)
         adversarial = pushed(batch.images, push, self.settings.margin)
         penalized = adversarial - batch.images if self.settings.penalty == "pixels" else push
         return adversarial, tf.reduce_mean(tf.reduce_sum(tf.square(penalized), [1, 2, 3]))
 
     def generator_step(self, batch: Batch, gradient: tf.Tensor) -> None:
-        """The generator goes up its objective; nothing of the classifier moves."""
+        """Takes one ascent step of the generator; the classifier does not change."""
 
         def loss() -> tf.Tensor:
             adversarial, size = self.made(batch, gradient)
@@ -162,7 +162,7 @@ class GeneratorTrainer(RobustTrainer):
             loss = self.compute_loss(batch.images, batch.labels, logits, batch.sample_weight)
             total = self.scaled(loss + self.penalty())
         *w_gradients, slope = judging.gradient(total, [*watched_w, adversarial])
-        # The loss holds the adversarial loss times its weight, the penalty nothing of it.
+        # The loss contains the weighted adversarial loss; the penalty does not depend on the adversarial images.
         up = -slope / self.adversarial_weight
         ascent = making.gradient(
             [adversarial, size], watched_generator, [up, self.scaled(tf.constant(self.settings.c_l))]

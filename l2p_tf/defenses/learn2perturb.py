@@ -1,4 +1,4 @@
-"""Learn2Perturb (Jeddi et al., CVPR 2020): learned noise on feature maps, W and theta trained in turn."""
+"""Learn2Perturb (Jeddi et al., CVPR 2020): learned noise on feature maps, training W and theta alternately."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from l2p_tf.training.schedules import harmonic_tau
 from l2p_tf.types import UserError
 
 THETA = "theta"
-"""The phase in which theta is trained."""
+"""The phase that trains theta."""
 
 
 @DEFENSES.register("learn2perturb")
 @dataclasses.dataclass(frozen=True)
 class Learn2Perturb(PGDDefense):
-    """Learn2Perturb: trainable noise after every block, alternating back-propagation of W and theta."""
+    """Learn2Perturb: trainable noise after every block, with alternating back-propagation of W and theta."""
 
     clean_weight: float = option(0.5, "alpha: weight of the clean loss", low=0)
     adversarial_weight: float = option(0.5, "beta: weight of the adversarial loss", above=0)
@@ -58,11 +58,11 @@ class Learn2Perturb(PGDDefense):
 
     @property
     def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
-        """Those of its noise."""
+        """Noise layers."""
         return (PerturbationInjection,)
 
     def factory(self, seed: int) -> LayerFactory:
-        """Plain layers, and a perturbation-injection module at the output of the stem and of every block."""
+        """Returns plain layers with a perturbation-injection module at the output of the stem and of every block."""
 
         def module(name: str, seed: int) -> keras.layers.Layer:
             return PerturbationInjection(
@@ -78,7 +78,7 @@ class Learn2Perturb(PGDDefense):
         return InjectingFactory(seed, self.points, module)
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The trainer with both phases."""
+        """Returns the trainer with both phases."""
         del examples
         return Learn2PerturbTrainer(classifier, self, seed)
 
@@ -86,9 +86,9 @@ class Learn2Perturb(PGDDefense):
 class Learn2PerturbTrainer(RobustTrainer):
     """Alternating back-propagation (section 3.2, Algorithm 1).
 
-    In the W phase theta is fixed, in the theta phase W; both take the same adversarial batch. `sequential` takes
-    theta's gradient at the new W, on a tape of its own; `joint` takes both gradients at the old W and theta from one
-    tape, which is Algorithm 1 to the letter. theta has its own SGD, without weight decay, at the rate of W's.
+    The W phase keeps theta fixed, and the theta phase W; both use the same adversarial batch. `sequential` takes
+    theta's gradient at the new W, on its own tape; `joint` takes both gradients at the old W and theta from one tape,
+    as Algorithm 1 is written. theta has its own SGD without weight decay, at the learning rate of W.
     """
 
     def __init__(self, classifier: keras.Model, options: Learn2Perturb, seed: int = 0) -> None:
@@ -103,22 +103,22 @@ class Learn2PerturbTrainer(RobustTrainer):
 
     @property
     def classifier_weights(self) -> list[keras.Variable]:
-        """W: all but theta."""
+        """W: all trainable variables except theta."""
         theta = {id(v) for v in self.noise_parameters}
         return [v for v in self.classifier.trainable_variables if id(v) not in theta]
 
     @property
     def optimizers(self) -> list[keras.optimizers.Optimizer]:
-        """W's and theta's."""
+        """The optimizers of W and of theta."""
         return [self.optimizer, self.theta_optimizer]
 
     def build_optimizers(self) -> None:
-        """Creates the slots of both."""
+        """Creates the slots of both optimizers."""
         super().build_optimizers()
         self.theta_optimizer.build(self.noise_parameters)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Noise, theta phase and tau."""
+        """Sets the noise, the theta phase and tau of the epoch."""
         facts = super().begin_epoch(epoch)
         noisy = epoch >= self.noise_epoch
         tau = harmonic_tau(epoch, self.noise_epoch) if noisy else 0.0
@@ -127,11 +127,11 @@ class Learn2PerturbTrainer(RobustTrainer):
         return {**facts, "tau": tau}
 
     def phase(self, training: bool = True) -> Phase:
-        """With `theta` once its phase has begun."""
+        """Adds `theta` once its phase has begun."""
         return super().phase(training) | (frozenset([THETA]) if self.theta_on else frozenset())
 
     def update(self, batch: Batch, phase: Phase) -> None:
-        """Both phases on one batch."""
+        """Runs both phases on one batch."""
         batch = batch._replace(adversarial=self.perturbed(batch)) if ADVERSARIAL in phase else batch
         if self.settings.update == "joint" and not self.settings.regularizer_only:
             self._update_jointly(batch, THETA in phase)
@@ -142,9 +142,9 @@ class Learn2PerturbTrainer(RobustTrainer):
             self._theta_phase(batch)
 
     def regularizer(self) -> tf.Tensor:
-        """Gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over every element of every theta (Equation 8)."""
+        """Returns gamma * g(theta) = -gamma / tau * sum of sqrt(theta) over all elements (Equation 8)."""
         roots = [tf.reduce_sum(tf.sqrt(tf.cast(tf.convert_to_tensor(v), tf.float32))) for v in self.noise_parameters]
-        # Not by `add_n`: see `descend`.
+        # `add_n` is avoided: see `descend`.
         return -self.regularizer_weight.value * tf.reduce_sum(tf.stack(roots))
 
     def _update_jointly(self, batch: Batch, theta_too: bool) -> None:
@@ -158,7 +158,7 @@ class Learn2PerturbTrainer(RobustTrainer):
         )
 
     def _theta_phase(self, batch: Batch) -> None:
-        """Steps of theta with everything of W fixed, batch norm's moving averages included."""
+        """Updates theta with W fixed, including the moving averages of batch norm."""
 
         def loss() -> tuple[tf.Tensor, ...]:
             regularizer = self.regularizer()
@@ -173,6 +173,6 @@ class Learn2PerturbTrainer(RobustTrainer):
                 self.descend(loss, self._theta_group())
 
     def _theta_group(self) -> Group:
-        # Whoever sets the rate of W's optimizer, a schedule or a callback of Keras, sets theta's.
+        # theta follows the rate of W's optimizer, whether set by a schedule or by a Keras callback.
         self.theta_optimizer.learning_rate.assign(self.optimizer.learning_rate)
         return self.theta_optimizer, self.noise_parameters

@@ -26,8 +26,8 @@ from l2p_tf.types import Norm, UserError
 class MixedTraining(AdversarialDefense):
     """Mixed adversarial training: PGD in l_inf and in l_2, one of them at random, the worse, or both.
 
-    `rand` takes either norm with probability one half, for each example or for a whole batch, and costs as much as one
-    attack; `max` takes, per example, that of the two whose loss is larger; `both` trains on both, averaged.
+    `rand` takes either norm with probability one half, per example or per batch, at the cost of a single attack; `max`
+    takes the one with the larger loss, per example; `both` trains on both, averaged.
     """
 
     strategy: str = option("rand", "which of the two attacks a step trains on", choices=("rand", "max", "both"))
@@ -46,7 +46,7 @@ class MixedTraining(AdversarialDefense):
 
     @property
     def attack(self) -> TrainingAttack:
-        """Of the strategy."""
+        """The attack of the strategy."""
         if self.strategy == "rand":
             keys = ("epsilon", "step_size", "l2_epsilon", "l2_step_size", "steps", "random_start", "per")
             return EitherNorm(**{key: getattr(self, key) for key in keys})
@@ -55,7 +55,7 @@ class MixedTraining(AdversarialDefense):
         return WorseOf(two) if self.strategy == "max" else BothOf(two)
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The shared trainer, or one that takes two adversarial images for each label."""
+        """Returns the common trainer, or one that takes two adversarial images per label."""
         del examples
         kind = TwofoldTrainer if self.strategy == "both" else RobustTrainer
         return kind(classifier, self.attack, seed=seed, **self.mixture())
@@ -63,9 +63,9 @@ class MixedTraining(AdversarialDefense):
 
 @dataclasses.dataclass(frozen=True)
 class EitherNorm(IterativeAttack):
-    """PGD in which each example, or the whole batch, draws its norm by a fair coin. For training steps alone.
+    """PGD in which each example, or the whole batch, draws its norm with equal probability. For training steps only.
 
-    One gradient serves both norms, so it costs hardly more than PGD in one.
+    One gradient serves both norms, so it hardly costs more than PGD in one norm.
     """
 
     epsilon: float = option(8 / 255, "radius of the l_inf ball", low=0)
@@ -79,13 +79,13 @@ class EitherNorm(IterativeAttack):
     TRACED_OPTIONS: ClassVar[tuple[str, ...]] = ("epsilon", "step_size", "l2_epsilon", "l2_step_size")
 
     def cost(self, draws: int, classes: int) -> tuple[int, int]:
-        """A gradient."""
+        """One gradient."""
         del classes
         return draws, draws
 
     def begin(self, context: AttackContext) -> State:
-        """With the coin thrown, at a random point of the ball it chose, or at the image."""
-        # One coin for the batch is the same on all replicas.
+        """Draws the norm, and starts at a random point of its ball or at the image."""
+        # A single draw for the batch is the same on all replicas.
         thrown = sampling.uniform([1], context.fold(1)) if self.per == "batch" else None
         coins = uniform([context.batch], context.fold(1)) if thrown is None else thrown
         round_ball = tf.broadcast_to(coins < 0.5, [context.batch])
@@ -96,7 +96,7 @@ class EitherNorm(IterativeAttack):
         return {"adversarial": start, "round_ball": round_ball}
 
     def step(self, context: AttackContext, i: tf.Tensor, state: State) -> State:
-        """One step in either norm; the example's own is kept."""
+        """Takes one step in both norms and keeps the example's own."""
         del i
         x = state["adversarial"]
         gradient = context.loss_and_gradient(x, "ce", 1)[0]
@@ -118,28 +118,28 @@ class BothOf:
     attacks: tuple[PGD, PGD]
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Arguments as of `IterativeAttack.perturb`."""
+        """Returns adversarial images; arguments as in `IterativeAttack.perturb`."""
         return tf.concat([attack.perturb(model, images, labels, seed) for attack in self.attacks], 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class WorseOf:
-    """Of two attacks, per example, that with the larger cross-entropy."""
+    """The attack of two with the larger cross-entropy, per example."""
 
     attacks: tuple[PGD, PGD]
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Arguments as of `IterativeAttack.perturb`."""
+        """Returns adversarial images; arguments as in `IterativeAttack.perturb`."""
         first, second = (attack.perturb(model, images, labels, seed) for attack in self.attacks)
         losses = [cross_entropy(labels, model(x, training=False)) for x in (first, second)]
         return tf.stop_gradient(choose(losses[1] > losses[0], second, first))
 
 
 class TwofoldTrainer(RobustTrainer):
-    """Trains on two adversarial images for each label, averaged."""
+    """Trains on two adversarial images per label, averaged."""
 
     def answers(self, batch: Batch, training: bool = True) -> dict[str, list[tf.Tensor]]:
-        """Each half passed by itself, so that each has its own batch statistics."""
+        """Returns logits; each half passes by itself, with its own batch statistics."""
         if batch.adversarial is None:
             return super().answers(batch, training)
         first, second = tf.split(batch.adversarial, 2)

@@ -1,4 +1,4 @@
-"""No defense: natural training."""
+"""No defense: standard training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from l2p_tf.training.base import RobustTrainer
 @DEFENSES.register("none")
 @dataclasses.dataclass(frozen=True)
 class NoDefense(Defense):
-    """Natural training on clean images, the papers' "no defense"."""
+    """Standard training on clean images, the papers' "no defense"."""
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The shared trainer without an attack."""
+        """Returns the common trainer without an attack."""
         del examples
         return RobustTrainer(classifier, seed=seed)

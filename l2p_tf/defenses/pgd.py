@@ -10,4 +10,4 @@ from l2p_tf.defenses.base import DEFENSES, PGDDefense
 @DEFENSES.register("pgd")
 @dataclasses.dataclass(frozen=True)
 class PGDTraining(PGDDefense):
-    """PGD adversarial training: every batch is attacked, and the attacked batch alone is trained on."""
+    """PGD adversarial training: every batch is attacked, and only the attacked batch is trained on."""

@@ -1,4 +1,4 @@
-"""PixelDP (Lecuyer et al., IEEE S&P 2019): noise behind a bounded first convolution, with a certificate."""
+"""PixelDP (Lecuyer et al., IEEE S&P 2019): noise after a bounded first convolution, with a certificate."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from l2p_tf.options import option
 @DEFENSES.register("pixeldp")
 @dataclasses.dataclass(frozen=True)
 class PixelDP(PGDDefense):
-    """PixelDP: Gaussian noise after the first convolution, whose l_2 sensitivity is held at 1.
+    """PixelDP: Gaussian noise after the first convolution, whose l_2 sensitivity is kept at 1.
 
-    Trained on clean images, as published; with `adversarial_weight` above 0 on attacked ones too. The image is only
-    centered, not scaled, and the first batch norm follows the noise, so that the sensitivity is that of the
-    convolution. `--certify=pixeldp` computes certified radii.
+    Trained on clean images, as published; with `adversarial_weight` above 0, also on attacked ones. Images are centered
+    but not scaled, and the first batch norm follows the noise, so the sensitivity is that of the convolution.
+    `--certify=pixeldp` computes certified radii.
     """
 
     clean_weight: float = option(1.0, "alpha: weight of the clean loss", low=0)
@@ -38,16 +38,16 @@ class PixelDP(PGDDefense):
 
     @property
     def std(self) -> float:
-        """Standard deviation of the noise: the Gaussian mechanism's for a sensitivity of 1 (section II.B)."""
+        """Standard deviation of the noise: that of the Gaussian mechanism for a sensitivity of 1 (section II.B)."""
         return self.construction_bound * math.sqrt(2.0 * math.log(1.25 / self.dp_delta)) / self.dp_epsilon
 
     @property
     def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
-        """Those of its noise."""
+        """The bounded convolution and the noise."""
         return (BoundedConv, FixedNoise)
 
     def factory(self, seed: int) -> LayerFactory:
-        """Plain layers but for the image and the first convolution."""
+        """Returns plain layers except for the image and the first convolution."""
         return _Factory(self, seed)
 
 
@@ -57,7 +57,7 @@ class _Factory(LayerFactory):
         self.options, self.first = options, True
 
     def image(self, x: keras.KerasTensor, name: str, mean: Sequence[float], std: Sequence[float]) -> keras.KerasTensor:
-        """Centered only. In float32, as all up to the noise: rounding could lift the sensitivity above its bound."""
+        """Centers only. All up to the noise is float32: rounding could push the sensitivity above its bound."""
         self.first = True
         return ChannelNormalization(mean, [1.0] * len(std), dtype="float32", name=name)(x)
 

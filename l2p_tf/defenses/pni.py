@@ -27,8 +27,8 @@ _POINTS: dict[str, tuple[str, ...]] = {
 class PNI(PGDDefense):
     """PNI: trained noise alpha * std * N(0, 1) on weights or activations; the 2021 study's NoiseNet.
 
-    The defaults are those of the authors' public code, where the paper is silent. Noise on activations is added where
-    Learn2Perturb adds its own: what the stem and every block give.
+    Where the paper gives no value, defaults follow the authors' public code. Noise on activations is added at the same
+    points as in Learn2Perturb: the outputs of the stem and of every block.
     """
 
     epsilon: float = option(0.031, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
@@ -44,12 +44,12 @@ class PNI(PGDDefense):
 
     @property
     def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
-        """Those of its noise."""
+        """Noise layers."""
         weights = (ParametricWeights,) if self.noise in _WEIGHTS else ()
         return (*weights, ParametricNoise) if _POINTS[self.noise] else weights
 
     def factory(self, seed: int) -> LayerFactory:
-        """Layers with noise on their weights, noise layers, or both."""
+        """Returns layers with noisy weights, noise layers, or both."""
         return _Factory(self, seed)
 
 

@@ -16,9 +16,9 @@ from l2p_tf.training.base import RobustTrainer
 @DEFENSES.register("rse")
 @dataclasses.dataclass(frozen=True)
 class RSE(Defense):
-    """RSE: Gaussian noise before every convolution, in training and at prediction; the mean of several draws answers.
+    """RSE: Gaussian noise before every convolution, in training and at prediction; predictions average several draws.
 
-    The published training is SGD at 0.01 with weight decay 5e-4, on clean images.
+    The published training uses SGD at 0.01 with weight decay 5e-4, on clean images.
     """
 
     first_std: float = option(0.2, "standard deviation before the first convolution, of the normalized image", low=0)
@@ -28,15 +28,15 @@ class RSE(Defense):
 
     @property
     def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
-        """Those of its noise."""
+        """Noise layers."""
         return (FixedNoise,)
 
     def factory(self, seed: int) -> LayerFactory:
-        """Plain layers, with noise before every convolution."""
+        """Returns plain layers with noise before every convolution."""
         return _Factory(self, seed)
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The shared trainer without an attack."""
+        """Returns the common trainer without an attack."""
         del examples
         return RobustTrainer(classifier, seed=seed)
 
@@ -47,12 +47,12 @@ class _Factory(LayerFactory):
         self.options, self.first = options, True
 
     def normalized(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """The plain image: a network begins."""
+        """Marks the start of a network."""
         self.first = True
         return x
 
     def before_conv(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        """With noise."""
+        """Adds noise."""
         std = self.options.first_std if self.first else self.options.inner_std
         self.first = False
         return FixedNoise(std, sharing=self.options.noise_sharing, seed=self.next_seed(), name=f"{name}_noise")(x)

@@ -17,7 +17,7 @@ from l2p_tf.options import option
 class Smoothing(PGDDefense):
     """Randomized smoothing: Gaussian noise on the pixels, in training and at prediction.
 
-    Trained on clean images with noise, as in the paper; with `adversarial_weight` above 0 also under attack (the 2021
+    Trained on clean images with noise, as in the paper; with `adversarial_weight` above 0, also under attack (the 2021
     study's noise in training). `--certify=smoothing` computes certified radii.
     """
 
@@ -28,11 +28,11 @@ class Smoothing(PGDDefense):
 
     @property
     def own_layers(self) -> tuple[type[keras.layers.Layer], ...]:
-        """Those of its noise."""
+        """Noise layers."""
         return (FixedNoise,)
 
     def factory(self, seed: int) -> LayerFactory:
-        """Plain layers, with noise on the pixels."""
+        """Returns plain layers with noise on the pixels."""
         return _Factory(self, seed)
 
 
@@ -42,5 +42,5 @@ class _Factory(LayerFactory):
         self.options = options
 
     def pixels(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """With noise."""
+        """Adds noise."""
         return FixedNoise(self.options.sigma, seed=self.next_seed(), name="pixel_noise")(x)

@@ -1,4 +1,4 @@
-"""TRADES (Zhang, Yu, Jiao, Xing, El Ghaoui and Jordan, ICML 2019): accuracy traded for robustness by a divergence."""
+"""TRADES (Zhang, Yu, Jiao, Xing, El Ghaoui and Jordan, ICML 2019): trades accuracy for robustness by a divergence."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from l2p_tf.types import UserError
 @DEFENSES.register("trades")
 @dataclasses.dataclass(frozen=True)
 class Trades(PGDDefense):
-    """TRADES: clean cross-entropy plus beta times the divergence between the answers to clean and attacked image.
+    """TRADES: clean cross-entropy plus beta times the divergence between predictions on clean and attacked images.
 
-    The training attack ascends the same divergence, from the image with a little noise on it. `beta`, the paper's
-    1 / lambda, is `adversarial_weight`. Defaults are the paper's for CIFAR-10.
+    The training attack ascends the same divergence, starting at the image plus slight noise. `beta`, the paper's 1 /
+    lambda, is `adversarial_weight`. Defaults are the paper's for CIFAR-10.
     """
 
     epsilon: float = option(0.031, "radius of the ball the training attack searches, in pixels of [0, 1]", low=0)
@@ -51,31 +51,31 @@ class Trades(PGDDefense):
         return Divergence(**{key: getattr(self, key) for key in keys})
 
     def make_trainer(self, classifier: keras.Model, seed: int, examples: int) -> RobustTrainer:
-        """The trainer with the divergence in its loss."""
+        """Returns the trainer with the divergence in its loss."""
         del examples
         return TradesTrainer(classifier, self.attack, seed=seed, **self.mixture())
 
 
 @dataclasses.dataclass(frozen=True)
 class Divergence(PGD):
-    """PGD on the divergence of the classifier's answer from that to the clean image. For training steps alone."""
+    """PGD on the divergence from the prediction on the clean image. For training steps only."""
 
     loss: str = option("divergence", "loss to ascend", choices=("divergence",))
     start_std: float = option(0.001, "standard deviation of the noise at the start", low=0)
 
     def begin(self, context: AttackContext) -> State:
-        """At the image with a little Gaussian noise: at the image itself the divergence has no gradient."""
+        """Starts at the image plus slight Gaussian noise: at the image itself the gradient is zero."""
         shape = [context.batch, *context.images.shape[1:]]
         start = context.images + self.start_std * standard_normal(shape, context.fold(0))
         return {"adversarial": tf.clip_by_value(start, 0.0, 1.0)}
 
     def criterion(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Criterion:
-        """To leave the answer to the clean image."""
+        """Criterion: to leave the prediction on the clean image."""
         return Criterion(labels, reference=tf.stop_gradient(model(images, training=False)))
 
 
 class TradesTrainer(RobustTrainer):
-    """Minimizes cross-entropy(f(x), y) + beta * KL(f(x) || f(x')), Equation 5 there; both answers get gradients."""
+    """Minimizes cross-entropy(f(x), y) + beta * KL(f(x) || f(x')) (Equation 5); gradients flow to both predictions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -84,14 +84,14 @@ class TradesTrainer(RobustTrainer):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> tf.Tensor:
-        """Of the two halves, each passed by itself, so that each has its own batch statistics."""
+        """Returns the loss of the two halves; each passes by itself, with its own batch statistics."""
         if "adversarial" not in y_pred:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         clean = batch_mean(cross_entropy(y, y_pred["clean"][0]), sample_weight)
         return self.clean_weight * clean + self.adversarial_weight * self._apart(y_pred, sample_weight)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """The divergence too."""
+        """Also updates the divergence."""
         if "adversarial" in y_pred:
             self.means["divergence"].update_state(self._apart(y_pred, sample_weight), tf.shape(y)[0])
         return super().compute_metrics(x, y, y_pred, sample_weight)

@@ -1,6 +1,6 @@
-"""Keras layers: noise on activations, convolutions with batch norm, input normalization, and the factory of layers.
+"""Keras layers: noise on activations, convolutions with batch norm, input normalization, and the layer factory.
 
-Importing the package registers every layer with Keras, so that `keras.models.load_model` reads saved classifiers.
+Importing the package registers every layer with Keras, so that `keras.models.load_model` can load saved classifiers.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Noise on images and feature maps: what its layers share, and noise of a fixed size."""
+"""Noise on images and feature maps: the common base, and noise of fixed standard deviation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from l2p_tf.types import UserError
 
 
 def check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    """UserError unless a layer's argument is one of those accepted."""
+    """Raises UserError unless a layer's argument is an accepted value."""
     if value not in accepted:
         raise UserError(f"`{name}` should be one of {', '.join(accepted)}. Received: {value!r}")
 
 
 class ActivationNoise(NoiseLayer):
-    """Base of layers that add noise: x + strength * scale * Q, Q of zero mean and unit variance.
+    """Base of layers that add noise: x + strength * scale * Q, where Q has zero mean and unit variance.
 
     Args:
-      distribution: of Q: `normal`, `laplace`, `logistic` or `uniform`.
-      sharing: `example` draws afresh for every example; `batch` draws one map and adds it to the whole batch.
-      seed: of the draws; None takes one at random.
+      distribution: distribution of Q: `normal`, `laplace`, `logistic` or `uniform`.
+      sharing: `example` draws noise for every example; `batch` draws one map and adds it to the whole batch.
+      seed: seed of the draws; None picks one at random.
 
     Input and output: (batch, height, width, channels) or (batch, features), any float type.
     """
@@ -42,23 +42,23 @@ class ActivationNoise(NoiseLayer):
         raise NotImplementedError
 
     def strength(self, inputs: tf.Tensor) -> tf.Tensor | None:
-        """A factor per example (batch,); None for none."""
+        """Returns a factor per example (batch,), or None."""
         del inputs
         return None
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """`inputs` plus noise, or `inputs` to the bit where `active` is False."""
-        # Taken outside the condition, so that the sequence of seeds does not depend on the switch.
+        """Returns `inputs` plus noise, or exactly `inputs` if `active` is False."""
+        # Outside the condition, so that the sequence of seeds does not depend on the switch.
         seed = self.seed_generator.next()
         scale = self.scale()
         return self.when_active(lambda: self._perturb(inputs, scale, seed), lambda: tf.identity(inputs))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the input."""
+        """Returns the input shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "distribution": self.distribution, "sharing": self.sharing}
 
     def _perturb(self, inputs: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -74,17 +74,17 @@ class ActivationNoise(NoiseLayer):
             return inputs + noise
         noise = tf.reshape(tf.cast(sample(features, seed), scale.dtype) * scale, [-1])
         flat = tf.reshape(inputs, [-1, static[1:].num_elements()])
-        # On a CPU the addition of a bias to a matrix, and an outer product, are much faster than a broadcast.
+        # On CPU, adding a bias to a matrix and taking an outer product are much faster than broadcasting.
         flat = tf.nn.bias_add(flat, noise) if strength is None else flat + strength[:, None] @ noise[None]
         return tf.reshape(flat, [-1, *features])
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class FixedNoise(ActivationNoise):
-    """Adds noise of one standard deviation, which is not trained.
+    """Adds noise of a fixed standard deviation that is not trained.
 
     Args:
-      std: the standard deviation, at least 0.
+      std: standard deviation, at least 0.
     """
 
     def __init__(self, std: float, **kwargs: Any) -> None:
@@ -94,9 +94,9 @@ class FixedNoise(ActivationNoise):
         self.std = float(std)
 
     def scale(self) -> tf.Tensor:
-        """The standard deviation."""
+        """Returns the standard deviation."""
         return tf.constant(self.std, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "std": self.std}

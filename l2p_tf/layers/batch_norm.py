@@ -1,4 +1,4 @@
-"""Batch norm as the papers' networks have it: by itself, and for layers that fold it into their weights."""
+"""Batch norm as in the papers' networks: by itself, and for layers that fold it into their weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _statistics_frozen = contextvars.ContextVar("statistics_frozen", default=False)
 
 @contextlib.contextmanager
 def frozen_statistics(model: keras.Model) -> Iterator[None]:
-    """Within it, batch norm in training mode uses the batch's statistics but leaves its moving averages alone.
+    """Keeps moving averages unchanged while batch norm in training mode uses the batch's statistics.
 
-    For passes that must change nothing but what they train. It acts where the step is traced.
+    For passes that must not change anything except what they train. Takes effect when the step is traced.
     """
-    # Keras's own batch norm knows nothing of it, so its averages are put back.
+    # Keras's own batch norm ignores the flag, so its averages are restored afterward.
     layers = [one for one in model._flatten_layers() if isinstance(one, keras.layers.BatchNormalization)]
     moving = [variable for layer in layers for variable in layer.non_trainable_variables]
     before = [tf.identity(variable.value) for variable in moving]
@@ -33,20 +33,20 @@ def frozen_statistics(model: keras.Model) -> Iterator[None]:
 
 
 class Drawable(keras.layers.Layer):
-    """Base of layers that ask for their weights by name, so that a subclass may put noise on them."""
+    """Base of layers that look up their weights by name, so that subclasses can add noise to them."""
 
     def drawn(self, name: str) -> tf.Tensor:
-        """The weight called `name` as this pass takes it."""
+        """Returns the weight called `name` as used in this pass."""
         return tf.convert_to_tensor(getattr(self, name))
 
 
 class Normalizing(Drawable):
-    """Base of layers with a batch norm in them: epsilon 1e-5, moving averages with momentum 0.9, unbiased variance."""
+    """Base of layers with batch norm: epsilon 1e-5, moving averages with momentum 0.9, unbiased variance."""
 
     epsilon = 1e-5
     momentum = 0.9
     synchronized = False
-    """Whether replicas that share a batch go by the statistics of the whole; `synchronize` sets it."""
+    """Whether replicas use the statistics of the whole batch; set by `synchronize`."""
 
     def build_norm(self, channels: int) -> None:
         """Creates scale, shift and moving averages."""
@@ -59,12 +59,12 @@ class Normalizing(Drawable):
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
 
     def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """What batch norm is at prediction: a factor and a term per channel, by the moving averages."""
+        """Returns inference-mode batch norm as a factor and an offset per channel, from the moving averages."""
         scale = self.drawn("gamma") * tf.math.rsqrt(self.moving_variance.value + self.epsilon)
         return scale, self.drawn("beta") - self.moving_mean.value * scale
 
     def normalized(self, x: tf.Tensor) -> tf.Tensor:
-        """`x` by the statistics of its batch, which move the averages."""
+        """Normalizes `x` by the statistics of its batch, and updates the moving averages."""
         context = tf.distribute.get_replica_context()
         if self.synchronized and context is not None and context.num_replicas_in_sync > 1:
             return self._normalized_together(x, context)
@@ -82,8 +82,8 @@ class Normalizing(Drawable):
         return outputs
 
     def _normalized_together(self, x: tf.Tensor, context: tf.distribute.ReplicaContext) -> tf.Tensor:
-        """The same by the statistics of all replicas, through which gradients flow."""
-        # Around a mean that all replicas know, the squares lose no digits.
+        """Normalizes by the statistics of all replicas; gradients flow through them."""
+        # Squares around a mean common to all replicas lose no precision.
         around = self.moving_mean.value
         apart = tf.cast(x, tf.float32) - around
         count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
@@ -107,26 +107,26 @@ class Normalizing(Drawable):
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class BatchNorm(Normalizing):
-    """Batch norm of a feature map (batch, height, width, channels), where it cannot be one layer with a convolution."""
+    """Batch norm of a feature map (batch, height, width, channels) that cannot be merged with a convolution."""
 
     def build(self, input_shape: Any) -> None:
         """Creates scale, shift and moving averages."""
         self.build_norm(input_shape[-1])
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Normalizes; only `training` decides whose statistics are used."""
+        """Normalizes; only `training` decides which statistics are used."""
         if training:
             return self.normalized(inputs)
         scale, shift = self.affine()
         return inputs * tf.cast(scale, inputs.dtype) + tf.cast(shift, inputs.dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the input."""
+        """Returns the input shape."""
         return input_shape
 
 
 def synchronize(model: keras.Model) -> None:
-    """Has replicas that share a batch normalize by the statistics of the whole; Keras's own batch norm, too."""
+    """Makes replicas use the statistics of the whole batch, also in Keras's own batch norm."""
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, Normalizing | keras.layers.BatchNormalization):
             layer.synchronized = True

@@ -1,4 +1,4 @@
-"""Mean-field Gaussian layers (Adv-BNN; Liu et al., ICLR 2019): every weight has a normal distribution of its own."""
+"""Mean-field Gaussian layers (Adv-BNN; Liu et al., ICLR 2019): every weight has its own normal distribution."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from l2p_tf.types import UserError
 class BayesianWeights(RandomWeights):
     """Mixin: each weight w has the posterior N(w, exp(log_std)^2) and the prior N(0, prior_std^2).
 
-    The variables with a weight's own name are the posterior means, which is what the layer uses where its noise is
-    switched off.
+    The variables under a weight's own name are the posterior means, which the layer uses while its noise is off.
 
     Args:
       prior_std: standard deviation of the prior, above 0.
-      initial_std: standard deviation of the posterior at the start, above 0.
-      seed: of the draws; None takes one at random.
+      initial_std: initial standard deviation of the posterior, above 0.
+      seed: seed of the draws; None picks one at random.
     """
 
     RANDOM = ("kernel", "bias", "gamma", "beta")
@@ -43,13 +42,13 @@ class BayesianWeights(RandomWeights):
         setattr(self, _log_std(name), self.add_weight(name=_log_std(name), shape=shape, initializer=start, **kept))
 
     def deviation(self, name: str, mean: tf.Tensor) -> tf.Tensor:
-        """The posterior's standard deviation."""
+        """Returns the posterior's standard deviation."""
         del mean
         return tf.exp(tf.convert_to_tensor(getattr(self, _log_std(name))))
 
     @property
     def noise_parameters(self) -> list[keras.Variable]:
-        """The logarithms of the posterior's standard deviations."""
+        """Logarithms of the posterior's standard deviations."""
         return [getattr(self, _log_std(name)) for name in self.random_names]
 
     def kl(self) -> tf.Tensor:
@@ -64,13 +63,13 @@ class BayesianWeights(RandomWeights):
         return tf.reduce_sum(tf.stack(parts))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "prior_std": self.prior_std, "initial_std": self.initial_std}
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class BayesianConv(BayesianWeights, ConvNorm):
-    """`ConvNorm` with Gaussian kernel, and Gaussian scale and shift or bias where it has them."""
+    """`ConvNorm` with a Gaussian kernel, and Gaussian scale and shift, or bias, if it has them."""
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")

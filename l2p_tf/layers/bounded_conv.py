@@ -1,4 +1,4 @@
-"""A convolution whose l_2 sensitivity is held at 1, for noise whose size must mean something (PixelDP)."""
+"""A convolution with an l_2 sensitivity of at most 1, so that the noise after it gives a guarantee (PixelDP)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from l2p_tf.types import UserError
 
 
 def operator_norm_bound(kernel: Any, sides: tuple[int, int]) -> float:
-    """How much a convolution lengthens an image at most, in l_2: an upper bound, computed in float64.
+    """Returns an upper bound of a convolution's l_2 operator norm, computed in float64.
 
-    A convolution padded with zeros is a part of the circular one on a grid that is larger by the kernel less one. That
-    one is a product with a matrix per frequency (Sedghi et al. 2019), so the largest of their singular values bounds
-    ours, whatever the strides.
+    A zero-padded convolution is part of the circular one on a grid enlarged by the kernel size minus one. The latter is
+    a matrix product per frequency (Sedghi et al. 2019), so the largest of their singular values bounds the norm,
+    whatever the strides.
 
     Args:
       kernel: (height, width, channels, filters).
@@ -30,17 +30,17 @@ def operator_norm_bound(kernel: Any, sides: tuple[int, int]) -> float:
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class UnitOperatorNorm(keras.constraints.Constraint):
-    """Scales a kernel down where its `operator_norm_bound` exceeds 1.
+    """Scales a kernel down if its `operator_norm_bound` exceeds 1.
 
     Args:
-      sides: height and width of the image it is applied to.
+      sides: height and width of the input image.
     """
 
     def __init__(self, sides: tuple[int, int]) -> None:
         self.sides = tuple(int(n) for n in sides)
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
-        """The kernel with a norm of at most 1."""
+        """Returns the kernel with a norm of at most 1."""
         w = tf.convert_to_tensor(w)
         height, width, channels, filters = w.shape
         grid = [n + k - 1 for n, k in zip(self.sides, (height, width), strict=True)]
@@ -53,20 +53,20 @@ class UnitOperatorNorm(keras.constraints.Constraint):
             else tf.matmul(matrices, matrices, adjoint_a=True)
         )
         norm = tf.sqrt(tf.reduce_max(tf.math.real(tf.linalg.eigvalsh(gram))))
-        # A little below 1, so that rounding does not lift it above.
+        # Slightly below 1, so that rounding does not exceed it.
         return w * tf.cast(tf.minimum(1.0, (1.0 - 1e-5) / norm), w.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {"sides": self.sides}
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class BoundedConv(ConvNorm):
-    """A convolution that starts with an l_2 operator norm of at most 1 and returns there after every update."""
+    """A convolution whose l_2 operator norm is at most 1 initially and after every update."""
 
     def build(self, input_shape: Any) -> None:
-        """Creates the weights; the kernel starts within its bound."""
+        """Creates the weights and projects the kernel to its bound."""
         super().build(input_shape)
         if None in tuple(input_shape[1:3]):
             raise UserError(f"A bounded convolution needs a fixed image size. Received: {tuple(input_shape)}")
@@ -76,5 +76,5 @@ class BoundedConv(ConvNorm):
 
     @property
     def sensitivity(self) -> float:
-        """The measured bound of the layer's operator norm as it is now."""
+        """Bound of the layer's current operator norm."""
         return operator_norm_bound(keras.ops.convert_to_numpy(self.kernel), self.sides)

@@ -1,4 +1,4 @@
-"""Batch norm of Keras's own layers, folded into what stands before it when a model is asked with `training=False`."""
+"""Folds batch norm of Keras's own layers into the preceding layer when a model predicts with `training=False`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import tensorflow as tf
 
 _BEFORE = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 _MODELS = (keras.Sequential, type(keras.Model(*[keras.Input((1,))] * 2)))
-"""Sequential and functional models as they are; what is derived from them may do anything."""
+"""Plain Sequential and functional models; subclasses may override anything."""
 
 
 def predict_folded(model: keras.Model, inputs: tf.Tensor) -> Any:
-    """What `model(inputs, training=False)` answers, up to rounding, in less time.
+    """Computes `model(inputs, training=False)`, up to rounding, in less time.
 
-    At prediction batch norm is a fixed affine map. Where it follows a `Conv2D`, a `DepthwiseConv2D` or a `Dense` layer
-    of float32 and nothing else reads that layer's output, kernel and bias take it in: one operation instead of three
-    passes over the feature map, whose gradient is one as well. Weights are read when the operation runs. Of functional
-    and sequential models, also inside one another; others answer as they are.
+    At prediction batch norm is a fixed affine map. If it follows a float32 `Conv2D`, `DepthwiseConv2D` or `Dense` layer
+    whose output nothing else reads, it is merged into kernel and bias: one operation instead of three passes over the
+    feature map, forward and backward. Weights are read when the operation runs. Applies to functional and Sequential
+    models, also nested; other models are called as they are.
 
     Args:
-      model: with its weights.
+      model: a model with weights.
       inputs: float32 (batch, ...).
     """
     graph = _graph(model)
@@ -47,7 +47,7 @@ def predict_folded(model: keras.Model, inputs: tf.Tensor) -> Any:
 
 
 def _graph(model: keras.Model) -> Any:
-    """The functional model that runs; None where there is none of one float32 tensor to another."""
+    """Returns the underlying functional model; None unless it maps one float32 tensor to another."""
     graph = getattr(model, "_functional", None) if type(model) is keras.Sequential else model
     if type(graph) is not _MODELS[1]:
         return None
@@ -56,7 +56,7 @@ def _graph(model: keras.Model) -> Any:
 
 
 def _foldable(graph: Any) -> dict[keras.layers.Layer, keras.layers.BatchNormalization]:
-    """The layers whose output only a batch norm reads, and that batch norm."""
+    """Returns the layers whose output is read only by a batch norm, and that batch norm."""
     nodes = [node for nodes in graph._nodes_by_depth.values() for node in nodes if not node.is_input]
     times = Counter(node.operation for node in nodes)
     readers = Counter(id(x) for x in (*graph.outputs, *(x for node in nodes for x in node.input_tensors)))
@@ -73,7 +73,7 @@ def _foldable(graph: Any) -> dict[keras.layers.Layer, keras.layers.BatchNormaliz
 
 
 def _takes(layer: Any) -> bool:
-    """Whether the layer is affine, its channels come last, and it computes in float32."""
+    """Whether the layer is affine, channels-last and computes in float32."""
     if type(layer) not in _BEFORE or layer.activation not in (None, keras.activations.linear):
         return False
     if type(layer) is keras.layers.Dense and len(layer.input.shape) != 2:

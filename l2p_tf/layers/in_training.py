@@ -1,4 +1,4 @@
-"""Layers that were called with training=True, as they were meant: Keras overrules that when a model predicts."""
+"""Keeps layers called with training=True in training mode, which Keras overrules when a model predicts."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _FUNCTIONAL = type(keras.Model(*[keras.Input((1,))] * 2))
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class InTraining(keras.layers.Wrapper):
-    """Another layer, such as Dropout, that always behaves as in training.
+    """Wraps a layer, such as Dropout, so that it always behaves as in training.
 
     Args:
-      layer: the other layer.
+      layer: the wrapped layer.
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """What the other layer makes of them in training."""
+        """Returns the wrapped layer's output in training mode."""
         return self.layer(inputs, training=True)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """That of the other layer."""
+        """Returns the wrapped layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
 
 
 def keep_noise(model: keras.Model) -> tuple[keras.Model, list[str]]:
-    """The functional model with those of its random layers always on that were called with training=True.
+    """Keeps random layers that were called with training=True in training mode.
 
     Args:
-      model: functional, of one input; nested ones are looked into.
+      model: functional, with one input; nested models are included.
 
     Returns:
-      A model of the same layers, itself where there is nothing to keep, and the names of those that are always on.
+      A model of the same layers (the same model if nothing changes), and the names of the layers kept in training mode.
     """
     kept: list[str] = []
     if not _has_calls_in_training(model):
@@ -73,5 +73,5 @@ def _has_calls_in_training(model: Any) -> bool:
 
 
 def is_graph(model: Any) -> bool:
-    """Whether it is a functional model of one input that runs as it is."""
+    """Whether it is a functional model of one input without overridden `call`."""
     return hasattr(model, "_run_through_graph") and len(model.inputs) == 1 and type(model).call is _FUNCTIONAL.call

@@ -11,10 +11,10 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class LeakyReLU(keras.layers.Layer):
-    """x where it is positive, `slope` times x elsewhere.
+    """Leaky ReLU: x where it is positive, `slope` times x elsewhere.
 
-    Its gradient looks at the output, whose sign is the input's. TensorFlow's own looks at the input, which then cannot
-    be fused away: the optimizer of the graph gives up with an error in the log.
+    Its gradient uses the output, whose sign is the input's. TensorFlow's own needs the input, which prevents fusion:
+    the graph optimizer then gives up with an error in the log.
 
     Args:
       slope: above 0.
@@ -25,7 +25,7 @@ class LeakyReLU(keras.layers.Layer):
         self.slope = float(slope)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Of the shape of the input."""
+        """Applies the activation; the shape does not change."""
         slope = self.slope
 
         @tf.custom_gradient
@@ -36,9 +36,9 @@ class LeakyReLU(keras.layers.Layer):
         return activation(inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the input."""
+        """Returns the input shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "slope": self.slope}

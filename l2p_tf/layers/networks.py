@@ -1,4 +1,4 @@
-"""Networks that hold others: what they compute with, in order."""
+"""Operations of nested networks, in order."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import keras
 
 
 def operations_of(model: keras.Model) -> Iterator[Any]:
-    """Layers and other operations of a model in the order of computation, those of networks in it included.
+    """Yields layers and other operations in the order of computation, including those of nested networks.
 
-    Those of a subclassed model, which does not tell, come in the order in which it made them.
+    Those of a subclassed model, whose order is unknown, come in the order of creation.
     """
     if not is_network(model):
         yield from model._flatten_layers(include_self=False)
@@ -29,5 +29,5 @@ def is_network(operation: Any) -> bool:
 
 
 def as_functional(model: keras.Model) -> keras.Model:
-    """A functional model of the same layers, where it is a Sequential; else itself."""
+    """Converts a Sequential model to a functional one of the same layers; returns other models unchanged."""
     return keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model

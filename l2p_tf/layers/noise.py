@@ -1,4 +1,4 @@
-"""What all randomized layers have in common, and how a whole model's noise is switched, seeded and asked about."""
+"""Base of all randomized layers, and functions that switch, seed and query the noise of a whole model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from l2p_tf.layers.logits import Logits
 PER_EXAMPLE = "example"
 PER_BATCH = "batch"
 GRANULARITIES = ("element", "channel", "layer")
-"""What may share one parameter of the noise."""
+"""Which elements can share one noise parameter."""
 
 _OTHER_NOISE = "_l2p_other_noise"
 _known: contextvars.ContextVar[bool | None] = contextvars.ContextVar("noise_known", default=None)
@@ -24,10 +24,9 @@ _known: contextvars.ContextVar[bool | None] = contextvars.ContextVar("noise_know
 
 @contextlib.contextmanager
 def noise_known(on: bool | None) -> Iterator[None]:
-    """Within it graphs are traced for noise that is on in all layers, or in none, without conditions on `active`.
+    """Traces graphs for noise that is on in all layers, or in none, without conditions on `active`.
 
-    Conditions, one for each layer and pass, would make the graphs of deep networks half as large again. With None they
-    are traced.
+    Conditions, one per layer and pass, would make the graphs of deep networks half as large again. None traces them.
     """
     token = _known.set(on)
     try:
@@ -37,21 +36,21 @@ def noise_known(on: bool | None) -> Iterator[None]:
 
 
 def shared_shape(shape: tuple[int | None, ...], granularity: str) -> tuple[int | None, ...]:
-    """The shape of a parameter that broadcasts to `shape`, whose last axis are the channels."""
+    """Shape of a parameter that broadcasts to `shape`, which is channels-last."""
     if granularity == "element":
         return shape
     return (1,) * (len(shape) - 1) + (shape[-1:] if granularity == "channel" else (1,))
 
 
 class NoiseLayer(keras.layers.Layer):
-    """Base of every layer whose output is random, in training and at prediction alike.
+    """Base of every layer whose output is random, in training and at prediction.
 
     Attributes:
-      active: a bool variable; where it is False the layer is exactly its noiseless self. It is saved with the model.
-      seed_generator: the source of the layer's seeds.
-      switches: how often any noise was switched: what was found out about it before the last time may no longer be so.
-      draws_per: `example` where every example of a batch gets its own draw, `batch` where one draw serves the batch.
-        Expectations may tile an image within a batch only in the first case.
+      active: a bool variable; if False the layer is exactly its noiseless version. It is saved with the model.
+      seed_generator: source of the layer's seeds.
+      switches: class-wide count of switches; cached findings about a model's noise expire when it changes.
+      draws_per: `example` if every example of a batch gets its own draw, `batch` if one draw serves the batch.
+      Expectations may tile an image within a batch only in the first case.
     """
 
     draws_per = PER_EXAMPLE
@@ -63,7 +62,7 @@ class NoiseLayer(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: Any) -> None:
-        """Creates the switch; subclasses call it."""
+        """Creates the switch; subclasses must call it."""
         del input_shape
         self.active = self.add_weight(name="active", shape=(), dtype="bool", initializer="ones", trainable=False)
 
@@ -73,7 +72,7 @@ class NoiseLayer(keras.layers.Layer):
         return bool(tf.convert_to_tensor(self.active.value))
 
     def when_active(self, noisy: Callable[[], tf.Tensor], noiseless: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """`noisy()` where `active` is True, else `noiseless()`; by a condition only where that is not known."""
+        """Returns `noisy()` if `active` is True, else `noiseless()`; traces a condition only if needed."""
         on = _known.get()
         if on is None:
             return tf.cond(self.active.value, noisy, noiseless)
@@ -81,26 +80,26 @@ class NoiseLayer(keras.layers.Layer):
 
     @property
     def noise_parameters(self) -> list[keras.Variable]:
-        """The trainable parameters of the noise: how strong it is; not the weights it may be added to."""
+        """Trainable parameters of the noise strength, without the weights it may be added to."""
         return []
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "seed": self.seed}
 
 
 def noise_layers(model: keras.Model) -> list[NoiseLayer]:
-    """The randomized layers of a model, in its order, also those inside other layers."""
+    """Returns a model's randomized layers in order, including nested ones."""
     return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, NoiseLayer)]
 
 
 def noise_parameters(model: keras.Model) -> list[keras.Variable]:
-    """The trainable parameters of a model's noise, such as theta."""
+    """Returns the trainable parameters of a model's noise, such as theta."""
     return [variable for layer in noise_layers(model) for variable in layer.noise_parameters]
 
 
 def set_noise(model: keras.Model, on: bool) -> None:
-    """Switches all noise of a model; off, the classifier is deterministic."""
+    """Switches all noise of a model; when off, the classifier is deterministic."""
     _switch([(layer, on) for layer in noise_layers(model)])
 
 
@@ -111,14 +110,14 @@ def _switch(layers: list[tuple[NoiseLayer, bool]]) -> None:
 
 
 def noise_state(model: keras.Model) -> bool | None:
-    """Whether all noise of a model is on (True) or off (False); None where some is, or where there is none."""
+    """Whether all noise of a model is on (True) or off (False); None if mixed or if there is none."""
     states = {layer.is_on for layer in noise_layers(model)}
     return states.pop() if len(states) == 1 else None
 
 
 @contextlib.contextmanager
 def without_noise(model: keras.Model) -> Iterator[None]:
-    """All noise of a model is off meanwhile, and each layer's as it was afterward."""
+    """Switches all noise of a model off, and restores it afterward."""
     layers = noise_layers(model)
     former = [layer.is_on for layer in layers]
     set_noise(model, False)
@@ -129,38 +128,38 @@ def without_noise(model: keras.Model) -> Iterator[None]:
 
 
 def is_randomized(model: keras.Model) -> bool:
-    """Whether the model answers one image differently: its noise is switched on, or it has noise of another kind."""
+    """Whether predictions vary for the same image: the model's noise is on, or it has noise of another kind."""
     return has_other_noise(model) or any(layer.is_on for layer in noise_layers(model))
 
 
 def draws_per_example(model: keras.Model) -> bool:
-    """Whether copies of one image in a batch get independent noise (True also where there is no noise at all).
+    """Whether copies of one image in a batch get independent noise (also True without any noise).
 
-    Of noise that is not in layers of this package nothing is known, so one draw a pass is taken for granted.
+    Other noise than that of this package's layers is assumed to be drawn once per pass.
     """
     return not has_other_noise(model) and all(layer.draws_per == PER_EXAMPLE for layer in noise_layers(model))
 
 
 def has_other_noise(model: keras.Model) -> bool:
-    """Whether the model was seen to answer differently, now or when imported, although all `NoiseLayer`s were off."""
+    """Whether predictions varied, now or at import, although all `NoiseLayer`s were off."""
     return bool(vars(model).get(_OTHER_NOISE, False)) or any(
         isinstance(layer, Logits) and layer.randomized for layer in model._flatten_layers(include_self=False)
     )
 
 
 def mark_randomized(model: keras.Model) -> None:
-    """Takes note that the model has noise of another kind, such as dropout that is always on."""
+    """Marks the model as having noise of another kind, such as dropout that is always on."""
     vars(model)[_OTHER_NOISE] = True
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:
-    """The states of the model's seed generators, Keras's own layers' included: int64 variables of shape (2,)."""
+    """States of the model's seed generators, including Keras's own layers: int64 variables of shape (2,)."""
     layers = model._flatten_layers(include_self=True)
     return [generator.state for layer in layers for generator in layer._seed_generators]
 
 
 def reseed(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:
-    """Derives every noise layer's seed from one, within a graph or eagerly.
+    """Derives every noise layer's seed from one seed, within a graph or eagerly.
 
     Args:
       model: the classifier.
@@ -181,10 +180,10 @@ def reseed(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:
 
 
 class SeedScope(keras.StatelessScope):
-    """Within it every draw of a model follows from one seed, and no state is read or written: a pure function.
+    """Derives every draw of a model from one seed without reading or writing state, which makes it a pure function.
 
-    Each draw of any seed generator, Keras's own layers' included, gets the seed with the number of the draw added. It
-    acts where a graph is traced, so that calls of the graph which run at the same time have nothing in common.
+    Each draw of any seed generator, including Keras's own layers, gets the seed plus the index of the draw. Takes
+    effect when a graph is traced, so that concurrent calls of the graph share nothing.
 
     Args:
       seed: int64 (2,).
@@ -195,13 +194,13 @@ class SeedScope(keras.StatelessScope):
         self.seed, self.draws = seed, 0
 
     def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
-        """The seed of a generator's next draw; None for what is no generator's."""
+        """Returns the seed of a generator's next draw; other variables as usual."""
         if not is_seed_state(variable):
             return super().get_current_value(variable)
         return self.seed + tf.constant([0, self.draws], tf.int64)
 
     def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
-        """Takes the next seed where a generator moves on."""
+        """Advances to the next seed when a generator's state is updated."""
         if is_seed_state(update[0]):
             self.draws += 1
         else:
@@ -214,13 +213,13 @@ def is_seed_state(variable: keras.Variable) -> bool:
 
 
 def restore_seeds(model: keras.Model, former: list[tf.Tensor]) -> None:
-    """Puts the states back that `reseed` returned."""
+    """Restores the states returned by `reseed`."""
     for state, value in zip(seed_states(model), former, strict=True):
         state.assign(value)
 
 
 def noise_statistics(classifier: keras.Model) -> dict[str, float]:
-    """`<parameter>/<layer>/min`, `mean` and `max` of every trainable parameter of the noise, such as `theta`."""
+    """Returns `<parameter>/<layer>/min`, `mean` and `max` of every trainable noise parameter, such as `theta`."""
     statistics: dict[str, float] = {}
     for layer in noise_layers(classifier):
         for variable in layer.noise_parameters:

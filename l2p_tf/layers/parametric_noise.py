@@ -14,19 +14,19 @@ from l2p_tf.layers.weight_noise import DrawnDense, RandomWeights
 from l2p_tf.types import UserError
 
 ALPHA = 0.25
-"""What alpha starts with."""
+"""Initial value of alpha."""
 
 
 class ParametricWeights(RandomWeights):
-    """Mixin: the kernel becomes w + alpha * std(w) * N(0, 1); bias and batch norm stay as they are.
+    """Mixin: the kernel becomes w + alpha * std(w) * N(0, 1); bias and batch norm get no noise.
 
-    alpha is trained like a weight and may become negative, which makes no difference; std is one number per layer and
-    passes no gradient.
+    alpha is trained like a weight and may become negative, which is equivalent; std is one number per layer and passes
+    no gradient.
 
     Args:
-      initial: what alpha starts with.
-      granularity: `layer`, `channel` (of the output) or `element`: what shares one alpha.
-      seed: of the draws; None takes one at random.
+      initial: initial value of alpha.
+      granularity: what shares one alpha: `layer`, `channel` (of the output) or `element`.
+      seed: seed of the draws; None picks one at random.
     """
 
     RANDOM = ("kernel",)
@@ -46,7 +46,7 @@ class ParametricWeights(RandomWeights):
         )
 
     def deviation(self, name: str, mean: tf.Tensor) -> tf.Tensor:
-        """Alpha * std of the weight."""
+        """Returns alpha * std of the weight."""
         del name
         std = tf.math.reduce_std(tf.cast(mean, tf.float32))
         return tf.convert_to_tensor(self.alpha) * tf.stop_gradient(tf.cast(std, mean.dtype))
@@ -57,7 +57,7 @@ class ParametricWeights(RandomWeights):
         return [self.alpha]
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "initial": self.initial, "granularity": self.granularity}
 
 
@@ -75,15 +75,15 @@ class ParametricDense(ParametricWeights, DrawnDense):
 class ParametricNoise(ActivationNoise):
     """Adds alpha * std(x) * N(0, 1) to an image or a feature map.
 
-    std is taken over each example's own numbers, not over the batch's as in the paper, so that what a classifier
-    answers does not depend on what else is in the batch; no gradient passes through it.
+    std is computed per example, not over the batch as in the paper, so that predictions do not depend on the rest of
+    the batch; it passes no gradient.
 
     Args:
-      initial: what alpha starts with.
-      granularity: `layer`, `channel` or `element`: what shares one alpha.
-      distribution: of the noise.
-      sharing: `example` or `batch`, as for every noise on activations.
-      seed: of the draws; None takes one at random.
+      initial: initial value of alpha.
+      granularity: what shares one alpha: `layer`, `channel` or `element`.
+      distribution: distribution of the noise.
+      sharing: `example` or `batch`, as in `ActivationNoise`.
+      seed: seed of the draws; None picks one at random.
     """
 
     def __init__(self, initial: float = ALPHA, granularity: str = "layer", **kwargs: Any) -> None:
@@ -105,18 +105,18 @@ class ParametricNoise(ActivationNoise):
         return [self.alpha]
 
     def scale(self) -> tf.Tensor:
-        """alpha, for every element where one noise map is shared."""
+        """Returns alpha."""
         return tf.convert_to_tensor(self.alpha)
 
     def strength(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The standard deviation of each example."""
+        """Returns the standard deviation of each example."""
         count = inputs.shape[1:].num_elements()
         flat = tf.reshape(tf.cast(tf.stop_gradient(inputs), tf.float32), [-1, count])
-        # Two sums of one pass each, the first as a product, which is faster on a CPU than the difference from the mean.
+        # Two single-pass sums, the first as a matrix product: faster on CPU than differences from the mean.
         mean = tf.linalg.matvec(flat, tf.fill([count], 1.0 / count))
         square = tf.reduce_mean(tf.square(flat), 1)
         return tf.cast(tf.sqrt(tf.maximum(square - tf.square(mean), 0.0)), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "initial": self.initial, "granularity": self.granularity}

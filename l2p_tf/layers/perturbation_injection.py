@@ -14,38 +14,38 @@ from l2p_tf.types import UserError
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class AtLeast(keras.constraints.Constraint):
-    """Projects values below a bound to the bound (Algorithm 1, last line).
+    """Projects values to at least a minimum (Algorithm 1, last line).
 
     Args:
-      minimum: the bound.
+      minimum: the lower bound.
     """
 
     def __init__(self, minimum: float) -> None:
         self.minimum = minimum
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
-        """`w` with every element at least the minimum."""
+        """Returns `w` with every element at least the minimum."""
         return keras.ops.maximum(w, keras.ops.cast(self.minimum, w.dtype))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {"minimum": self.minimum}
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class PerturbationInjection(ActivationNoise):
-    """Adds theta * Q to a feature map, Q of zero mean and unit variance: x + theta * N(0, 1) (Equations 4 and 5).
+    """Adds theta * Q to a feature map: x + theta * N(0, 1) (Equations 4 and 5).
 
-    theta is the standard deviation, whichever distribution is taken.
+    Q has zero mean and unit variance, so theta is the standard deviation for every distribution.
 
     Args:
-      initial: value theta starts with, one per element of the feature map (the paper's choice), above 0.
+      initial: initial value of theta, above 0.
       minimum: theta is projected to at least this after every update.
-      granularity: `element`, `channel` or `layer`: what shares one theta.
-      distribution: of the noise: `normal`, `laplace`, `logistic` or `uniform`.
-      sharing: `example` draws afresh for every example, as the paper says; `batch` draws one map and adds it to the
-        whole batch, as the authors' code does.
-      seed: of the draws; None takes one at random.
+      granularity: what shares one theta: `element` (of the feature map, as in the paper), `channel` or `layer`.
+      distribution: distribution of the noise: `normal`, `laplace`, `logistic` or `uniform`.
+      sharing: `example` draws noise for every example, as in the paper; `batch` draws one map and adds it to the whole
+      batch, as in the authors' code.
+      seed: seed of the draws; None picks one at random.
 
     Input and output: (batch, height, width, channels) or (batch, features), any float type.
     """
@@ -78,10 +78,10 @@ class PerturbationInjection(ActivationNoise):
         return [self.theta]
 
     def scale(self) -> tf.Tensor:
-        """Theta."""
+        """Returns theta."""
         return tf.convert_to_tensor(self.theta)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         keys = ("initial", "minimum", "granularity")
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}

@@ -1,4 +1,4 @@
-"""The ranges of pixels that models are trained on, and how images in [0, 1] are brought to them."""
+"""Pixel ranges that models are trained on, and the conversion of images in [0, 1] to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CAFFE = (103.939, 116.779, 123.68)
 
 
 def in_range(images: Any, name: str) -> Any:
-    """Images in [0, 1], a tensor or a symbolic one, in the range of this name."""
+    """Converts images in [0, 1], eager or symbolic, to the named range."""
     if name == "0..255":
         return keras.layers.Rescaling(255.0, name="to_255")(images)
     if name == "-1..1":
@@ -30,14 +30,14 @@ def in_range(images: Any, name: str) -> Any:
 
 
 def candidates(channels: int) -> tuple[str, ...]:
-    """The ranges there are for images of so many channels."""
+    """Returns the ranges that apply to images with this number of channels."""
     return RANGES if channels == 3 else RANGES[:3]
 
 
 def told_by_layers(model: keras.Model) -> tuple[str, str] | None:
-    """The range that a model's own first scalings take to numbers of a usual size, and the name of the last of them.
+    """Infers the input range from a model's own rescaling layers; returns it and the last such layer's name.
 
-    None where no such layers stand before the first one with a kernel.
+    None if no such layer precedes the first one with a kernel.
     """
     width = 1.0
     for layer in operations_of(model):

@@ -1,4 +1,4 @@
-"""Standard noise of zero mean and unit variance, drawn fast and without state."""
+"""Fast stateless sampling of noise with zero mean and unit variance."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _ANGLE_BITS = 32 - _RADIUS_BITS
 
 
 def uniform(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Independent numbers, uniform on the 2**24 multiples of 2**-24 in [0, 1).
+    """Independent uniform numbers: the 2**24 multiples of 2**-24 in [0, 1).
 
     Made from random words, because TensorFlow's own floats differ between graph and XLA.
 
     Args:
-      shape: of the result; may be a tensor.
+      shape: shape of the result; may be a tensor.
       seed: two integers.
 
     Returns:
@@ -33,32 +33,32 @@ def uniform(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def standard_normal(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Independent N(0, 1) numbers by the method of Box and Muller (1958), two from each 32-bit random word.
 
-    TensorFlow's own normal sampler is about half as fast on a CPU. Of each word, 20 bits make the radius and 12 the
-    angle, so the numbers reach 5.4 standard deviations.
+    TensorFlow's own normal sampler is about half as fast on a CPU. Each word provides 20 bits for the radius and 12 for
+    the angle, so values reach 5.4 standard deviations.
 
     Args:
-      shape: of the result; may be a tensor.
-      seed: two integers, as `tf.random.stateless_uniform` takes them.
+      shape: shape of the result; may be a tensor.
+      seed: two integers, as in `tf.random.stateless_uniform`.
 
     Returns:
-      float32 of the given shape; the same for the same seed, in eager, graph and XLA mode alike up to rounding.
+      float32 of the given shape; identical for the same seed in eager, graph and XLA mode, up to rounding.
     """
     if _is_static(shape):
         return _standard_normal(seed, tuple(shape))
     shape = tf.convert_to_tensor(shape, tf.int32)
-    # Shaped here again: what is known of the shape while tracing is not known of a function's result.
+    # Reshape, because the static shape is lost in a function's result.
     return tf.reshape(_standard_normal(seed, shape), shape)
 
 
-# A function of its own for every shape, which graphs call. Deep networks draw hundreds of times in a step; written out
-# each time, this would be a quarter of what there is to trace and to optimize.
+# A separate function per shape, which graphs call. Deep networks draw hundreds of times per step; inlined, this would
+# be a quarter of the graph to trace and optimize.
 @functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
 def _standard_normal(seed: tf.Tensor, shape: tuple[int, ...] | tf.Tensor) -> tf.Tensor:
     count = math.prod(shape) if _is_static(shape) else tf.reduce_prod(shape)
     words = _words([(count + 1) // 2], seed)
     high = tf.bitwise.bitwise_and(tf.bitwise.right_shift(words, _ANGLE_BITS), 2**_RADIUS_BITS - 1)
     low = tf.bitwise.bitwise_and(words, 2**_ANGLE_BITS - 1)
-    # The middle of each of the 2**20 equal parts of (0, 1), so that the logarithm is finite.
+    # Centers of the 2**20 equal parts of (0, 1), so that the logarithm is finite.
     radius = tf.sqrt(-2.0 * tf.math.log(tf.cast(high, tf.float32) * 2.0**-_RADIUS_BITS + 2.0 ** -(_RADIUS_BITS + 1)))
     angle = (tf.cast(low, tf.float32) + 0.5) * (2.0 * math.pi / 2**_ANGLE_BITS)
     numbers = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
@@ -66,14 +66,14 @@ def _standard_normal(seed: tf.Tensor, shape: tuple[int, ...] | tf.Tensor) -> tf.
 
 
 def derived_seed(seed: tf.Tensor) -> tf.Tensor:
-    """A seed that has nothing in common with those of its neighbors: int64 (2,) of all values, from int64 (2,)."""
+    """Derives a seed unrelated to those of its neighbors: int64 (2,) over the full range, from int64 (2,)."""
     return tf.random.stateless_uniform(
         [2], seed, minval=None, maxval=None, dtype=tf.int64, alg=tf.random.Algorithm.PHILOX
     )
 
 
 def _words(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Random int32 of all 2**32 values. The algorithm is named so that every device and compiler draws the same."""
+    """Random int32 over the full range. The algorithm is explicit so that every device and compiler draws the same."""
     return tf.random.stateless_uniform(
         shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=tf.random.Algorithm.PHILOX
     )
@@ -84,9 +84,9 @@ def _is_static(shape: Any) -> bool:
 
 
 def distributions() -> Any:
-    """TensorFlow Probability's distributions; imported on first use, since it takes seconds."""
+    """TensorFlow Probability's distributions; imported on first use, because it takes seconds."""
     with warnings.catch_warnings():
-        # It compares versions by what Python has deprecated.
+        # Its version comparison uses APIs that Python has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         import tensorflow_probability as tfp
 
@@ -106,4 +106,4 @@ SAMPLERS: dict[str, Callable[..., tf.Tensor]] = {
     "logistic": _tfp(lambda d: d.Logistic(0.0, math.sqrt(3.0) / math.pi)),
     "uniform": _tfp(lambda d: d.Uniform(-math.sqrt(3.0), math.sqrt(3.0))),
 }
-"""Name of a distribution -> function (shape, seed) -> float32 of zero mean and unit variance."""
+"""Distribution name -> function (shape, seed) -> float32 of zero mean and unit variance."""

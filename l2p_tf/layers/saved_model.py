@@ -1,4 +1,4 @@
-"""A TensorFlow SavedModel as a layer, kept within the `.keras` file of the model that it is part of."""
+"""A TensorFlow SavedModel as a layer, stored within the `.keras` file of its model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REFUSED = frozenset({
     "FixedLengthRecordReaderV2", "SaveDataset", "SaveDatasetV2", "LoadDataset", "LookupTableImportV2", "RpcCall",
     "RpcClient", "RpcServer",
 })  # fmt: skip
-"""Operations that reach beyond the graph: to files, to Python, to other machines."""
+"""Operations that access files, Python or other machines."""
 
 
 _LOOPS = {"While", "StatelessWhile"}
@@ -31,17 +31,17 @@ _LOOPS = {"While", "StatelessWhile"}
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class SavedModelLayer(keras.layers.Layer):
-    """One signature of a SavedModel: from a tensor to one of its outputs; the original needs no folder to be there.
+    """One signature of a SavedModel: maps a tensor to one of its outputs. The original folder is not needed afterward.
 
-    A SavedModel is a TensorFlow program. Its graph operations run when the layer is called, and nothing else: one whose
-    operations read or write files or call Python is refused. Where it draws from Keras's seed generators, they are the
-    layer's, so that its noise is seeded like that of any layer. It has one way to answer, in training too.
+    A SavedModel is a TensorFlow program. Only its graph operations run when the layer is called; it is refused if any
+    of them reads or writes files or calls Python. If it uses Keras's seed generators, the layer adopts them, so its
+    noise is seeded like that of any layer. It behaves the same in training.
 
     Args:
-      output_shape: of the output, without the batch axis.
+      output_shape: shape of the output, without the batch axis.
       signature: name of the signature.
       output: name of its output.
-      digest: of all files, which they are compared with when they are read.
+      digest: digest of all files, verified on load.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class SavedModelLayer(keras.layers.Layer):
 
     @classmethod
     def open(cls, folder: pathlib.Path, signature: str, output: str, **kwargs: Any) -> SavedModelLayer:
-        """The layer of a SavedModel in a folder.
+        """Loads the layer from a folder that holds a SavedModel.
 
         Raises:
-          UserError: the folder holds none that can be used.
+          UserError: the folder has no usable SavedModel.
         """
         function = signature_of(load(folder), signature)
         layer = cls(tuple(function.structured_outputs[output].shape[1:]), signature, output, **kwargs)
@@ -65,38 +65,38 @@ class SavedModelLayer(keras.layers.Layer):
         return layer
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The signature's output."""
+        """Returns the signature's output."""
         (spec,) = self._function.structured_input_signature[1].values()
         outputs = self._run(tf.cast(inputs, spec.dtype))
         return tf.nest.flatten(outputs)[sorted(self._function.structured_outputs).index(self.output_name)]
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """(batch, *output_shape)."""
+        """Returns (batch, *output_shape)."""
         return (input_shape[0], *self.outputs_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         own = {"signature": self.signature, "output": self.output_name, "digest": self.digest}
         return {**super().get_config(), "output_shape": self.outputs_shape, **own}
 
     def save_own_variables(self, store: Any) -> None:
-        """Nothing: the variables are in the SavedModel."""
+        """Does nothing: the variables are in the SavedModel."""
 
     def load_own_variables(self, store: Any) -> None:
-        """Nothing, likewise."""
+        """Does nothing: the variables are in the SavedModel."""
 
     def save_assets(self, folder: str) -> None:
-        """Writes the SavedModel as it was read."""
+        """Writes the SavedModel unchanged."""
         for name, content in self.__dict__["_files"].items():
             file = pathlib.Path(folder, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
 
     def load_assets(self, folder: str) -> None:
-        """Reads the SavedModel, after it was compared with its digest.
+        """Loads the SavedModel after verifying its digest.
 
         Raises:
-          UserError: it is another, or cannot be used.
+          UserError: the digest differs, or the SavedModel cannot be used.
         """
         files = files_of(pathlib.Path(folder))
         digest = digest_of(files)
@@ -106,7 +106,7 @@ class SavedModelLayer(keras.layers.Layer):
         loaded = load(pathlib.Path(folder))
         function = signature_of(loaded, self.signature)
         (spec,) = function.structured_input_signature[1].values()
-        # Straight into the instance's dictionary: Keras and TensorFlow would track what is set as an attribute.
+        # Set in the instance's dictionary, because Keras and TensorFlow would track attributes.
         run = _frozen(function) or (lambda x: function(**{spec.name: x}))
         own = {"_files": files, "_loaded": loaded, "_function": function, "_run": run}
         for name, value in own.items():
@@ -117,7 +117,7 @@ class SavedModelLayer(keras.layers.Layer):
         self._tracker.lock()
 
     def _adopt(self, variable: tf.Variable) -> None:
-        """Makes a variable of the SavedModel the layer's."""
+        """Makes a variable of the SavedModel one of the layer's."""
         path, dtype = variable.name.split(":")[0].replace("/", "_"), variable.dtype.name
         is_seed = path.endswith(_SEED) and dtype == "int64" and variable.shape == (2,)
         adopted = keras.Variable(
@@ -130,17 +130,17 @@ class SavedModelLayer(keras.layers.Layer):
 
 
 class _Seed:
-    """A seed generator of the SavedModel, by the variable that holds its state."""
+    """A seed generator of the SavedModel, wrapping the variable of its state."""
 
     def __init__(self, state: keras.Variable) -> None:
         self.state = state
 
 
 def load(folder: pathlib.Path) -> Any:
-    """The SavedModel in a folder, as TensorFlow loads it.
+    """Loads the SavedModel in a folder.
 
     Raises:
-      UserError: there is none, it is damaged, or its operations reach beyond the graph.
+      UserError: it is missing or damaged, or its operations access anything outside the graph.
     """
     wanted = f"{str(folder)!r} should be the folder of a TensorFlow SavedModel"
     try:
@@ -153,15 +153,15 @@ def load(folder: pathlib.Path) -> Any:
     try:
         return tf.saved_model.load(str(folder))
     except Exception as error:
-        # Whatever a program of somebody else's raises.
+        # A third-party program may raise anything.
         raise UserError(f"{wanted}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
 
 
 def signature_of(loaded: Any, name: str) -> Any:
-    """A signature of a SavedModel that takes one tensor.
+    """Returns a signature that takes one tensor.
 
     Raises:
-      UserError: there is none of this name, or it takes several.
+      UserError: there is no such signature, or it takes several inputs.
     """
     if name not in loaded.signatures:
         found = ", ".join(loaded.signatures) or "none"
@@ -176,9 +176,9 @@ def signature_of(loaded: Any, name: str) -> Any:
 
 
 def _frozen(function: Any) -> Any:
-    """A signature with its variables as constants, where it has loops and changes nothing; None otherwise.
+    """Freezes the variables of a signature that has loops and assigns nothing; returns None otherwise.
 
-    TensorFlow cannot take the gradient, within a loop, of a loaded one that reads variables.
+    TensorFlow cannot differentiate a loaded loop that reads variables.
     """
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for part in graph.library.function for node in part.node_def)]
@@ -189,7 +189,7 @@ def _frozen(function: Any) -> Any:
 
 
 def files_of(folder: pathlib.Path) -> dict[str, bytes]:
-    """The files of a folder by their names in it."""
+    """Returns the files of a folder by relative path."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
@@ -202,7 +202,7 @@ def digest_of(files: dict[str, bytes]) -> str:
 
 
 def _operations(program: saved_model_pb2.SavedModel) -> set[str]:
-    """The kinds of operations in a SavedModel."""
+    """Returns the operation types in a SavedModel."""
     graphs = [meta.graph_def for meta in program.meta_graphs]
     nodes = [node for graph in graphs for node in graph.node]
     nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]

@@ -1,4 +1,4 @@
-"""Gradients for steps that have none."""
+"""Surrogate gradients for non-differentiable steps."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SURROGATES: dict[str, Callable[[Any], Any]] = {
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class SurrogateGradient(keras.layers.Layer):
-    """What a step answers, with the gradient of a smooth function of what it was given.
+    """Outputs the result of a step, with the gradient of a smooth function of the step's input.
 
     Backward pass differentiable approximation (BPDA; Athalye, Carlini and Wagner 2018, Section 4.1).
 
     Args:
-      surrogate: a name of `SURROGATES`.
+      surrogate: a name in `SURROGATES`.
     """
 
     def __init__(self, surrogate: str = "identity", **kwargs: Any) -> None:
@@ -35,21 +35,21 @@ class SurrogateGradient(keras.layers.Layer):
         self.surrogate = surrogate
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """The step's answer and what it was given, of one shape, to the answer, to the bit."""
+        """Takes the step's output and input, of the same shape, and returns exactly the output."""
         answer, given = inputs
         return _instead(tf.stop_gradient(answer), tf.cast(SURROGATES[self.surrogate](given), answer.dtype))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """That of the answer."""
+        """Returns the shape of the output."""
         return input_shape[0]
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "surrogate": self.surrogate}
 
 
 @tf.custom_gradient
 def _instead(answer: tf.Tensor, smooth: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-    """The first of two tensors, whose gradient goes to the second."""
+    """Returns the first tensor and passes the gradient to the second."""
     del smooth
     return tf.identity(answer), lambda up: (tf.zeros_like(up), up)

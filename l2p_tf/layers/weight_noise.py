@@ -1,4 +1,4 @@
-"""Layers whose weights are drawn afresh in every forward pass, one draw for the whole batch."""
+"""Layers whose weights are drawn in every forward pass, one draw for the whole batch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from l2p_tf.layers.sampling import standard_normal
 
 
 class RandomWeights(NoiseLayer, Drawable):
-    """Mixin before a layer that takes its weights by `drawn`: some of them become mean + deviation * N(0, 1).
+    """Mixin for a layer that gets its weights from `drawn`: some become mean + deviation * N(0, 1).
 
     Attributes:
-      RANDOM: names of the weights that are drawn; those the layer has not are passed over.
+      RANDOM: names of the random weights; those the layer lacks are ignored.
     """
 
     RANDOM: tuple[str, ...] = ()
     draws_per = PER_BATCH
 
     def build(self, input_shape: Any) -> None:
-        """Creates the layer's own weights, the switch, and what `deviation` needs."""
+        """Creates the layer's own weights, the switch, and the parameters of `deviation`."""
         super(NoiseLayer, self).build(input_shape)
         NoiseLayer.build(self, input_shape)
         for name in self.random_names:
@@ -30,7 +30,7 @@ class RandomWeights(NoiseLayer, Drawable):
 
     @property
     def random_names(self) -> list[str]:
-        """The weights that are drawn."""
+        """Names of the random weights."""
         return [name for name in self.RANDOM if getattr(self, name, None) is not None]
 
     def build_deviation(self, name: str, shape: tuple[int, ...]) -> None:
@@ -38,11 +38,11 @@ class RandomWeights(NoiseLayer, Drawable):
         raise NotImplementedError
 
     def deviation(self, name: str, mean: tf.Tensor) -> tf.Tensor:
-        """Standard deviation of a weight; broadcasts to its shape."""
+        """Returns the standard deviation of a weight; broadcasts to its shape."""
         raise NotImplementedError
 
     def drawn(self, name: str) -> tf.Tensor:
-        """The weight with noise; to the bit without, where `active` is False."""
+        """Returns the weight with noise, or exactly its mean if `active` is False."""
         mean = super().drawn(name)
         if name not in self.random_names:
             return mean
@@ -56,10 +56,10 @@ class RandomWeights(NoiseLayer, Drawable):
 
 
 class DrawnDense(Drawable):
-    """A dense layer that takes its weights by `drawn`: a base for `RandomWeights`. Keras's own saves only two weights.
+    """A dense layer that gets its weights from `drawn`: a base for `RandomWeights`. Keras's own saves only two weights.
 
     Args:
-      units: outputs. Kernels start as Keras's do (Glorot uniform), biases at 0.
+      units: number of outputs. Kernels are initialized like Keras's (Glorot uniform), biases to 0.
     """
 
     def __init__(self, units: int, **kwargs: Any) -> None:
@@ -72,13 +72,13 @@ class DrawnDense(Drawable):
         self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Logits or features (batch, units)."""
+        """Returns logits or features (batch, units)."""
         return tf.nn.bias_add(tf.matmul(inputs, self.drawn("kernel")), self.drawn("bias"))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """(batch, units)."""
+        """Returns (batch, units)."""
         return (*input_shape[:-1], self.units)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "units": self.units}
