@@ -1,1 +1,1 @@
-"""Dataset, model and attack in; results out."""
+"""Evaluation of models on data under attacks."""

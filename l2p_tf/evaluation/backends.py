@@ -1,4 +1,4 @@
-"""Attacks of our names and options in the implementations of other libraries, as checks from outside."""
+"""Our attacks, with the same names and options, in implementations of other libraries for cross-checks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from l2p_tf.types import Norm, UserError
 
 @dataclasses.dataclass(frozen=True)
 class FoolboxBackend(Reimplemented):
-    """FGSM, BIM, PGD, DeepFool or C&W as Foolbox runs it.
+    """FGSM, BIM, PGD, DeepFool or C&W as implemented by Foolbox.
 
     Raises:
-      UserError: Foolbox cannot do it; the message says why.
+      UserError: Foolbox does not support it; the message says why.
     """
 
     BACKEND: ClassVar[str] = "foolbox"
@@ -69,20 +69,20 @@ class FoolboxBackend(Reimplemented):
         raise _refused(attack, self.BACKEND, "it has no such attack, or one that goes about it in another way")
 
     def check(self, model: keras.Model) -> None:
-        """UserError where the attack cannot be run on the model."""
+        """Raises UserError if the attack cannot run on the model."""
         self.wrapped.check(model)
 
     def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
-        """One start, as the library makes it."""
+        """Runs one start with the library."""
         return self.wrapped.attempt(runner, number, start, rows)
 
 
 @dataclasses.dataclass(frozen=True)
 class ArtBackend(FoolboxBackend):
-    """FGSM, BIM, PGD, DeepFool in l2, C&W or Square as ART runs it.
+    """FGSM, BIM, PGD, DeepFool in l2, C&W or Square as implemented by ART.
 
     Raises:
-      UserError: ART cannot do it; the message says why.
+      UserError: ART does not support it; the message says why.
     """
 
     BACKEND: ClassVar[str] = "art"
@@ -122,9 +122,9 @@ _KINDS: dict[str, Callable[[Any], Attack]] = {"cleverhans": CleverHans, "foolbox
 
 
 def backend(name: str, attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
-    """The attacks as a backend runs them, one of `options.BACKENDS`; UserError where it cannot.
+    """Returns the attacks as run by a backend, one of `options.BACKENDS`; raises UserError if it does not support one.
 
-    Corruptions are no attacks, and there is but one implementation of them: others leave them out.
+    Corruptions are left out, because there is only one implementation of them.
     """
     if name == "l2p_tf":
         return attacks

@@ -1,4 +1,4 @@
-"""One attack on many images, slice by slice; what is done is kept on disk, so that it is not done again."""
+"""Runs one attack on many images, slice by slice, and keeps finished slices on disk so that work can resume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from l2p_tf.sharing import POLL_SECONDS
 _CLOCK_SECONDS = 10.0
 _SAME = 1e-6
 _KEY = "checkpoint_key"
-"""The array in a file that says whose it is."""
+"""Array in each file that holds its key."""
 Arrays = dict[str, np.ndarray]
 PER_EXAMPLE = (
     "prediction", "probability", "success", "wrong", "l0", "l1", "l2", "linf", "gradients", "forwards", "seconds",
@@ -36,32 +36,32 @@ PER_EXAMPLE = (
 CALIBRATION = ("confidence", "brier")
 EIGHT_BITS = "success_8bit"
 _STORED = 6
-"""What seeds the answers to images in 8 bits."""
+"""Seed purpose of predictions on 8-bit images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """Checkpoints of attacks: one file a key, in a folder that is there. Satisfies `context.CheckpointStore`."""
+    """A folder of checkpoints, one file per key. Implements `context.CheckpointStore`."""
 
     path: pathlib.Path
     prefix: str = ""
 
     def load(self, key: str) -> Arrays | None:
-        """The arrays of a key; None where there are none, or they cannot be read and are to be made again."""
+        """Returns the arrays of a key, or None if they are missing or unreadable and must be recomputed."""
         try:
             with self._file(key).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
             return None
-        # What lies under the name of another is not its.
+        # Ignore files whose name does not match their content.
         return arrays if str(arrays.pop(_KEY, "")) == self.prefix + key else None
 
     def has(self, key: str) -> bool:
-        """Whether there is a file of that key, whole or damaged."""
+        """Whether there is a file for that key, intact or damaged."""
         return self._file(key).is_file()
 
     def save(self, key: str, arrays: dict[str, Any]) -> None:
-        """Keeps the arrays, whole or not at all."""
+        """Saves the arrays atomically."""
         named = {**arrays, _KEY: np.array(self.prefix + key)}
         atomic_write(self._file(key), lambda file: np.savez(file, **named))
 
@@ -76,14 +76,14 @@ class Folder:
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Images that are worked on together; what comes of them is kept as one part.
+    """Images processed together, whose results are saved as one part.
 
     Attributes:
-      key: of the part.
+      key: key of the part.
       rows: positions of the images.
-      label: what is done with them, in a few words.
-      make: does it: called with a function that is told the share of the work that is done, and perhaps how many images
-        are not fooled yet, and with a folder for what is not finished.
+      label: short description of the work.
+      make: does the work. It gets a progress function, which takes the share of the work that is done and optionally
+      the number of images not fooled yet, and a folder for unfinished work.
     """
 
     key: str
@@ -92,7 +92,7 @@ class Slice:
     make: Callable[[Callable[..., None], Folder], Arrays]
 
     def part(self, store: Folder, progress: Callable[..., None]) -> Arrays:
-        """What comes of it; not made again where it is kept."""
+        """Returns the results, computed unless they are saved."""
         found = store.load(self.key)
         if found is None:
             own = Folder(store.path, f"{store.prefix}{self.key}+")
@@ -103,12 +103,13 @@ class Slice:
 
 
 def share_slices(slices: Sequence[Slice], parts: pathlib.Path, advance: Callable[..., None]) -> None:
-    """Does the slices that no other process does, and those of a process that has died; returns when all are done.
+    """Processes the slices that no other live process holds; returns when all are done.
 
     Args:
       slices: the same in every process.
-      parts: the folder that keeps what is done, and where each process locks what it does.
-      advance: moves a bar by a number of images, and shows what is being done, and on how many images it was done here.
+      parts: the folder of finished parts, also used for locks.
+      advance: moves a bar by a number of images, and shows the current work and the number of images done by this
+      process.
     """
     store, todo, here = Folder(parts), list(slices), 0
     while todo:
@@ -120,7 +121,7 @@ def share_slices(slices: Sequence[Slice], parts: pathlib.Path, advance: Callable
                     if not mine:
                         busy.append(piece)
                         continue
-                    if not store.has(piece.key):  # Else another has just done it.
+                    if not store.has(piece.key):  # Another process may have just finished it.
                         piece.part(store, move)
                         here += len(piece.rows)
             move(1.0, here=str(here))
@@ -130,16 +131,16 @@ def share_slices(slices: Sequence[Slice], parts: pathlib.Path, advance: Callable
 
 
 def moving(advance: Callable[..., None], size: int, **always: str) -> Callable[..., None]:
-    """Moves a bar within a slice.
+    """Returns a progress function for one slice.
 
     Args:
-      advance: moves it by a number of images, and shows facts.
+      advance: moves the bar by a number of images, and shows facts.
       size: images of the slice.
       always: facts to show.
 
     Returns:
-      A function of the share of the slice that is done, which never moves the bar back; it may be told further facts,
-      or how many images are not fooled yet, which it leaves alone.
+      A function of the share of the slice that is done, which never moves the bar back; it accepts further facts, and
+      ignores the number of images not fooled yet.
     """
     moved = 0.0
 
@@ -154,22 +155,22 @@ def moving(advance: Callable[..., None], size: int, **always: str) -> Callable[.
 
 @dataclasses.dataclass(frozen=True)
 class ChunkedEvaluation:
-    """Images under one attack, or under none.
+    """Evaluates images under one attack, or without one.
 
     Attributes:
       model: the classifier.
       attack: None for no attack.
       images: uint8 (count, height, width, channels).
       labels: int32 (count,).
-      shown: positions of the images whose adversarial versions are wanted, sorted.
-      parts: the folder that keeps what is done.
-      seed: of examples, attacks and draws.
-      batch_size: images a compiled run.
-      slice_size: images attacked together: what has fallen among them makes room in their batches.
-      jit_compile: as attacks take it.
-      prediction_draws: draws of the noise that one answer averages.
-      eight_bits: whether it is told how many successes are left in 8 bits, as images are stored.
-      keeps: adversarial images that are kept: `float32` as they are, `uint8` in 8 bits; empty for none.
+      shown: sorted positions of the images whose adversarial versions are returned.
+      parts: folder of finished parts.
+      seed: seed of examples, attacks and draws.
+      batch_size: images per compiled call.
+      slice_size: images attacked together; those fooled free space in their batches.
+      jit_compile: as in attacks.
+      prediction_draws: draws of the noise averaged by each prediction.
+      eight_bits: whether to count the successes that remain after rounding to 8 bits.
+      keeps: adversarial images to keep: `float32` unchanged, `uint8` rounded; empty for none.
     """
 
     model: keras.Model
@@ -191,7 +192,7 @@ class ChunkedEvaluation:
         cls, options: EvaluationOptions, model: keras.Model, attack: Attack | None, images: np.ndarray | ImageView,
         labels: np.ndarray, shown: np.ndarray, parts: pathlib.Path, eight_bits: bool = False, keeps: str = "",
     ) -> ChunkedEvaluation:  # fmt: skip
-        """One attack on these images, as the options have it."""
+        """Evaluates one attack on these images with the given options."""
         return cls(
             model, attack, images, labels, shown, parts, options.seed, options.batch_size, options.slice_size,
             options.jit_compile, options.prediction_draws or 1, eight_bits, keeps,
@@ -205,17 +206,17 @@ class ChunkedEvaluation:
         right: np.ndarray | None = None,
         kept: np.ndarray | None = None,
     ) -> tuple[Arrays, np.ndarray]:
-        """Attacks all images, or finds them done.
+        """Attacks all images, or loads finished results.
 
         Args:
-          number: of the attack, for the names of what is kept.
-          repeat: of the evaluation; decides the draws.
+          number: number of the attack, for file names.
+          repeat: number of the repeat, which seeds the draws.
           advance: moves a bar by a number of images, and shows the robust accuracy so far.
-          right: bool (count,), which images are classified correctly as they are; None where that is not known.
-          kept: takes the adversarial images in the form that is kept, (count, height, width, channels).
+          right: bool (count,), which clean images are classified correctly; None if unknown.
+          kept: receives the adversarial images to keep, (count, height, width, channels).
 
         Returns:
-          Arrays of `PER_EXAMPLE`, with `eight_bits` also `EIGHT_BITS`, `CALIBRATION` where nothing is searched for, and
+          Arrays of `PER_EXAMPLE`, with `eight_bits` also `EIGHT_BITS`, `CALIBRATION` if nothing is searched for, and
           the adversarial images of `shown`.
         """
         found: list[Arrays] = []
@@ -223,7 +224,7 @@ class ChunkedEvaluation:
         store = Folder(self.parts)
         for piece in self.slices(number, repeat):
             rows, move = piece.rows, moving(advance, len(piece.rows))
-            # An attack only finds out in time what is misclassified already.
+            # An attack detects images that are already misclassified only after a while.
             most = len(rows) if right is None else int(right[rows].sum())
 
             def progress(share: float, left: int, most: int = most, total: int = done + len(rows)) -> None:
@@ -242,7 +243,7 @@ class ChunkedEvaluation:
         return joined, np.concatenate([part["pictures"] for part in found])
 
     def slices(self, number: int, repeat: int) -> list[Slice]:
-        """The slices of `run`; arguments as there."""
+        """Returns the slices of `run`, with the same arguments."""
         label = self.attack.label if self.attack else CLEAN
         starts = range(self.slice_size, len(self.images), self.slice_size)
         return [
@@ -285,7 +286,7 @@ class ChunkedEvaluation:
         return values
 
     def _still(self, output: AttackOutput, stored: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-        """The share of draws on which what succeeds still does in 8 bits: float32, 0 for what did not succeed."""
+        """Share of draws on which successes remain in 8 bits: float32, 0 for images that were not fooled."""
         share = np.where(output.success >= 0.5, output.success, np.float32(0))
         moved = np.abs(stored - output.adversarial).max((1, 2, 3)) > _SAME
         rows = np.flatnonzero((share > 0) & moved)
@@ -300,27 +301,27 @@ class ChunkedEvaluation:
 
 
 def in_8_bits(adversarial: np.ndarray, images: np.ndarray, norm: str | None, epsilon: float | None) -> np.ndarray:
-    """Adversarial images as they can be stored: each number a multiple of 1/255, within the attack's ball.
+    """Rounds adversarial images to multiples of 1/255, within the attack's ball.
 
-    Numbers are rounded to the nearest; where the perturbation is then too large, those of that image toward the clean
-    one, which makes no change larger.
+    Entries are rounded to the nearest level. If the perturbation of an image is then too large, its entries are rounded
+    toward the clean image, which increases no change.
 
     Args:
       adversarial: float32 (count, height, width, channels) in [0, 1].
-      images: the clean ones, which are stored images.
-      norm: of the ball, a key of `norms`; None for no ball.
+      images: the clean images, which are multiples of 1/255.
+      norm: norm of the ball, a key of `norms`; None for no ball.
       epsilon: its radius; None for no limit.
     """
     nearest = np.rint(adversarial * np.float32(255)) / np.float32(255)
     if norm is None or epsilon is None:
         return nearest
     outside = norms(nearest - images)[norm] > epsilon * (1 + _SAME) + _SAME
-    # What lies on a multiple but for its last bit stays there.
+    # Values within rounding error of a level stay there.
     whole = np.trunc((adversarial - images) * np.float32(255) * (1 + _SAME))
     inward = np.rint(images * np.float32(255) + whole) / np.float32(255)
     return np.where(outside[:, None, None, None], inward, nearest)
 
 
 def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
-    """Images as they are, scored like an attack's, on one answer; arguments as of `inference.predict_with_votes`."""
+    """Scores clean images like an attack's, on one prediction; arguments as in `inference.predict_with_votes`."""
     return answered(model, images, images, labels, seed, **how)

@@ -1,4 +1,4 @@
-"""Attacks of our names and options in the implementation of CleverHans 4, as a check from outside."""
+"""Our attacks, with the same names and options, as implemented by CleverHans 4, for cross-checks."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _REASONS = {
 
 @dataclasses.dataclass(frozen=True)
 class CleverHans(Reimplemented):
-    """FGSM, BIM, PGD or MIM as CleverHans runs it: eagerly, step by step, every example to the end.
+    """FGSM, BIM, PGD or MIM as run by CleverHans: eagerly, and all steps for every example.
 
-    Restarts, targets and scoring are those of every attack. The random starts of PGD follow TensorFlow's global seed,
-    which is set before each batch.
+    Restarts, targets and scoring work as for every attack. PGD's random starts follow TensorFlow's global seed, which
+    is set before each batch.
 
     Attributes:
-      attack: what to run; the same options mean the same.
+      attack: the attack; its options keep their meaning.
 
     Raises:
-      UserError: CleverHans cannot do it; the message says why.
+      UserError: CleverHans does not support it; the message says why.
     """
 
     attack: Ascent
@@ -70,9 +70,9 @@ class CleverHans(Reimplemented):
         raise UserError(f"`--backend=cleverhans` cannot run {self.attack.spec!r}: {why}.")
 
     def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
-        """One start, in full batches."""
+        """Runs one start, in full batches."""
         model, attack = runner.model, self.attack
-        # One function for each model: CleverHans traces its gradient anew for every new one.
+        # One function per model, because CleverHans traces its gradient again for every new one.
         half = computes_in_float16(model)
         asked = functools.partial(answer, model) if half else functools.partial(model, training=False)
         asked = vars(model).setdefault("_l2p_answer", asked)
@@ -91,7 +91,7 @@ class CleverHans(Reimplemented):
         return found
 
     def _run(self, asked: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        # Imported here: it takes a while, and few ask for it.
+        # Imported here, because it is slow and rarely needed.
         from cleverhans.tf2.attacks import fast_gradient_method as fgm
         from cleverhans.tf2.attacks import momentum_iterative_method as mim
         from cleverhans.tf2.attacks import projected_gradient_descent as pgd
@@ -109,5 +109,5 @@ class CleverHans(Reimplemented):
             else:
                 random = isinstance(attack, PGD) and attack.random_start
                 found = pgd.projected_gradient_descent(asked, x, **how, **common, rand_init=random)
-        # Its sums leave the range by a last bit.
+        # Its sums can exceed the range by rounding.
         return tf.clip_by_value(found, 0.0, 1.0)

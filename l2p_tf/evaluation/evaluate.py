@@ -1,4 +1,4 @@
-"""Runs attacks on a classifier over a data split and writes records, per-example arrays and a gallery."""
+"""Runs attacks on a classifier over a data split; writes records, per-example arrays and a gallery."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _GALLERY_EXAMPLES = 10
 
 
 class Evaluation:
-    """A classifier under attacks; parts already in the folder are not done again.
+    """Evaluates a classifier under attacks; finished parts in the folder are reused.
 
     Args:
       model: the classifier.
-      data: where the examples come from.
-      options: what to do.
-      folder: gets `results.json`, `arrays/*.npz` and `gallery.npz`.
-      name: of the model, for the records.
+      data: source of the examples.
+      options: evaluation options.
+      folder: receives `results.json`, `arrays/*.npz` and `gallery.npz`.
+      name: name of the model, for the records.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Evaluation:
         ]  # fmt: skip
 
     def share(self) -> None:
-        """Does all slices together with other processes that do the same."""
+        """Processes all slices together with other processes that do the same."""
         repeats = range(self.options.repeats)
         slices = [piece for n, job in enumerate(self.jobs) for repeat in repeats for piece in job.slices(n, repeat)]
         with bar(f"{self.name}: shared", sum(len(piece.rows) for piece in slices), "images") as advance, _clean_told():
             share_slices(slices, self.folder / PARTS, advance)
 
     def run(self) -> list[Record]:
-        """Does the slices that are not done, and writes the results.
+        """Processes unfinished slices, and writes the results.
 
         Returns:
           The records: clean first, then the attacks in order, each with its repeats.
@@ -116,7 +116,7 @@ class Evaluation:
 
     @contextlib.contextmanager
     def _kept(self, job: ChunkedEvaluation, name: str) -> Iterator[np.ndarray | None]:
-        """A file for the adversarial images, where they are kept; on the disk, however many there are."""
+        """Opens a memory-mapped file for the adversarial images, if they are kept."""
         if not job.keeps:
             yield None
             return
@@ -129,14 +129,14 @@ class Evaluation:
 
 @contextlib.contextmanager
 def _clean_told() -> Iterator[None]:
-    """Within it attacks do not warn of a classifier that is no better than chance: the clean images tell that."""
+    """Suppresses attacks' warnings about accuracy at chance level, which the clean images already report."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", f".*{inference.AT_CHANCE}")
         yield
 
 
 def measured(folder: pathlib.Path, file: str, index: np.ndarray, labels: np.ndarray, values: Arrays) -> dict[str, Any]:
-    """Writes the per-example arrays of one record as `file` in `folder`; returns the fields that sum them up."""
+    """Writes the per-example arrays of one record as `file` in `folder`; returns the record's aggregate fields."""
     correct = values["wrong"] < 0.5
     keys = [key for key in COLUMNS if key in values]
     _save(folder / file, {"index": index, "label": labels, "correct": correct, **{key: values[key] for key in keys}})
@@ -159,26 +159,25 @@ def attack_artifact(
     share: bool = False,
     other_data: bool = False,
 ) -> list[Record]:
-    """Attacks a trained model, or continues, or finds it done.
+    """Attacks a trained model, or resumes, or returns finished results.
 
-    Attacks that a finished stage of otherwise the same options lacks join those it has, which stay as they are.
+    Attacks missing from a finished stage with otherwise equal options are added; its results stay unchanged.
 
     Args:
-      options: what to do.
-      trained: the artifact of a training.
-      data: where the examples come from.
-      output: the folder to make.
+      options: evaluation options.
+      trained: artifact of a training.
+      data: source of the examples.
+      output: folder to create.
       checkpoint: `best` or `last`.
-      overwrite: replace what was made with other options or other attacks.
-      share: do it together with other processes that make the same call at the same time.
-      other_data: whether the data may be others than the model was trained on.
+      overwrite: replace results of other options or other attacks.
+      share: divide the work among processes that make the same call at the same time.
+      other_data: whether the data may differ from those the model was trained on.
 
     Returns:
-      The records of all attacks that are done.
+      The records of all finished attacks.
 
     Raises:
-      UserError: the data are not those the model was trained on or do not fit it, or the folder was made with other
-        options.
+      UserError: the data are not those the model was trained on or do not fit it, or the folder has other options.
     """
     check_data(trained, data, other_data)
     options = options.resolved(trained)
@@ -228,7 +227,7 @@ def _write_gallery(
     path: pathlib.Path, model: keras.Model, clean: np.ndarray, labels: np.ndarray,
     found: Sequence[tuple[str, np.ndarray]], seed: int, samples: int,
 ) -> None:  # fmt: skip
-    """Clean and adversarial images of one example per class, with predictions and confidences on fresh draws."""
+    """Saves clean and adversarial images of one example per class, with predictions and confidences on fresh draws."""
     views = [inference.checked_images(clean), *(pictures for label, pictures in found[1:])]
     answers = [inference.predict_with_votes(model, view, seed + 1, samples_per_prediction=samples) for view in views]
     probabilities = [p for p, _ in answers]

@@ -1,4 +1,4 @@
-"""Requirements on accuracies, for builds that should fail where a model is not robust enough."""
+"""Accuracy requirements, for builds that should fail if a model is not robust enough."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from l2p_tf.types import UserError
 
 STAGE, RESULTS, JUNIT = "gate", "gate.json", "junit.xml"
 WORST = "worst"
-"""In the place of an attack: an image counts as right where it is under all attacks, and clean.
+"""Stands for all attacks: an image counts as correct if it is under every attack, and clean.
 
-Attacks of smallest norm without a limit to it, which succeed on nearly everything, do not count.
+Attacks that minimize the norm without a limit, which succeed on nearly everything, do not count.
 """
 Text = Annotated[str, Meta(max_length=4000)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """What an accuracy should at least be.
+    """A lower bound on an accuracy.
 
     Attributes:
-      run: the run it is for; empty for every run.
+      run: the run it applies to; empty for every run.
       attack: an attack's name, for all attacks of that name, or its spec; `clean`, or `worst`.
-      share: the least accuracy, in [0, 1].
+      share: the required accuracy, in [0, 1].
     """
 
     run: str
@@ -48,16 +48,16 @@ class Bound:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A requirement on a run, and what was measured.
+    """A requirement on a run, and the measured accuracy.
 
     Attributes:
       run: the run.
       attack: spec of the attack, `clean` or `worst`.
-      label: the attack in a few words.
-      share: the least accuracy that is required.
-      accuracy: the mean over the repeats.
-      low: lower end of its 95% interval, which is held against the requirement.
-      count: images.
+      label: short name of the attack.
+      share: the required accuracy.
+      accuracy: mean over the repeats.
+      low: lower end of its 95% interval, which must reach the requirement.
+      count: number of images.
     """
 
     run: Text
@@ -75,7 +75,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """The verdict in a line."""
+        """The verdict in one line."""
         return (
             f"{self.run}: {self.label} {100 * self.accuracy:.1f}%, 95% interval from {100 * self.low:.1f}%, is "
             f"{'at least' if self.met else 'not surely'} the {100 * self.share:g}% required ({self.count:,} images)"
@@ -83,12 +83,12 @@ class Outcome:
 
 
 def parse_bounds(text: str) -> tuple[Bound, ...]:
-    """Reads requirements: `autoattack>=0.45; clean>=0.90; pgd-2: pgd(steps=20)>=0.5`.
+    """Parses requirements: `autoattack>=0.45; clean>=0.90; pgd-2: pgd(steps=20)>=0.5`.
 
     Raises:
-      UserError: the text is not of that form, an attack is not known, or a share is outside [0, 1].
+      UserError: the text is malformed, an attack is unknown, or a share is outside [0, 1].
     """
-    from l2p_tf.attacks import ATTACKS  # Reports read outcomes without TensorFlow.
+    from l2p_tf.attacks import ATTACKS  # Imported here, because reports read outcomes without TensorFlow.
 
     form = "`--require` should be ATTACK>=SHARE, or RUN: ATTACK>=SHARE, several separated by `;`"
     bounds = []
@@ -107,10 +107,10 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
 
 
 def judge(bounds: Sequence[Bound], attacked: Sequence[artifacts.Artifact], run: str) -> list[Outcome]:
-    """What the attack stages of a run say of the requirements that are for it.
+    """Checks a run's attack stages against the requirements that apply to it.
 
     Raises:
-      UserError: the run was not attacked by what a requirement names.
+      UserError: a requirement names an attack that was not run.
     """
     records = [(artifact.path, [r for r in read_records(artifact.path) if r.source is None]) for artifact in attacked]
     outcomes = []
@@ -135,7 +135,7 @@ def judge(bounds: Sequence[Bound], attacked: Sequence[artifacts.Artifact], run: 
 
 
 def _worst(bound: Bound, records: Sequence[tuple[pathlib.Path, list[Record]]], run: str) -> Outcome:
-    """The accuracy on images that are right whatever was tried; repeat by repeat."""
+    """Accuracy on images that are correct under all attacks, averaged over repeats."""
     repeats: dict[int, list[np.ndarray]] = {}
     images: np.ndarray | None = None
     for folder, found in records:
@@ -157,16 +157,16 @@ def _worst(bound: Bound, records: Sequence[tuple[pathlib.Path, list[Record]]], r
 def gate_artifact(
     bounds: Sequence[Bound], attacked: Sequence[artifacts.Artifact], run: str, output: str | os.PathLike[str]
 ) -> list[Outcome]:
-    """Judges a run by requirements, and keeps the outcomes, as JSON and for CI servers as JUnit's XML.
+    """Checks a run against requirements; saves the outcomes as JSON and, for CI servers, as JUnit XML.
 
     Args:
-      bounds: what is required; those for other runs are left alone.
-      attacked: the attack stages of the run.
-      run: its name.
-      output: the folder to make, in the place of earlier outcomes.
+      bounds: the requirements; those for other runs are ignored.
+      attacked: attack stages of the run.
+      run: name of the run.
+      output: folder to create, replacing earlier outcomes.
 
     Raises:
-      UserError: the run was not attacked by what a requirement names.
+      UserError: a requirement names an attack that was not run.
     """
     outcomes = judge(bounds, attacked, run)
     request = {"require": [dataclasses.asdict(bound) for bound in bounds], "run": run}
@@ -181,12 +181,12 @@ def gate_artifact(
 
 
 def read_outcomes(folder: str | os.PathLike[str]) -> list[Outcome]:
-    """The outcomes in the folder of a gate stage; UserError where they cannot be read."""
+    """Reads the outcomes in the folder of a gate stage; raises UserError if they are unreadable."""
     return read_json(user_path(folder) / RESULTS, list[Outcome], "hold the outcomes of a gate stage")
 
 
 def junit(outcomes: Sequence[Outcome], run: str) -> str:
-    """Outcomes as a test suite of JUnit's XML: a test for each, which fails where a requirement is not met."""
+    """Formats outcomes as a JUnit XML test suite: one test each, which fails if the requirement is not met."""
     failures = sum(not one.met for one in outcomes)
     suite = ElementTree.Element("testsuite", name=run, tests=str(len(outcomes)), failures=str(failures))
     for one in outcomes:

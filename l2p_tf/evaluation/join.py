@@ -1,4 +1,4 @@
-"""Attacks that join a finished attack stage: what it has is kept, and only what it lacks is done."""
+"""Adds attacks to a finished attack stage: existing results are kept, and only missing attacks are run."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from l2p_tf.manifest import difference
 from l2p_tf.types import UserError
 
 ADDED = "added"
-"""Where what joins is made, in the unfinished work."""
+"""Subfolder of the unfinished work for the new attacks."""
 _BY_ATTACK = ("attacks", "attacks_options", "backends")
 _GALLERY_BY_ATTACK = ("attacks", "adversarial", "prediction", "confidence")
 
 
 @dataclasses.dataclass(frozen=True)
 class Joining:
-    """A finished attack stage and what it lacks.
+    """A finished attack stage and the attacks it lacks.
 
     Attributes:
       finished: the stage.
-      missing: positions, among the attacks that are wanted, of those it lacks.
-      request: its options with those attacks behind its own.
+      missing: positions of the requested attacks that it lacks.
+      request: its options with those attacks appended.
       inputs: its inputs and those of the attacks, by role.
     """
 
@@ -45,19 +45,18 @@ class Joining:
 def joining(
     output: str | os.PathLike[str], request: Mapping[str, Any], inputs: Mapping[str, Artifact]
 ) -> Joining | None:
-    """How attacks can join what is finished.
+    """Determines which attacks to add to a finished stage.
 
     Args:
-      output: the folder of the stage.
-      request: the options that are wanted.
-      inputs: what they are made from, by role.
+      output: folder of the stage.
+      request: the requested options.
+      inputs: input artifacts by role.
 
     Returns:
-      None where nothing is finished, or it has just the attacks that are wanted.
+      None if nothing is finished, or if it has exactly the requested attacks.
 
     Raises:
-      UserError: more than the attacks differs, what is finished is damaged, or another of its inputs has changed or is
-        gone.
+      UserError: other options differ, the stage is damaged, or another of its inputs has changed or is missing.
     """
     path = user_path(output)
     if not (path / artifacts.MANIFEST).is_file():
@@ -85,12 +84,12 @@ def joining(
 
 
 def merge(finished: Artifact, added: pathlib.Path, folder: pathlib.Path) -> None:
-    """Puts the records, arrays and pictures of a finished stage and those of further attacks into one folder.
+    """Merges records, arrays and images of a finished stage and of further attacks into one folder.
 
     Args:
       finished: the stage.
-      added: the evaluation of the further attacks, on the same images; its clean records are those of the stage.
-      folder: where to.
+      added: evaluation of the further attacks on the same images; the clean records of the stage are kept.
+      folder: destination.
     """
     for name in finished.manifest["outputs"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +120,7 @@ def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _input(finished: Artifact, role: str) -> Artifact:
-    """What one of the attacks that are done was made from."""
+    """Returns an input of one of the finished attacks."""
     found = artifacts.read(finished.manifest["lineage"][role]["path"], verify=False)
     if found.fingerprint != finished.manifest["inputs"][role]:
         raise UserError(

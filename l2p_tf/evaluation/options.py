@@ -1,4 +1,4 @@
-"""What decides an evaluation. The flags of the stages follow from it."""
+"""Options of evaluations, from which the flags of the stages are derived."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from l2p_tf.types import UserError
 if TYPE_CHECKING:
     from l2p_tf.attacks.base import Attack
 else:
-    Attack = Options  # The flags are known before TensorFlow is loaded.
+    Attack = Options  # Flags are defined before TensorFlow is loaded.
 
 
 BACKENDS = ("l2p_tf", "cleverhans", "foolbox", "art")
-"""Whose implementations of attacks there are."""
+"""Available implementations of attacks."""
 _BPDA = (
     "Steps without a gradient, by patterns of the names of layers, and the function whose gradient attacks take for "
     "theirs: identity, sigmoid or softmax, as in 'round*: identity; jpeg: identity'."
@@ -34,7 +34,7 @@ class EvaluationOptions(StageOptions):
       jit_compile: compile with XLA; None decides by device.
 
     Raises:
-      UserError: a value is not accepted.
+      UserError: an invalid value.
     """
 
     attacks: tuple[Attack, ...] = option(
@@ -64,21 +64,21 @@ class EvaluationOptions(StageOptions):
         _check_bpda(self.bpda)
 
     def inputs(self) -> dict[str, artifacts.Artifact]:
-        """What the attacks need besides the classifier, by role."""
+        """Artifacts the attacks need besides the classifier, by role."""
         return {role: artifact for attack in self.attacks for role, artifact in attack.inputs().items()}
 
     def resolved(self, trained: artifacts.Artifact) -> EvaluationOptions:
-        """With the draws that the defense of a training answers with, where none were asked for."""
+        """Fills in the defense's prediction draws if none are given."""
         draws = self.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
         return dataclasses.replace(self, prediction_draws=draws)
 
     def request(self) -> dict[str, Any]:
-        """What decides the results, as JSON can hold it."""
+        """JSON-compatible values that determine the results."""
         return {
             "attacks": [attack.spec for attack in self.attacks],
             "attacks_options": [attack.options() for attack in self.attacks],
             "backends": [attack.BACKEND for attack in self.attacks],
-            # Left out where it is not used: finished evaluations were made without it.
+            # Omitted if unused, because finished evaluations were made without it.
             **({"bpda": self.bpda} if self.bpda else {}),
             **{
                 key: getattr(self, key)
@@ -89,13 +89,13 @@ class EvaluationOptions(StageOptions):
 
 @dataclasses.dataclass(frozen=True)
 class CheckOptions(StageOptions):
-    """How the signs of gradient masking are looked for.
+    """How a model is checked for gradient masking.
 
     Attributes:
       jit_compile: compile with XLA; None decides by device.
 
     Raises:
-      UserError: a value is not accepted.
+      UserError: an invalid value.
     """
 
     count: int = option(
@@ -131,7 +131,7 @@ class CheckOptions(StageOptions):
 
 
 def _check_bpda(steps: str) -> None:
-    """UserError where it cannot be read; with TensorFlow, so only where there is something to read."""
+    """Raises UserError if the text is invalid. Parsing needs TensorFlow, so empty text skips it."""
     if steps:
         from l2p_tf.models.surrogates import parse_steps
 

@@ -1,4 +1,4 @@
-"""Judging a model on data other than it was trained on: whether they fit it, and whether it was trained on them."""
+"""Evaluation on data other than the training data: whether they fit the model, and overlap with its training images."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _READ = 256
 
 
 def is_other(trained: Artifact, data: ImageData) -> bool:
-    """Whether data are others than a model was trained on, or where it was imported, than it was imported with."""
+    """Whether data differ from those the model was trained on or, if imported, imported with."""
     inputs = trained.manifest["inputs"]
     return inputs.get("data", inputs.get("probe")) != data.artifact.fingerprint
 
 
 def check_data(trained: Artifact, data: ImageData, other: bool = False) -> None:
-    """Checks that a model may be judged on data.
+    """Checks that a model may be evaluated on data.
 
     Args:
-      trained: the artifact of a training, or of an import.
+      trained: artifact of a training or of an import.
       data: the data.
-      other: whether they may be others than it was trained on, as where the user names them.
+      other: whether they may differ from the training data, for example because the user names them.
 
     Raises:
-      UserError: they are others, or do not fit the model.
+      UserError: they differ, or do not fit the model.
     """
     manifest, info = trained.manifest, data.info
     known = "data" in manifest["inputs"]
     if known and not is_other(trained, data):
         return
     if known and not other:
-        # Its test images may be among those the model was trained on.
+        # Its test images may be among the model's training images.
         raise UserError(
             f"`data` should be what the model was trained on: {manifest['lineage']['data']['path']!r}; `--data` names "
             f"others to judge it on. Received: {str(data.artifact.path)!r}"
@@ -64,18 +64,18 @@ def check_data(trained: Artifact, data: ImageData, other: bool = False) -> None:
 
 
 def notes_on(trained: Iterable[Artifact], data: ImageData, split: str, limit: int | None, seed: int) -> dict[str, Any]:
-    """What the manifest says of models that are judged on data other than they were trained on.
+    """Returns manifest notes for models evaluated on data other than their training data.
 
     Args:
       trained: the trainings of the models.
-      data: the data they are judged on.
-      split: the split of it.
-      limit: at most how many images; None for all.
-      seed: decides which.
+      data: evaluation data.
+      split: split of the data.
+      limit: maximum number of images; None for all.
+      seed: seed of their selection.
 
     Returns:
-      Under `other_data`, by the name of each such model, the number of `images`, and how many of them are `trained_on`,
-      pixel by pixel among its training images; None where that is not known. Nothing where there is no such model.
+      Under `other_data`, by the name of each such model, the number of `images`, and how many of them occur pixel by
+      pixel among its training images (`trained_on`; None if unknown). Empty if there is no such model.
     """
     found = {}
     known: dict[str, int | None] = {}
@@ -91,7 +91,7 @@ def notes_on(trained: Iterable[Artifact], data: ImageData, split: str, limit: in
 
 
 def _home(trained: Artifact, role: str) -> ImageData | None:
-    """The data that a model was trained on, or imported with, where they are at hand as they were."""
+    """Returns the data a model was trained on, or imported with, if still available and unchanged."""
     origin = trained.manifest["lineage"].get(role)
     if origin is None:
         return None
@@ -99,17 +99,17 @@ def _home(trained: Artifact, role: str) -> ImageData | None:
         artifact = artifacts.read(origin["path"], "data")
         same = artifact.fingerprint == trained.manifest["inputs"][role]
         return ImageData(artifact) if same else None
-    except UserError:  # It was moved, made anew or damaged.
+    except UserError:  # Moved, recreated or damaged.
         return None
 
 
 def _names(info: DataInfo) -> tuple[str, ...]:
-    """The names of the classes; nothing where they are their numbers."""
+    """Returns the names of the classes; empty if they are just their indices."""
     return () if info.class_names == tuple(map(str, range(info.num_classes))) else info.class_names
 
 
 def _count_among(images: ImageView, training: ImageView) -> int | None:
-    """How many images are among others, pixel by pixel; None where those are streamed, which takes too long to read."""
+    """Counts images that occur in `training` pixel by pixel; None if that is streamed, which would take too long."""
     if isinstance(training.base, StreamedImages):
         return None
     known = set(_digests(training))

@@ -1,6 +1,6 @@
-"""What an evaluation says: one record per (model, data, attack, repeat), and summaries over the repeats.
+"""Results of evaluations: one record per (model, data, attack, repeat), and summaries over repeats.
 
-Tables, plots and comparisons are functions of these records and of the per-example arrays beside them.
+Tables, plots and comparisons are functions of these records and of the per-example arrays next to them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GALLERY = "gallery.npz"
 CLEAN = "clean"
 CORRUPTION = "corruption"
 MOST_CLASSES = 10_000
-"""No classifier has more: what says so is damaged."""
+"""Upper limit for validation; files with more classes are damaged."""
 _NUMBER, _SHARE, _SIZE = Column("iu", 0, 2**31 - 1), Column("f", 0, 1), Column("f", 0)
 COLUMNS = {
     "index": Column("iu", 0), "label": Column("iu", 0, MOST_CLASSES - 1),
@@ -31,46 +31,46 @@ COLUMNS = {
     "l0": _SIZE, "l1": _SIZE, "l2": _SIZE, "linf": _SIZE,
     "gradients": _NUMBER, "forwards": _NUMBER, "confidence": _SHARE, "brier": Column("f", 0, 2),
 }  # fmt: skip
-"""What the per-example arrays hold."""
+"""Columns of the per-example arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One attack on one model over one data split, once.
+    """One repeat of one attack on one model over one data split.
 
     Attributes:
       model: name of the run whose model was attacked.
       dataset: name of the data set.
       split: `validation` or `test`.
       attack: canonical spec of the attack, or `clean` for none.
-      label: the attack in a few words, such as `PGD-20`.
-      norm: `linf`, `l2`, `l1` or `l0`; None for `clean`, and for attacks that no ball bounds, such as patches.
-      epsilon: radius of the ball in pixels of [0, 1]; None for `clean`, for such attacks, and for those of smallest
-        norm.
+      label: short name of the attack, such as `PGD-20`.
+      norm: `linf`, `l2`, `l1` or `l0`; None for `clean`, and for attacks without a ball, such as patches.
+      epsilon: radius of the ball in pixels of [0, 1]; None for `clean`, for attacks without a ball, and for those that
+      minimize the norm.
       steps: gradient steps; 0 for `clean`.
-      restarts: starts the attack may choose from.
+      restarts: number of starts the attack chooses from.
       draws: draws of the noise each gradient is averaged over (EOT); 1 for none.
-      prediction_draws: draws of the noise that one answer of the classifier averages (the mean of their softmax).
-      backend: whose implementation: `l2p_tf`, `cleverhans`, `foolbox` or `art`.
-      source: name of the run whose model the examples were made on (several joined by `+`); None where that is the
-        attacked model itself.
+      prediction_draws: draws of the noise whose softmax each prediction averages.
+      backend: implementation: `l2p_tf`, `cleverhans`, `foolbox` or `art`.
+      source: name of the run whose model the examples were made on (several joined by `+`); None if it is the attacked
+      model itself.
       repeat: number of this repeat, from 0.
-      seed: seed of the evaluation; that of the repeat derives from it and the repeat's number.
+      seed: seed of the evaluation, from which that of the repeat is derived.
       randomized: whether the model's noise was on.
       count: number of examples.
-      correct: how many of them were classified correctly (on fresh draws).
-      reached: on how many the attack's goal was reached: those not correct, unless the attack is targeted.
-      invalid: on how many the classifier's answer was not finite (NaN); none of them is correct.
-      gradients: backward passes used per example, on average.
-      forwards: forward passes used per example, on average.
-      seconds: time it took.
-      arrays: file with the per-example arrays, relative to the results: `correct` bool, `prediction` int32 (-1 for an
-        answer that was not finite), `label` int32, `index` int64 (position in the split), `probability` (of the label),
-        `success`, `l0`, `l1`, `l2`, `linf` float32, and where it was tried `success_8bit` float32, `gradients`,
-        `forwards` int32, each of shape (count,); of clean and corrupted images also `confidence` (the probability of
-        the likeliest class) and `brier` (the squared distance of all probabilities to those of the label) float32.
-      reached_8bit: on how many images the goal is still reached when the adversarial image is stored in 8 bits, within
-        the attack's ball; None where that was not tried.
+      correct: number of examples classified correctly (on fresh draws).
+      reached: number of examples that met the attack's criterion: those not correct, unless the attack is targeted.
+      invalid: number of examples with non-finite output (NaN); none of them is correct.
+      gradients: mean number of backward passes per example.
+      forwards: mean number of forward passes per example.
+      seconds: duration.
+      arrays: file of the per-example arrays, relative to the results: `correct` bool, `prediction` int32 (-1 for
+      non-finite output), `label` int32, `index` int64 (position in the split), `probability` (of the label), `success`,
+      `l0`, `l1`, `l2`, `linf` float32, and if evaluated `success_8bit` float32, `gradients`, `forwards` int32, each of
+      shape (count,); for clean and corrupted images also `confidence` (probability of the likeliest class) and `brier`
+      (squared distance of all probabilities to the one-hot label) float32.
+      reached_8bit: number of images that still meet the criterion when stored in 8 bits, within the attack's ball; None
+      if not evaluated.
     """
 
     model: str
@@ -138,12 +138,12 @@ class Summary:
 
     @property
     def first(self) -> Record:
-        """The first repeat, for what all have in common."""
+        """The first repeat, for fields that all repeats share."""
         return self.records[0]
 
 
 def images_of(record: Record) -> str:
-    """Where the adversarial images of a record are, where they are kept: a file relative to the results."""
+    """Path of a record's adversarial images, if kept, relative to the results."""
     return f"images/{pathlib.PurePosixPath(record.arrays).stem}.npy"
 
 
@@ -151,12 +151,12 @@ def images_of(record: Record) -> str:
 def wilson_interval(accuracy: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share of `count` examples.
 
-    For the mean over repeats of a randomized model it is on the safe side: averaging only narrows the truth.
+    It is conservative for the mean over repeats of a randomized model, because averaging only narrows the interval.
 
     Args:
       accuracy: the share, in [0, 1].
       count: number of examples, at least 1.
-      confidence: of the interval.
+      confidence: confidence level.
     """
     interval = stats.binomtest(round(accuracy * count), count).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
@@ -184,10 +184,10 @@ class _Results:
 
 
 def write_records(folder: pathlib.Path, records: Iterable[Record]) -> None:
-    """Writes `results.json` into `folder`."""
+    """Writes `results.json` to `folder`."""
     write_json(folder / RESULTS, {"records": [dataclasses.asdict(record) for record in records]})
 
 
 def read_records(folder: pathlib.Path) -> list[Record]:
-    """Reads `results.json` of `folder`; UserError where it is not one."""
+    """Reads `results.json` of `folder`; raises UserError if it is invalid."""
     return read_json(folder / RESULTS, _Results, "hold the results of an attack stage").records

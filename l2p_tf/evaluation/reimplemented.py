@@ -1,4 +1,4 @@
-"""An attack of ours in another implementation: named, recorded and scored as ours."""
+"""Base of our attacks in other implementations, named, recorded and scored as ours."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ class Reimplemented(SingleAttack):
     """Base of the attacks that `--backend` runs in another implementation. Restarts, targets and scoring are ours.
 
     Attributes:
-      attack: what to run; the same options mean the same.
+      attack: the attack; its options keep their meaning.
     """
 
     attack: Any
 
     @property
     def spec(self) -> str:
-        """That of the attack."""
+        """The attack's spec."""
         return str(self.attack.spec)
 
     @property
     def label(self) -> str:
-        """That of the attack."""
+        """The attack's label."""
         return str(self.attack.label)
 
     @property
     def target(self) -> str:
-        """That of the attack."""
+        """The attack's target."""
         return str(getattr(self.attack, "target", "none"))
 
     @property
     def restarts(self) -> int:
-        """Those of the attack."""
+        """The attack's restarts."""
         return int(getattr(self.attack, "restarts", 1))
 
     @property
     def work(self) -> float:
-        """That of the attack."""
+        """The attack's work."""
         return float(self.attack.work)
 
     def facts(self) -> dict[str, Any]:
-        """Those of the attack."""
+        """The attack's facts."""
         return dict(self.attack.facts())
 
     def options(self) -> dict[str, Any]:
-        """Those of the attack."""
+        """The attack's options."""
         return dict(self.attack.options())

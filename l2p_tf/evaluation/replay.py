@@ -1,4 +1,4 @@
-"""Adversarial images that were kept, shown to a model as it is deployed: whether it falls for them as the run did."""
+"""Replays saved adversarial images on a deployed model, to see whether it is fooled as the run's model was."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from l2p_tf.types import UserError
 
 STAGE, RESULTS = "replay", "replay.json"
 Ask = Callable[[np.ndarray], np.ndarray]
-"""From images, uint8 or float32 in [0, 1], to classes, int (count,)."""
+"""Maps images, uint8 or float32 in [0, 1], to classes, int (count,)."""
 _BATCH = 128
 _SECONDS = 60
 _SIGNATURES = ("serving_default", "serve_uint8", "serve")
@@ -33,16 +33,16 @@ _SIGNATURES = ("serving_default", "serve_uint8", "serve")
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """One record's images, shown to another model.
+    """One record's images, replayed on another model.
 
     Attributes:
-      label: the attack in a few words; `clean` for the images as they are.
+      label: short name of the attack; `clean` for clean images.
       attack: its spec.
-      repeat: of the record.
-      count: images.
-      before: how many of them the run got wrong when it was attacked.
-      now: how many the model gets wrong.
-      agree: on how many both are right, or both wrong.
+      repeat: repeat of the record.
+      count: number of images.
+      before: number of images the run's model got wrong when attacked.
+      now: number of images the deployed model gets wrong.
+      agree: number of images that both get right, or both wrong.
     """
 
     label: str
@@ -57,17 +57,17 @@ class Replay:
 def replay(
     attack: artifacts.Artifact, data: ImageData, ask: Ask, name: str, output: str | os.PathLike[str]
 ) -> list[Replay]:
-    """Shows the clean and the adversarial images of an attack stage to a model, and keeps how the verdicts compare.
+    """Replays the clean and adversarial images of an attack stage on a model, and saves the comparison.
 
     Args:
-      attack: the artifact of an attack stage that kept its images (`--save_images`).
-      data: what it attacked.
+      attack: artifact of an attack stage that kept its images (`--save_images`).
+      data: the data it attacked.
       ask: the model.
-      name: of the model, for the manifest.
-      output: the folder to make, anew each time: what a server answers may change.
+      name: name of the model, for the manifest.
+      output: folder to create.
 
     Raises:
-      UserError: no images were kept, they are damaged, or the model cannot answer.
+      UserError: no images were kept, they are damaged, or the model does not respond.
     """
     records = [record for record in read_records(attack.path) if _has_images(attack, record)]
     if all(record.attack == CLEAN for record in records):
@@ -75,7 +75,7 @@ def replay(
             f"{str(attack.path)!r} should hold adversarial images; attack with --save_images=uint8 or float32."
         )
     found = []
-    # What a server answers may change: it is asked anew each time.
+    # Repeated every time, because a server's responses may change.
     shown = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
     inputs = {"attack": attack, "data": data.artifact}
     with artifacts.produce(output, STAGE, {"model": name, "shown": shown}, inputs, overwrite=True) as work:
@@ -88,12 +88,12 @@ def replay(
 
 
 def asked(model: str, shape: tuple[int, ...]) -> Ask:
-    """What asks a model.
+    """Returns a function that queries a model.
 
     Args:
-      model: the folder of an export or of a SavedModel, or the address of a served one by TensorFlow Serving's REST
-        interface, such as http://localhost:8501/v1/models/NAME.
-      shape: of an image.
+      model: folder of an export or of a SavedModel, or address of a model served through TensorFlow Serving's REST
+      interface, such as http://localhost:8501/v1/models/NAME.
+      shape: shape of an image.
 
     Raises:
       UserError: there is no such model, or it takes other images.
@@ -116,7 +116,7 @@ def asked(model: str, shape: tuple[int, ...]) -> Ask:
 
 
 def _served(address: str, images: np.ndarray) -> np.ndarray:
-    """The classes that a server answers; numbers are in [0, 1]."""
+    """Queries a server for classes, sending pixels in [0, 1]."""
     try:
         response = requests.post(address, json={"instances": checked_images(images).tolist()}, timeout=_SECONDS)
         answer = response.json()
@@ -135,7 +135,7 @@ def _served(address: str, images: np.ndarray) -> np.ndarray:
 
 
 def _classes(outputs: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """The classes in what a model answers: named ones, else those of the first row of numbers a class."""
+    """Extracts the classes from a model's outputs: named ones, or the argmax of the first row of scores per image."""
     named = outputs.get("predictions", outputs.get("classes"))
     if named is not None and named.shape == (count,) and named.dtype.kind in "iu":
         return named

@@ -1,4 +1,4 @@
-"""Transfer: adversarial examples made on one model, or on several at once, and shown to others."""
+"""Transfer attacks: adversarial examples made on one model, or on an ensemble, and evaluated on others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ensemble(models: Sequence[keras.Model]) -> keras.Model:
     if len(models) == 1:
         return models[0]
     for number, model in enumerate(models):
-        model.name = f"member_{number}"  # Layers of one model need names of their own.
+        model.name = f"member_{number}"  # Layers of a model need unique names.
     images = keras.Input(models[0].input_shape[1:], name="images")
     return keras.Model(images, keras.layers.Average(name="logits")([model(images) for model in models]))
 
@@ -50,21 +50,21 @@ def transfer_artifact(
     share: bool = False,
     other_data: bool = False,
 ) -> list[Record]:
-    """Makes examples on every source and shows them to every target, or continues, or finds it done.
+    """Makes examples on every source and evaluates them on every target, or resumes, or returns finished results.
 
     Args:
       options: attacks, images, repeats and so on.
       sources: names of runs; several joined by `+` are attacked as one ensemble.
-      trained: the trainings by name of the run; every one of them is a target.
-      data: what all were trained on.
-      output: the folder to make.
+      trained: trainings by name of the run; every one of them is a target.
+      data: the data all were trained on.
+      output: folder to create.
       checkpoint: `best` or `last`.
-      overwrite: replace what was made with other options.
-      share: do it together with other processes that make the same call at the same time.
-      other_data: whether the data may be others than the model was trained on.
+      overwrite: replace results of other options.
+      share: divide the work among processes that make the same call at the same time.
+      other_data: whether the data may differ from those the models were trained on.
 
     Returns:
-      The records: by source, attack, target and repeat; `source` is what the examples were made on.
+      The records, by source, attack, target and repeat; `source` is the run whose model the examples were made on.
 
     Raises:
       UserError: a source is not among the runs, the data are not those of all trainings, or an attack is targeted.
@@ -96,7 +96,7 @@ def transfer_artifact(
 
 
 class _Transfer:
-    """The work in the folder of the artifact; arguments as of `transfer_artifact`."""
+    """The work in the artifact's folder; arguments as in `transfer_artifact`."""
 
     def __init__(
         self, options: EvaluationOptions, sources: Sequence[str], trained: Mapping[str, artifacts.Artifact],
@@ -121,7 +121,7 @@ class _Transfer:
                 share_slices(slices, self.folder / PARTS, advance)
 
     def run(self) -> list[Record]:
-        """Makes the examples that are not made, and shows all."""
+        """Makes missing examples, and evaluates all on every target."""
         options, labels = self.options, self.labels
         samples = {name: options.resolved(run).prediction_draws for name, run in self.trained.items()}
         records = []
@@ -152,9 +152,9 @@ class _Transfer:
         return records
 
     def _jobs(self) -> Iterator[tuple[str, list[tuple[int, ChunkedEvaluation]]]]:
-        """Each source with its attacks and their numbers."""
+        """Yields each source with its attacks and their numbers."""
         for s, source in enumerate(self.sources):
-            # Copies of its own: an ensemble renames its members.
+            # Separate copies, because an ensemble renames its members.
             made_on = ensemble([self._load(name) for name in source.split("+")])
             every = np.arange(len(self.images))
             yield (

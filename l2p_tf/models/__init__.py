@@ -1,4 +1,4 @@
-"""Architectures, one a file: they know a layer factory, never a defense."""
+"""Model architectures, one per file. They depend on a layer factory, never on a defense."""
 
 from l2p_tf.models.base import MODELS, Architecture
 

@@ -1,4 +1,4 @@
-"""The all-convolutional classifier of the perturbation generator networks (Appendix A), as CleverHans 2-3 has it."""
+"""The all-convolutional classifier of the perturbation generator networks (Appendix A), as in CleverHans 2-3."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from l2p_tf.models.base import MODELS, Architecture, scaled
 from l2p_tf.options import option
 
 SLOPE = 0.2
-"""Of the leaky ReLU for negative numbers."""
+"""Slope of the leaky ReLU for negative inputs."""
 
 
 @MODELS.register("all_conv")
 @dataclasses.dataclass(frozen=True)
 class AllConv(Architecture):
-    """Three blocks of two 3x3 convolutions and average pooling, a 3x3 convolution to the classes, the global average.
+    """Three blocks of two 3x3 convolutions and average pooling, a 3x3 convolution to the classes, global pooling.
 
     Leaky ReLU, biases, no batch norm; kernels start normal with std 1/sqrt(fan-in). 2,334,730 trainable parameters for
     10 classes of 3 channels. CleverHans takes more or fewer blocks for larger or smaller images; Appendix A's three are
@@ -30,7 +30,7 @@ class AllConv(Architecture):
     width: float = option(1.0, "multiplies the channels of every convolution but the last", above=0)
 
     def logits(self, x: keras.KerasTensor, classes: int, factory: LayerFactory) -> keras.KerasTensor:
-        """The mean over positions of one feature map per class: (batch, classes)."""
+        """Returns the mean over positions of one feature map per class: (batch, classes)."""
         maps = factory.conv(self.features(x, factory), classes, 3, "maps", normalize=False)
         return keras.layers.GlobalAveragePooling2D(name="logits", data_format=NHWC)(maps)
 

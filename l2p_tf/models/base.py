@@ -1,4 +1,4 @@
-"""What every architecture is: options, and how to build a classifier from them."""
+"""Base class of architectures: options, and how to build a classifier from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from l2p_tf.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Architecture(Options, abc.ABC):
-    """A network's shape. Registered architectures are named like `resnet_v1(depth=20)`."""
+    """A network architecture. Registered architectures are named by specs such as `resnet_v1(depth=20)`."""
 
     def build(
         self,
@@ -34,7 +34,7 @@ class Architecture(Options, abc.ABC):
           image_shape: height, width and channels.
           classes: number of classes.
           factory: makes the layers; a defense's own, or None for plain ones.
-          mean: channel means of the normalization, one or one per channel.
+          mean: channel means of the normalization, one for all or one per channel.
           std: channel standard deviations, above 0.
 
         Raises:
@@ -52,21 +52,21 @@ class Architecture(Options, abc.ABC):
         means, stds = (np.broadcast_to(np.asarray(values, float), channels).tolist() for values in (mean, std))
         factory = factory or LayerFactory()
         logits = self.logits(factory.image(images, "normalization", means, stds), classes, factory)
-        # A linear activation in float32: logits stay float32 under mixed precision.
+        # A linear activation in float32 keeps logits float32 under mixed precision.
         logits = keras.layers.Activation("linear", dtype="float32", name="predictions")(logits)
         return keras.Model(images, logits, name="classifier")
 
     def logits(self, x: keras.KerasTensor, classes: int, factory: LayerFactory) -> keras.KerasTensor:
-        """From the normalized images to the logits (batch, classes): a dense layer on the features by default."""
+        """Maps normalized images to logits (batch, classes); by default a dense layer on the features."""
         return factory.dense(self.features(x, factory), classes, "logits")
 
     @abc.abstractmethod
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
-        """From the normalized images to what the last layer reads: (batch, n) where that is a dense layer."""
+        """Maps normalized images to the input of the last layer: (batch, n) for a dense layer."""
 
 
 def scaled(width: float, *channels: int) -> list[int]:
-    """Channels, or units, times a network's width, each rounded and at least 1."""
+    """Multiplies channels or units by a network's width; each is rounded and at least 1."""
     return [max(1, round(c * width)) for c in channels]
 
 
@@ -74,6 +74,6 @@ MODELS: Registry[Architecture] = Registry("model", "l2p_tf.models")
 
 
 def trainable_parameters(model: keras.Model) -> int:
-    """Number of trainable parameters that are not the noise's, as papers count them."""
+    """Number of trainable parameters without those of the noise, as papers count them."""
     noise = {id(v) for v in noise_parameters(model)}
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables if id(v) not in noise)

@@ -1,4 +1,4 @@
-"""A small network with two convolutions, for the BasicNet of the 2021 study of adversarial training (Tables 1, 4)."""
+"""A small network with two convolutions, used as BasicNet of the 2021 study of adversarial training (Tables 1, 4)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from l2p_tf.options import option
 class BasicNet(Architecture):
     """Two 5x5 convolutions (6, 16 channels) with 2x2 max pooling, two dense layers (120, 84): LeNet's proportions.
 
-    The study does not specify its BasicNet: this one is our choice. LeNet's convolutions leave out the border; these
-    pad it, so that any image size works, and pooling keeps an odd last row or column. On 32x32x3 the first dense layer
-    therefore reads 8x8x16 numbers, not 5x5x16: 136,886 trainable parameters for 10 classes, against 62,006.
+    The study does not specify its BasicNet; this one is our choice. Unlike LeNet's, the convolutions are padded, so
+    that any image size works, and pooling keeps an odd last row or column. For 32x32x3 images the first dense layer
+    therefore has 8x8x16 inputs, not 5x5x16: 136,886 trainable parameters for 10 classes, instead of 62,006.
     """
 
     width: float = option(1.0, "multiplies the channels and the units of the dense layers", above=0)

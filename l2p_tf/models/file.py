@@ -1,4 +1,4 @@
-"""A network that is there already, in a file or as a run, as an architecture: it is trained on from its weights."""
+"""An existing network, from a file or a run, as an architecture, to continue training from its weights."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _BEST = "best.keras"
 @MODELS.register("file")
 @dataclasses.dataclass(frozen=True)
 class File(Architecture):
-    """A Keras model that is there already, with its weights: a .keras or .h5 file, or the folder of a run.
+    """An existing Keras model with its weights: a .keras or .h5 file, or the folder of a run.
 
-    It is a functional or Sequential model from images to the classes of the data, a softmax at its end is taken off,
-    and it normalizes images itself: channel means and deviations of the data do not enter. Layers that are frozen stay
-    so. A model of another kind is imported first (`python -m stages.importer`), which finds out what it expects; the
-    run that this makes is given here.
+    It must be a functional or Sequential model from images to the classes of the data. A final softmax is removed. The
+    model normalizes images itself: channel means and deviations of the data are not used. Frozen layers stay frozen.
+    Other kinds of models must be imported first (`python -m stages.importer`), which determines their input and output;
+    then give the resulting run here.
 
-    A defense that adds noise to pixels or activations adds it inside, at `noise_after`. Noise on weights needs a
+    A defense with noise on pixels or activations adds it inside the network, at `noise_after`. Noise on weights needs a
     network of this package.
     """
 
@@ -53,7 +53,7 @@ class File(Architecture):
 
     @property
     def file(self) -> pathlib.Path:
-        """The file; UserError where there is none."""
+        """The file; raises UserError if there is none."""
         wanted = "file: `path` should be a .keras or .h5 file, or the folder of a run"
         if not self.path:
             raise UserError(f"{wanted}: file(path='my.keras'). Received: ''")
@@ -64,11 +64,11 @@ class File(Architecture):
         return found
 
     def recorded(self) -> Self:
-        """By the last part of its path: which file it was is said by its digest."""
+        """Keeps the last part of the path; the digest identifies the file."""
         return self.replace(path=user_path(self.path).absolute().name) if self.path else self
 
     def options(self) -> dict[str, Any]:
-        """The options, with the file's digest."""
+        """Returns the options, with the file's digest."""
         return {**super().options(), "digest": digest_file(self.file)}
 
     def build(
@@ -79,10 +79,10 @@ class File(Architecture):
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
     ) -> keras.Model:
-        """The network of the file, with a defense's noise in it; `mean` and `std` are not used.
+        """Returns the network of the file with a defense's noise in it; `mean` and `std` are not used.
 
         Raises:
-          UserError: there is no such file, it does not fit the images or classes, or it cannot be trained.
+          UserError: the file is missing, does not fit the images or classes, or cannot be trained.
         """
         del mean, std
         policy = keras.config.dtype_policy().name
@@ -96,7 +96,7 @@ class File(Architecture):
         return keras.Model(images, keras.layers.Activation("linear", dtype="float32", name="predictions")(logits))
 
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
-        """There are none apart from the network; UserError."""
+        """Raises UserError, because the network is built as a whole."""
         raise UserError("file: its network is built as a whole, by `build`.")
 
     def _network(self, shape: tuple[int, ...], classes: int) -> keras.Model:
@@ -122,7 +122,7 @@ class File(Architecture):
 
     def _range_of(self, model: keras.Model) -> str:
         if self.input_range != "auto" or self.file != user_path(self.path):
-            return self.input_range if self.input_range != "auto" else "0..1"  # Runs take [0, 1].
+            return self.input_range if self.input_range != "auto" else "0..1"  # Models of runs take [0, 1].
         told = told_by_layers(model)
         if told is None:
             warnings.warn(

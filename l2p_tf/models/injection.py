@@ -1,4 +1,4 @@
-"""Noise inside networks that were made elsewhere: at the points where those of this package ask for it."""
+"""Inserts noise into external networks, at the same points as in networks of this package."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from l2p_tf.types import UserError
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, ConvNorm)
 _NORMS = (keras.layers.BatchNormalization, Normalizing)
 _NAMED = 20
-"""So many names an error lists."""
+"""Maximum number of names listed in an error."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """Where a network asks a factory.
+    """Points of a network at which a factory is called.
 
     Attributes:
-      convolutions: every convolution.
-      normalized: what a convolution gives after its batch norm: that batch norm, or where there is none itself.
-      outputs: what ends a block.
+      convolutions: all convolutions.
+      normalized: the batch norm after a convolution, or the convolution itself if there is none.
+      outputs: last operations of blocks.
     """
 
     convolutions: frozenset[int]
@@ -38,24 +38,24 @@ class Points:
 
 
 def injected(model: keras.Model, factory: LayerFactory, noise_after: Sequence[str] = ()) -> keras.Model:
-    """A network with the noise of a defense in it. It shares the layers, and so the weights, of the one it is made of.
+    """Inserts a defense's noise into a network. The new network shares layers, and so weights, with the original.
 
     Args:
-      model: a functional or Sequential classifier, which may hold others.
-      factory: the defense's.
-      noise_after: patterns, as `*_add`, of the names of layers whose outputs end a block. None takes the first
-        convolution and all sums of two tensors, or where there are no such sums every convolution, or where there are
-        none every dense layer but the last.
+      model: a functional or Sequential classifier, which may be nested.
+      factory: the defense's layer factory.
+      noise_after: patterns, such as `*_add`, of the names of layers that end a block. By default the first convolution
+      and all sums of two tensors; without such sums every convolution, and without those every dense layer except the
+      last.
 
     Raises:
-      UserError: a pattern fits no layer.
+      UserError: a pattern matches no layer.
     """
     points = points_of(model, noise_after)
     twins: dict[int, keras.Model] = {}
     used: collections.Counter[str] = collections.Counter()
 
     def own(point: str, name: str) -> str:
-        """The name the first time, then with a number: noise layers of one model need names of their own."""
+        """Returns the name, numbered when repeated, because noise layers of a model need unique names."""
         used[point + name] += 1
         return name if used[point + name] == 1 else f"{name}_{used[point + name]}"
 
@@ -76,7 +76,7 @@ def injected(model: keras.Model, factory: LayerFactory, noise_after: Sequence[st
 
 
 def points_of(model: keras.Model, noise_after: Sequence[str] = ()) -> Points:
-    """Where a network asks a factory; arguments and errors as of `injected`."""
+    """Returns the points at which a factory is called; arguments and errors as in `injected`."""
     operations = list(operations_of(model))
     convolutions = [one for one in operations if isinstance(one, _CONVOLUTIONS)]
     normalized = [_norm_of(one) or one for one in convolutions]
@@ -96,16 +96,16 @@ def points_of(model: keras.Model, noise_after: Sequence[str] = ()) -> Points:
 
 
 def names_of(operations: Sequence[Any]) -> str:
-    """The names of some layers, for an error."""
+    """Names of layers, for an error message."""
     return ", ".join(one.name for one in operations[:_NAMED]) + (" ..." if len(operations) > _NAMED else "")
 
 
 def _norm_of(convolution: keras.layers.Layer) -> keras.layers.Layer | None:
-    """The batch norm that alone reads what a convolution gives; None where there is none."""
+    """Returns the batch norm that is the only consumer of a convolution's output, or None."""
     readers = list({id(node.operation): node.operation for node in convolution._outbound_nodes}.values())
     return readers[0] if len(readers) == 1 and isinstance(readers[0], _NORMS) else None
 
 
 def cloned(model: keras.Model, call: Callable[..., Any]) -> keras.Model:
-    """A network of the same layers, each of which `call` calls."""
+    """Rebuilds a network from the same layers, each of which is called through `call`."""
     return keras.models.clone_model(as_functional(model), clone_function=lambda layer: layer, call_function=call)

@@ -11,12 +11,12 @@ from l2p_tf.layers.image import NHWC
 
 
 def build_generator(image_shape: Sequence[int], classes: int, width: float = 1.0) -> keras.Model:
-    """G(grad_x F_y, x, y): from the classifier's gradient, the image and the label to a perturbation in tanh space.
+    """G(grad_x F_y, x, y): maps the classifier's gradient, the image and the label to a perturbation in tanh space.
 
     Label, dense 1024, dense, reshaped to 128 maps of a quarter of the image's sides, two up-convolutions of stride 2;
-    gradient and image join the maps at the image's size, and two convolutions of stride 1 give the perturbation. The
-    label joins before every layer up to there. 3x3 kernels, ReLU (the paper does not print the hidden activations), a
-    linear last layer. Sides that four does not divide are rounded up, and the maps cropped.
+    gradient and image are concatenated at the image's size, and two convolutions of stride 1 give the perturbation. The
+    label is concatenated before every layer up to that point. 3x3 kernels, ReLU (the paper does not state the hidden
+    activations), a linear last layer. Sides not divisible by four are rounded up, and the maps cropped.
 
     Args:
       image_shape: height, width and channels.
@@ -24,8 +24,8 @@ def build_generator(image_shape: Sequence[int], classes: int, width: float = 1.0
       width: multiplies the hidden channels and the first dense layer.
 
     Returns:
-      From [gradient, images, labels], float32 (batch, height, width, channels) twice and one-hot (batch, classes), to
-      float32 (batch, height, width, channels).
+      A model from [gradient, images, labels], float32 (batch, height, width, channels) twice and one-hot (batch,
+      classes), to float32 (batch, height, width, channels).
     """
     height, breadth, channels = image_shape
     maps, units = (max(1, round(n * width)) for n in (128, 1024))
@@ -33,7 +33,7 @@ def build_generator(image_shape: Sequence[int], classes: int, width: float = 1.0
     gradient = keras.Input(tuple(image_shape), name="gradient")
     images = keras.Input(tuple(image_shape), name="images")
     labels = keras.Input((classes,), name="labels")
-    # He-normal suits ReLU; the last layer starts small, so that the first perturbations are.
+    # He-normal suits ReLU; the last layer is initialized small, so that the first perturbations are small.
     hidden = {"activation": "relu", "kernel_initializer": "he_normal"}
     x = keras.layers.Dense(units, name="dense1", **hidden)(labels)
     x = keras.layers.Concatenate(name="label1")([x, labels])
@@ -48,7 +48,7 @@ def build_generator(image_shape: Sequence[int], classes: int, width: float = 1.0
     if any(rest):
         x = keras.layers.Cropping2D([(n // 2, n - n // 2) for n in rest], name="crop", data_format=NHWC)(x)
     x = keras.layers.Concatenate(name="seen")([x, images, gradient])
-    # A transposed convolution of stride 1 is a convolution whose kernel is turned.
+    # A transposed convolution of stride 1 is a convolution with a flipped kernel.
     x = keras.layers.Conv2D(maps, 3, padding="same", name="up3", data_format=NHWC, **hidden)(x)
     small = keras.initializers.RandomNormal(stddev=0.01)
     x = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer=small, dtype="float32", name="perturbation",

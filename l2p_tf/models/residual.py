@@ -1,4 +1,4 @@
-"""The body that the residual networks share."""
+"""The body shared by the residual networks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Shortcut = Callable[[keras.KerasTensor, int, int, LayerFactory, str], keras.Kera
 def residual_body(
     x: keras.KerasTensor, channels: Sequence[int], blocks: Sequence[int], factory: LayerFactory, shortcut: Shortcut
 ) -> keras.KerasTensor:
-    """A 3x3 stem, stages of basic blocks (each but the first halves the sides), and the global average.
+    """A 3x3 stem, stages of basic blocks (each but the first halves the sides), and global average pooling.
 
     Args:
       x: images (batch, height, width, channels).
-      channels: of each stage.
+      channels: channels of each stage.
       blocks: number of blocks of each stage.
       factory: makes the layers.
-      shortcut: makes the shortcut where a block changes the shape, from (x, filters, strides, factory, name).
+      shortcut: makes the shortcut if a block changes the shape, from (x, filters, strides, factory, name).
 
     Returns:
       Features (batch, channels[-1]).

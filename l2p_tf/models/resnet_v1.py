@@ -17,7 +17,7 @@ from l2p_tf.types import UserError
 @MODELS.register("resnet_v1")
 @dataclasses.dataclass(frozen=True)
 class ResNetV1(Architecture):
-    """ResNet with 6k+2 layers in three stages of 16, 32 and 64 channels, shortcuts without parameters."""
+    """ResNet with 6k+2 layers in three stages of 16, 32 and 64 channels, and shortcuts without parameters."""
 
     depth: int = option(20, "layers: 8, 14, 20, 32, 44, 56, 110 or another 6k+2", low=8)
     width: float = option(1.0, "multiplies the channels of every stage", above=0)
@@ -28,7 +28,7 @@ class ResNetV1(Architecture):
             raise UserError(f"resnet_v1: `depth` should be 6k+2, such as 8, 20, 32, 44 or 56. Received: {self.depth}")
 
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
-        """Stem, three stages of basic blocks, global average."""
+        """Stem, three stages of basic blocks, global average pooling."""
         channels = scaled(self.width, 16, 32, 64)
         return residual_body(x, channels, [(self.depth - 2) // 6] * 3, factory, _subsample)
 

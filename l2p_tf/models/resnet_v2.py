@@ -31,7 +31,7 @@ class ResNetV2(Architecture):
             )
 
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
-        """Stem, four stages of basic blocks, global average."""
+        """Stem, four stages of basic blocks, global average pooling."""
         channels = scaled(self.width, 64, 128, 256, 512)
         return residual_body(x, channels, _BLOCKS[self.depth], factory, _project)
 

@@ -1,4 +1,4 @@
-"""Classifiers, and what is trained beside them, as `.keras` files, written whole and read in safe mode."""
+"""Saves classifiers and auxiliary networks atomically as `.keras` files, and loads them in safe mode."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from l2p_tf.types import UserError
 
 _WEIGHTS = "model.weights.h5"
 _EXPANSION, _ALWAYS = 20, 2**20
-"""How many times its size a file may unpack to, besides a megabyte that any may."""
+"""Maximum ratio of unpacked size to file size, on top of one megabyte that is always allowed."""
 
 
 def save_classifier(classifier: keras.Model, path: pathlib.Path) -> None:
-    """Writes a classifier as `.keras`, whole or not at all, and to the disk."""
+    """Saves a classifier as `.keras` atomically, synced to disk."""
     with replacing(path) as temporary:
         classifier.save(temporary)
 
 
 def auxiliary_path(path: pathlib.Path, name: str) -> pathlib.Path:
-    """Where a network trained beside a saved classifier lies: `best.generator.keras` for `best.keras`."""
+    """Path of a network trained along with a saved classifier: `best.generator.keras` for `best.keras`."""
     return path.with_suffix(f".{name}.keras")
 
 
 def load_classifier(path: str | os.PathLike[str]) -> keras.Model:
-    """Opens a saved classifier, without the softmax it may end in.
+    """Loads a saved classifier, without a final softmax.
 
-    Nothing in the file is executed but, where it has a `SavedModelLayer`, operations of that graph.
+    Nothing in the file is executed except, in a `SavedModelLayer`, operations of its graph.
 
     Raises:
-      UserError: it is missing, damaged, holds code, or does not map images to logits.
+      UserError: it is missing, damaged, contains code, or does not map images to logits.
     """
     wanted = f"{str(path)!r} should be a classifier saved as .keras"
     model = _load(path, wanted)
@@ -52,10 +52,10 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def load_generator(path: str | os.PathLike[str]) -> keras.Model:
-    """Opens a saved perturbation generator. Nothing in the file is executed.
+    """Loads a saved perturbation generator. Nothing in the file is executed.
 
     Raises:
-      UserError: it is missing, damaged, holds code, or does not map gradient, image and label to a perturbation.
+      UserError: it is missing, damaged, contains code, or does not map gradient, image and label to a perturbation.
     """
     wanted = f"{str(path)!r} should be a perturbation generator saved as .keras"
     model = _load(path, wanted)
@@ -66,15 +66,15 @@ def load_generator(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def load_any(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
-    """Opens any model saved as `.keras` or `.h5`, whatever it takes and gives.
+    """Loads any model saved as `.keras` or `.h5`, whatever its inputs and outputs.
 
     Args:
       path: the file.
-      custom_objects: classes and functions that the model needs beyond Keras's own; code in the file, that of Lambda
-        layers, is run then. None runs nothing.
+      custom_objects: classes and functions that the model needs beyond Keras's own; code in the file, such as Lambda
+      layers, is then executed. With None nothing is executed.
 
     Raises:
-      UserError: it is missing, damaged, or holds code or what is not known.
+      UserError: it is missing, damaged, or contains code or unknown objects.
     """
     return _load(path, f"{str(path)!r} should be a Keras model", custom_objects)
 
@@ -90,14 +90,14 @@ def _load(path: str | os.PathLike[str], wanted: str, custom_objects: Mapping[str
             value = keras.ops.convert_to_numpy(variable)
             if value.dtype.kind not in "biu" and not np.isfinite(value.astype(np.float32)).all():
                 raise ValueError(f"the weights of {variable.path!r} should be finite")
-    # On damage zip, HDF5 and Keras raise nearly anything: RuntimeError, RecursionError, zlib.error, MemoryError ...
+    # On damage, zip, HDF5 and Keras raise almost anything: RuntimeError, RecursionError, zlib.error, MemoryError ...
     except Exception as error:
         raise UserError(f"{wanted}: {(str(error).strip().splitlines() or [repr(error)])[0]}") from error
     return model
 
 
 def _check_h5(file: pathlib.Path) -> None:
-    """ValueError where arrays of an HDF5 file promise far more than the file is."""
+    """Raises ValueError if an HDF5 file declares arrays far larger than the file."""
     sizes: list[int] = []
     with h5py.File(file) as weights:
         weights.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
@@ -106,7 +106,7 @@ def _check_h5(file: pathlib.Path) -> None:
 
 
 def _check_size(file: pathlib.Path) -> None:
-    """ValueError where a file would unpack to far more than it is: Keras compresses nothing, weights hardly shrink."""
+    """Raises ValueError if a file would unpack to far more than its size; Keras compresses nothing."""
     most = _EXPANSION * file.stat().st_size + _ALWAYS
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())

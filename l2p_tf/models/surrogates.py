@@ -1,4 +1,4 @@
-"""Networks some of whose steps are differentiated as if they were smooth (BPDA)."""
+"""Networks with surrogate gradients for some of their steps (BPDA)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ _IN_A_GRAPH = (
 
 
 def with_surrogates(model: keras.Model, steps: str) -> keras.Model:
-    """A network that answers as another does, and has the gradient of smooth functions where that has none.
+    """Gives steps of a network the gradients of smooth functions, with unchanged outputs.
 
-    It shares the layers, and so the weights, of the one it is made of.
+    The new network shares layers, and so weights, with the original.
 
     Args:
-      model: a functional or Sequential classifier, which may hold others.
-      steps: patterns of names of layers and operations, each with one of `SURROGATES`, as `round*: identity; jpeg:
-        identity`; the first that fits counts. Empty for the model as it is.
+      model: a functional or Sequential classifier, which may be nested.
+      steps: patterns of names of layers and operations, each with one of `SURROGATES`, such as `round*: identity; jpeg:
+      identity`; the first match counts. If empty, the model is returned unchanged.
 
     Raises:
-      UserError: it cannot be read, a pattern fits nothing, or a step's shape or type does not let a gradient through.
+      UserError: the text is invalid, a pattern matches nothing, or the shape or type of a step does not permit a
+      gradient.
     """
     wanted = parse_steps(steps)
     if not wanted:
@@ -74,10 +75,10 @@ def with_surrogates(model: keras.Model, steps: str) -> keras.Model:
 
 
 def parse_steps(text: str) -> list[tuple[str, str]]:
-    """Patterns and their surrogates, of a text such as `round*: identity; jpeg: identity`.
+    """Parses patterns and their surrogates, such as `round*: identity; jpeg: identity`.
 
     Raises:
-      UserError: it cannot be read, or knows another surrogate.
+      UserError: the text is invalid, or names an unknown surrogate.
     """
     pairs = []
     for part in filter(None, map(str.strip, text.split(";"))):

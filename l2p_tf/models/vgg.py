@@ -13,7 +13,7 @@ from l2p_tf.options import option
 from l2p_tf.types import UserError
 
 _CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""How many each stage has."""
+"""Number of convolutions per stage."""
 
 
 @MODELS.register("vgg")
@@ -21,9 +21,9 @@ _CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 
 class VGG(Architecture):
     """VGG's five stages of 3x3 convolutions with batch norm, each with 2x2 max pooling, and one dense layer.
 
-    VGG-11 has 9,228,362 trainable parameters for 10 classes of 32x32x3. Common code for CIFAR has 9,231,114: it keeps
-    the convolutions' 2,752 biases, which the batch norms behind them make idle. The study prints about 11 million.
-    Pooling keeps an odd last row or column and a side of 1, so that any image size works.
+    VGG-11 has 9,228,362 trainable parameters for 10 classes of 32x32x3 images. Common CIFAR code has 9,231,114: it
+    keeps the convolutions' 2,752 biases, which the following batch norms make redundant. The study prints about 11
+    million. Pooling keeps an odd last row or column and a side of 1, so that any image size works.
     """
 
     depth: int = option(11, "layers as VGG counts them: 11, 13, 16 or 19")
@@ -36,7 +36,7 @@ class VGG(Architecture):
             raise UserError(f"vgg: `depth` should be one of {known}. Received: {self.depth}")
 
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
-        """Five stages and the global average, of one position where the images are 32x32: (batch, 512 * width)."""
+        """Five stages and global average pooling, of one position for 32x32 images: (batch, 512 * width)."""
         channels = scaled(self.width, 64, 128, 256, 512, 512)
         for stage, (filters, count) in enumerate(zip(channels, _CONVOLUTIONS[self.depth], strict=True), start=1):
             for i in range(1, count + 1):

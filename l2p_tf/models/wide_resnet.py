@@ -18,7 +18,7 @@ from l2p_tf.types import UserError
 class WideResNet(Architecture):
     """ResNet with 6k+4 layers: batch norm and ReLU before each convolution, three stages of 16, 32, 64 wide channels.
 
-    Without dropout. WRN-28-10 has 36,479,194 trainable parameters for 10 classes of 32x32x3.
+    No dropout. WRN-28-10 has 36,479,194 trainable parameters for 10 classes of 32x32x3 images.
     """
 
     depth: int = option(28, "layers: 10, 16, 22, 28, 34, 40 or another 6k+4", low=10)
@@ -30,7 +30,7 @@ class WideResNet(Architecture):
             raise UserError(f"wide_resnet: `depth` should be 6k+4, such as 10, 16, 28 or 40. Received: {self.depth}")
 
     def features(self, x: keras.KerasTensor, factory: LayerFactory) -> keras.KerasTensor:
-        """A 3x3 stem, three stages of blocks, a last batch norm, the global average: (batch, 64 * width)."""
+        """A 3x3 stem, three stages of blocks, a last batch norm, global average pooling: (batch, 64 * width)."""
         x = factory.output(factory.conv(x, 16, 3, "stem", normalize=False, bias=False), "stem_output")
         for stage, filters in enumerate(scaled(self.width, 16, 32, 64), start=1):
             for block in range(1, (self.depth - 4) // 6 + 1):
@@ -44,9 +44,9 @@ def _block(x: keras.KerasTensor, filters: int, strides: int, factory: LayerFacto
     passed = x
     x = keras.layers.ReLU(name=f"{name}_relu1")(factory.norm(x, f"{name}_norm"))
     if strides > 1 or x.shape[-1] != filters:
-        # A projection reads what the convolutions read; otherwise what came before passes as it is.
+        # A projection takes the input of the convolutions; the identity takes the block's raw input.
         passed = factory.conv(x, filters, 1, f"{name}_shortcut", strides=strides, normalize=False, bias=False)
-    # The batch norm before the second convolution directly follows the first, and is one layer with it.
+    # The batch norm before the second convolution directly follows the first one and is merged with it.
     x = keras.layers.ReLU(name=f"{name}_relu2")(factory.conv(x, filters, 3, f"{name}_conv1", strides=strides))
     x = factory.conv(x, filters, 3, f"{name}_conv2", normalize=False, bias=False)
     return factory.output(keras.layers.Add(name=f"{name}_sum")([x, passed]), f"{name}_output")

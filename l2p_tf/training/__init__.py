@@ -1,1 +1,1 @@
-"""The trainer that all defenses share, with its losses, optimizer and schedules."""
+"""The trainer shared by all defenses, with its losses, optimizer and schedules."""

@@ -1,4 +1,4 @@
-"""The trainer that all defenses share: a Keras model around a classifier, whose step is compiled once."""
+"""The trainer shared by all defenses: a Keras model around a classifier, whose step is compiled once."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from l2p_tf.types import UserError
 
 
 class TrainingAttack(Protocol):
-    """What makes the adversarial images of a training step: an `IterativeAttack`, or what else can do this."""
+    """Makes the adversarial images of a training step, like an `IterativeAttack`."""
 
     def perturb(self, model: keras.Model, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Adversarial images in a graph, through which no gradient flows; arguments as of `IterativeAttack.perturb`."""
+        """Returns adversarial images without gradient, within a graph; arguments as in `IterativeAttack.perturb`."""
 
 
 Group = tuple[keras.optimizers.Optimizer, Sequence[keras.Variable]]
-"""Variables that a step moves, and the optimizer that does."""
+"""An optimizer and the variables that it updates."""
 
 ADVERSARIAL = "adversarial"
 """The phase in which batches are attacked."""
@@ -40,33 +40,33 @@ ADVERSARIAL = "adversarial"
 class RobustTrainer(PhasedModel):
     """Trains `classifier` on alpha * clean loss + beta * adversarial loss (supplement of Learn2Perturb, Equation 3).
 
-    Use it like any Keras model: `compile(optimizer)`, then `fit`, `evaluate`, `train_on_batch` and the like, on uint8
-    images or floats in [0, 1] and integer labels, with weights of samples or classes if need be. Evaluation attacks as
-    training does. Under a `tf.distribute` strategy, make classifier, trainer and optimizer in its scope: batches are
-    then shared by the replicas, and what is trained is what one device would have trained, but for the rounding, the
-    noise and the statistics of batch norm, which every replica has of its own.
+    Use it like any Keras model: `compile(optimizer)`, then `fit`, `evaluate`, `train_on_batch` and so on, with uint8
+    images or floats in [0, 1], integer labels, and optional sample or class weights. Evaluation attacks as training
+    does. Under a `tf.distribute` strategy, create classifier, trainer and optimizer in its scope: replicas then share
+    each batch, and the result equals training on one device except for rounding, noise and batch norm statistics, which
+    are per replica.
 
-    What changes over epochs lives in variables that `begin_epoch` sets, or is a phase, for each of which a step is
-    compiled. A defense subclasses it and overrides `update` (its step), `answers` and `compute_loss` (what it makes of
-    the two halves of a batch), `penalty`, `begin_epoch` or `phase`.
+    Whatever changes over epochs is a variable set by `begin_epoch`, or a phase; a step is compiled for each phase. A
+    defense subclasses this and overrides `update` (its step), `answers` and `compute_loss` (its use of the two halves
+    of a batch), `penalty`, `begin_epoch` or `phase`.
 
-    Weights enter as Keras defines it: a loss is the sum of weight times loss over the number of images, an accuracy the
-    weighted mean.
+    Weights follow Keras: a loss is the sum of weight times loss over the number of images, an accuracy the weighted
+    mean.
 
     Args:
-      classifier: the network; its noise, if any, is on from `noise_epoch` on.
-      attack: makes the adversarial half of a batch, within the step; None trains on clean images alone.
+      classifier: the network; its noise, if any, is on from `noise_epoch`.
+      attack: makes the adversarial half of a batch within the step; None trains on clean images only.
       clean_weight: alpha.
-      adversarial_weight: beta; with 0 no attack is run.
-      adversarial_epoch: the first epoch that trains on adversarial images; clean images alone until then.
-      clean_probability: with which a batch is trained on as it is, by its clean loss alone.
-      noise_epoch: the first epoch with noise.
-      attack_label: `true` attacks the true label, `predicted` the label the classifier gives the clean image.
-      one_batch: run clean and adversarial images as one batch, which changes what batch norm sees.
-      seed: of the attack's random starts.
+      adversarial_weight: beta; no attack runs if it is 0.
+      adversarial_epoch: first epoch that trains on adversarial images; earlier ones train on clean images only.
+      clean_probability: probability with which a batch is not attacked and trained on by its clean loss.
+      noise_epoch: first epoch with noise.
+      attack_label: `true` attacks the true label, `predicted` the label predicted for the clean image.
+      one_batch: run clean and adversarial images as one batch, which changes the statistics of batch norm.
+      seed: seed of the attack's random starts.
 
     Raises:
-      UserError: the classifier was made under another distribution strategy.
+      UserError: the classifier was created under another distribution strategy.
     """
 
     def __init__(
@@ -104,45 +104,45 @@ class RobustTrainer(PhasedModel):
         self.built = True
 
     def add_means(self, *names: str) -> None:
-        """Keeps running means of these names, which show in logs and history."""
+        """Adds running means, which appear in logs and history."""
         self.means = {**self.means, **{name: Mean(name=name) for name in names}}
 
     @property
     def accepted(self) -> Accepted:
-        """Images and labels that the classifier takes."""
+        """Accepted images and labels."""
         return Accepted(tuple(self.classifier.input_shape[1:]), int(self.classifier.output_shape[-1]))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The running means of losses and accuracies over the epoch."""
+        """Running means of losses and accuracies over the epoch."""
         return list(self.means.values())
 
     @property
     def noise_parameters(self) -> list[keras.Variable]:
-        """The trainable parameters of the noise; weight decay never touches them."""
+        """Trainable parameters of the noise, exempt from weight decay."""
         return noise_parameters(self.classifier)
 
     @property
     def classifier_weights(self) -> list[keras.Variable]:
-        """What `optimizer` trains: all of the classifier, unless a defense trains its noise apart."""
+        """Variables that `optimizer` trains: those of the classifier, unless a defense trains its noise separately."""
         return list(self.classifier.trainable_variables)
 
     @property
     def optimizers(self) -> list[keras.optimizers.Optimizer]:
-        """Every optimizer whose rate follows the schedule and whose slots belong to the state."""
+        """Optimizers that follow the learning rate schedule and whose slots belong to the state."""
         return [self.optimizer]
 
     @property
     def attacks(self) -> bool:
-        """Whether there is an adversarial part at all."""
+        """Whether there is an adversarial phase."""
         return self.attack is not None
 
     def set_rate(self, rate: float, share: float = 1.0) -> None:
         """Sets the learning rate of every optimizer.
 
         Args:
-          rate: of the epoch.
-          share: that rate as a share of the one at the start, for optimizers with a rate of their own.
+          rate: learning rate of the epoch.
+          share: that rate divided by the initial one, for optimizers with a rate of their own.
         """
         del share
         for optimizer in self.optimizers:
@@ -151,17 +151,17 @@ class RobustTrainer(PhasedModel):
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *, jit_compile: bool | str = "auto", **more: Any
     ) -> None:
-        """Takes the optimizer of the classifier's weights; the loss and what is measured are the defense's.
+        """Sets the optimizer of the classifier's weights; loss and metrics are those of the defense.
 
         Args:
           optimizer: a Keras optimizer, or its name.
           loss: None.
-          jit_compile: compile steps with XLA; `auto` does so where there is a GPU.
-          **more: further arguments of Keras's `compile`, but none of losses and metrics.
+          jit_compile: compile steps with XLA; `auto` does so if there is a GPU.
+          **more: further arguments of Keras's `compile`, except losses and metrics.
 
         Raises:
-          UserError: a loss or a metric, several steps at once where each draws whether it attacks, or XLA under a
-            distribution strategy.
+          UserError: a loss or a metric is given, several steps per execution if each draws whether it attacks, or XLA
+          under a distribution strategy.
         """
         for name, value in {"loss": loss, **more}.items():
             if value is not None and name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
@@ -171,7 +171,7 @@ class RobustTrainer(PhasedModel):
         if self.strategy is not None and jit_compile is True:
             raise UserError("`jit_compile` should be False or auto under a distribution strategy. Received: True")
         jit = self.strategy is None and resolve_jit(None if jit_compile == "auto" else bool(jit_compile))
-        # In float16 one scale serves all optimizers; Keras would have one for each.
+        # In float16 all optimizers share one scale, whereas Keras would use one for each.
         super().compile(optimizer=optimizer, jit_compile=jit, auto_scale_loss=False, **more)
         check_optimizer(self.optimizer, self.classifier_weights)
         with self.strategy.scope() if self.strategy else contextlib.nullcontext():
@@ -182,14 +182,14 @@ class RobustTrainer(PhasedModel):
         self.begin_epoch(0)
 
     def build_optimizers(self) -> None:
-        """Creates the optimizers' slots, so that a state can be restored before the first step; `compile` calls it."""
+        """Creates the optimizers' slots, so that a state can be restored before the first step; called by `compile`."""
         self.optimizer.exclude_from_weight_decay(var_list=self.noise_parameters)
         self.optimizer.build(self.classifier_weights)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Sets what depends on the epoch; returns what the history should show of it.
+        """Sets whatever depends on the epoch; returns values for the history.
 
-        `compile` does so for the first epoch, and `fit` when an epoch begins.
+        `compile` calls it for the first epoch, and `fit` when an epoch begins.
         """
         self.adversarial_on = self.attacks and epoch >= self.adversarial_epoch
         noisy = epoch >= self.noise_epoch
@@ -198,21 +198,21 @@ class RobustTrainer(PhasedModel):
         return facts if self.loss_scale is None else {**facts, "loss_scale": self.loss_scale.checked()}
 
     def is_mature(self, epoch: int) -> bool:
-        """Whether the model of this epoch is what the method is about: its noise on, its adversarial part begun."""
+        """Whether the complete method is active in this epoch: its noise is on and its adversarial phase has begun."""
         noisy = not noise_layers(self.classifier) or epoch >= self.noise_epoch
         return noisy and (not self.attacks or epoch >= self.adversarial_epoch)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """The classifier's logits."""
+        """Returns the classifier's logits."""
         return self.classifier(to_unit(inputs), training=training)
 
     def keep_averages(self, decay: float) -> None:
-        """Follows the classifier's weights exponentially: average += (1 - decay) * (weight - average).
+        """Keeps exponential moving averages of the weights: average += (1 - decay) * (weight - average).
 
-        Trained weights and the moving averages of batch norm are followed. Call it once, before the first step.
+        Covers trained weights and the moving averages of batch norm. Call it once, before the first step.
 
         Args:
-          decay: in (0, 1), of each step; the average starts at the weights.
+          decay: in (0, 1), per step; the averages start at the weights.
         """
         self.decay = decay
         for variable in self._followed():
@@ -222,7 +222,7 @@ class RobustTrainer(PhasedModel):
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Within it the classifier has its averaged weights, where they are kept: those that are judged and saved."""
+        """Gives the classifier its averaged weights, if kept: those that are evaluated and saved."""
         own = [(v, keras.ops.convert_to_numpy(v)) for v in self._followed()] if self.averages else []
         try:
             for (variable, _), average in zip(own, self.averages, strict=True):
@@ -234,14 +234,14 @@ class RobustTrainer(PhasedModel):
 
     @property
     def auxiliary_models(self) -> dict[str, keras.Model]:
-        """Networks trained beside the classifier, by name; they are saved with it."""
+        """Networks trained along with the classifier, by name; they are saved with it."""
         return {}
 
     def phase(self, training: bool = True) -> Phase:
-        """`adversarial` for a batch that is attacked, in training not for some by chance; `noise` or `no noise`."""
+        """Returns the phase: `adversarial` if the batch is attacked (random in training), and `noise` or `no noise`."""
         attacked = self.adversarial_on
         if attacked and training and self.clean_probability:
-            # By the number of the step, so that a training that goes on throws the same coins.
+            # Seeded by the step number, so that resumed training draws the same.
             with tf.init_scope():
                 step = int(keras.ops.convert_to_numpy(self.optimizer.iterations))
             random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
@@ -249,7 +249,7 @@ class RobustTrainer(PhasedModel):
         return self.noise_phase.now() | (frozenset([ADVERSARIAL]) if attacked else frozenset())
 
     def take_step(self, data: tuple[tf.Tensor, ...], phase: Phase, training: bool) -> None:
-        """Attacks the batch, where the phase does, then updates; without `training` only adds to the running means."""
+        """Attacks the batch if the phase does, then updates; without `training` only updates the running means."""
         batch = Batch.of(data)
         with traced_for(phase):
             if not training:
@@ -261,7 +261,7 @@ class RobustTrainer(PhasedModel):
             average.assign_add((1.0 - self.decay) * (tf.convert_to_tensor(variable) - tf.convert_to_tensor(average)))
 
     def logs(self, training: bool) -> dict[str, tf.Tensor]:
-        """The running means; in training without those that none of its batches can tell."""
+        """Returns the running means; in training, without those that no batch updates."""
         clean = not training or not self.attacks or self.clean_weight or self.adversarial_epoch
         clean = clean or self.clean_probability
         means = self.get_metrics_result()
@@ -269,15 +269,15 @@ class RobustTrainer(PhasedModel):
 
     @property
     def noise_generators(self) -> list[keras.Variable]:
-        """Those of the classifier."""
+        """Seed generators of the classifier."""
         return generators_of(self.classifier)
 
     def update(self, batch: Batch, phase: Phase) -> None:
-        """One step on a batch, which is attacked first where the phase does so."""
+        """Takes one step on a batch, attacked first if the phase does so."""
         self.update_classifier(batch._replace(adversarial=self.perturbed(batch)) if ADVERSARIAL in phase else batch)
 
     def perturbed(self, batch: Batch) -> tf.Tensor:
-        """The batch's images under attack."""
+        """Returns adversarial images of the batch."""
         assert self.attack is not None
         labels = batch.labels
         if self.attack_label == "predicted":
@@ -285,19 +285,19 @@ class RobustTrainer(PhasedModel):
         return self.attack.perturb(self.classifier, batch.images, labels, self.attack_seed.next())
 
     def _followed(self) -> list[keras.Variable]:
-        """What an average of the weights follows: all numbers of the classifier that training moves."""
+        """Variables covered by the moving averages: all floating-point weights of the classifier."""
         return [v for v in self.classifier.weights if v.dtype in ("float32", "bfloat16")]
 
     def update_classifier(self, batch: Batch) -> None:
-        """One step of the classifier's weights down the loss of a batch, on its own tape."""
+        """Takes one step of the classifier's weights down the loss of a batch, on its own tape."""
         self.descend(lambda: self.batch_loss(batch) + self.penalty(), (self.optimizer, self.classifier_weights))
 
     def descend(self, loss: Callable[[], tf.Tensor | tuple[tf.Tensor, ...]], *groups: Group) -> None:
-        """One step down a loss, or a sum of terms, of groups of variables, each with its optimizer.
+        """Takes one step down a loss, or a sum of terms, for groups of variables, each with its optimizer.
 
-        A tape adds up all gradients of one variable at once; where they are more than two, such as those of a clean and
-        an adversarial pass and of a regularizer, TensorFlow then looks for memory to save, which takes it as long as
-        everything else it does before the first step. So the gradients of each term are taken by themselves.
+        A tape sums all gradients of a variable at once; with more than two, such as those of a clean and an adversarial
+        pass and of a regularizer, TensorFlow's memory optimization takes as long as everything else before the first
+        step. Therefore the gradients of each term are taken separately.
         """
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             watched = watch(tape, [variable for _, variables in groups for variable in variables])
@@ -309,11 +309,11 @@ class RobustTrainer(PhasedModel):
         self.apply(gradients, *groups)
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
-        """A loss as its gradient is to be taken: this replica's part of it and, in float16, times the loss scale."""
+        """Scales a loss for its gradient: this replica's share and, in float16, times the loss scale."""
         return part(loss) if self.loss_scale is None else self.loss_scale.scaled(part(loss))
 
     def apply(self, gradients: Sequence[tf.Tensor | None], *groups: Group) -> None:
-        """Moves groups of variables, each by its optimizer, by gradients of what `scaled` gave, in the same order."""
+        """Applies gradients of losses from `scaled` to groups of variables, in the same order."""
 
         def move(gradients: Sequence[tf.Tensor | None]) -> None:
             left = iter(gradients)
@@ -327,16 +327,16 @@ class RobustTrainer(PhasedModel):
             self.loss_scale.apply(gradients, move, changed)
 
     def penalty(self) -> tf.Tensor | float:
-        """What is added to the loss that does not depend on the batch: here the regularizers of the weights."""
+        """Returns the loss term that does not depend on the batch: by default the regularizers of the weights."""
         return sum(v.regularizer(v) for v in self.classifier.trainable_variables if v.regularizer is not None)
 
     def batch_loss(self, batch: Batch, record: bool = True, training: bool = True) -> tf.Tensor:
-        """The loss of a batch: a scalar.
+        """Returns the loss of a batch: a scalar.
 
         Args:
           batch: the batch.
           record: add losses and accuracies to the running means.
-          training: batch norm goes by the batch, and no pass is made that the loss does not need.
+          training: use batch statistics in batch norm, and skip passes that the loss does not need.
         """
         logits = self.answers(batch, training)
         loss = self.compute_loss(batch.images, batch.labels, logits, batch.sample_weight, training)
@@ -350,7 +350,7 @@ class RobustTrainer(PhasedModel):
         self.compute_metrics(batch.images, batch.labels, logits, batch.sample_weight)
 
     def answers(self, batch: Batch, training: bool = True) -> dict[str, list[tf.Tensor]]:
-        """The logits of the passes that a batch needs: `clean`, and `adversarial` where it is attacked."""
+        """Returns the logits of the passes a batch needs: `clean`, and `adversarial` if it is attacked."""
         images, adversarial = batch.images, batch.adversarial
         if adversarial is not None and self.one_batch and self.clean_weight:
             clean, attacked = tf.split(self.classifier(tf.concat([images, adversarial], 0), training=training), 2)
@@ -365,14 +365,14 @@ class RobustTrainer(PhasedModel):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> tf.Tensor:
-        """Alpha * clean + beta * adversarial cross-entropy, each the mean over the batch; of a clean one, the first.
+        """Returns alpha * clean + beta * adversarial cross-entropy, batch means; for unattacked batches the clean one.
 
         Args:
           x: the images.
           y: int32 labels (batch,).
-          y_pred: the logits, as `answers` gives them.
-          sample_weight: float32 (batch,); None for equal ones.
-          training: whether something is trained on it.
+          y_pred: the logits, as returned by `answers`.
+          sample_weight: float32 (batch,); None for equal weights.
+          training: whether the loss is used for training.
         """
         del x, training
         weights = {"clean": self.clean_weight, "adversarial": self.adversarial_weight}
@@ -386,7 +386,7 @@ class RobustTrainer(PhasedModel):
         ])  # fmt: skip
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Adds losses and accuracies to the running means; arguments as of `compute_loss`."""
+        """Adds losses and accuracies to the running means; arguments as in `compute_loss`."""
         del x
         for kind, passes in y_pred.items():
             for logits in passes:

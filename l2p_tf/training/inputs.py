@@ -1,4 +1,4 @@
-"""What a trainer is given, checked: images in [0, 1] or bytes, labels of known classes, finite weights."""
+"""Validation of a trainer's inputs: images in [0, 1] or bytes, labels of known classes, finite weights."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from l2p_tf.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """The batches that a classifier can be trained on.
+    """Specification of the batches that a classifier can be trained on.
 
     Attributes:
-      image_shape: height, width and channels; None where any will do.
-      classes: labels are from 0 to below it.
+      image_shape: height, width and channels; None for any size.
+      classes: labels are in [0, classes).
     """
 
     image_shape: tuple[int | None, ...]
     classes: int
 
     def check(self, images: Any, labels: Any = None, sample_weight: Any = None, *, labeled: bool = True) -> None:
-        """UserError unless these arrays are accepted; without `labeled`, images alone are."""
+        """Raises UserError unless these arrays are valid; without `labeled`, only images are needed."""
         images = check_images(images, self.image_shape)
         if not labeled:
             return
@@ -49,15 +49,15 @@ class Accepted:
                 raise UserError(f"`sample_weight` should be finite and at least 0. Received: {bad:.4g}")
 
     def checked(self, x: Any, y: Any = None, sample_weight: Any = None, *, labeled: bool = True) -> Any:
-        """`x` as Keras takes it: arrays, which are checked here, or batches, which are checked when they come.
+        """Returns `x` for Keras: arrays are validated here, batches when they arrive.
 
         Raises:
-          UserError: arrays that are not accepted.
+          UserError: arrays are invalid.
         """
         if isinstance(x, tf.data.Dataset):
             parts = keras.utils.unpack_x_y_sample_weight(x.element_spec)
             if all(part is None or part.shape.rank is not None for part in parts):
-                # Shapes and dtypes at once, before a step is traced with them.
+                # Checks shapes and dtypes early, before a step is traced with them.
                 empty = (p and np.zeros([n or 1 for n in p.shape], p.dtype.as_numpy_dtype) for p in parts)
                 self.check(*empty, labeled=labeled)
             return x.map(lambda *batch: self._asserted(batch, labeled))
@@ -73,21 +73,21 @@ class Accepted:
         return batch
 
     def _asserted(self, batch: tuple[tf.Tensor, ...], labeled: bool) -> Any:
-        """A batch of a data set, behind the check of it."""
+        """Returns a batch of a data set with its validation as a control dependency."""
 
         def check(*arrays: np.ndarray) -> np.bool_:
             self.check(*arrays, labeled=labeled)
             return np.bool_(True)
 
         with tf.control_dependencies([tf.numpy_function(check, batch, tf.bool)]):
-            # The shapes, too, where the data set does not tell them.
+            # Also sets the shapes that the data set leaves unknown.
             shapes = ((None, *self.image_shape), (None,), (None,))
             passed = tuple(tf.ensure_shape(part, shape) for part, shape in zip(batch, shapes, strict=False))
         return passed if len(passed) > 1 else passed[0]
 
 
 class _CheckedDataset(keras.utils.PyDataset):
-    """The batches of another, checked."""
+    """Validates the batches of another data set."""
 
     def __init__(self, batches: keras.utils.PyDataset, accepted: Accepted, labeled: bool) -> None:
         super().__init__(batches.workers, batches.use_multiprocessing, batches.max_queue_size)
@@ -108,22 +108,22 @@ class _CheckedDataset(keras.utils.PyDataset):
 
 
 class _BeginEpoch(keras.callbacks.Callback):
-    """Has the model set what depends on the epoch."""
+    """Calls the model's `begin_epoch`."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.model.begin_epoch(epoch)
 
 
 class CheckedModel(keras.Model):
-    """A Keras model whose `fit`, `evaluate` and the like refuse wrong data, and that is told when an epoch begins."""
+    """A Keras model whose `fit`, `evaluate` and so on reject invalid data, and whose `fit` calls `begin_epoch`."""
 
     @property
     def accepted(self) -> Accepted:
-        """What it can be given."""
+        """Accepted images and labels."""
         raise NotImplementedError
 
     def begin_epoch(self, epoch: int) -> Any:
-        """Sets what depends on the epoch; `fit` calls it."""
+        """Sets whatever depends on the epoch; called by `fit`."""
         raise NotImplementedError
 
     def fit(
@@ -141,7 +141,7 @@ class CheckedModel(keras.Model):
         sample_weight: Any = None,
         **more: Any,
     ) -> Any:
-        """As Keras's; UserError where images, labels or weights are wrong."""
+        """As in Keras; raises UserError if images, labels or weights are invalid."""
         if isinstance(validation_data, tuple | list):
             self.accepted.check(*validation_data)
         elif validation_data is not None:
@@ -168,7 +168,7 @@ class CheckedModel(keras.Model):
             )
 
     def save(self, *where: Any, **how: Any) -> None:
-        """Refused: a trainer's options are no part of a file."""
+        """Raises UserError: a trainer's options cannot be saved in a file."""
         raise UserError(
             "A trainer is not saved whole. Save its classifier, trainer.classifier.save(path), or its weights, "
             "trainer.save_weights(path); in a ModelCheckpoint, give save_weights_only=True."
@@ -183,37 +183,37 @@ class CheckedModel(keras.Model):
         sample_weight: Any = None,
         **more: Any,
     ) -> Any:
-        """As Keras's; UserError as `fit`."""
-        # Within `fit` the data are those that it has checked.
+        """As in Keras; raises UserError like `fit`."""
+        # Within `fit`, the data are already validated.
         within_fit = more.get("_use_cached_eval_dataset")
         with _in_one_line():
             x = x if within_fit else self.accepted.checked(x, y, sample_weight)
             return super().evaluate(x, y, batch_size, verbose, sample_weight, **more)
 
     def predict(self, x: Any, *how: Any, **more: Any) -> Any:
-        """As Keras's: logits; UserError as `fit`."""
+        """Returns logits as in Keras; raises UserError like `fit`."""
         with _in_one_line():
             return super().predict(self.accepted.checked(x, labeled=False), *how, **more)
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *how: Any, **more: Any) -> Any:
-        """As Keras's; UserError as `fit`."""
+        """As in Keras; raises UserError like `fit`."""
         self.accepted.check(x, y, sample_weight)
         return super().train_on_batch(x, y, sample_weight, *how, **more)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *how: Any, **more: Any) -> Any:
-        """As Keras's; UserError as `fit`."""
+        """As in Keras; raises UserError like `fit`."""
         self.accepted.check(x, y, sample_weight)
         return super().test_on_batch(x, y, sample_weight, *how, **more)
 
     def predict_on_batch(self, x: Any) -> Any:
-        """As Keras's: logits; UserError as `fit`."""
+        """Returns logits as in Keras; raises UserError like `fit`."""
         self.accepted.check(x, labeled=False)
         return super().predict_on_batch(x)
 
 
 @contextlib.contextmanager
 def _in_one_line() -> Iterator[None]:
-    """A UserError that TensorFlow met in a data set comes out as what it was."""
+    """Re-raises a UserError that TensorFlow wrapped while reading a data set."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

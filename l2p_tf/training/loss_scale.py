@@ -1,4 +1,4 @@
-"""Losses scaled for float16, in which small gradients would become 0 (Micikevicius et al., ICLR 2018)."""
+"""Loss scaling for float16, where small gradients would underflow (Micikevicius et al., ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from l2p_tf.types import UserError
 INITIAL_SCALE = 2.0**15
 LEAST_SCALE = 2.0**-15
 GROWTH_STEPS = 2000
-"""Steps in a row with finite gradients after which the scale doubles."""
+"""Consecutive steps with finite gradients after which the scale doubles."""
 
 
 class LossScale:
-    """What losses are multiplied by before their gradient is taken, and gradients divided by; it adapts itself.
+    """A dynamic loss scale, by which losses are multiplied and gradients divided.
 
-    A step of which a gradient is not finite is undone and the scale halved; after `GROWTH_STEPS` steps without one it
-    doubles: what Keras's LossScaleOptimizer does, but for all optimizers of a trainer together, without a condition,
-    in which no optimizer can be applied under a distribution strategy, and with all replicas of one mind.
+    A step with a gradient that is not finite is undone and halves the scale; `GROWTH_STEPS` finite steps double it.
+    This matches Keras's LossScaleOptimizer, but covers all optimizers of a trainer, keeps replicas in sync, and needs
+    no condition, in which no optimizer can be applied under a distribution strategy.
 
     Args:
-      add_weight: a layer's, which makes variables that belong to its state.
+      add_weight: method of the layer whose state includes the scale.
     """
 
     def __init__(self, add_weight: Callable[..., keras.Variable]) -> None:
@@ -33,10 +33,10 @@ class LossScale:
         self.good_steps = add_weight(name="good_steps", shape=(), initializer="zeros", dtype="int64", trainable=False)
 
     def checked(self) -> float:
-        """The scale now.
+        """Returns the current scale.
 
         Raises:
-          UserError: it has become so small that what is not finite cannot be due to it.
+          UserError: it is so small that it cannot be why gradients are not finite.
         """
         scale = float(keras.ops.convert_to_numpy(self.scale))
         if scale < LEAST_SCALE:
@@ -44,7 +44,7 @@ class LossScale:
         return scale
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
-        """The loss of which gradients are to be taken."""
+        """Returns the scaled loss, for taking gradients."""
         return loss * self.scale.value
 
     def apply(
@@ -53,10 +53,10 @@ class LossScale:
         move: Callable[[Sequence[tf.Tensor | None]], None],
         changed: Sequence[keras.Variable],
     ) -> None:
-        """Has `move` take the gradients of the loss itself; where one is not finite, undoes it.
+        """Passes unscaled gradients to `move`; undoes the step if one is not finite.
 
         Args:
-          gradients: of the scaled loss; None for a variable on which it does not depend.
+          gradients: gradients of the scaled loss; None for variables it does not depend on.
           move: applies optimizers.
           changed: all variables that `move` changes.
         """
@@ -73,9 +73,9 @@ class LossScale:
 
     @staticmethod
     def _are_finite(gradients: list[Any]) -> tf.Tensor:
-        """Whether all numbers are, on all replicas: a bool scalar."""
+        """Whether all gradients are finite, on all replicas: a bool scalar."""
         wrong = [tf.cast(tf.reduce_any(~tf.math.is_finite(gradient)), tf.float32) for gradient in gradients]
-        count = tf.reduce_sum(tf.stack(wrong))  # Not by `add_n`: see `RobustTrainer.descend`.
+        count = tf.reduce_sum(tf.stack(wrong))  # `add_n` is avoided: see `RobustTrainer.descend`.
         context = tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:
             count = context.all_reduce("sum", count)

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent as the papers ran it, and what is asked of any optimizer."""
+"""Stochastic gradient descent as in the papers, and requirements on optimizers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from l2p_tf.types import UserError
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class MomentumSGD(keras.optimizers.Optimizer):
-    """SGD with momentum as PyTorch defines it, which is what the papers' numbers come from.
+    """SGD with momentum as PyTorch defines it, which the papers' results are based on.
 
-    g = gradient + decay * w;  v = momentum * v + g;  w = w - rate * (g + momentum * v), or v alone without Nesterov.
+    g = gradient + decay * w;  v = momentum * v + g;  w = w - rate * (g + momentum * v), or rate * v without Nesterov.
     Keras's own SGD keeps the rate inside v, which differs after every drop of the rate, and its `weight_decay` is
     decoupled from the momentum.
 
@@ -24,7 +24,7 @@ class MomentumSGD(keras.optimizers.Optimizer):
       learning_rate: the rate.
       momentum: of v, in [0, 1).
       nesterov: take Nesterov's step.
-      decay: coupled weight decay; not of what `exclude_from_weight_decay` was told.
+      decay: coupled weight decay, except for variables given to `exclude_from_weight_decay`.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class MomentumSGD(keras.optimizers.Optimizer):
         self.momentum, self.nesterov, self.decay = momentum, nesterov, decay
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Creates a velocity per variable."""
+        """Creates one velocity per variable."""
         if not self.built:
             super().build(variables)
             self.velocities = self.add_optimizer_variables(variables, "velocity")
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        """One step of one variable."""
+        """Takes one step of one variable."""
         velocity = self.velocities[self._get_variable_index(variable)]
         gradient = tf.cast(gradient, variable.dtype)
         if self.decay and self._use_weight_decay(variable):
@@ -57,16 +57,16 @@ class MomentumSGD(keras.optimizers.Optimizer):
         variable.assign_sub(tf.cast(learning_rate, variable.dtype) * step)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         keys = ("momentum", "nesterov", "decay")
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
 
 
 def check_optimizer(optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]) -> None:
-    """Warns where small steps of float16 weights are lost.
+    """Warns if small steps of float16 weights would be lost.
 
     Raises:
-      UserError: the optimizer would divide gradients by a scale of its own, beside the trainer's.
+      UserError: the optimizer has its own loss scale, in addition to the trainer's.
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor:
         raise UserError(

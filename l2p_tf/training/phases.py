@@ -1,4 +1,4 @@
-"""Models whose steps differ from one time of a training to another, as is decided between steps."""
+"""Models whose steps differ between phases of a training, as decided on the host between steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from l2p_tf.training import replicas
 from l2p_tf.training.inputs import CheckedModel
 
 Phase = frozenset[str]
-"""What a step does besides what every step does, such as `adversarial`."""
+"""What a step does beyond every step, such as `adversarial`."""
 NOISE, NO_NOISE = "noise", "no noise"
 """Phases in which all noise is on, or off."""
 Logs = dict[str, tf.Tensor]
@@ -25,12 +25,12 @@ Logs = dict[str, tf.Tensor]
 class PhasedModel(CheckedModel):
     """A Keras model that compiles a step for each phase of its training, on one device or under a strategy.
 
-    Conditions within a compiled step would not do: no optimizer can be applied in them under a distribution strategy.
-    Keras would split batches by itself under a strategy, but fails with several workers and averages what should be
-    weighed; so here it is given whole batches, which `replicas.run` shares out.
+    Conditions within a compiled step would not work: no optimizer can be applied inside them under a distribution
+    strategy. Keras's own splitting of batches under a strategy fails with several workers and averages where it should
+    weight, so the model receives whole batches and `replicas.run` distributes them.
 
     Attributes:
-      strategy: in whose scope the model was made; None for one device.
+      strategy: the strategy in whose scope the model was created; None for one device.
     """
 
     train_function: Any
@@ -43,28 +43,28 @@ class PhasedModel(CheckedModel):
         self._distribute_strategy = None
 
     def phase(self, training: bool = True) -> Phase:
-        """The phase of the next step; asked on the host before every one."""
+        """Returns the phase of the next step; called on the host before each."""
         raise NotImplementedError
 
     def take_step(self, data: Any, phase: Phase, training: bool) -> None:
-        """A step of a phase on a batch, or what it would find where nothing is trained."""
+        """Takes a step of a phase on a batch, or evaluates the batch without training."""
         raise NotImplementedError
 
     def logs(self, training: bool) -> Logs:
-        """What a step returns: the running means."""
+        """Returns the running means after a step."""
         raise NotImplementedError
 
     @property
     def noise_generators(self) -> list[keras.Variable]:
-        """States of the seed generators that every replica has of its own."""
+        """States of the seed generators that are separate on every replica."""
         raise NotImplementedError
 
     def train_step(self, data: Any, phase: Phase | None = None) -> Logs:
-        """Trains on a batch; returns the running means. `phase` is the one of now where it is None."""
+        """Trains on a batch; returns the running means. With `phase` None, the current one is used."""
         return self._step(data, phase, training=True)
 
     def test_step(self, data: Any, phase: Phase | None = None) -> Logs:
-        """The running means of a batch nothing is trained on."""
+        """Evaluates a batch; returns the running means."""
         return self._step(data, phase, training=False)
 
     def _step(self, data: Any, phase: Phase | None, training: bool) -> Logs:
@@ -78,7 +78,7 @@ class PhasedModel(CheckedModel):
             return self.logs(training)
 
     def make_train_function(self, force: bool = False) -> None:
-        """A function from batches to logs that compiles a step when its phase begins."""
+        """Makes a function from batches to logs that compiles a step when its phase begins."""
         if self.train_function is None or force:
             self.train_function = self._by_phase(self.train_step, training=True)
 
@@ -117,20 +117,20 @@ class PhasedModel(CheckedModel):
 
 
 def generators_of(model: keras.Model) -> list[keras.Variable]:
-    """The states of a model's seed generators, each once."""
+    """Returns the states of a model's seed generators without duplicates."""
     return list({id(state): state for state in seed_states(model)}.values())
 
 
 class NoisePhase:
-    """Whether a model's noise is on; its layers are asked only after it was switched: that waits for the device."""
+    """Whether a model's noise is on. Layers are queried only after a switch, because that waits for the device."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model, self.switches, self.phase = model, -1, frozenset[str]()
 
     def now(self) -> Phase:
-        """`noise`, `no noise`, or nothing where layers differ or there are none."""
+        """Returns `noise`, `no noise`, or nothing if layers differ or there are none."""
         if self.switches != NoiseLayer.switches:
-            with tf.init_scope():  # A caller may be tracing a step by itself.
+            with tf.init_scope():  # The caller may be tracing a step.
                 noisy = noise_state(self.model)
             names = [] if noisy is None else [NOISE] if noisy else [NO_NOISE]
             self.switches, self.phase = NoiseLayer.switches, frozenset(names)
@@ -138,5 +138,5 @@ class NoisePhase:
 
 
 def traced_for(phase: Phase) -> contextlib.AbstractContextManager[None]:
-    """Within it graphs are traced for the noise of a phase."""
+    """Traces graphs for the noise of a phase."""
     return noise_known(True if NOISE in phase else False if NO_NOISE in phase else None)

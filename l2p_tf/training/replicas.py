@@ -1,4 +1,4 @@
-"""A training step on several replicas, that is as if one device had taken it."""
+"""Training steps on several replicas that are equivalent to steps on one device."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import tensorflow as tf
 from l2p_tf.attacks.randomness import Rows, rows_of_replica
 
 _APART = 2**40
-"""What a replica's number times this is added to the seeds of its noise, which are far smaller."""
+"""Offset between the noise seeds of replicas, far larger than any seed."""
 
 _share: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("share", default=None)
 
 
 def part(loss: tf.Tensor) -> tf.Tensor:
-    """What a loss, a mean over the images of this replica, adds to the mean over all images of the batch.
+    """Returns this replica's contribution of a mean loss to the mean over the whole batch.
 
-    The optimizer adds up the gradients of all replicas.
+    The optimizer sums the gradients of all replicas.
     """
     share = _share.get()
     return loss if share is None else loss * share
@@ -29,16 +29,15 @@ def part(loss: tf.Tensor) -> tf.Tensor:
 def run(
     strategy: tf.distribute.Strategy, step: Callable[[Any], None], batch: Any, generators: Sequence[keras.Variable]
 ) -> None:
-    """Has every replica take `step` on its images.
+    """Runs `step` on every replica with its share of the images.
 
-    Replicas share a batch as evenly as its size allows. One that gets no image takes one that another has, too, which
-    then counts for nothing. Each has noise of its own; the random starts of attacks are those that one device would
-    have drawn for the whole batch.
+    Replicas share a batch as evenly as its size allows. One that gets no image takes another's image with weight zero.
+    Each has its own noise; the random starts of attacks are those that one device would draw for the whole batch.
 
     Args:
-      strategy: its replicas.
-      step: changes variables made in the strategy's scope. The loss it minimizes should be passed through `part`.
-      batch: tensors, nested, whose first axis are the images; every worker has the whole.
+      strategy: the distribution strategy.
+      step: changes variables created in the strategy's scope. The loss it minimizes should be passed through `part`.
+      batch: nested tensors with images along the first axis; every worker has the whole batch.
       generators: states of the noise's seed generators, int64 (2,).
     """
     count = strategy.num_replicas_in_sync
@@ -65,7 +64,7 @@ def run(
 
 
 def _rows(images: tf.Tensor, number: tf.Tensor, count: int) -> tuple[Rows, tf.Tensor]:
-    """The rows of a replica, and their share of the batch."""
+    """Returns the rows of a replica, and their share of the batch."""
     size = images.shape[0]
     if size is not None and size % count == 0:
         return Rows(number * (size // count), size // count, size), tf.constant(1.0 / count)

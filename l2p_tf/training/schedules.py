@@ -1,4 +1,4 @@
-"""What changes with the epoch."""
+"""Schedules over epochs."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from l2p_tf.types import UserError
 
 SCHEDULES = ("drops", "cosine", "one_cycle")
 _RISE = 0.4
-"""Share of a training in which the rate of one cycle rises (Wong et al. 2020; Rice et al. 2020)."""
+"""Share of a training in which the rate of `one_cycle` rises (Wong et al. 2020; Rice et al. 2020)."""
 
 
 def learning_rate(
     at: float, initial: float, drops: Sequence[int], factor: float = 0.1, *, schedule: str = "drops", epochs: int = 0
 ) -> float:
-    """The rate at a time of the training.
+    """Returns the learning rate at a time of the training.
 
     Args:
-      at: epochs that are done, with the part of the one that is not.
-      initial: the rate at the start; of `one_cycle` the highest one.
-      drops: epochs at which the rate falls, in rising order.
-      factor: what it is multiplied by.
-      schedule: `drops`; `cosine`, from `initial` to 0 along half a wave; `one_cycle`, straight from 0 to `initial` in
-        the first 40% of the training, and straight back to 0.
-      epochs: of the training; with `cosine` and `one_cycle`.
+      at: epochs completed, including the fraction of the current one.
+      initial: the initial rate; the peak for `one_cycle`.
+      drops: epochs at which the rate drops, in increasing order.
+      factor: factor of each drop.
+      schedule: `drops`; `cosine`, from `initial` to 0 along half a cosine wave; `one_cycle`, linear from 0 to `initial`
+      in the first 40% of the training, then linear to 0.
+      epochs: length of the training, for `cosine` and `one_cycle`.
     """
     if schedule == "cosine":
         return initial * 0.5 * (1.0 + math.cos(math.pi * at / epochs))
@@ -35,7 +35,7 @@ def learning_rate(
 
 
 def check_drops(drops: Sequence[int], epochs: int) -> None:
-    """UserError unless the epochs in `drops` rise and lie within the training."""
+    """Raises UserError unless the epochs in `drops` increase and lie within the training."""
     if list(drops) != sorted(set(drops)) or any(not 0 < drop < epochs for drop in drops):
         raise UserError(f"`drops` should rise and lie between 1 and {epochs - 1}. Received: {list(drops)}")
 
@@ -43,7 +43,7 @@ def check_drops(drops: Sequence[int], epochs: int) -> None:
 def harmonic_tau(epoch: int, start: int) -> float:
     """tau(t) = sum over i = s..t of 1 / (i - s + 1): 1, 1.5, 1.833, ... (supplement, Equation 1, corrected).
 
-    Printed is 1 / (i - s - 1), which starts at -1 and then divides by zero; the harmonic series is meant.
+    The paper prints 1 / (i - s - 1), which starts at -1 and then divides by zero; the harmonic series is meant.
 
     Args:
       epoch: t, the epoch.

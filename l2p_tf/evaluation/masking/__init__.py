@@ -1,1 +1,1 @@
-"""Checks for gradient masking: their rules, the attacks they judge, the record and the artifact of a stage."""
+"""Gradient masking checks: rules, attacks, records and the artifact of a stage."""

@@ -1,4 +1,4 @@
-"""A battery of small attacks that shows the signs of gradient masking on one model."""
+"""A battery of small attacks that reveals signs of gradient masking in a model."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ DEFAULT_EPSILON = 8 / 255
 _UNKNOWN_RADIUS = "`checks_epsilon` should be given, or the radius of a derived run needs the training"
 _STEPS, _DRAWS = 20, 4
 _SHORT = 0.1
-"""Length of the short steps, as a share of epsilon."""
+"""Length of short steps, as a share of epsilon."""
 _SLICE = 512
 _BLIND_DRAWS, _AGAIN = 1, 2
-"""Attacks without gradients, and the second look at what PGD made, have draws of their own: an image that stood on the
-draws that PGD was scored on may fall on others."""
+"""Separate draws for gradient-free attacks and for evaluating PGD's images again: an image that survived the draws PGD
+was scored on may be fooled on others."""
 _QUIET, _QUIET_QUERIES = " without noise", 500
 
 
 def resolved(options: CheckOptions, trained: artifacts.Artifact) -> CheckOptions:
-    """With the training's epsilon and the draws its defense answers with, where none were given."""
+    """Fills in the training's epsilon and its defense's prediction draws where they are not given."""
     epsilon = training_epsilon(trained) if options.epsilon is None else options.epsilon
     draws = options.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
     return dataclasses.replace(options, epsilon=epsilon, prediction_draws=draws)
 
 
 def request_of(options: CheckOptions) -> dict[str, Any]:
-    """What decides the results, as JSON can hold it, of resolved options."""
+    """JSON-compatible values of resolved options that determine the results."""
     own = ("count", "epsilon", "split", "batch_size", "seed", "prediction_draws")
     assert options.epsilon is not None
     battery = {draws: [r.attack.spec for r in rounds(options.epsilon, draws)] for draws in (1, _DRAWS)}
@@ -63,12 +63,12 @@ def request_of(options: CheckOptions) -> dict[str, Any]:
 
 
 def training_epsilon(trained: artifacts.Artifact) -> float:
-    """The l_inf radius that a training's defense attacked with; 8/255 where it did not.
+    """Returns the l_inf radius of a training's own attack; 8/255 if it has none.
 
-    Of a run that was made from another's classifier it is that of the training which made this.
+    For a run derived from another's classifier, that of the original training.
 
     Raises:
-      UserError: that training is not where it was, or is another by now.
+      UserError: the original training is missing or has changed.
     """
     while "source" in trained.manifest["inputs"]:
         folder = trained.manifest["lineage"]["source"]["path"]
@@ -90,10 +90,10 @@ class Round:
     """One attack of the battery.
 
     Attributes:
-      part: its part in it.
+      part: its role in the battery.
       attack: the attack.
-      repeat: decides its draws.
-      quiet: it is made on the model without its noise, and what it made is shown to the model as it is.
+      repeat: selects its draws.
+      quiet: run on the model without its noise; the result is then evaluated on the model with its noise.
     """
 
     part: str
@@ -103,12 +103,12 @@ class Round:
 
     @property
     def label(self) -> str:
-        """The attack in a few words."""
+        """Short name of the attack."""
         return self.attack.label + _QUIET * self.quiet
 
 
 def rounds(epsilon: float, draws: int) -> list[Round]:
-    """The battery: few compiled functions, as the same attack at another radius needs no new one.
+    """Returns the attacks. Several differ in radius only, which needs no new compilation.
 
     Args:
       epsilon: l_inf radius, in pixels of [0, 1].
@@ -120,7 +120,7 @@ def rounds(epsilon: float, draws: int) -> list[Round]:
 
 def _rounds(epsilon: float, draws: int) -> list[Round]:
     pgd = PGD(epsilon=epsilon, steps=_STEPS, draws=draws)
-    # Looks at noise are dear: on a randomized model a search has fewer of them.
+    # Evaluations with noise are expensive, so a search gets fewer of them on a randomized model.
     restarts, queries, looks, points = (3, 500, 1, 100) if draws == 1 else (2, 200, 2, 10)
     square = Square(epsilon=epsilon, queries=queries, draws=looks)
     return [
@@ -129,28 +129,27 @@ def _rounds(epsilon: float, draws: int) -> list[Round]:
         *(Round(part, pgd.replace(epsilon=radius)) for part, radius in ladder(epsilon).items()),
         *([Round("single", pgd.replace(draws=1))] if draws > 1 else []),
         Round("square", square, _BLIND_DRAWS),
-        # Noise hides from a search which way scores go; the model without it does not.
+        # Noise hides the direction of scores from a search; without noise it is visible.
         *([Round("quiet", square.replace(queries=_QUIET_QUERIES, draws=1), quiet=True)] if draws > 1 else []),
         Round("random", Noise(epsilon=epsilon, restarts=points), _BLIND_DRAWS),
     ]
 
 
 def ladder(epsilon: float) -> dict[str, float]:
-    """The radii that one attack is run at, the smallest first: half of epsilon, itself, twice as much, everything."""
+    """Returns the radii of the budget check in increasing order: epsilon / 2, epsilon, 2 epsilon, and 1."""
     radii = {"half": epsilon / 2, "same": epsilon, "double": 2 * epsilon, "free": 1.0}
     return {part: radius for part, radius in radii.items() if radius < 1 or part == "free"}
 
 
 class Battery:
-    """The attacks on one model, one after the other; what is finished is kept in a folder.
+    """Runs the attacks on one model in turn; finished results are kept in a folder.
 
     Attributes:
-      right: bool (count,), which images the model gets right; the checks judge these.
-      around: the arrays of `gradients.slopes`, and `attacked`, `stepped` and `strayed`, by how much the loss rose to
-        what PGD made of the image, by a short step along the gradient's sign, and by one in a random direction of the
-        same size.
-      trials: what the attacks of the battery did to those, by their part in it; none where gradients are not finite.
-      done: each attack (None first, for the images as they are), the images it was tried on, and what it did.
+      right: bool (count,), which images the model classifies correctly; the checks use these.
+      around: the arrays of `gradients.slopes`, and the rise of the loss from the image to PGD's result (`attacked`), by
+      a short step along the gradient's sign (`stepped`), and by a random step of the same size (`strayed`).
+      trials: results of the attacks on those images, by role; empty if gradients are not finite.
+      done: each attack (None first, for clean images), its images, and its results.
     """
 
     def __init__(
@@ -172,13 +171,13 @@ class Battery:
         self.parts.mkdir(exist_ok=True)
 
     def run(self) -> list[Finding]:
-        """Everything: one finding for each check."""
+        """Runs everything; returns one finding per check."""
         every = np.arange(len(self.images))
         self.right = self._attack(None, every)[0]["wrong"] < 0.5
         self.around = gradients.slopes(self.model, self.images, self.labels, self.epsilon, **self._how())
         direction = self.around.pop("direction")
         attacked, robust = self.images, every
-        # Attacks that follow a gradient that is no number end in images that are none.
+        # Attacks that follow non-finite gradients produce non-finite images.
         for one in () if self.around["infinite"].any() else rounds(self.epsilon, self.draws):
             rows = robust if one.part == "random" else every
             fooled, found = np.zeros(len(every), bool), self.images
@@ -196,7 +195,7 @@ class Battery:
         return _findings(self.trials, around, self.epsilon, self.randomized)
 
     def _attack(self, one: Round | None, rows: np.ndarray) -> tuple[Arrays, np.ndarray]:
-        """One attack on some images: arrays of `PER_EXAMPLE`, and the adversarial images."""
+        """Runs one attack on some images; returns arrays of `PER_EXAMPLE`, and the adversarial images."""
         options, number = self.options, len(self.done)
         job = ChunkedEvaluation(
             self.model, one.attack if one else None, self.images[rows], self.labels[rows], np.arange(len(rows)),
@@ -214,7 +213,7 @@ class Battery:
         return values, adversarial
 
     def _answers(self, images: np.ndarray, labels: np.ndarray, draws: int) -> Arrays:
-        """What the model answers on draws of their own: the arrays of `PER_EXAMPLE` that tell it."""
+        """Predicts on separate draws; returns the arrays of `PER_EXAMPLE` that depend on predictions."""
         seed = int(inference.seed_pair(self.options.seed, draws)[0])
         how: dict[str, Any] = {"batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile}
         answers, votes = inference.predict_with_votes(
@@ -246,12 +245,12 @@ class Battery:
 
 
 def _told(one: Round | None) -> str:
-    """An attack and its radius, for a line of progress."""
+    """Returns an attack and its radius, for the progress bar."""
     return CLEAN if one is None else f"{one.label}, \N{GREEK SMALL LETTER EPSILON} {one.attack.facts()['epsilon']:.4g}"
 
 
 def _findings(trials: Mapping[str, Trial], around: Arrays, epsilon: float, randomized: bool) -> list[Finding]:
-    """One finding for each check; arrays and trials are of the images that the model gets right."""
+    """Returns one finding per check; arrays and trials cover the images that the model classifies correctly."""
     found = {"gradients": rules.gradients(around["zero"] | around["tiny"] | around["infinite"])}
     if "white" in trials:
         white, same = trials["white"], trials["same"]

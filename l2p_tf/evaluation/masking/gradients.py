@@ -1,4 +1,4 @@
-"""How the loss lies at images: whether it has a gradient that can be followed, and how high it is."""
+"""Loss surface at images: whether the gradient is usable, and the margins."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def slopes(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: float, *, draws: int = 1, seed: int = 0,
     batch_size: int = 128, jit_compile: bool | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """The gradients that attacks follow, and where there is nothing to follow.
+    """Returns the gradients that attacks follow, and where they are unusable.
 
-    A gradient is lost in one of three ways. `zero`: that of the cross-entropy, which attacks ascend, is exactly 0 in
-    every pixel, as where a saturated softmax leaves no float32 number for it, or where the input is rounded. `tiny`:
-    that of the margin (the largest other logit minus the label's) promises, for the best step within the whole ball, a
-    change below the last bit of the logits. `infinite`: either is not finite. A confident network whose probabilities
-    are tiny does none of this: attacks take signs and directions, whatever the length.
+    A gradient can be lost in three ways. `zero`: the gradient of the cross-entropy, which attacks ascend, is exactly 0
+    in every pixel, for example because a saturated softmax underflows in float32, or because the input is rounded.
+    `tiny`: the best step within the whole ball promises a change of the margin (the largest other logit minus the
+    label's) below the last bit of the logits. `infinite`: either gradient is not finite. A confident network with tiny
+    probabilities shows none of these: attacks use signs and directions, whatever the length.
 
     Args:
       model: the classifier.
@@ -37,14 +37,13 @@ def slopes(
       labels: integers (count,).
       epsilon: l_inf radius of the ball, in pixels.
       draws: draws of the noise that gradients are averaged over.
-      seed: of the noise.
-      batch_size: images a pass.
+      seed: seed of the noise.
+      batch_size: images per pass.
       jit_compile: as in `inference.compiled`.
 
     Returns:
-      `direction`: float32 as `images`, the sign of the cross-entropy's gradient, 0 where that is not finite.
-      `zero`, `tiny` and `infinite`: bool
-      (count,).
+      `direction`: float32 as `images`, the sign of the cross-entropy's gradient, 0 where it is not finite. `zero`,
+      `tiny` and `infinite`: bool (count,).
     """
     model, images = inference.prepared(model, images)
     draws = draws if is_randomized(model) else 1
@@ -75,10 +74,10 @@ def margins(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, *, draws: int = 1, seed: int = 0,
     batch_size: int = 128, jit_compile: bool | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """The largest other logit minus the label's, averaged over draws: float32 (count,).
+    """Returns the largest other logit minus the label's, averaged over draws: float32 (count,).
 
-    It tells images apart where float32 rounds the cross-entropy to 0. As many images with the same seed meet the same
-    noise. Arguments as of `slopes`.
+    Unlike the cross-entropy, it distinguishes images where float32 rounds that to 0. Calls with the same seed and
+    number of images use the same noise. Arguments as in `slopes`.
     """
     model, images = inference.prepared(model, images)
     draws = draws if is_randomized(model) else 1

@@ -1,4 +1,4 @@
-"""What the checks for gradient masking said of one model: the record of a checks stage."""
+"""Results of the gradient masking checks on one model: the record of a checks stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHECKED = "checks.json"
 Name = Literal[
     "one_step", "black_box", "transfer", "unbounded", "random_search", "budget", "eot", "loss", "gradients"
 ]  # fmt: skip
-"""What a check is called in records."""
+"""Names of the checks in records."""
 Verdict = Literal["pass", "fail", "not measured", "does not apply"]
 PASS: Verdict = "pass"
 FAIL: Verdict = "fail"
@@ -25,12 +25,12 @@ NOT_NEEDED: Verdict = "does not apply"
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """How many of some images something holds for.
+    """Share of images for which something holds.
 
     Attributes:
-      label: what.
-      hits: for how many.
-      count: of how many; may be 0.
+      label: what holds.
+      hits: number of images for which it holds.
+      count: number of images; may be 0.
     """
 
     label: str
@@ -43,25 +43,25 @@ class Share:
 
     @property
     def value(self) -> float:
-        """The share; 0 of nothing."""
+        """The share; 0 if there are no images."""
         return self.hits / self.count if self.count else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its 95% interval (Wilson's); everything, where there are no images."""
+        """95% Wilson interval; [0, 1] if there are no images."""
         return wilson_interval(self.value, self.count) if self.count else (0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What one check came to.
+    """Result of one check.
 
     Attributes:
       check: its name.
       verdict: `PASS`, `FAIL`, `UNMEASURED` or `NOT_NEEDED`.
-      shares: the figures it was decided by.
-      p: how likely figures as bad as these are at the edge of what the check allows; None where nothing was decided.
-      reason: why nothing was decided; empty where it was.
+      shares: the figures it is based on.
+      p: p-value at the boundary of what the check allows; None if nothing was decided.
+      reason: why nothing was decided; otherwise empty.
     """
 
     check: Name
@@ -72,7 +72,7 @@ class Finding:
 
 
 def unmeasured(check: Name, reason: str = "") -> Finding:
-    """The finding of a check that was not made."""
+    """Returns the finding of a check that was not run."""
     return Finding(check, UNMEASURED, reason=reason)
 
 
@@ -84,16 +84,16 @@ class Inspection:
       model: name of the run.
       dataset: name of the data set.
       split: `validation` or `test`.
-      norm: of the attacks.
-      epsilon: radius of the attacks that are compared, in pixels of [0, 1].
+      norm: norm of the attacks.
+      epsilon: radius of the compared attacks, in pixels of [0, 1].
       randomized: whether the model's noise was on.
       draws: draws of the noise each gradient was averaged over; 1 for none.
-      prediction_draws: draws of the noise that one answer of the classifier averaged.
-      seed: of images, attacks and draws.
-      count: number of images that were tried.
-      correct: how many of them were classified correctly; the checks judge these.
-      seconds: time it took.
-      findings: one for each of `CHECKS`, in their order.
+      prediction_draws: draws of the noise averaged by each prediction of the classifier.
+      seed: seed of images, attacks and draws.
+      count: number of images.
+      correct: number of images classified correctly; the checks use these.
+      seconds: duration.
+      findings: one per check, in the order of `CHECKS`.
     """
 
     model: str
@@ -118,10 +118,10 @@ class Inspection:
 
 
 def write_inspection(folder: pathlib.Path, found: Inspection) -> None:
-    """Writes `checks.json` into `folder`."""
+    """Writes `checks.json` to `folder`."""
     write_json(folder / CHECKED, dataclasses.asdict(found))
 
 
 def read_inspection(folder: pathlib.Path) -> Inspection:
-    """Reads `checks.json` of `folder`; UserError where it is not one."""
+    """Reads `checks.json` of `folder`; raises UserError if it is invalid."""
     return read_json(folder / CHECKED, Inspection, "hold the results of a checks stage")

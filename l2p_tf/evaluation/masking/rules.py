@@ -1,9 +1,9 @@
-"""Signs that gradients mislead the attacks: the rules that tell them, and what a finding says.
+"""Rules that detect gradients which mislead attacks, and the texts of findings.
 
-Athalye, Carlini and Wagner (2018, Section 3.1) and Carlini et al. (2019) name signs by which an accuracy under attack
-is seen to come from masked gradients instead of robustness. Each is decided here by an exact one-sided test at `LEVEL`,
-attacks against each other on the same images: what chance explains, on few images or a randomized model, fails none.
-Nothing here runs a model.
+Athalye, Carlini and Wagner (2018, Section 3.1) and Carlini et al. (2019) list signs that an accuracy under attack is
+due to masked gradients instead of robustness. Each check is an exact one-sided test at `LEVEL`, comparing attacks on
+the same images, so that chance, on few images or a randomized model, does not cause failures. Nothing here runs a
+model.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from scipy import stats
 from l2p_tf.evaluation.masking.record import FAIL, PASS, UNMEASURED, Finding, Name, Share
 
 LEVEL = 0.01
-"""Probability, at most, with which a check fails a model that is at the edge of what it allows."""
+"""Maximum probability of failing a model that is at the boundary of what a check allows."""
 
 LEAST = 10
-"""Images below which nothing is decided."""
+"""Minimum number of images for a decision."""
 
 SPARED = 0.05
-"""Share of the images that an attack may leave and still count as having reached all; also the share that an attack
-without gradients may have to itself, since no two attacks find the same."""
+"""Share of images that an attack may leave and still count as having fooled all; also the share that only a
+gradient-free attack may fool, because no two attacks fool the same images."""
 
 FOUND_BLINDLY = 0.01
-"""Share of the images that random search may find where gradients did not."""
+"""Share of images that random search may fool where gradients did not."""
 
 LOST = 0.01
-"""Share of the images that may be without a usable gradient."""
+"""Share of images that may lack a usable gradient."""
 
 _SHARES = 17
-"""True shares that a chance is looked at for, between 0 and the largest."""
+"""Number of true shares, between 0 and the largest, at which the probability is evaluated."""
 
 RISING = 0.75
-"""Share of the images, at least, on which the loss must rise as a gradient promises."""
+"""Minimum share of images on which the loss must rise as the gradient predicts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What a check is called, what it expects of a sound model, what follows where that is not so, and its figures."""
+    """Texts of a check: its title, what it expects of a sound model, what a failure implies, and its figures."""
 
     title: str
     expects: str
@@ -114,14 +114,14 @@ CHECKS: dict[Name, Check] = {
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One attack on the images that are judged.
+    """One attack on the images under test.
 
     Attributes:
-      label: the attack in a few words.
+      label: short name of the attack.
       fooled: bool (count,), which images it fooled.
-      again: which images it fools on draws of their own, be it the same perturbed images asked once more or the attack
-        made anew; None without noise, and where nobody asked.
-      randomized: whether answers depend on draws of noise.
+      again: which images are fooled on separate draws, by evaluating the same perturbed images again or by repeating
+      the attack; None without noise, or if not evaluated.
+      randomized: whether predictions depend on draws of noise.
     """
 
     label: str
@@ -131,35 +131,35 @@ class Trial:
 
     @property
     def share(self) -> Share:
-        """How many it fooled."""
+        """Share of images it fooled."""
         return Share(self.label, int(self.fooled.sum()), len(self.fooled))
 
     @property
     def is_settled(self) -> bool:
-        """Whether an image that stands is known to stand, or how often it falls to chance."""
+        """Whether survival is certain, or the effect of chance on it is known."""
         return not self.randomized or self.again is not None
 
 
 def one_step(one: Trial, many: Trial) -> Finding:
-    """One step should not fool more images than many."""
+    """One step should not fool more images than many steps."""
     return _decided("one_step", (one.share, many.share), [outdone(many.fooled, one.fooled)])
 
 
 def eot(single: Trial, averaged: Trial) -> Finding:
     """A gradient of one draw should not fool more images than the mean over many.
 
-    That the mean fools more is no failure, however much: the figures tell it, with the images that only the mean fools.
+    It is no failure if the mean fools more, however many; the figures include the images that only the mean fools.
     """
     alone = Share(f"{averaged.label} alone", int((averaged.fooled & ~single.fooled).sum()), len(averaged.fooled))
     return _decided("eot", (single.share, averaged.share, alone), [outdone(averaged.fooled, single.fooled)])
 
 
 def black_box(blind: Sequence[Trial], white: Trial, check: Name = "black_box") -> Finding:
-    """What sees no gradients of the model should not beat what does, nor have many images to itself.
+    """Attacks that see no gradients of the model should not beat one that does, nor fool many images it misses.
 
     Args:
-      blind: attacks without gradients, or examples made on other models; at least one.
-      white: the attack that follows the gradient, of the same budget.
+      blind: gradient-free attacks, or examples made on other models; at least one.
+      white: the gradient-based attack of the same budget.
       check: `black_box` or `transfer`.
     """
     shares, tests = [white.share], []
@@ -175,10 +175,10 @@ def black_box(blind: Sequence[Trial], white: Trial, check: Name = "black_box") -
 
 
 def random_search(blind: Trial, white: Trial) -> Finding:
-    """Random points should not fool what gradients left standing.
+    """Random points should not fool images that gradients did not.
 
-    On a randomized model an image that stood may fall on other draws, whatever is done to it: what random points fool
-    is held against what the old perturbation fools when asked `again`.
+    On a randomized model, an image that survived may be fooled on other draws whatever is done to it, so random points
+    are compared with evaluating the old perturbation `again`.
     """
     robust = ~white.fooled
     share = Share(f"{blind.label}, of the images left", int((blind.fooled & robust).sum()), int(robust.sum()))
@@ -186,7 +186,7 @@ def random_search(blind: Trial, white: Trial) -> Finding:
 
 
 def unbounded(free: Trial) -> Finding:
-    """An attack that may do anything should fool (nearly) all images."""
+    """An unbounded attack should fool (nearly) all images."""
     return _decided("unbounded", (free.share,), [_above(len(free.fooled) - free.share.hits, len(free.fooled), SPARED)])
 
 
@@ -194,23 +194,23 @@ def budget(rungs: Sequence[Trial]) -> Finding:
     """A larger budget should fool no fewer images, and the largest more than the smallest.
 
     Args:
-      rungs: one attack at two radii at least, the smallest first.
+      rungs: one attack at two or more radii, the smallest first.
     """
     tests = [outdone(more.fooled, less.fooled) for less, more in itertools.pairwise(rungs)]
     first, last = rungs[0].fooled, rungs[-1].fooled
-    # Where the smallest has fooled all there is nothing more to reach.
+    # If the smallest has fooled all, there is nothing more to fool.
     risen = outdone(first, last) <= LEVEL
     tests.append(1.0 if risen else _above(int((~last).sum()), len(last), SPARED))
     return _decided("budget", tuple(rung.share for rung in rungs), tests)
 
 
 def loss(attacked: np.ndarray, stepped: np.ndarray, strayed: np.ndarray) -> Finding:
-    """The loss should rise under attack, and along the gradient more than elsewhere.
+    """The loss should rise under attack, and more along the gradient than along a random direction.
 
     Args:
-      attacked: by how much the loss rose from each image to what PGD made of it, (count,).
-      stepped: by a short step along the gradient's sign, (count,).
-      strayed: by a random step of the same size, (count,).
+      attacked: rise of the loss from each image to PGD's result, (count,).
+      stepped: rise by a short step along the gradient's sign, (count,).
+      strayed: rise by a random step of the same size, (count,).
     """
     found = {"rises under PGD": attacked > 0, "gradient beats random": stepped > strayed}
     shares = tuple(Share(label, int(held.sum()), len(held)) for label, held in found.items())
@@ -218,29 +218,29 @@ def loss(attacked: np.ndarray, stepped: np.ndarray, strayed: np.ndarray) -> Find
 
 
 def gradients(lost: np.ndarray) -> Finding:
-    """Few images should be without a usable gradient: bool (count,)."""
+    """Few images should lack a usable gradient: bool (count,)."""
     share = Share("no usable gradient", int(lost.sum()), len(lost))
     return _decided("gradients", (share,), [_above(share.hits, share.count, LOST)])
 
 
 def outdone(strong: np.ndarray, weak: np.ndarray) -> float:
-    """Exact one-sided sign test (McNemar's): how likely `weak` leads by this much where both are equally good.
+    """Exact one-sided sign test (McNemar's) of whether `weak` beats `strong` by chance only.
 
     Args:
-      strong: bool (count,), the images that the attack fools which should not be outdone.
-      weak: those that the other one fools.
+      strong: bool (count,), images fooled by the attack that should not be outdone.
+      weak: images fooled by the other one.
 
     Returns:
-      The p-value: the chance of so many images, or more, to `weak` among those that only one of them fools.
+      The p-value: probability of at least so many images for `weak` among those that only one attack fools.
     """
     return _sign(int((weak & ~strong).sum()), int((strong & ~weak).sum()))
 
 
 def _alone(blind: np.ndarray, white: Trial, allowed: float) -> float:
-    """How likely `blind` has so many of the images that `white` left standing where the allowed share is all it has.
+    """P-value of `blind` fooling so many images that `white` did not, if its true share is `allowed`.
 
-    Without noise that is a binomial test. With it, an image that stood may fall by chance, to `blind` as to `white`
-    asked again: `excess` tests by how much more often it does so to `blind`.
+    Without noise this is a binomial test. With noise, images that survived may be fooled by chance, by `blind` as well
+    as by `white` evaluated again: `excess` tests how much more often that happens to `blind`.
     """
     robust = ~white.fooled
     if not white.randomized:
@@ -251,10 +251,10 @@ def _alone(blind: np.ndarray, white: Trial, allowed: float) -> float:
 
 
 def excess(only: int, other: int, count: int, allowed: float) -> float:
-    """How likely one of two paired shares leads by this much where it truly leads by `allowed`.
+    """P-value of the lead of one of two paired shares, if its true lead is `allowed`.
 
-    Exact at any number of images: the chance of as large a lead, or larger, is the largest over the shares that the
-    other may truly have, up to a bound that it exceeds with a tenth of `LEVEL` (Berger and Boos 1994), which is added.
+    Exact for any number of images: the probability of at least such a lead, maximized over the other's true share up to
+    a bound that it exceeds with probability `LEVEL` / 10, which is added (Berger and Boos 1994).
 
     Args:
       only: images of the first alone.
@@ -266,13 +266,13 @@ def excess(only: int, other: int, count: int, allowed: float) -> float:
     if lead <= allowed * count:
         return 1.0
     spent = LEVEL / 10
-    # At most so large that both shares and what neither has make one.
+    # At most such that both shares and the rest add up to one.
     highest = min(float(stats.beta.isf(spent, other + 1, count - other)), (1 - allowed) / 2)
     least = np.arange(count + 1)
     chances = []
     for share in np.linspace(0.0, highest, _SHARES):
         others = stats.binom.pmf(least, count, share)
-        # Of the images that are not the second's alone, as many more are the first's.
+        # Of the images that are not the second's alone, `lead` more are the first's.
         leads = stats.binom.sf(lead + least - 1, count - least, (share + allowed) / (1 - share))
         chances.append(float(others @ leads))
     return min(1.0, spent + max(chances))
@@ -292,7 +292,7 @@ def _below(hits: int, count: int, share: float) -> float:
 
 
 def _decided(check: Name, shares: tuple[Share, ...], tests: Sequence[float], count: int | None = None) -> Finding:
-    """The finding of several tests, each at its part of the level (Bonferroni)."""
+    """Combines several tests, each at its part of the level (Bonferroni)."""
     judged = min(share.count for share in shares) if count is None else count
     if judged < LEAST:
         return Finding(check, UNMEASURED, shares, reason=f"only {judged} images that the model gets right")
@@ -300,5 +300,5 @@ def _decided(check: Name, shares: tuple[Share, ...], tests: Sequence[float], cou
 
 
 def judged_at(check: Name, shares: tuple[Share, ...], p: float) -> Finding:
-    """The finding of figures that are as bad with probability `p`, all that was tried told."""
+    """Returns the finding for a p-value that covers all tests."""
     return Finding(check, FAIL if p <= LEVEL else PASS, shares, p)

@@ -1,4 +1,4 @@
-"""The artifact of a model's checks for gradient masking."""
+"""Artifact of a model's gradient masking checks."""
 
 from __future__ import annotations
 
@@ -38,24 +38,23 @@ def check_artifact(
     share: bool = False,
     other_data: bool = False,
 ) -> Inspection:
-    """Looks for signs of gradient masking on a trained model, or continues, or finds it done.
+    """Checks a trained model for gradient masking, or resumes, or returns finished results.
 
     Args:
-      options: what to do.
-      trained: the artifact of a training.
-      data: where the examples come from.
-      output: the folder to make.
+      options: check options.
+      trained: artifact of a training.
+      data: source of the examples.
+      output: folder to create.
       checkpoint: `best` or `last`.
-      overwrite: replace what was made with other options.
-      share: wait for another process that makes the same call: each attack builds on those before.
-      other_data: whether the data may be others than the model was trained on.
+      overwrite: replace results of other options.
+      share: wait for another process that makes the same call, because each attack depends on earlier ones.
+      other_data: whether the data may differ from those the model was trained on.
 
     Returns:
       The findings.
 
     Raises:
-      UserError: the data are not those the model was trained on or do not fit it, or the folder was made with other
-        options.
+      UserError: the data are not those the model was trained on or do not fit it, or the folder has other options.
     """
     check_data(trained, data, other_data)
     options = resolved(options, trained)
@@ -75,14 +74,14 @@ def check_artifact(
 def inspect(
     model: keras.Model, data: ImageData, options: CheckOptions, folder: pathlib.Path, name: str
 ) -> Inspection:  # fmt: skip
-    """Looks for signs of gradient masking on a classifier; parts already in `folder` are not done again.
+    """Checks a classifier for gradient masking; finished parts in `folder` are reused.
 
     Args:
       model: the classifier.
-      data: where the examples come from.
-      options: what to do, with an epsilon.
-      folder: gets `checks.json`, `results.json` with a record of each attack, and `arrays/*.npz`.
-      name: of the model, for the records.
+      data: source of the examples.
+      options: check options, with an epsilon.
+      folder: receives `checks.json`, `results.json` with a record of each attack, and `arrays/*.npz`.
+      name: name of the model, for the records.
     """
     index, images, labels = data.sample(options.split, options.count, options.seed)
     battery = Battery(model, options, images, labels, folder, name)
@@ -105,7 +104,7 @@ def _record(
     folder: pathlib.Path, where: Mapping[str, Any], index: np.ndarray, battery: Battery, number: int,
     one: Round | None, rows: np.ndarray, values: Arrays,
 ) -> Record:  # fmt: skip
-    """Writes the arrays of one attack; its record."""
+    """Writes the arrays of one attack; returns its record."""
     figures = measured(folder, f"arrays/{number:02d}.npz", index[rows], battery.labels[rows], values)
     attack = one.attack if one else None
     nothing: dict[str, Any] = {"norm": None, "epsilon": None, "steps": 0, "restarts": 0, "draws": 1}
