@@ -1,1 +1,1 @@
-"""Certificates of robustness, one a file, all on the contract of `base.Certificate`; see `base.CERTIFICATES`."""
+"""Robustness certificates, one per file, on top of `base.Certificate`; see `base.CERTIFICATES`."""

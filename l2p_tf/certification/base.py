@@ -1,4 +1,4 @@
-"""The contract of all certificates: what goes in, what comes out, and what a subclass writes."""
+"""Base class of certificates: inputs, outputs, and the methods of a subclass."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from l2p_tf.registry import Registry, spec_of
 
 ABSTAINED = -1
 SELECTION, ESTIMATION, PREDICTION = range(3)
-"""What draws are for; those for one purpose are independent of those for another."""
+"""Purposes of draws; draws for different purposes are independent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Certified:
-    """What a certificate says of each image.
+    """Certification results per image.
 
-    With the certificate's confidence, for each image by itself, the smoothed classifier answers `prediction` on every
-    image that is nearer than `radius`.
+    With the certificate's confidence, separately for each image, the smoothed classifier predicts `prediction` on every
+    image closer than `radius`.
 
     Attributes:
-      prediction: int32 (count,), the smoothed classifier's class; -1 where the certificate abstains.
-      radius: float32 (count,), l_2 radius in pixels of [0, 1]; 0 where the certificate abstains.
+      prediction: int32 (count,), the smoothed classifier's class; -1 if the certificate abstains.
+      radius: float32 (count,), l_2 radius in pixels of [0, 1]; 0 if the certificate abstains.
       lower: float32 (count,), lower confidence bound of the selected class's probability, or expected softmax.
       upper: float32 (count,), upper confidence bound of the runner-up's.
     """
@@ -43,7 +43,7 @@ class Certified:
 
     @classmethod
     def of(cls, top: np.ndarray, radius: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Certified:
-        """From the selected classes and float64 numbers, rounded to the safe side; abstains where no radius is > 0."""
+        """Converts selected classes and float64 bounds, rounded conservatively; abstains unless radius > 0."""
         certified = radius > 0
         return cls(
             prediction=np.where(certified, top, ABSTAINED).astype(np.int32),
@@ -55,7 +55,7 @@ class Certified:
 
 @dataclasses.dataclass(frozen=True)
 class Certificate(Options, abc.ABC):
-    """Base of all certificates: a class is selected on some draws of the noise, and judged on others."""
+    """Base of all certificates: some draws of the noise select a class, others estimate its probability."""
 
     selection_draws: int = option(100, "draws that select the class", low=1)
     draws: int = option(10_000, "draws that bound its probability", low=1)
@@ -63,37 +63,37 @@ class Certificate(Options, abc.ABC):
 
     @abc.abstractmethod
     def check(self, model: keras.Model) -> None:
-        """UserError where the certificate does not fit the model; says what would."""
+        """Raises UserError if the certificate does not fit the model, with advice."""
 
     @abc.abstractmethod
     def noise(self, model: keras.Model) -> float:
-        """Standard deviation of the noise the certificate rests on, where it is added; on a model that fits."""
+        """Returns the standard deviation of the certificate's noise, where it is added, for models that fit."""
 
     @abc.abstractmethod
     def count(self, model: keras.Model, images: np.ndarray, draws: int, seed: int, purpose: int, **how: Any) -> Counts:
-        """The answers under the certificate's noise; arguments as of `counting.count_draws`."""
+        """Counts predictions under the certificate's noise; arguments as in `counting.count_draws`."""
 
     @abc.abstractmethod
     def judge(self, model: keras.Model, top: np.ndarray, counts: Counts) -> Certified:
-        """Bounds and radii of the classes `top`, integers (count,), from draws that did not select them."""
+        """Computes bounds and radii of the classes `top`, integers (count,), from draws that did not select them."""
 
     def scores(self, counts: Counts) -> np.ndarray:
-        """What the class is selected by: the largest of each row (count, classes)."""
+        """Returns the scores (count, classes) whose maximum selects the class."""
         return counts.votes
 
     @property
     def spec(self) -> str:
-        """Its name and options, as a registry reads them."""
+        """The certificate's name and options, as a registry parses them."""
         return spec_of(self)
 
     @property
     def label(self) -> str:
-        """The certificate in a few words, for tables."""
+        """Short name for tables."""
         return self.spec
 
     @property
     def confidence(self) -> float:
-        """How sure each image's radius is: 1 - alpha."""
+        """Confidence of each image's radius: 1 - alpha."""
         return 1.0 - self.alpha
 
     def facts(self, model: keras.Model) -> dict[str, Any]:
@@ -113,15 +113,15 @@ class Certificate(Options, abc.ABC):
         """Certifies the smoothed classifier on images.
 
         Args:
-          model: the classifier; its noise, on or off, and its generators' states are as before afterward.
+          model: the classifier; the switch of its noise and its generators' states are restored.
           images: uint8, or floats in [0, 1], (count, height, width, channels).
-          seed: of all draws.
-          batch_size: rows a pass; each is one draw of one image.
+          seed: seed of all draws.
+          batch_size: rows per pass; each is one draw of one image.
           jit_compile: compile with XLA; None decides by device.
-          progress: called now and then with the share of the work that is done, in [0, 1].
+          progress: called from time to time with the share of the work that is done, in [0, 1].
 
         Raises:
-          UserError: the certificate does not fit the model, or the images do not.
+          UserError: the certificate or the images do not fit the model.
         """
         model, images = inference.prepared(model, images)
         self.check(model)
@@ -142,7 +142,7 @@ class Certificate(Options, abc.ABC):
 
 @contextlib.contextmanager
 def _whole_float32() -> Iterator[None]:
-    """Within it GPUs do not shorten float32 to TF32, whose rounding the bounds on sensitivity do not know of."""
+    """Disables TF32 on GPUs, because the sensitivity bounds do not cover its rounding."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
@@ -152,7 +152,7 @@ def _whole_float32() -> Iterator[None]:
 
 
 def _rounded_down(values: np.ndarray) -> np.ndarray:
-    """As float32, none of it larger than it was."""
+    """Rounds down to float32."""
     near = values.astype(np.float32)
     return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
 

@@ -1,4 +1,4 @@
-"""What a classifier answers to many draws of noise on each image: compiled, in full batches."""
+"""Counts a classifier's predictions over many draws of noise per image: compiled, in full batches."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from l2p_tf.layers.noise import restore_seeds
 from l2p_tf.loops import repeat
 
 _PASSES = 16
-"""Most passes of one compiled run: it cannot be interrupted, and tells no progress."""
+"""Maximum number of passes per compiled run, which cannot be interrupted and reports no progress."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """The answers to all draws, summed.
+    """Sums over all draws.
 
     Attributes:
-      votes: int64 (count, classes), draws that answered each class; they sum to `draws`, less answers that were no
-        number.
+      votes: int64 (count, classes), number of draws that predicted each class; rows sum to `draws` minus the number of
+      non-finite outputs.
       softmax: float64 (count, classes), sums of the softmax probabilities.
-      draws: how many there were.
+      draws: number of draws.
     """
 
     votes: np.ndarray
@@ -49,19 +49,19 @@ def count_draws(
     jit_compile: bool | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Counts:
-    """Shows each image to the classifier `draws` times.
+    """Classifies each image `draws` times.
 
     Args:
-      model: the classifier, whose own noise, where it is on, is drawn per example; its generators' states are as before
-        afterward.
+      model: the classifier; if its own noise is on, it must be drawn per example. Its generators' states are restored.
       images: float32 (count, height, width, channels).
-      draws: per image, at least 1.
-      seed: all draws follow from it, `purpose`, the image's position among so many images, and the batch size.
-      purpose: any whole number; draws for different purposes are independent.
+      draws: draws per image, at least 1.
+      seed: together with `purpose`, the image's position, the number of images and the batch size, it determines all
+      draws.
+      purpose: any integer; draws for different purposes are independent.
       sigma: standard deviation of normal noise added to the pixels, which are not clipped; 0 adds none.
-      batch_size: rows a pass; each is one draw of one image.
+      batch_size: rows per pass; each is one draw of one image.
       jit_compile: as in `inference.compiled`.
-      progress: called with the number of draws that were added to those already done.
+      progress: called with the number of draws just finished.
     """
     classes, replicas = int(model.output_shape[-1]), inference.replicas(model)
     size = max(replicas, batch_size // replicas * replicas)
@@ -78,7 +78,7 @@ def count_draws(
         if progress:
             progress(real * passes)
 
-    # Batches filled with one image as long as its draws fill them; what is left of all images shares batches.
+    # An image fills whole batches as long as its draws suffice; the remaining draws of all images share batches.
     full, rest = divmod(draws, size)
     for image in range(len(images)):
         for first in range(0, full, _PASSES):
@@ -92,7 +92,7 @@ def count_draws(
 def _count(
     model: keras.Model, noisy: bool, x: tf.Tensor, shared: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Votes and summed softmax of each row over several passes; float64, which counts exactly, (batch, classes)."""
+    """Votes and summed softmax of each row over several passes; float64, which is exact here, (batch, classes)."""
     seed, passes, sigma = shared
     classes = int(model.output_shape[-1])
     shape = (x.shape[0] or tf.shape(x)[0], *x.shape[1:])

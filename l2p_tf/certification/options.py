@@ -1,4 +1,4 @@
-"""What decides certificates. The flags of the stages follow from it."""
+"""Options of certifications, from which the flags of the stages are derived."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from l2p_tf.options import Options, StageOptions, option
 if TYPE_CHECKING:
     from l2p_tf.certification.base import Certificate
 else:
-    Certificate = Options  # The flags are known before TensorFlow is loaded.
+    Certificate = Options  # Flags are defined before TensorFlow is loaded.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class CertificationOptions(StageOptions):
       jit_compile: compile with XLA; None decides by device.
 
     Raises:
-      UserError: a value is not accepted.
+      UserError: an invalid value.
     """
 
     certificates: tuple[Certificate, ...] = option(
@@ -37,7 +37,7 @@ class CertificationOptions(StageOptions):
     jit_compile: bool | None = None
 
     def request(self) -> dict[str, Any]:
-        """What decides the results, as JSON can hold it."""
+        """JSON-compatible values that determine the results."""
         return {
             "certificates": [certificate.spec for certificate in self.certificates],
             "certificates_options": [certificate.options() for certificate in self.certificates],

@@ -21,17 +21,17 @@ from l2p_tf.types import UserError
 
 _BOUNDS = {"clopper_pearson": clopper_pearson, "hoeffding": hoeffding}
 _DELTAS = np.geomspace(1e-8, 0.5, 1000)
-"""Beyond 1/2 no condition can hold, and radii of so small a delta as the first are 0 for all purposes."""
+"""No condition can hold for deltas beyond 1/2, and radii below the first delta are practically 0."""
 
 
 @CERTIFICATES.register("pixeldp")
 @dataclasses.dataclass(frozen=True)
 class PixelDP(Certificate):
-    """PixelDP: noise behind a first layer of bounded sensitivity makes the mean answer stable (Lecuyer et al. 2019).
+    """PixelDP: noise after a first layer of bounded sensitivity stabilizes the mean output (Lecuyer et al. 2019).
 
-    What is certified is the classifier that answers the class of the largest expected vote (`clopper_pearson`), or of
-    the largest expected softmax (`hoeffding`), over the draws of the model's own noise. The sensitivity of what lies
-    before the noise is measured, and meant for exact arithmetic.
+    The certified classifier predicts the class of the largest expected vote (`clopper_pearson`), or of the largest
+    expected softmax (`hoeffding`), over draws of the model's own noise. The sensitivity of the layers before the noise
+    is measured, and assumes exact arithmetic.
     """
 
     draws: int = option(2000, "draws that bound the classes' expectations", low=1)
@@ -40,27 +40,27 @@ class PixelDP(Certificate):
 
     @property
     def label(self) -> str:
-        """`PixelDP`, or `PixelDP softmax`."""
+        """Label `PixelDP` or `PixelDP softmax`."""
         return "PixelDP" if self.bound == "clopper_pearson" else "PixelDP softmax"
 
     def check(self, model: keras.Model) -> None:
-        """UserError unless the model's only noise is on, normal, per example, right behind a bounded convolution."""
+        """Raises UserError unless the only noise is on, normal, per example, directly after a bounded conv."""
         _mechanism(model)
 
     def noise(self, model: keras.Model) -> float:
-        """The standard deviation of the model's noise."""
+        """Standard deviation of the model's noise."""
         return _mechanism(model)[0]
 
     def count(self, model: keras.Model, images: np.ndarray, draws: int, seed: int, purpose: int, **how: Any) -> Counts:
-        """The model's own noise."""
+        """Counts under the model's own noise."""
         return count_draws(model, images, draws, seed, purpose, **how)
 
     def scores(self, counts: Counts) -> np.ndarray:
-        """The expected votes, or the expected softmax, times the draws."""
+        """Returns expected votes, or expected softmax, times the number of draws."""
         return counts.votes if self.bound == "clopper_pearson" else counts.softmax
 
     def judge(self, model: keras.Model, top: np.ndarray, counts: Counts) -> Certified:
-        """Bounds of all classes that hold at once, and the largest radius they satisfy the robustness condition for."""
+        """Bounds all classes simultaneously; returns the largest radius that meets the robustness condition."""
         scores = self.scores(counts)
         count, classes = scores.shape
         rows, find = np.arange(count), _BOUNDS[self.bound]
@@ -74,13 +74,13 @@ class PixelDP(Certificate):
 
 
 def largest_radius(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """The largest change that these bounds withstand, in units of sigma / sensitivity; float64 (count,), 0 for none.
+    """Largest perturbation that the bounds withstand, in units of sigma / sensitivity; float64 (count,), 0 for none.
 
     The Gaussian mechanism with sigma = sqrt(2 ln(1.25 / delta)) * sensitivity * L / eps is (eps, delta)-private, for
-    eps of at most 1, to changes of length L, and then the answer cannot change if lower > e^(2 eps) * upper + (1 +
+    eps of at most 1, to changes of length L, and the prediction cannot change if lower > e^(2 eps) * upper + (1 +
     e^eps) * delta (propositions 1 and 2 of the paper). In t = e^eps the condition is quadratic, so each delta has its
-    largest eps. The largest L is looked for among 1000 deltas, and the one at which eps reaches 1, where it often lies;
-    changes that are shorter than it are withstood.
+    largest eps. The largest L is searched among 1000 deltas and the one at which eps reaches 1, where it often lies;
+    all shorter changes are withstood.
 
     Args:
       lower: lower bounds of the selected class's expectation, float64 (count,).
@@ -96,7 +96,7 @@ def largest_radius(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 
 
 def _mechanism(model: keras.Model) -> tuple[float, float]:
-    """The noise's standard deviation, and the l_2 sensitivity to the pixels of what it is added to."""
+    """Returns the noise's standard deviation, and the l_2 sensitivity of the noise layer's input to the pixels."""
     layers = stem(model)
     first = layers[0] if layers and isinstance(layers[0], ChannelNormalization) else None
     conv, noise = [*layers[1 if first else 0 :], None, None][:2]
@@ -112,7 +112,7 @@ def _mechanism(model: keras.Model) -> tuple[float, float]:
     elif not is_randomized(model):
         flaw = "noise that is switched off"
     elif any(layer.compute_dtype != "float32" for layer in (conv, noise)):
-        # Rounding to fewer digits can lift the sensitivity far above the kernel's.
+        # Rounding to fewer digits can raise the sensitivity far above the kernel's.
         flaw = f"a first layer that computes in {conv.compute_dtype}, not float32"
     if flaw:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a certification says: one record per model and certificate, and per-example arrays beside it."""
+"""Results of certifications: one record per model and certificate, with per-example arrays next to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = {
     "prediction": Column("iu", -1, MOST_CLASSES - 1),
     "radius": Column("f", 0), "lower": Column("f"), "upper": Column("f"),
 }  # fmt: skip
-"""What the per-example arrays hold."""
+"""Columns of the per-example arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +31,17 @@ class CertificateRecord:
       dataset: name of the data set.
       split: `validation` or `test`.
       certificate: canonical spec of the certificate.
-      label: the certificate in a few words, such as `smoothing 0.25`.
-      sigma: standard deviation of the noise it rests on, where that is added: to the pixels of [0, 1], or to features.
+      label: short name of the certificate, such as `smoothing 0.25`.
+      sigma: standard deviation of the noise at the point where it is added: to pixels of [0, 1], or to features.
       draws: draws of the noise that bounded the classes' probabilities, per example.
-      confidence: of each example's radius by itself, such as 0.999.
-      seed: of examples and draws.
+      confidence: confidence of each example's radius, such as 0.999.
+      seed: seed of examples and draws.
       count: number of examples.
-      correct: how many of them were predicted correctly, without abstention, whatever the radius.
-      abstained: for how many the certificate abstained.
-      seconds: time it took.
-      arrays: file with the per-example arrays, relative to the results: `index` int64 (position in the split), `label`,
-        `prediction` int32 (-1: abstained), `radius` (l_2, in pixels of [0, 1]), `lower`, `upper` float32, each
-        (count,).
+      correct: number of examples predicted correctly, without abstention, whatever the radius.
+      abstained: number of examples on which the certificate abstained.
+      seconds: duration.
+      arrays: file of the per-example arrays, relative to the results: `index` int64 (position in the split), `label`,
+      `prediction` int32 (-1: abstained), `radius` (l_2, in pixels of [0, 1]), `lower`, `upper` float32, each (count,).
     """
 
     model: str
@@ -67,11 +66,11 @@ class CertificateRecord:
 
 
 def certified_accuracy(label: Any, prediction: Any, radius: Any, at: float) -> float:
-    """Share of all examples that are predicted correctly with a certified radius of `at` or more.
+    """Share of all examples predicted correctly with a certified radius of at least `at`.
 
     Args:
       label: integers (count,).
-      prediction: integers (count,); -1 where the certificate abstained.
+      prediction: integers (count,); -1 if the certificate abstained.
       radius: (count,), in pixels of [0, 1].
       at: the radius, likewise.
     """
@@ -84,16 +83,16 @@ class _Results:
 
 
 def write_certificates(folder: pathlib.Path, records: Iterable[CertificateRecord]) -> None:
-    """Writes `certificates.json` into `folder`."""
+    """Writes `certificates.json` to `folder`."""
     write_json(folder / RESULTS, {"certificates": [dataclasses.asdict(record) for record in records]})
 
 
 def read_certificates(folder: pathlib.Path) -> list[CertificateRecord]:
-    """Reads `certificates.json` of `folder`; UserError where it is not one."""
+    """Reads `certificates.json` of `folder`; raises UserError if it is invalid."""
     return read_json(folder / RESULTS, _Results, "hold the results of a certify stage").certificates
 
 
 def read_certified(folder: pathlib.Path, record: CertificateRecord) -> dict[str, np.ndarray]:
-    """The per-example arrays of a record in `folder`, by name; UserError where they are not there."""
+    """Reads the per-example arrays of a record in `folder`, by name; raises UserError if they are missing."""
     expected = "hold the per-example arrays of a certify stage"
     return read_arrays(folder / record.arrays, COLUMNS, expected, record.count)

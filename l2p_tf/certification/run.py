@@ -1,4 +1,4 @@
-"""Certifies a trained classifier over a data split and writes records and per-example arrays."""
+"""Certifies a trained classifier over a data split; writes records and per-example arrays."""
 
 from __future__ import annotations
 
@@ -42,25 +42,24 @@ def certify_artifact(
     share: bool = False,
     other_data: bool = False,
 ) -> list[CertificateRecord]:
-    """Certifies a trained model, or continues, or finds it done.
+    """Certifies a trained model, or resumes, or returns finished results.
 
     Args:
-      options: what to do.
-      trained: the artifact of a training.
-      data: where the examples come from.
-      output: the folder to make.
+      options: certification options.
+      trained: artifact of a training.
+      data: source of the examples.
+      output: folder to create.
       checkpoint: `best` or `last`.
-      overwrite: replace what was made with other options.
-      share: do it together with other processes that make the same call at the same time.
-      other_data: whether the data may be others than the model was trained on.
+      overwrite: replace results of other options.
+      share: divide the work among processes that make the same call at the same time.
+      other_data: whether the data may differ from those the model was trained on.
 
     Returns:
       The records.
 
     Raises:
-      UserError: a certificate does not fit the model, the data are not those it was trained on or do
-        not fit it, or the folder was made
-        with other options.
+      UserError: a certificate does not fit the model, the data are not those it was trained on or do not fit it, or the
+      folder has other options.
     """
     check_data(trained, data, other_data)
     request = {**options.request(), "checkpoint": checkpoint}
@@ -88,14 +87,14 @@ def certify_artifact(
 
 
 class Certification:
-    """Certificates of a classifier; parts already in the folder are not done again.
+    """Computes certificates of a classifier; finished parts in the folder are reused.
 
     Args:
       model: the classifier.
-      data: where the examples come from.
-      options: what to do.
-      folder: gets `certificates.json` and `arrays/*.npz`.
-      name: of the model, for the records.
+      data: source of the examples.
+      options: certification options.
+      folder: receives `certificates.json` and `arrays/*.npz`.
+      name: name of the model, for the records.
     """
 
     def __init__(
@@ -111,13 +110,13 @@ class Certification:
         (folder / PARTS).mkdir(exist_ok=True)
 
     def share(self) -> None:
-        """Does all slices together with other processes that do the same."""
+        """Processes all slices together with other processes that do the same."""
         slices = [piece for number in range(len(self.options.certificates)) for piece in self._slices(number)]
         with bar(f"{self.name}: shared", sum(len(piece.rows) for piece in slices), "images") as advance:
             share_slices(slices, self.folder / PARTS, advance)
 
     def run(self) -> list[CertificateRecord]:
-        """Does the slices that are not done, and writes the results; returns the records, a certificate each."""
+        """Processes unfinished slices and writes the results; returns one record per certificate."""
         options, labels, records = self.options, self.labels, []
         for number, certificate in enumerate(options.certificates):
             with bar(f"{self.name}: {certificate.label}", len(labels), "images") as advance:
@@ -138,7 +137,7 @@ class Certification:
         return records
 
     def _slices(self, number: int) -> list[Slice]:
-        """Those of one certificate."""
+        """Returns the slices of one certificate."""
         certificate = self.options.certificates[number]
         return [
             Slice(
@@ -161,7 +160,7 @@ class Certification:
         return {**dataclasses.asdict(certified), "seconds": np.array([time.monotonic() - begun])}
 
     def _joined(self, number: int, advance: Callable[..., None]) -> Arrays:
-        """What a certificate says of all images."""
+        """Returns the results of one certificate for all images."""
         found: list[Arrays] = []
         for piece in self._slices(number):
             move = moving(advance, len(piece.rows))
@@ -175,7 +174,7 @@ class Certification:
 def fitting(
     certificates: Sequence[Certificate], trained: artifacts.Artifact, checkpoint: str = "best"
 ) -> tuple[list[Certificate], list[str]]:
-    """The certificates that fit a trained model, and for each of the others why it does not."""
+    """Returns the certificates that fit a trained model, and for each of the others the reason why not."""
     model = load_classifier(trained.path / f"{checkpoint}.keras")
     kept, reasons = [], []
     for certificate in certificates:

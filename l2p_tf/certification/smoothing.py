@@ -24,11 +24,10 @@ from l2p_tf.types import UserError
 @CERTIFICATES.register("smoothing")
 @dataclasses.dataclass(frozen=True)
 class Smoothing(Certificate):
-    """Randomized smoothing: the class that wins the vote under normal noise on the pixels (Cohen et al. 2019).
+    """Randomized smoothing: majority vote under normal noise on the pixels (Cohen et al. 2019).
 
-    The paper draws 100,000 times, ten times our default: radii end where the draws do, at 3.20 sigma with 10,000 and
-    3.81 sigma with 100,000. The model's own noise is off meanwhile, so that the classifier that is smoothed is a
-    function.
+    The paper uses 100,000 draws, ten times our default: the number of draws limits radii to 3.20 sigma with 10,000 and
+    3.81 sigma with 100,000. The model's own noise is switched off, so that the smoothed classifier is a function.
     """
 
     def __post_init__(self) -> None:
@@ -46,11 +45,11 @@ class Smoothing(Certificate):
 
     @property
     def label(self) -> str:
-        """Such as `smoothing 0.25`."""
+        """Label such as `smoothing 0.25`."""
         return "smoothing" if self.sigma is None else f"smoothing {self.sigma:g}"
 
     def check(self, model: keras.Model) -> None:
-        """UserError where `sigma` is left to a model that has no noise on its input, or with noise that cannot stop."""
+        """Raises UserError if `sigma` is missing without input noise, or the model's noise cannot be turned off."""
         self.noise(model)
         if has_other_noise(model):
             raise UserError(
@@ -59,7 +58,7 @@ class Smoothing(Certificate):
             )
 
     def noise(self, model: keras.Model) -> float:
-        """`sigma`, or the standard deviation of the model's own noise on the image."""
+        """`sigma`, or the standard deviation of the model's own input noise."""
         if self.sigma is not None:
             return self.sigma
         first: Any = next(iter(stem(model)), None)
@@ -72,12 +71,12 @@ class Smoothing(Certificate):
         return float(first.std)
 
     def count(self, model: keras.Model, images: np.ndarray, draws: int, seed: int, purpose: int, **how: Any) -> Counts:
-        """Normal noise on the pixels, and none in the model."""
+        """Adds normal noise to the pixels, with the model's own noise off."""
         with without_noise(model):
             return count_draws(model, images, draws, seed, purpose, sigma=self.noise(model), **how)
 
     def judge(self, model: keras.Model, top: np.ndarray, counts: Counts) -> Certified:
-        """The rest of the paper's CERTIFY: sigma times the normal quantile of the lower bound, if that exceeds 1/2."""
+        """Completes the paper's CERTIFY: sigma times the normal quantile of the lower bound, if that exceeds 1/2."""
         votes = counts.votes[np.arange(len(top)), top]
         lower, _ = clopper_pearson(votes, counts.draws, self.alpha)
         return Certified.of(top, self.noise(model) * stats.norm.ppf(lower), lower, 1.0 - lower)
@@ -93,22 +92,22 @@ class Smoothing(Certificate):
         batch_size: int = 256,
         jit_compile: bool | None = None,
     ) -> np.ndarray:
-        """The smoothed classifier's class, without a radius, from few draws: the paper's PREDICT.
+        """Returns the smoothed classifier's class, without a radius, from few draws: the paper's PREDICT.
 
         Args:
-          model: the classifier; as before afterward.
+          model: the classifier, restored afterward.
           images: uint8, or floats in [0, 1], (count, height, width, channels).
-          seed: of the draws, which are not those of `certify`.
-          draws: of the noise; None takes the certificate's.
-          alpha: how often an answer may be wrong, for each image by itself; None takes the certificate's.
-          batch_size: rows a pass; each is one draw of one image.
+          seed: seed of the draws, which differ from those of `certify`.
+          draws: draws of the noise; None takes the certificate's.
+          alpha: error probability per image; None takes the certificate's.
+          batch_size: rows per pass; each is one draw of one image.
           jit_compile: compile with XLA; None decides by device.
 
         Returns:
-          int32 (count,); -1 where the first class does not beat the second by a two-sided binomial test.
+          int32 (count,); -1 if the first class does not beat the second in a two-sided binomial test.
 
         Raises:
-          UserError: as `certify`, or `draws` or `alpha` lies outside its range.
+          UserError: as in `certify`, or `draws` or `alpha` is out of range.
         """
         asked = self.replace(draws=self.draws if draws is None else draws, alpha=self.alpha if alpha is None else alpha)
         model, images = inference.prepared(model, images)

@@ -1,4 +1,4 @@
-"""How a model begins: what lies between the image and its noise decides what the noise is worth."""
+"""The first layers of a model, between the image and its noise, on which certificates depend."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import keras
 
 
 def stem(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that the image goes through one after the other, up to where the network first branches or ends.
+    """Returns the layers in sequence after the image, up to the first branch or the end of the network.
 
-    Everything behind one of them sees the image through it alone. A model whose layers cannot be seen, because it is
-    not a functional one, has none.
+    Everything after one of them depends on the image through it alone. Empty for models whose layers are not visible
+    because they are not functional.
     """
     depths: dict[int, list[Any]] = getattr(model, "_nodes_by_depth", {})
     calls = [call for depth in sorted(depths, reverse=True) for call in depths[depth]]

@@ -1,7 +1,7 @@
 """Data sets behind one interface, the data artifact, and the training pipeline.
 
-`DATASETS.parse("cifar10")` names a data set, `prepare` writes it as an artifact, `ImageData.open` reads that artifact,
-and `TrainBatches` feeds training from it.
+`DATASETS.parse("cifar10")` selects a data set, `prepare` writes it as an artifact, `ImageData.open` reads that
+artifact, and `TrainBatches` feeds training from it.
 """
 
 from l2p_tf.data.base import DATASETS, Dataset, Source, Split, stratified

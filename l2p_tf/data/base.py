@@ -1,4 +1,4 @@
-"""What every data set is: options, and a source that yields its images in order and in pieces."""
+"""Base class of data sets: options, and a source that yields images in order and in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One part of a source.
+    """One split of a source.
 
     Attributes:
       labels: int array of shape (N,).
@@ -31,19 +31,19 @@ class Split:
 
 
 NO_IMAGES = Split(np.empty(0, np.int64), lambda: iter(()))
-"""The split of a set that lacks it."""
+"""An empty split."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Where TFDS has the images of a source, and what becomes of them when they are read.
+    """Where TFDS stores the images of a source, and how they are processed on reading.
 
     Attributes:
       folder: the prepared data set.
-      splits: for `train`, where there is one, and `test`, its split of TFDS.
+      splits: TFDS splits for `train`, if there is one, and `test`.
       image_size: side of the square that images are resized to; 0 keeps their size.
       center_crop: share of the shorter side that the central square spans; 0 takes whole images.
-      image: its feature with the image.
+      image: name of the image feature.
     """
 
     folder: pathlib.Path
@@ -55,18 +55,17 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set that was found and opened.
+    """An opened data set.
 
     Attributes:
-      title: how to name it in a report, such as `CIFAR-10 (JPEG)`.
-      note: where it is from, in a sentence.
+      title: name in reports, such as `CIFAR-10 (JPEG)`.
+      note: its origin, in one sentence.
       image_shape: (height, width, channels), the same for every image; 1 or 3 channels.
       class_names: names of the classes, by label.
-      train: the training images (validation images are held out of them later); none where models are judged on this
-        set alone.
+      train: the training images (validation images are split off later); empty if the set is for evaluation only.
       test: the test images.
-      stored: where they can be read by index; None where they can only be read in order.
-      validation: how many of the training images, the last, are the validation images; 0 where the set has none.
+      stored: where images can be read by index; None if they can only be read in order.
+      validation: number of training images, at the end, that are the validation split; 0 if the set has none.
     """
 
     title: str
@@ -81,7 +80,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset(Options, abc.ABC):
-    """Base of the data sets. The three options here are how its training images are augmented."""
+    """Base of the data sets. The three options here set the augmentation of training images."""
 
     name: ClassVar[str]
 
@@ -94,27 +93,27 @@ class Dataset(Options, abc.ABC):
 
     @property
     def short_name(self) -> str:
-        """The name results are filed under."""
+        """Name under which results are filed."""
         return self.name
 
     @abc.abstractmethod
     def identity(self, data_dir: str) -> str | None:
-        """Name, version and encoding of what `open` would read, found without reading it; None where it is not there.
+        """Returns name, version and encoding of the data `open` would read, without reading it; None if it is missing.
 
         Raises:
-          UserError: what is there is not this data set.
+          UserError: the folder holds something else.
         """
 
     @abc.abstractmethod
     def open(self, data_dir: str, download: bool) -> Source:
-        """Finds the data (or downloads it, where `download` allows) and opens it.
+        """Finds the data (or downloads it, if `download` is set) and opens it.
 
         Args:
-          data_dir: folder of prepared data sets; empty for the default place.
-          download: whether it may be downloaded when it is not there.
+          data_dir: folder of prepared data sets; empty for the default.
+          download: whether missing data may be downloaded.
 
         Raises:
-          UserError: it is not there, damaged, or not this data set.
+          UserError: the data are missing, damaged, or not this data set.
         """
 
 
@@ -126,8 +125,8 @@ def stratified(labels: Array, count: int, seed: int | Sequence[int]) -> npt.NDAr
 
     Args:
       labels: int array of shape (N,).
-      count: how many to draw, from 0 to N.
-      seed: decides the draw.
+      count: number to draw, from 0 to N.
+      seed: seed of the draw.
 
     Returns:
       Sorted distinct positions, int64 of shape (count,).
@@ -136,7 +135,7 @@ def stratified(labels: Array, count: int, seed: int | Sequence[int]) -> npt.NDAr
         raise ValueError(f"`count` should be between 0 and {len(labels)}. Received: {count}")
     random = np.random.default_rng(seed)
     classes, sizes = np.unique(labels, return_counts=True)
-    # Largest remainder in integers: floating-point shares would round some classes down by one.
+    # Largest remainder method in integers: floating-point shares would round some classes down by one.
     take, remainder = np.divmod(sizes.astype(np.int64) * count, max(len(labels), 1))
     order = np.lexsort((random.permutation(len(classes)), -remainder))
     take[order[: count - int(take.sum())]] += 1

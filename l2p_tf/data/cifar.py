@@ -12,7 +12,7 @@ from l2p_tf.options import option
 
 @dataclasses.dataclass(frozen=True)
 class _Cifar(Dataset):
-    """What both have in common: 32x32 color images, augmented by crops from 4 pixels of padding and by flips."""
+    """Base of both sets: 32x32 color images, augmented by crops from 4 pixels of padding and by flips."""
 
     title: ClassVar[str]
     num_classes: ClassVar[int]

@@ -1,4 +1,4 @@
-"""One picture that shows what a data set looks like."""
+"""A contact sheet of samples from a data set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def contact_sheet(images: ImageView, labels: Array, class_names: tuple[str, ...]
     Args:
       images: N images with 1 or 3 channels.
       labels: int array of shape (N,).
-      class_names: by label.
+      class_names: names by label.
     """
     names = class_names[:_MAX_CLASSES]
     font = ImageFont.load_default(16)
@@ -37,7 +37,7 @@ def contact_sheet(images: ImageView, labels: Array, class_names: tuple[str, ...]
 
 
 def _cell(image: Array) -> Image.Image:
-    """An image fitted into a cell: enlarged with its pixels left visible, or reduced smoothly."""
+    """Fits an image into a cell: enlarged with visible pixels, or reduced smoothly."""
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     scale = _CELL / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

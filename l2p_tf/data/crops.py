@@ -1,6 +1,6 @@
-"""Parts of images, and their resizing: the central square, and the random crops of training on large images.
+"""Crops of images and their resizing: the central square, and random crops for training on large images.
 
-TensorFlow is imported when pixels are resized, so that scanning this package for data sets stays quick.
+TensorFlow is imported when pixels are resized, so that scanning this package for data sets stays fast.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import numpy as np
 from l2p_tf.data.base import Array
 
 Box = tuple[int, int, int, int]
-"""Top, left, height and width of a part of an image, in pixels."""
+"""Top, left, height and width of a crop, in pixels."""
 _TRIES = 10
 _LEAST_ASPECT, _GREATEST_ASPECT = 3 / 4, 4 / 3
 
 
 def random_box(random: np.random.Generator, height: int, width: int, least: float, aspect: float = 1.0) -> Box:
-    """A part of an image for a random resized crop, as is usual for ImageNet.
+    """Draws a random resized crop, as usual for ImageNet.
 
-    Its share of the area is uniform from `least` to 1, and its width by its height log-uniform from 3/4 to 4/3 of
-    `aspect`; where ten draws do not fit into the image, the largest central part of that aspect.
+    Its share of the area is uniform from `least` to 1, and its aspect ratio log-uniform from 3/4 to 4/3 of `aspect`; if
+    ten draws do not fit into the image, the largest central crop of that aspect ratio is used.
 
     Args:
-      random: where it is drawn from.
-      height: of the image.
-      width: of the image.
+      random: random generator.
+      height: height of the image.
+      width: width of the image.
       least: smallest share of the image's area.
-      aspect: width by height of what the part is resized to.
+      aspect: width by height of the resized crop.
     """
     for _ in range(_TRIES):
         area = random.uniform(least, 1.0) * height * width
@@ -47,7 +47,7 @@ def random_box(random: np.random.Generator, height: int, width: int, least: floa
 
 
 def resized(image: Any, height: int, width: int) -> Any:
-    """An image tensor as uint8 (height, width, C): bilinear, smoothed where it shrinks."""
+    """Resizes an image tensor to uint8 (height, width, C), bilinearly with antialiasing."""
     import tensorflow as tf
 
     pixels = tf.image.resize(image, (height, width), method="bilinear", antialias=True)
@@ -56,12 +56,12 @@ def resized(image: Any, height: int, width: int) -> Any:
 
 
 def square(image: Any, size: int, share: float) -> Any:
-    """An image tensor as a uint8 square (size, size, C).
+    """Converts an image tensor to a uint8 square (size, size, C).
 
     Args:
       image: uint8 (H, W, C) of any size.
-      size: of the square.
-      share: of the shorter side, how much the central square spans that is kept; 0 takes the whole image, stretched.
+      size: side of the square.
+      share: share of the shorter side that the central square spans; 0 stretches the whole image.
     """
     import tensorflow as tf
 
@@ -76,7 +76,7 @@ def square(image: Any, size: int, share: float) -> Any:
 
 @functools.cache
 def cropper(height: int, width: int, channels: int) -> Callable[[Array, Box], Array]:
-    """A function of an image (uint8, any size) and a part of it, which gives that part as uint8 (height, width, C)."""
+    """Returns a function that cuts a box from an image (uint8, any size) and resizes it to uint8 (height, width, C)."""
     import tensorflow as tf
 
     @tf.function(input_signature=(tf.TensorSpec((None, None, channels), tf.uint8), tf.TensorSpec((4,), tf.int32)))
@@ -95,5 +95,5 @@ def cropper(height: int, width: int, channels: int) -> Callable[[Array, Box], Ar
 
 @functools.cache
 def workers() -> concurrent.futures.ThreadPoolExecutor:
-    """The threads that read, decode and resize images: one a core."""
+    """Threads that read, decode and resize images, one per core."""
     return concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="images")

@@ -1,4 +1,4 @@
-"""A list of images: a CSV file that names each with its class."""
+"""Images listed with their classes in a CSV file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FILE, _LABEL, _SPLIT = "file", "label", "split"
 @DATASETS.register("csv")
 @dataclasses.dataclass(frozen=True)
 class Csv(ImageFiles):
-    """Image files listed in a CSV file with the columns file, label and perhaps split (train, validation or test).
+    """Image files listed in a CSV file with the columns file, label and optionally split (train, validation or test).
 
-    Its first line names the columns; others are left alone. Files are relative to its folder. Labels that are all whole
-    numbers number the classes from 0; others are their names, sorted. Without a split, all are test images unless
-    `test_share` is given.
+    The first line names the columns; other columns are ignored. File names are relative to the folder of the CSV file.
+    If all labels are whole numbers, they number the classes from 0; otherwise they are class names, sorted. Without a
+    split, all are test images unless `test_share` is given.
     """
 
     def listed(self) -> dict[str, list[Item]]:
@@ -48,13 +48,13 @@ class Csv(ImageFiles):
                 if name in met:
                     raise ValueError(f"line {rows.line_num} names {name!r} again")
                 met.add(name)
-                if not (self.place.parent / name).is_file():  # Devices and pipes may have no end.
+                if not (self.place.parent / name).is_file():  # Devices and pipes may be endless.
                     raise ValueError(f"line {rows.line_num} names {name!r}, which is no file there")
                 listed.setdefault(split, []).append(Item(self.place.parent / name, label.strip()))
         return {split: listed[split] for split in splits if split in listed}
 
     def numbered(self, labels: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-        """See `OwnImages.numbered`; numbers are the classes' own, unless `class_names` has them as names."""
+        """See `OwnImages.numbered`; numeric labels are class indices, unless `class_names` lists them as names."""
         if set(labels) <= set(self.class_names) or not all(re.fullmatch(r"\d{1,6}", label) for label in labels):
             return super().numbered(labels)
         numbers = {label: int(label) for label in labels}

@@ -1,4 +1,4 @@
-"""Image files as arrays, read by Pillow: one rule for each kind of pixels, one line for each file that is no image."""
+"""Decodes image files with Pillow: one rule per pixel format, and a one-line error for each invalid file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from l2p_tf.data.crops import workers
 from l2p_tf.types import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""As Pillow names them; those it would run another program for are not among them."""
+"""Pillow's names of the formats, without those that run external programs."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 _TURNED = (5, 6, 7, 8)
-"""Orientations of EXIF that swap height and width."""
+"""EXIF orientations that swap height and width."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the head of an image file tells.
+    """Properties from the header of an image file.
 
     Attributes:
-      height: in pixels, as it is shown.
-      width: likewise.
+      height: in pixels, after rotation.
+      width: in pixels, after rotation.
       colored: whether it is stored in color.
     """
 
@@ -39,14 +39,13 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What images are brought to.
+    """Common format that images are converted to.
 
     Attributes:
-      height: of all.
-      width: of all.
+      height: in pixels.
+      width: in pixels.
       channels: 1 or 3.
-      center_crop: of an image that is resized, share of the largest central part of that shape that is kept; 0 takes
-        the whole image, stretched.
+      center_crop: when resizing, share of the largest central crop of that shape to keep; 0 stretches the whole image.
     """
 
     height: int
@@ -60,9 +59,9 @@ class Form:
         return self.height, self.width, self.channels
 
     def of(self, picture: Image.Image) -> Array:
-        """A picture, gray or RGB, in this form: uint8 (height, width, channels).
+        """Converts a picture, gray or RGB, to this format: uint8 (height, width, channels).
 
-        Bilinear, smoothed where it shrinks. Gray is repeated in color; color becomes gray by its luma (ITU-R 601-2).
+        Resizing is bilinear with antialiasing. Gray is repeated in color; color becomes gray by its luma (ITU-R 601-2).
         """
         size = self.width, self.height
         if picture.size != size:
@@ -76,21 +75,21 @@ class Form:
 
 
 def headers(files: Sequence[pathlib.Path]) -> list[Header]:
-    """What the heads of image files tell, read in parallel; UserError names one that is no image."""
+    """Reads headers of image files in parallel; raises UserError with the name of an invalid file."""
     with _strict():
         return list(workers().map(_header, files))
 
 
 def decoded(files: Sequence[pathlib.Path], form: Form) -> Array:
-    """Image files in one form, read in parallel: uint8 (n, height, width, channels); UserError names a bad one."""
+    """Decodes image files in parallel: uint8 (n, height, width, channels); raises UserError for a bad file."""
     with _strict():
         return np.stack(list(workers().map(lambda file: form.of(_picture(file)), files)))
 
 
 @contextlib.contextmanager
 def _strict() -> Iterator[None]:
-    """Within it more pixels than Pillow thinks sound are an error, and remarks on metadata are not made."""
-    Image.init()  # Before threads do.
+    """Turns Pillow's warnings about too many pixels into errors, and suppresses those about metadata."""
+    Image.init()  # Must happen before threads use it.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -106,7 +105,7 @@ def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
         raise UserError(
             f"{str(file)!r} should have at most {Image.MAX_IMAGE_PIXELS:,} pixels. It has more, and is not read."
         ) from error
-    # Pillow's decoders raise anything on damage: OSError, SyntaxError, struct.error, ValueError, EOFError ...
+    # On damage, Pillow's decoders raise anything: OSError, SyntaxError, struct.error, ValueError, EOFError ...
     except Exception as error:
         said = "no such image is in it" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UserError(f"{str(file)!r} should be a whole image ({', '.join(FORMATS)}): {said}") from error
@@ -115,7 +114,7 @@ def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
 def _header(file: pathlib.Path) -> Header:
     with _opened(file) as picture:
         width, height = picture.size
-        # Pillow itself turns the sizes of TIFF.
+        # Pillow already rotates the sizes of TIFF.
         turned = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
         return Header(*((width, height) if turned else (height, width)), colored=not _is_gray(picture))
 
@@ -127,11 +126,11 @@ def _is_gray(picture: Image.Image) -> bool:
 
 
 def _picture(file: pathlib.Path) -> Image.Image:
-    """An image file as a picture of 8 bits, gray (L) or RGB, without transparency, upright; of several the first."""
+    """Decodes an image file to 8 bits, gray (L) or RGB, opaque and upright; the first picture if it has several."""
     with _opened(file) as opened:
         opened.load()
         picture = ImageOps.exif_transpose(opened)
-        # PNG and PPM of 16 bits may come as I.
+        # 16-bit PNG and PPM may be opened in mode I.
         if picture.mode.startswith("I;16") or (picture.mode == "I" and opened.format in ("PNG", "PPM")):
             return _of_16_bits(picture)
         if picture.mode in ("I", "F"):
@@ -144,7 +143,7 @@ def _picture(file: pathlib.Path) -> Image.Image:
 
 
 def _of_16_bits(picture: Image.Image) -> Image.Image:
-    """The upper 8 bits, as Pillow takes those of color; the gray level that stands for transparency becomes white."""
+    """Keeps the upper 8 bits, as Pillow does for color; the gray level marked as transparent becomes white."""
     levels = np.asarray(picture)
     pixels = (levels >> 8).astype(np.uint8)
     if isinstance(clear := picture.info.get("transparency"), int):

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with the package: small enough to try everything on a CPU, without network."""
+"""Handwritten digits bundled with the package: small enough to try everything on a CPU, without network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Digits(Dataset):
     0 to 16, and `labels`, uint8 (1797,).
 
     There is no official test split. The one made here does not depend on the run's seed, so that runs with different
-    seeds are judged on the same images.
+    seeds are evaluated on the same images.
     """
 
     test_share: float = option(0.2, "share of the images held out for testing", low=0.01, high=0.9)

@@ -1,4 +1,4 @@
-"""A folder of images: a folder for each class, perhaps within train, validation and test."""
+"""Images in a folder for each class, optionally within train, validation and test folders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from l2p_tf.types import UserError
 @DATASETS.register("folder")
 @dataclasses.dataclass(frozen=True)
 class Folder(ImageFiles):
-    """Image files: a folder for each class, within folders train, validation and test where they are there.
+    """Image files in a folder for each class, optionally within folders train, validation and test.
 
-    The classes are the folders' names, sorted; all that is in such a folder, at whatever depth, is an image of it.
-    Hidden files are left alone, and so are files in no class's folder unless they are images by their name. Where there
-    are no folders train, validation and test, all are test images unless `test_share` is given.
+    The classes are the sorted folder names; all files in such a folder, at any depth, are its images. Hidden files are
+    ignored, as are files outside class folders unless their names are those of images. Without folders train,
+    validation and test, all are test images unless `test_share` is given.
     """
 
     train: str = option(TRAIN, "name of the folder of training images")
@@ -46,7 +46,7 @@ class Folder(ImageFiles):
 
 
 def _folders(place: pathlib.Path) -> list[pathlib.Path]:
-    """The folders in one, sorted; UserError where an image lies beside them."""
+    """Returns the sorted subfolders; raises UserError if an image lies next to them."""
     inside = sorted(path for path in place.iterdir() if not files.is_hidden(path.name))
     for path in inside:
         if path.suffix.lower() in SUFFIXES and not path.is_dir():
@@ -57,6 +57,6 @@ def _folders(place: pathlib.Path) -> list[pathlib.Path]:
 def _items(folders: list[pathlib.Path]) -> list[Item]:
     items = [Item(file, folder.name) for folder in folders for file in files.contents(folder).values()]
     for item in items:
-        if not item.file.is_file():  # Pipes may have no end.
+        if not item.file.is_file():  # Pipes may be endless.
             raise UserError(f"{str(item.file)!r} should be an image file. It is none, or a link that leads nowhere.")
     return items

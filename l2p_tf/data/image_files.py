@@ -1,4 +1,4 @@
-"""Sets of image files: what a folder of them and a list of them have in common."""
+"""Base of the sets of image files, in folders or listed in a file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from l2p_tf.progress import bar
 from l2p_tf.types import UserError
 
 ALL = "all"
-"""The split of images that are not divided."""
+"""Split of images that are not divided."""
 _HEADS = 512
-"""Files whose heads are read at a time."""
+"""Number of files whose headers are read at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """An image file with the name of its class."""
+    """An image file and the name of its class."""
 
     file: pathlib.Path
     label: str
@@ -50,14 +50,14 @@ class ImageFiles(OwnImages):
 
     @abc.abstractmethod
     def listed(self) -> dict[str, list[Item]]:
-        """The files by split, which may be `ALL`, in the order they are kept in; none is read.
+        """Returns the files by split, possibly `ALL`, in their final order, without reading them.
 
         Raises:
-          UserError: they are not there as this kind of set has them.
+          UserError: the files are not laid out as this kind of set requires.
         """
 
     def identity(self, data_dir: str) -> str | None:
-        """See `Dataset.identity`: a digest of all files with their labels, wherever they lie."""
+        """See `Dataset.identity`: a digest of all files with their labels, independent of their location."""
         if not self.place.exists():
             return None
         listed = self.listed()
@@ -85,7 +85,7 @@ class ImageFiles(OwnImages):
         return self.source(form.shape, names, parts)
 
     def _divided(self, listed: dict[str, list[Item]], numbers: dict[str, int]) -> dict[str, list[Item]]:
-        """The files by split, with some set apart for testing where none are."""
+        """Returns the files by split; splits off test images if there are none."""
         if TEST in listed:
             if self.test_share:
                 raise UserError(f"`test_share` should be 0 for {str(self.place)!r}, which has test images.")
@@ -96,13 +96,13 @@ class ImageFiles(OwnImages):
             raise UserError(f"`test_share` should be above 0 for {str(self.place)!r}, which has no test images.")
         whole = listed.pop(ALL if ALL in listed else TRAIN, [])
         labels = np.array([numbers[item.label] for item in whole], np.int64)
-        # Not by the run's seed, so that runs with different seeds are judged on the same images.
+        # Independent of the run's seed, so that runs with different seeds are evaluated on the same images.
         held_out = set(stratified(labels, round(self.test_share * len(whole)), seed=0).tolist())
         divided = {TRAIN: [item for number, item in enumerate(whole) if number not in held_out]}
         return {**listed, **divided, TEST: [whole[number] for number in sorted(held_out)]}
 
     def _form(self, files: Sequence[pathlib.Path]) -> decoding.Form:
-        """What all images become; UserError names one that is no image, or of another size where they keep theirs."""
+        """Returns the common format; raises UserError for an invalid image, or differing sizes without `image_size`."""
         first, colored = decoding.headers(files[:1])[0], self.channels == "color"
         with bar(f"Sizes of {self.label}", len(files), "images") as advance:
             for start in range(0, len(files), _HEADS):

@@ -1,4 +1,4 @@
-"""Images as arrays: an `.npz` of NumPy, with the names that Keras or MedMNIST give them."""
+"""Images as arrays in an `.npz` file, named as Keras or MedMNIST do."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NAMES = {
     VALIDATION: (("x_val", "y_val"), ("val_images", "val_labels")),
     TEST: (("x_test", "y_test"), ("test_images", "test_labels")),
 }
-"""Of images and labels, by split."""
+"""Names of images and labels, by split."""
 _EXPECTED = "hold images and labels as NumPy writes them"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Images:
-    """An array of images in the file: its name, its shape as (n, height, width, channels), its type and its labels."""
+    """An array of images in the file: name, shape as (n, height, width, channels), dtype and labels."""
 
     name: str
     shape: tuple[int, int, int, int]
@@ -39,12 +39,12 @@ class _Images:
 @DATASETS.register("npz")
 @dataclasses.dataclass(frozen=True)
 class Npz(OwnImages):
-    """Arrays in an `.npz`: x_test and y_test, x_train and y_train, perhaps x_val and y_val.
+    """Arrays in an `.npz`: x_test and y_test, x_train and y_train, optionally x_val and y_val.
 
-    Or test_images and test_labels, and so on. Images are uint8, or floats in [0, 1], which are rounded to 255ths, of
-    shape (n, height, width) or (n, height, width, channels) with 1 or 3 channels; labels are whole numbers from 0, of
-    shape (n,) or (n, 1). Without training images models are judged on them, but not trained; without test images
-    they are trained, and judged on validation images alone. Nothing is unpickled.
+    Alternatively test_images and test_labels, and so on. Images are uint8, or floats in [0, 1], which are rounded to
+    255ths, of shape (n, height, width) or (n, height, width, channels) with 1 or 3 channels; labels are whole numbers
+    from 0, of shape (n,) or (n, 1). Without training images, models can be evaluated on the set but not trained;
+    without test images, they are trained, and evaluated on validation images only. Nothing is unpickled.
     """
 
     def identity(self, data_dir: str) -> str | None:
@@ -74,7 +74,7 @@ class Npz(OwnImages):
         return self.source(form.shape, names, parts)
 
     def _found(self, archive: zipfile.ZipFile, pairs: tuple[tuple[str, str], ...]) -> _Images | None:
-        """The images of a split that are there, with their labels; ValueError where they are of another kind."""
+        """Returns the images of a split and their labels, or None; raises ValueError if they are invalid."""
         headers = {}
         for name in {name for pair in pairs for name in pair if f"{name}.npy" in archive.namelist()}:
             with archive.open(f"{name}.npy") as stream:
@@ -110,7 +110,7 @@ class Npz(OwnImages):
         return None
 
     def _batches(self, images: _Images, form: Form) -> Iterator[Array]:
-        """Images a few at a time, as uint8 in one form."""
+        """Yields batches of images, as uint8 in a common format."""
         row = int(np.prod(images.shape[1:]))
         step = max(1, READ_BYTES // (row * images.dtype.itemsize))
         with (

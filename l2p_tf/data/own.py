@@ -1,4 +1,4 @@
-"""Images of one's own: what folders, lists and arrays of them have in common."""
+"""Base of the user's own image sets: folders, lists and arrays."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from l2p_tf.types import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 READ_BYTES = 4 << 20
-"""About as much of a set is in memory at a time."""
+"""Approximate number of bytes of a set held in memory at a time."""
 _MOST_CLASSES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class OwnImages(Dataset):
-    """Base of the sets that lie in a file or folder of the user's.
+    """Base of the sets in a file or folder of the user.
 
-    Records name the path by its last part, and tell what is there by a digest of its content: the same images at
-    another place are the same set.
+    Records keep only the last part of the path, and identify the content by a digest: the same images at another place
+    are the same set.
     """
 
     path: str = option("", "where it is")
@@ -55,41 +55,41 @@ class OwnImages(Dataset):
 
     @property
     def place(self) -> pathlib.Path:
-        """Where it is; UserError where that was not given."""
+        """Absolute path of the set; raises UserError if it was not given."""
         if not self.path:
             raise UserError(f"`path` should be given: {self.name}(path=...). Received: ''")
         return user_path(self.path).absolute()
 
     @property
     def label(self) -> str:
-        """How reports name it."""
+        """Name in reports."""
         return self.title or self.place.name
 
     @property
     def short_name(self) -> str:
-        """The name results are filed under."""
+        """Name under which results are filed."""
         return re.sub(r"[^\w.-]+", "_", self.label)
 
     def recorded(self) -> Self:
-        """As records name it: by the last part of its path."""
+        """Keeps only the last part of the path, for records."""
         return self.replace(path=self.place.name) if self.path else self
 
     def form(self, height: int, width: int, channels: int) -> Form:
-        """What images become, given what they are."""
+        """Returns the common format of images, given their original size and channels."""
         if self.image_size:
             height, width = self.image_size[0], self.image_size[-1]
         return Form(height, width, channels, self.center_crop)
 
     def source(self, shape: tuple[int, int, int], names: Sequence[str], parts: Mapping[str, Split]) -> Source:
-        """What `open` gives.
+        """Builds the `Source` that `open` returns.
 
         Args:
-          shape: of every image.
-          names: of the classes.
-          parts: test images, and perhaps training and validation images.
+          shape: shape of every image.
+          names: names of the classes.
+          parts: test images, and optionally training and validation images.
 
         Raises:
-          UserError: validation images without training images, or images of a class that is not trained on.
+          UserError: validation images without training images, or images of a class without training images.
         """
         train, validation, test = (parts.get(name, NO_IMAGES) for name in (TRAIN, VALIDATION, TEST))
         if len(validation.labels) and not len(train.labels):
@@ -115,13 +115,13 @@ class OwnImages(Dataset):
         )
 
     def numbered(self, labels: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-        """Classes by the names that occur.
+        """Numbers the classes by their names.
 
         Args:
-          labels: the name of each image's class.
+          labels: name of each image's class.
 
         Returns:
-          The names of all classes in their order, and the number of each.
+          The names of all classes in order, and the number of each.
 
         Raises:
           UserError: a name is not among `class_names`.
@@ -134,7 +134,7 @@ class OwnImages(Dataset):
         return names, numbers
 
     def names_up_to(self, count: int) -> tuple[str, ...]:
-        """The names of classes that are given as numbers below `count`; UserError where `class_names` are fewer."""
+        """Returns names of classes numbered below `count`; raises UserError if `class_names` are fewer."""
         if count > _MOST_CLASSES:
             raise UserError(f"{str(self.place)!r} should have labels below {_MOST_CLASSES}. It has: {count - 1}")
         if self.class_names and len(self.class_names) < count:

@@ -1,4 +1,4 @@
-"""Training batches that can be resumed anywhere: batch k of epoch e is the same bits, whatever ran before."""
+"""Resumable training batches: batch k of epoch e is bitwise reproducible, whatever ran before."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PREFETCH = 4
 
 
 class TrainBatches:
-    """The training split in batches, shuffled anew in every epoch and augmented.
+    """The training split in batches, shuffled in every epoch and augmented.
 
-    An epoch's order follows from the seed and the epoch alone, a batch's augmentation from the seed, the epoch and the
-    step alone, and the random resized crop of an image from the seed, the epoch and its position. The images left over
-    after the last full batch of an epoch are dropped; as the order changes, they are others in the next.
+    The order of an epoch depends only on the seed and the epoch, the augmentation of a batch on seed, epoch and step,
+    and the random resized crop of an image on seed, epoch and its position. Images left over after the last full batch
+    of an epoch are dropped; they differ between epochs because of the shuffling.
 
     Attributes:
       batch_size: images per batch.
@@ -32,13 +32,13 @@ class TrainBatches:
     """
 
     def __init__(self, data: ImageData, batch_size: int, seed: int, augment: bool = True) -> None:
-        """Reads nothing yet.
+        """Initializes without reading images.
 
         Args:
           data: the data artifact.
           batch_size: images per batch, at most the number of training images.
-          seed: decides order and augmentation, from 0 to 2**63 - 1.
-          augment: whether images are cropped and mirrored as `data.info` says.
+          seed: seed of order and augmentation, from 0 to 2**63 - 1.
+          augment: whether images are cropped and mirrored as specified by `data.info`.
 
         Raises:
           UserError: `batch_size` or `seed` is out of range.
@@ -63,16 +63,16 @@ class TrainBatches:
         self._random_crop = data.info.random_crop if augment else 0.0
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The positions of all training images in the order of an epoch, int64 (N,)."""
+        """Returns the positions of all training images in the order of an epoch, int64 (N,)."""
         return _random(self._seed, epoch, _ORDER).permutation(len(self._images))
 
     def batch(self, epoch: int, step: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-        """One batch: images uint8 (B, H, W, C) and labels int32 (B,)."""
+        """Returns one batch: images uint8 (B, H, W, C) and labels int32 (B,)."""
         return self._batch(self.order(epoch), epoch, step)
 
     def dataset(self, epoch: int = 0, step: int = 0) -> Any:
-        """An endless `tf.data.Dataset` of the batches from one step of one epoch on, with static shapes."""
-        import tensorflow as tf  # here, so that scanning this package for data sets stays quick
+        """Returns an endless `tf.data.Dataset` of batches, starting at a step of an epoch, with static shapes."""
+        import tensorflow as tf  # imported here, so that scanning this package for data sets stays fast
 
         def batches() -> Iterator[tuple[Array, Array]]:
             for number in itertools.count(epoch):
@@ -101,13 +101,13 @@ class TrainBatches:
 
 
 def augment(images: Array, padding: int, flip: bool, random: np.random.Generator) -> Array:
-    """Random crops from zero-padded images and random mirroring, as in the ResNet papers.
+    """Randomly crops zero-padded images and mirrors them, as in the ResNet papers.
 
     Args:
       images: uint8 (B, H, W, C).
       padding: zeros on each side before the crop; 0 for no crop.
-      flip: whether half of the images are mirrored left to right, at random.
-      random: where the crops and flips are drawn from, per image.
+      flip: mirror each image left to right with probability one half.
+      random: random generator of crops and flips.
 
     Returns:
       uint8 (B, H, W, C).
@@ -126,7 +126,7 @@ def augment(images: Array, padding: int, flip: bool, random: np.random.Generator
 
 
 def _random(seed: int, epoch: int, stream: int, part: int = 0) -> np.random.Generator:
-    """Random numbers of their own for every (seed, epoch, stream, part).
+    """Returns an independent random generator for every (seed, epoch, stream, part).
 
     Philox is a function of key and counter; stream and part are the counter's highest words, which drawing never
     reaches.

@@ -1,4 +1,4 @@
-"""Making the data artifact: images copied as plain arrays, or only where TFDS has them; labels, splits, statistics."""
+"""Creates the data artifact: images copied as arrays or streamed from TFDS; labels, splits and statistics."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from l2p_tf.registry import spec_of
 from l2p_tf.types import UserError
 
 STREAM_BYTES = 4 * 10**9
-"""A set whose copy would be larger is streamed, where nothing else is asked for."""
+"""By default, sets whose copy would be larger are streamed."""
 _CHUNK_BYTES = 16 << 20
-# One number per draw, so that the same seed does not draw the same positions twice; `store` has another.
+# Distinct numbers per draw, so that the same seed does not draw the same positions twice; `store` has another.
 _LIMIT_TRAIN, _LIMIT_TEST, _VALIDATION = range(3)
 
 
@@ -44,25 +44,25 @@ def prepare(
     stream: str = "auto",
     say: Callable[[str], object] = lambda text: None,
 ) -> artifacts.Artifact:
-    """Writes a data set as an artifact, or finds it there already.
+    """Writes a data set as an artifact, unless it exists already.
 
     Args:
       dataset: the data set.
-      output: the folder to make.
-      data_dir: folder of prepared TFDS data sets; empty for the default place.
-      download: whether the data set may be downloaded when it is not there.
-      seed: decides the validation split and the limited subsets.
-      validation_share: share of the training images held out for validation, in [0, 1); not of a set that has
-        validation images.
-      overwrite: replace what was made with other options.
-      limit_train: at most how many training images (validation included), every class keeping its share.
-      limit_test: at most how many test images.
-      stream: `off` copies the images; `on` leaves them where TFDS has them, and reads them there; `auto` does so where
-        the copy would be larger than `STREAM_BYTES`, or random crops are cut from the images before they are resized.
-      say: told when there is nothing to do.
+      output: folder to create.
+      data_dir: folder of prepared TFDS data sets; empty for the default.
+      download: whether a missing data set may be downloaded.
+      seed: seed of the validation split and the limited subsets.
+      validation_share: share of the training images held out for validation, in [0, 1); ignored for sets with
+      validation images.
+      overwrite: replace an artifact made with other options.
+      limit_train: maximum number of training images (including validation), every class keeping its share.
+      limit_test: maximum number of test images.
+      stream: `off` copies the images; `on` reads them from TFDS's files; `auto` does so if the copy would be larger
+      than `STREAM_BYTES`, or if random crops are cut from the images before resizing.
+      say: called with a message if there is nothing to do.
 
     Raises:
-      UserError: an option is out of range, the data are missing or damaged, or `output` was made otherwise.
+      UserError: an option is out of range, the data are missing or damaged, or `output` has other options.
     """
     if not 0 <= validation_share < 1:
         raise UserError(f"`validation_share` should be at least 0 and below 1. Received: {validation_share}")
@@ -74,11 +74,11 @@ def prepare(
         raise UserError(f"`stream` should be one of {', '.join(choices)}. Received: {stream!r}")
     path = user_path(output)
     recorded = _recorded(path, overwrite)
-    # What was finished stays up to date when its source is gone.
+    # A finished artifact stays up to date if its source is missing.
     source_name = dataset.identity(data_dir) or recorded.get("source")
     opened = None
     if source_name is None:
-        # The download comes first: what it brings is part of the request.
+        # Download first, because what it provides is part of the request.
         opened = dataset.open(data_dir, download)
         source_name = dataset.identity(data_dir)
     options: dict[str, Any] = {
@@ -111,14 +111,14 @@ def prepare(
                     work.notes["streamed_from"] = str(stored.folder.absolute())
                 _write(work.path, dataset, source, str(source_name), seed, validation_share, limits, stored)
             except BaseException:
-                # It takes seconds and cannot be continued, so nothing half-written is kept.
+                # Takes seconds and cannot be resumed, so partial files are removed.
                 shutil.rmtree(work.path, ignore_errors=True)
                 raise
     return artifacts.read(path, "data", verify=False)
 
 
 def _recorded(path: pathlib.Path, overwrite: bool) -> dict[str, Any]:
-    """The options of a finished artifact; none where there is none, or a damaged one that may be replaced."""
+    """Returns the options of a finished artifact; empty if there is none, or a damaged one that may be replaced."""
     if not (path / artifacts.MANIFEST).is_file():
         return {}
     try:
@@ -130,7 +130,7 @@ def _recorded(path: pathlib.Path, overwrite: bool) -> dict[str, Any]:
 
 
 def _streams(dataset: Dataset, source: Source, limits: dict[str, int | None]) -> bool:
-    """Whether a set is streamed where nothing else is asked for."""
+    """Whether a set is streamed by default."""
     if source.stored is None:
         return False
     counts = (_at_most(len(split.labels), limits[n]) for n, split in (("train", source.train), ("test", source.test)))
@@ -154,7 +154,7 @@ def _write(
     limits: dict[str, int | None],
     stored: Stored | None,
 ) -> None:
-    """Writes the files of the artifact; with `stored`, without the images, which stay there."""
+    """Writes the files of the artifact; with `stored`, without the images."""
     if dataset.random_crop and source.stored and source.stored.image_size and not stored:
         raise UserError("`stream` should be auto or on where random crops are cut from images before they are resized.")
     images: dict[str, Array | StreamedImages] = {}
@@ -168,7 +168,7 @@ def _write(
         if missing or split.labels.min(initial=0) < 0 or split.labels.max(initial=0) >= num_classes:
             shown = f"{split.labels.min()} to {split.labels.max()}" if there else "none"
             raise UserError(f"{source_name}: {name} labels should be from 0 to {num_classes - 1}. Received: {shown}")
-        # Of training and of validation images every class keeps its share.
+        # Every class keeps its share, separately for training and validation images.
         groups = split.labels + num_classes * (np.arange(there) >= there - source.validation) * (name == "train")
         kept = kept_of[name] = stratified(groups, _at_most(there, limits[name]), [seed, draw])
         if not there:
@@ -220,7 +220,7 @@ def _write(
 
 
 def _validation(source: Source, kept: Array, labels: Array, share: float, seed: int) -> npt.NDArray[np.int64]:
-    """Positions of the validation images among the training images that are kept, which have these labels."""
+    """Returns the positions of the validation images among the kept training images, given their labels."""
     if source.validation:
         validation = np.flatnonzero(kept >= len(source.train.labels) - source.validation)
         if len(validation) == len(kept):
@@ -237,9 +237,10 @@ def _save(file: pathlib.Path, array: Array) -> None:
 
 
 def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[int, int, int], what: str) -> None:
-    """Writes the images at the positions `kept` (sorted) of a split as one `.npy` file.
+    """Writes the images at the sorted positions `kept` of a split as one `.npy` file.
 
-    The file is appended to rather than mapped: memory stays flat, and a full disk is an error instead of a crash.
+    The file is appended to rather than mapped: memory use stays constant, and a full disk is an error instead of a
+    crash.
     """
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *shape)}
     read = written = 0

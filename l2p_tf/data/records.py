@@ -1,7 +1,7 @@
-"""Examples of a prepared data set of TFDS as the bytes they are stored in, read by their place in the files.
+"""Reads examples of a prepared TFDS data set as stored bytes, by their place in the files.
 
-ArrayRecord files are read through TFDS's own `data_source`. TFRecord files have no index of their own, so that one is
-made: a place there is (file, offset, length), in an ArrayRecord set (position,).
+ArrayRecord files are read through TFDS's own `data_source`. TFRecord files have no index, so one is built: a place is
+(file, offset, length) there, and (position,) in an ArrayRecord set.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from l2p_tf.types import UserError
 ARRAY_RECORD, TFRECORD = "array_record", "tfrecord"
 _LENGTH = struct.Struct("<Q")
 _HEAD, _FOOT = 12, 4
-"""Bytes before an example in a TFRecord file, its length and a checksum, and after it, a checksum."""
+"""Bytes around an example in a TFRecord file: length and checksum before it, and a checksum after it."""
 
 
 def open_builder(folder: pathlib.Path) -> Any:
-    """The builder of TFDS for a prepared data set; UserError where its metadata are damaged."""
+    """Returns TFDS's builder of a prepared data set; raises UserError if its metadata are damaged."""
     tfds = import_tfds()
     try:
         with quiet_log():
             return tfds.builder_from_directory(folder)
-    except Exception as error:  # TFDS raises whatever its parsers raise
+    except Exception as error:  # TFDS's parsers may raise anything
         raise UserError(damaged(folder, error)) from error
 
 
 def file_format(builder: Any) -> str:
-    """How a set is stored: ArrayRecord where that is among several, else as TFDS itself reads it."""
+    """Format of a set: ArrayRecord if available, otherwise TFDS's own choice."""
     formats = {one.value for one in builder.info.available_file_formats()}
     return ARRAY_RECORD if ARRAY_RECORD in formats else str(builder.info.file_format.value)
 
@@ -46,12 +46,12 @@ class Records:
     """The examples of a split.
 
     Attributes:
-      builder: of TFDS.
-      files: the split's files, in order; one may come twice where a split is made of parts.
+      builder: TFDS's builder.
+      files: the split's files, in order; a split made of parts may repeat a file.
     """
 
     def __init__(self, builder: Any, split: str) -> None:
-        """Reads nothing yet.
+        """Initializes without reading examples.
 
         Raises:
           UserError: the files are neither ArrayRecord nor TFRecord.
@@ -71,7 +71,7 @@ class Records:
         self.files = [pathlib.Path(instruction.filename) for instruction in self._instructions]
 
     def places(self) -> npt.NDArray[np.int64]:
-        """The place of every example, in the order of the split: int64 (N, 3) of TFRecord, (N, 1) of ArrayRecord."""
+        """Returns the place of every example, in split order: int64 (N, 3) for TFRecord, (N, 1) for ArrayRecord."""
         if self._format == ARRAY_RECORD:
             return np.arange(len(self._source), dtype=np.int64)[:, np.newaxis]
         found = [np.empty((0, 3), np.int64)]
@@ -81,11 +81,11 @@ class Records:
         return np.concatenate(found)
 
     def read(self, place: Array) -> bytes:
-        """The example at a place; UserError where there is none."""
+        """Reads the example at a place; raises UserError if there is none."""
         if self._format == ARRAY_RECORD:
             try:
                 return bytes(self._source[int(place[0])])
-            except Exception as error:  # its readers raise whatever they raise
+            except Exception as error:  # its readers may raise anything
                 raise UserError(damaged(self.files[0].parent, error)) from error
         number, offset, length = map(int, place)
         file = self.files[number]
@@ -110,7 +110,7 @@ class Records:
 
 
 def decoder(builder: Any, feature: str) -> Callable[[Any], Any]:
-    """A function that takes an example's bytes, a string tensor, to one of its features as TFDS decodes it."""
+    """Returns a function that decodes one feature from an example's bytes, a string tensor, as TFDS does."""
     tfds = import_tfds()
     with quiet_log():
         wanted = tfds.decode.PartialDecoding({feature: True}).extract_features(builder.info.features)
@@ -118,7 +118,7 @@ def decoder(builder: Any, feature: str) -> Callable[[Any], Any]:
 
 
 def _tfrecord_places(file: pathlib.Path) -> npt.NDArray[np.int64]:
-    """Offset and length of every example of a TFRecord file, int64 (n, 2); UserError where it ends within one."""
+    """Returns offset and length of every example of a TFRecord file, int64 (n, 2); raises UserError if truncated."""
     found, offset, size = [], 0, file.stat().st_size
     with file.open("rb", buffering=0) as opened:
         while offset < size:

@@ -1,6 +1,6 @@
-"""The data artifact: images as plain arrays, or where TFDS has them; labels, a validation split, statistics.
+"""The data artifact: images as arrays or streamed from TFDS; labels, a validation split, and statistics.
 
-Written once, read in pieces.
+It is written once and read in batches.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from l2p_tf.types import UserError
 INFO = "info.json"
 STREAM = "stream.json"
 SPLITS = ("train", "validation", "test")
-# One number per draw, so that the same seed does not draw the same positions twice; `preparing` has those before it.
+# Distinct numbers per draw, so that the same seed does not draw the same positions twice; `preparing` has the others.
 _SAMPLE = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-    """What a data artifact says about itself.
+    """Description of a data artifact.
 
     Attributes:
-      name: name that results are filed under.
-      title: how to name it in a report.
+      name: name under which results are filed.
+      title: name in reports.
       spec: canonical spec of the data set.
       image_shape: (height, width, channels).
       num_classes: number of classes.
       class_names: names by label.
       counts: number of images by split.
       class_counts: number of images by split and label.
-      mean: per channel, of the training images in [0, 1]; empty where there are none, and models are judged alone.
+      mean: per channel, of the training images in [0, 1]; empty if there are none and the set is for evaluation only.
       std: likewise.
       crop_padding: zeros around a training image before a random crop.
       flip: whether training images are mirrored at random.
       random_crop: smallest share of a training image that a random resized crop takes; 0 for no crop.
-      source: name, version and encoding of what was read.
-      note: where it is from, in a sentence.
+      source: name, version and encoding of the source.
+      note: its origin, in one sentence.
     """
 
     name: str
@@ -76,11 +76,11 @@ class DataInfo:
 
     @classmethod
     def read(cls, file: pathlib.Path) -> DataInfo:
-        """Reads `info.json`; UserError where it is not one."""
+        """Reads `info.json`; raises UserError if it is invalid."""
         return read_json(file, cls, "describe a data artifact")
 
     def summary(self) -> str:
-        """Counts, shape and statistics, in two lines."""
+        """Returns counts, shape and statistics in two lines."""
         counts = ", ".join(f"{self.counts[name]:,} {name}" for name in SPLITS)
         shape = "x".join(str(size) for size in self.image_shape)
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (self.mean, self.std))
@@ -89,11 +89,11 @@ class DataInfo:
 
 
 class ImageData:
-    """A data artifact, opened. Images stay on disk until they are indexed, streamed ones in the files of TFDS.
+    """An opened data artifact. Images stay on disk until they are indexed, streamed ones in the files of TFDS.
 
     Attributes:
       artifact: the artifact.
-      info: what it says about itself.
+      info: its description.
     """
 
     def __init__(self, artifact: artifacts.Artifact) -> None:
@@ -132,15 +132,15 @@ class ImageData:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ImageData:
-        """Opens a data artifact after checking that it is whole.
+        """Opens a data artifact after verifying its integrity.
 
         Raises:
-          UserError: there is none, or it is unfinished or damaged.
+          UserError: it is missing, unfinished or damaged.
         """
         return cls(artifacts.read(path, "data"))
 
     def split(self, name: str) -> tuple[ImageView, npt.NDArray[np.int32]]:
-        """Images (lazy, uint8 (N, H, W, C)) and labels (int32 (N,)) of `train`, `validation` or `test`."""
+        """Returns images (lazy, uint8 (N, H, W, C)) and labels (int32 (N,)) of `train`, `validation` or `test`."""
         if name not in self._splits:
             raise UserError(f"`split` should be one of {', '.join(SPLITS)}. Received: {name!r}")
         return self._splits[name]
@@ -148,12 +148,12 @@ class ImageData:
     def select(
         self, name: str, limit: int | None = None, seed: int = 0
     ) -> tuple[npt.NDArray[np.int64], ImageView, npt.NDArray[np.int32]]:
-        """A split, or a part of it in which every class keeps its share; its images are read when indexed.
+        """Returns a split, or a part of it in which every class keeps its share; images are read when indexed.
 
         Args:
           name: `train`, `validation` or `test`.
-          limit: at most how many images; None for all.
-          seed: decides which.
+          limit: maximum number of images; None for all.
+          seed: seed of the selection.
 
         Returns:
           Positions in the split (sorted, int64 (n,)), images (lazy, uint8 (n, H, W, C)) and labels (int32 (n,)).
@@ -172,20 +172,20 @@ class ImageData:
     def sample(
         self, name: str, limit: int | None = None, seed: int = 0
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-        """What `select` selects, with the images in memory."""
+        """As `select`, with the images in memory."""
         index, images, labels = self.select(name, limit, seed)
         return index, images[:], labels
 
     def _load(self, name: str, mmap: bool = False) -> Array:
         file = self.artifact.path / f"{name}.npy"
         with reading(file, "be an array of the data stage, but is missing or damaged"):
-            # Mapped first: a header that promises more than the file holds is refused before memory is taken.
+            # Mapped first, so that a header that promises more than the file holds fails before memory is allocated.
             array = np.load(file, mmap_mode="r", allow_pickle=False)
             return array if mmap else np.array(array)
 
 
 def at_hand(artifact: artifacts.Artifact) -> bool:
-    """Whether the images of a data artifact are there: in itself, or in the files that they are streamed from."""
+    """Whether the images of a data artifact are available: in itself, or in the files they are streamed from."""
     if not (artifact.path / STREAM).is_file():
         return "test_images.npy" in artifact.manifest.get("outputs", {})
     try:
@@ -196,7 +196,7 @@ def at_hand(artifact: artifacts.Artifact) -> bool:
 
 
 def _stream_of(artifact: artifacts.Artifact) -> tuple[pathlib.Path, StreamInfo]:
-    """The folder that images are streamed from, and how; UserError where a file of theirs is not there as it was."""
+    """Returns the folder that images are streamed from, and how; raises UserError if one of its files has changed."""
     info = read_json(artifact.path / STREAM, StreamInfo, "say where images are streamed from")
     folder = pathlib.Path(str(artifact.manifest["notes"].get("streamed_from")))
     info.check(folder)
@@ -204,6 +204,6 @@ def _stream_of(artifact: artifacts.Artifact) -> tuple[pathlib.Path, StreamInfo]:
 
 
 def check_limit(name: str, limit: int | None) -> None:
-    """UserError where a limit is given that leaves nothing."""
+    """Raises UserError if a limit is below 1."""
     if limit is not None and limit < 1:
         raise UserError(f"`{name}` should be at least 1. Received: {limit}")

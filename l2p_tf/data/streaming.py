@@ -1,4 +1,4 @@
-"""Images that are left where TFDS has them: read by index, decoded in parallel, the last ones kept in memory."""
+"""Images streamed from TFDS: read by index, decoded in parallel, with the most recent ones cached in memory."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class StreamInfo:
-    """What images are read from, and how.
+    """Where images are read from, and how.
 
     Attributes:
-      splits: for `train`, where there is one, and `test`, the split of TFDS.
-      image_size: side of the square they are resized to; 0 keeps them.
+      splits: TFDS splits for `train`, if there is one, and `test`.
+      image_size: side of the square they are resized to; 0 keeps their size.
       center_crop: share of the shorter side that the central square spans; 0 takes whole images.
       files: by name, relative to the folder of the data set.
-      image: the feature of TFDS with the image.
+      image: TFDS's feature with the image.
     """
 
     splits: dict[str, str]
@@ -56,7 +56,7 @@ class StreamInfo:
 
     @classmethod
     def of(cls, stored: Stored, title: str) -> StreamInfo:
-        """Reads every file once, for its checksum; `title` is told meanwhile."""
+        """Reads every file once for its checksum, showing progress under `title`."""
         builder = records.open_builder(stored.folder)
         paths = {file for split in stored.splits.values() for file in records.Records(builder, split).files}
         found = {}
@@ -68,7 +68,7 @@ class StreamInfo:
         return cls(stored.splits, stored.image_size, stored.center_crop, found, stored.image)
 
     def check(self, folder: pathlib.Path) -> None:
-        """UserError where a file is not there, or is of another size."""
+        """Raises UserError if a file is missing or its size differs."""
         for name, file in self.files.items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != file.bytes:
@@ -87,16 +87,16 @@ class StreamedImages:
         self, folder: pathlib.Path, split: str, places: npt.NDArray[np.int64], image_shape: tuple[int, int, int],
         image_size: int, center_crop: float, image: str = "image",
     ) -> None:  # fmt: skip
-        """Reads nothing yet.
+        """Initializes without reading images.
 
         Args:
-          folder: of the prepared data set.
-          split: its split of TFDS.
-          places: where the images are, as `Records.places` gives it.
-          image_shape: of each.
-          image_size: as of `StreamInfo`.
-          center_crop: as of `StreamInfo`.
-          image: as of `StreamInfo`.
+          folder: folder of the prepared data set.
+          split: its TFDS split.
+          places: places of the images, as returned by `Records.places`.
+          image_shape: shape of each image.
+          image_size: as in `StreamInfo`.
+          center_crop: as in `StreamInfo`.
+          image: as in `StreamInfo`.
         """
         self.shape = (len(places), *image_shape)
         self._folder, self._split, self._places = folder, split, places
@@ -115,7 +115,7 @@ class StreamedImages:
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
     def original(self, position: int) -> Array:
-        """An image in the size it is stored in, uint8."""
+        """Returns an image at its stored size, uint8."""
         return self._read(position, whole=True)
 
     @functools.cached_property
@@ -124,7 +124,7 @@ class StreamedImages:
 
     @functools.cached_property
     def _decoders(self) -> dict[bool, Any]:
-        """Functions of an example's bytes: under False the image as it is trained on, under True as it is stored."""
+        """Functions of an example's bytes: False maps to the processed image, True to the image as stored."""
         import tensorflow as tf
 
         decode = records.decoder(self._records.builder, self._image)
@@ -152,7 +152,7 @@ class StreamedImages:
         try:
             with tf.device("/CPU:0"):
                 image = decode(tf.constant(example)).numpy()
-        except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a message that quotes what was read
+        except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter for messages that quote the data
             said = getattr(error, "message", "no example of TFDS")
             raise UserError(damaged(self._folder, f"{self._split} image {position}: {said}")) from error
         if not whole and image.shape != self.shape[1:]:

@@ -1,4 +1,4 @@
-"""Any image classification set of TensorFlow Datasets (TFDS), read in order and in pieces."""
+"""Image classification sets of TensorFlow Datasets (TFDS), read in order and in batches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Tfds(Dataset):
 
     @property
     def short_name(self) -> str:
-        """The name results are filed under."""
+        """Name under which results are filed."""
         return self.dataset.partition(":")[0].replace("/", "_")
 
     def identity(self, data_dir: str) -> str | None:
@@ -64,7 +64,7 @@ class Tfds(Dataset):
 
 
 def identity(name: str, data_dir: str) -> str | None:
-    """Name, version and image encoding of the prepared data set `name`; None where there is none.
+    """Returns name, version and image encoding of the prepared data set `name`; None if there is none.
 
     Raises:
       UserError: its metadata are damaged or name another data set.
@@ -99,22 +99,22 @@ def open_source(
     splits: tuple[str, str] = ("train", "test"),
     features: tuple[str, str] = ("image", "label"),
 ) -> Source:
-    """Opens a prepared data set of TFDS, or downloads and prepares it.
+    """Opens a prepared TFDS data set, or downloads and prepares it.
 
     Args:
-      name: its name in TFDS, with configuration and version where wanted.
+      name: its name in TFDS, optionally with configuration and version.
       data_dir: the folder of TFDS; empty for its default.
-      download: whether it may be downloaded when it is not there.
-      title: how to name it in a report.
-      official_encoding: how TFDS itself stores its images; another encoding is then put behind the title.
-      expected: image shape and number of classes it must have, or None for any.
+      download: whether a missing data set may be downloaded.
+      title: name in reports.
+      official_encoding: TFDS's own image encoding; a different one is appended to the title.
+      expected: required image shape and number of classes, or None for any.
       image_size: side of the square that images are resized to; 0 keeps their size.
       center_crop: share of the shorter side that the central square spans; 0 takes whole images.
       splits: the splits for training and testing.
       features: the names of image and label.
 
     Raises:
-      UserError: it is not there, damaged, or holds no images with class labels of the expected kind.
+      UserError: it is missing, damaged, or does not hold images with class labels of the expected kind.
     """
     folder = locate(name, data_dir)
     if folder is None:
@@ -166,12 +166,12 @@ def open_source(
 
 
 def _is_integer(label: Any) -> bool:
-    """Whether a feature of TFDS is a single whole number."""
+    """Whether a TFDS feature is a single whole number."""
     return getattr(label, "shape", None) == () and np.issubdtype(getattr(label, "np_dtype", object), np.integer)
 
 
 def _named(train: Split, test: Split) -> tuple[tuple[str, ...], Split, Split]:
-    """Classes of a set that gives them as numbers or texts: every one that occurs is a class of that name."""
+    """Derives classes from labels that are numbers or texts: every distinct value is a class of that name."""
     met, labels = np.unique(np.concatenate([train.labels, test.labels]), return_inverse=True)
     names = (one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in met)
     train, test = Split(labels[: len(train.labels)], train.batches), Split(labels[len(train.labels) :], test.batches)
@@ -179,7 +179,7 @@ def _named(train: Split, test: Split) -> tuple[tuple[str, ...], Split, Split]:
 
 
 class _Reader:
-    """Reads labels and images of a builder, in the order they are stored in."""
+    """Reads labels and images of a builder, in stored order."""
 
     def __init__(
         self, builder: Any, folder: pathlib.Path, image_size: int, center_crop: float, features: tuple[str, str]
@@ -215,8 +215,8 @@ class _Reader:
         import tensorflow as tf
 
         tfds = import_tfds()
-        # One file after another and no cache: the order does not depend on how many files there are, and memory
-        # stays flat.
+        # One file after another without cache, so that the order does not depend on the number of files and memory use
+        # stays constant.
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         try:
             if records.file_format(self._builder) == records.ARRAY_RECORD:  # `as_dataset` cannot read it

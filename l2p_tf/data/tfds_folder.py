@@ -1,7 +1,7 @@
-"""The folder of TensorFlow Datasets (TFDS): finding a prepared data set in it, downloading one, importing TFDS.
+"""The folder of TensorFlow Datasets (TFDS): finds and downloads prepared data sets, and imports TFDS.
 
 TensorFlow and TFDS take seconds to import; this module imports them only when data are opened, so that `--help` and the
-check whether an artifact is up to date stay quick.
+check whether an artifact is up to date stay fast.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def locate(name: str, data_dir: str) -> pathlib.Path | None:
-    """The folder of the newest prepared version of `name`, or None."""
+    """Returns the folder of the newest prepared version of `name`, or None."""
     if not _NAME.fullmatch(name):
         raise UserError(f"`dataset` should be NAME, NAME/CONFIG or NAME:VERSION as in TFDS. Received: {name!r}")
     base, _, version = name.partition(":")
-    # A data set with configurations has one level of folders more.
+    # Data sets with configurations have an additional level of folders.
     for level in ("", "*/"):
         files = (_data_root(data_dir) / base).glob(f"{level}{version or '*'}/dataset_info.json")
         folders = [file.parent for file in files if _VERSION.fullmatch(file.parent.name)]
@@ -44,7 +44,7 @@ def locate(name: str, data_dir: str) -> pathlib.Path | None:
 
 
 def downloaded(name: str, data_dir: str, allowed: bool) -> pathlib.Path:
-    """Downloads and prepares `name`, where that is allowed, and returns its folder."""
+    """Downloads and prepares `name`, if allowed, and returns its folder."""
     root = _data_root(data_dir)
     wanted = (
         f"`data_dir` should hold the prepared data set in {name.partition(':')[0]}/VERSION. Received: {str(root)!r}"
@@ -52,7 +52,7 @@ def downloaded(name: str, data_dir: str, allowed: bool) -> pathlib.Path:
     if not allowed:
         raise UserError(f"{wanted}, where there is none, and downloads are off.")
     if data_dir and not root.is_dir():
-        # It is more often misspelled than new.
+        # More likely misspelled than new.
         raise UserError(
             f"`data_dir` should be a folder that exists; make it first to download there. Received: {str(root)!r}"
         )
@@ -63,14 +63,14 @@ def downloaded(name: str, data_dir: str, allowed: bool) -> pathlib.Path:
         near = difflib.get_close_matches(base_name(name), tfds.list_builders(), n=3)
         hint = f"Near: {', '.join(near)}" if near else "See tensorflow.org/datasets for the names"
         raise UserError(f"`dataset` should be a data set of TFDS. Received: {name!r}. {hint}.") from error
-    except Exception as error:  # a wrong version or configuration; TFDS raises many types for them
+    except Exception as error:  # a wrong version or configuration, for which TFDS raises many types
         raise UserError(f"`dataset` should be a data set of TFDS. Received: {name!r} ({_line(error)})") from error
     try:
         with quiet_log(), _few_retries(), _nothing_left(root, base_name(name)):
             builder.download_and_prepare()
     except ImportError as error:
         raise UserError(f"Preparing {name!r} needs a Python package that is not installed. ({_line(error)})") from error
-    except Exception as error:  # sockets, HTTP, archives, checksums: all mean the same to the user
+    except Exception as error:  # sockets, HTTP, archives, checksums: all the same to the user
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             raise
         raise UserError(
@@ -84,7 +84,7 @@ def downloaded(name: str, data_dir: str, allowed: bool) -> pathlib.Path:
 
 @contextlib.contextmanager
 def _nothing_left(root: pathlib.Path, base: str) -> Iterator[None]:
-    """Removes what a failed download has put into the folder of TFDS, down to the folder itself where that is new."""
+    """Removes the files of a failed download from TFDS's folder, and the folder itself if it is new."""
     places = (root / base, root / "downloads", root)
 
     def entries() -> set[pathlib.Path]:
@@ -107,7 +107,7 @@ def _nothing_left(root: pathlib.Path, base: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _few_retries() -> Iterator[None]:
-    """TFDS tries ten times over three minutes before it says that there is no network; three times are enough."""
+    """Limits TFDS to three download attempts; its ten take over three minutes without a network."""
     from tensorflow_datasets.core.download import downloader
 
     retries = downloader.MAX_RETRIES
@@ -120,7 +120,7 @@ def _few_retries() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_log() -> Iterator[None]:
-    """Holds back TFDS's notes on what it reads, and its warnings about its own outdated calls."""
+    """Suppresses TFDS's log messages, and its warnings about its own deprecated calls."""
     level = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -130,29 +130,29 @@ def quiet_log() -> Iterator[None]:
 
 
 def _data_root(data_dir: str) -> pathlib.Path:
-    """The folder of TFDS; where none is given, the one TFDS itself would use."""
+    """Returns the folder of TFDS; by default the one TFDS itself would use."""
     return user_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def base_name(name: str) -> str:
-    """The name of the data set without configuration and version."""
+    """Returns the name of the data set without configuration and version."""
     return re.split("[/:]", name)[0]
 
 
 def damaged(folder: pathlib.Path, error: object) -> str:
-    """One line on a prepared data set that cannot be read, and what to do about it."""
+    """One-line message about a prepared data set that cannot be read, with advice."""
     return f"{str(folder)!r} is damaged: delete it and prepare it again. ({_line(error)})"
 
 
 def _line(error: object) -> str:
-    """An error in one line of limited length, without TensorFlow's node names."""
+    """Formats an error as one line of limited length, without TensorFlow's node names."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error))
     kind = "" if isinstance(error, str) else f"{type(error).__name__}: "
     return (kind + " ".join(text.split()))[:300]
 
 
 def import_tfds() -> Any:
-    """TFDS with TensorFlow; what TensorFlow's libraries print while they load is dropped, as no setting silences it."""
+    """Imports TFDS with TensorFlow, discarding output printed while loading, which no setting silences."""
     if "tensorflow" not in sys.modules:
         sys.stderr.flush()
         saved = os.dup(2)

@@ -1,4 +1,4 @@
-"""Images that are read when they are asked for."""
+"""Lazily read images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from l2p_tf.data.streaming import StreamedImages
 
 
 class ImageView:
-    """Some of the images of a memory-mapped file, or of streamed ones, read when indexed.
+    """A subset of the images of a memory-mapped file, or of streamed images, read when indexed.
 
     `view[i]` is one image (H, W, C); `view[a:b]` and `view[positions]` are batches (n, H, W, C): uint8, in memory.
     """
@@ -40,11 +40,11 @@ class ImageView:
         return self[:] if dtype is None else self[:].astype(dtype)
 
     def cropped(self, positions: Array, box: Callable[[int, int, int], crops.Box]) -> Array:
-        """Parts of images, each resized to the size of all; streamed images are cut from the size they are stored in.
+        """Returns crops of images, resized to the common size; streamed images are cropped at their stored size.
 
         Args:
-          positions: of the images, int (n,).
-          box: gives the part to take, for a position and the height and width of its image.
+          positions: positions of the images, int (n,).
+          box: returns the crop for a position and the height and width of its image.
 
         Returns:
           uint8 (n, H, W, C).

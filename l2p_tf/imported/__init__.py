@@ -1,1 +1,1 @@
-"""Models that were made elsewhere, turned into runs of this toolkit."""
+"""Imports external models as runs of this toolkit."""

@@ -1,4 +1,4 @@
-"""From a model of any kind to a classifier of this toolkit, with what was found out on the way."""
+"""Converts a model of any kind to a classifier of this toolkit, and reports findings."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ _SIGNATURE = "serving_default"
 def mended(
     opened: Opened, options: ImportOptions, images: np.ndarray, labels: np.ndarray, classes: int
 ) -> tuple[keras.Model, list[Finding]]:
-    """The model as a classifier: float32 images in [0, 1] to float32 logits of the data's classes.
+    """Converts the model to a classifier: float32 images in [0, 1] to float32 logits of the data's classes.
 
-    It holds layers of Keras and of this package alone: what needs other code is kept as a TensorFlow graph.
+    The result consists of layers of Keras and of this package only; a model that needs other code becomes a TensorFlow
+    graph.
 
     Args:
       opened: the model.
-      options: what is known of it.
-      images: some of the data: float32 in [0, 1], (count, height, width, channels).
+      options: what is known about it.
+      images: sample of the data: float32 in [0, 1], (count, height, width, channels).
       labels: their classes.
-      classes: how many classes the data have.
+      classes: number of classes of the data.
 
     Raises:
-      UserError: it cannot be made a classifier; the message says why.
+      UserError: it cannot be converted; the message says why.
     """
     shape, findings = images.shape[1:], list(opened.findings)
     plain = _one_output(opened.model, shape, "" if opened.has_one_output else options.output)
@@ -87,14 +88,14 @@ def mended(
         inner, probabilities = classifier.model, classifier.probabilities
     if opened.has_code:
         inner = _as_graph(inner, shape)
-    inner.name = "ranged"  # Layers of one model need names of their own, whatever the run is called.
+    inner.name = "ranged"  # Layers of a model need unique names, whatever the run is called.
     x = keras.Input(shape, name="images", dtype="float32")
     logits = Logits(probabilities, order, has_other_noise(classifier), name="logits")(inner(x))
     return keras.Model(x, logits, name="classifier"), findings
 
 
 def _one_output(model: keras.Model, shape: tuple[int, ...], wanted: str) -> keras.Model:
-    """The model from one tensor of float images to the output that is meant."""
+    """Returns the model from one float image tensor to the requested output."""
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         x = keras.Input(shape, name="images", dtype="float32")
@@ -118,14 +119,14 @@ def _one_output(model: keras.Model, shape: tuple[int, ...], wanted: str) -> kera
 
 
 def _on_floats(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
-    """A model of whole numbers, built anew on floats, where its layers take them as well."""
+    """Rebuilds an integer-input model on floats, if its layers accept them."""
     x = keras.Input(tuple(model.inputs[0].shape[1:]), dtype="float32")
     try:
         twin = keras.models.clone_model(model, input_tensors=x)
         twin.set_weights(model.get_weights())
         probe = np.random.default_rng(0).integers(0, 256, (4, *shape))
         same = np.allclose(model(probe.astype(np.int32)), twin(probe.astype(np.float32)), rtol=1e-3, atol=1e-3)
-    except Exception:  # Of layers that take whole numbers alone.
+    except Exception:  # Some layers accept only integers.
         same = False
     if not same:
         check_inputs(model, None)
@@ -133,7 +134,7 @@ def _on_floats(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
 
 
 def _count(model: keras.Model) -> int:
-    """How many outputs there are."""
+    """Returns the number of outputs."""
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2 or not isinstance(shape[1], int):
         raise UserError(f"The model should answer (batch, classes) logits. It answers: {shape}")
@@ -141,7 +142,7 @@ def _count(model: keras.Model) -> int:
 
 
 def _order(wanted: Sequence[int], outputs: int, classes: int) -> tuple[int, ...]:
-    """`--class_map`, checked."""
+    """Validates `--class_map`."""
     if not wanted:
         if outputs != classes:
             raise UserError(
@@ -159,7 +160,7 @@ def _order(wanted: Sequence[int], outputs: int, classes: int) -> tuple[int, ...]
 
 @contextlib.contextmanager
 def _telling(shape: tuple[int, ...]) -> Iterator[None]:
-    """Within it whatever a model of somebody else's raises becomes a line, but for what it says of its input."""
+    """Turns any exception of an external model into a one-line UserError, except those about its input."""
     try:
         yield
     except (UserError, tf.errors.InvalidArgumentError):
@@ -171,21 +172,21 @@ def _telling(shape: tuple[int, ...]) -> Iterator[None]:
 
 
 def _with_range(model: keras.Model, shape: tuple[int, ...], name: str, called: str = "ranged") -> keras.Model:
-    """The model behind a layer that brings images in [0, 1] to the range it expects."""
+    """Puts a layer in front of the model that converts images in [0, 1] to the range it expects."""
     x = keras.Input(shape, name="images", dtype="float32")
     with _telling(shape):
         return keras.Model(x, model(in_range(x, name)), name=called)
 
 
 def _asked(model: keras.Model, images: np.ndarray) -> np.ndarray | None:
-    """What a model answers, float32 (count, outputs), minus infinity for what is no number; None where it refuses."""
+    """Returns outputs float32 (count, outputs), with -inf for non-finite ones; None if the model rejects the input."""
     spec = tf.TensorSpec((None, *images.shape[1:]))
     run = tf.function(functools.partial(model, training=False), input_signature=[spec], autograph=False)
     try:
         with _telling(images.shape[1:]):
             parts = [only_output(run(images[index]))[:real] for index, real in batches(len(images), _BATCH)]
     except tf.errors.InvalidArgumentError:
-        return None  # Such as a served model, which takes [0, 1] alone.
+        return None  # For example a served model, which only accepts [0, 1].
     answers = tf.cast(tf.concat(parts, 0), tf.float32)
     return np.asarray(tf.where(is_answer(answers)[:, None], answers, -np.inf))
 
@@ -197,7 +198,7 @@ def _mapped(answers: np.ndarray, order: Sequence[int]) -> np.ndarray:
 def _classes_finding(
     answers: np.ndarray | None, labels: np.ndarray, order: Sequence[int], outputs: int
 ) -> Finding:  # fmt: skip
-    """Whether the outputs are the data's classes in their order, as far as labeled images tell."""
+    """Checks on labeled images whether the outputs are the data's classes in their order."""
     if order:
         return Finding(
             CLASSES, MENDED, f"Of {outputs:,} outputs --class_map takes {len(order):,} as the data's classes."
@@ -213,7 +214,7 @@ def _classes_finding(
 
 
 def _better_order(said: np.ndarray, labels: np.ndarray, outputs: int) -> tuple[float, float, list[int]] | None:
-    """Where another order of the classes is right far more often: both accuracies on one half, and the order."""
+    """If another class order is far more accurate: both accuracies, on a held-out half, and the order."""
     half = np.arange(len(labels)) % 2 == 0
     table = np.zeros((outputs, outputs), int)
     np.add.at(table, (labels[half], said[half]), 1)
@@ -223,7 +224,7 @@ def _better_order(said: np.ndarray, labels: np.ndarray, outputs: int) -> tuple[f
 
 
 class _Graph(tf.Module):
-    """A model as one signature of a SavedModel."""
+    """A model as a SavedModel with one signature."""
 
     def __init__(self, model: keras.Model, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -234,12 +235,12 @@ class _Graph(tf.Module):
 
 
 def _as_graph(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
-    """The model as its TensorFlow graph, for which nobody needs its code."""
+    """Converts the model to its TensorFlow graph, which needs none of its code."""
     module = _Graph(model, shape)
     with tempfile.TemporaryDirectory() as folder:
         try:
             tf.saved_model.save(module, folder, signatures={_SIGNATURE: module.serve})
-        except Exception as error:  # What the model computes may be no graph.
+        except Exception as error:  # The model may not be traceable.
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"The model cannot be kept as a TensorFlow graph: {reason}") from error
         layer = SavedModelLayer.open(pathlib.Path(folder), _SIGNATURE, "outputs", name="graph")
@@ -248,6 +249,6 @@ def _as_graph(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
 
 
 def unlike(model: keras.Model, other: keras.Model, images: np.ndarray) -> Any:
-    """How far the answers of two deterministic models are apart, as a share of the largest."""
+    """Largest difference between the outputs of two deterministic models, relative to the largest output."""
     first, second = (np.asarray(one(images, training=False), np.float32) for one in (model, other))
     return np.abs(first - second).max() / max(float(np.abs(first).max()), 1e-9)

@@ -1,4 +1,4 @@
-"""Opens models that were made elsewhere: Keras's files, SavedModels, networks of keras.applications, presets."""
+"""Opens external models: Keras files, SavedModels, networks of keras.applications, presets."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ _KEYS = "`--model_file` should be a .keras or .h5 file, a SavedModel's folder, k
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A model as it was made.
+    """An external model, unchanged.
 
     Attributes:
-      model: from images to whatever it answers.
-      label: how to name what it was made from.
-      digest: of what it was made from.
-      told: the range of pixels that its maker tells, and in which words; None where nobody tells.
-      has_code: its layers are known to this process alone.
-      findings: what to know of where it is from.
-      has_one_output: the output that is meant was picked already.
+      model: maps images to any output.
+      label: name of its source.
+      digest: digest of its source.
+      told: documented pixel range, and where it is documented; None if unknown.
+      has_code: its layers exist only in this process.
+      findings: findings about its origin.
+      has_one_output: whether the requested output is already selected.
     """
 
     model: keras.Model
@@ -72,15 +72,15 @@ class Application(Options):
 def open_model(
     source: str, shape: tuple[int, ...], classes: int, output: str = "", custom_objects: str = "", seed: int = 0
 ) -> Opened:
-    """Opens a model. Without `custom_objects` nothing is run but the operations of a SavedModel's graph.
+    """Opens a model. Without `custom_objects`, only operations of a SavedModel's graph are run.
 
     Args:
-      source: a path, a spec or a preset, as `--model_file` takes them.
-      shape: (height, width, channels) of the images it will get.
-      classes: how many classes the data have.
-      output: of a SavedModel, the name of its output.
+      source: a path, a spec or a preset, as in `--model_file`.
+      shape: (height, width, channels) of its input images.
+      classes: number of classes of the data.
+      output: name of a SavedModel's output.
       custom_objects: a Python file with its classes and functions.
-      seed: of random weights.
+      seed: seed of random weights.
 
     Raises:
       UserError: it cannot be opened; the message says why.
@@ -102,7 +102,7 @@ def open_model(
 
 
 def in_memory(model: keras.Model) -> Opened:
-    """A model that was made in this process.
+    """Wraps a model created in this process.
 
     Raises:
       UserError: it has no weights yet.
@@ -113,17 +113,17 @@ def in_memory(model: keras.Model) -> Opened:
     with quietly():
         text = f"{type(model).__qualname__} {model.get_config()}"
     for number, layer in enumerate(model._flatten_layers()):
-        # Keras numbers names anew for every model that is made.
+        # Keras numbers names globally, so they differ between identical models.
         text = text.replace(f"'{layer.name}'", f"'{number}'")
     digest = hashlib.sha256(text.encode())
     for variable in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
-    # Whatever is done to a Sequential is not done to the caller's.
+    # A functional copy, so that the caller's Sequential model is not changed.
     return Opened(as_functional(model), "a model in memory", digest.hexdigest(), has_code=_has_code(model))
 
 
 def _has_code(model: keras.Model) -> bool:
-    """Whether a model needs code of its own: Keras could not read it in safe mode without."""
+    """Whether a model needs its own code, because Keras cannot load it in safe mode without."""
     kinds = {type(layer) for layer in model._flatten_layers()}
     if keras.layers.Lambda in kinds or any(kind.__module__.split(".")[0] not in ("keras", "l2p_tf") for kind in kinds):
         return True
@@ -131,7 +131,7 @@ def _has_code(model: keras.Model) -> bool:
         try:
             model.save(pathlib.Path(folder) / "model.keras")
             load_any(pathlib.Path(folder) / "model.keras")
-        except Exception:  # Functions that Keras cannot name.
+        except Exception:  # For example functions without a registered name.
             return True
     return False
 
@@ -150,7 +150,7 @@ def _file(path: pathlib.Path, custom_objects: str) -> Opened:
     except UserError as error:
         hint = ""
         if "TFSMLayer" in str(error):
-            # Its own words would have the user run whatever the file names.
+            # Keras's own message suggests running whatever the file names.
             raise UserError(
                 f"{str(path)!r} holds a TFSMLayer, which reads a SavedModel from elsewhere: import that one's folder."
             ) from error
@@ -161,7 +161,7 @@ def _file(path: pathlib.Path, custom_objects: str) -> Opened:
 
 
 def _objects_of(path: pathlib.Path) -> dict[str, Any]:
-    """The public classes and functions that a Python file defines; its code is run."""
+    """Returns the public classes and functions defined in a Python file; executes its code."""
     wanted = f"`--custom_objects` should be a Python file with classes and functions. Received: {str(path)!r}"
     spec = importlib.util.spec_from_file_location(f"custom_objects_{path.stem}", path) if path.is_file() else None
     if spec is None or spec.loader is None:
@@ -200,7 +200,7 @@ def _saved_model(folder: pathlib.Path, shape: tuple[int, ...], output: str) -> O
 
 
 def _choice(output: str, outputs: list[str]) -> str:
-    """The output that is meant of several."""
+    """Resolves which of several outputs is requested."""
     name = outputs[int(output)] if output.isdecimal() and int(output) < len(outputs) else output
     name = outputs[0] if not name and len(outputs) == 1 else name
     if name not in outputs:
@@ -209,15 +209,15 @@ def _choice(output: str, outputs: list[str]) -> str:
 
 
 def pick(answer: Any, names: list[str], output: str) -> Any:
-    """One output of several.
+    """Selects one of several outputs.
 
     Args:
-      answer: the outputs: one alone, or several in a list, a tuple or a dictionary.
-      names: how those in a list are called; empty where they have no names.
-      output: the name or the number of the one that is meant; empty where there is only one.
+      answer: the outputs: a single one, or several in a list, a tuple or a dictionary.
+      names: names of those in a list; empty if they have none.
+      output: name or number of the requested output; empty if there is only one.
 
     Raises:
-      UserError: there is none of this name, or several and none was named.
+      UserError: there is no such output, or there are several and none was requested.
     """
     if isinstance(answer, dict):
         return answer[_choice(output, list(answer))]
@@ -252,7 +252,7 @@ def _application(source: str, shape: tuple[int, ...], classes: int, seed: int) -
         if file is not None:
             model.load_weights(file)
     except Exception as error:
-        # Keras raises ValueError and OSError, h5py what it likes.
+        # Keras raises ValueError and OSError, h5py almost anything.
         raise UserError(f"{source} cannot be made: {' '.join(str(error).split())[:300]}") from error
     if file is not None:
         digest, kind = digest_file(file), file.name
@@ -265,7 +265,7 @@ def _application(source: str, shape: tuple[int, ...], classes: int, seed: int) -
 
 
 def _range_of(make: Any) -> str | None:
-    """The range that a network of keras.applications expects, as what preprocesses its images makes of white ones."""
+    """Determines the range a network of keras.applications expects, from its preprocessing of a white image."""
     module = importlib.import_module(make.__module__)
     white = float(np.max(module.preprocess_input(np.full((1, 2, 2, 3), 255.0, np.float32))))
     return {255: "0..255", 1: "-1..1"}.get(round(white), "torch" if white < 10 else "caffe")
@@ -281,13 +281,13 @@ def _preset(source: str) -> Opened:
         return Opened(keras.models.load_model(source, compile=False, safe_mode=True), source, source)
     except UserError:
         raise
-    except Exception as error:  # Of networks, hubs and their packages.
+    except Exception as error:  # Networks, hubs and their packages may raise anything.
         raise UserError(f"Keras cannot load {source!r}: {' '.join(str(error).split())[:300]}") from error
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Within it neither the gate nor Keras warns: an import reports what it finds."""
+    """Suppresses warnings of Keras and of the model checks, because an import reports its findings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""What decides an import. The flags of the stages follow from it."""
+"""Options of imports, from which the flags of the stages are derived."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from l2p_tf.options import StageOptions, option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportOptions(StageOptions):
-    """Which model is imported, and what is known of it.
+    """Which model is imported, and what is known about it.
 
     Attributes:
-      name: of the run.
+      name: name of the run.
 
     Raises:
-      UserError: a value is not accepted.
+      UserError: an invalid value.
     """
 
     name: str

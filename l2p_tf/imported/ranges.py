@@ -1,4 +1,4 @@
-"""Which range of pixels a model expects: what its layers tell, and where it is right."""
+"""Determines the pixel range a model expects, from its layers and from its accuracy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scipy import stats
 from l2p_tf.contract import BEWARE, FITS, MENDED, RANGE, RANGES, Finding
 
 _NEARLY = 0.05
-"""The level at which an accuracy is told from another on the same images."""
+"""Significance level for comparing accuracies on the same images."""
 _CLEARLY = 0.1
-"""Share of the way from guessing to knowing all: networks that were not trained may come near it."""
+"""Required share of the way from chance to perfect accuracy; untrained networks may come close to it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """A range, and why.
+    """A pixel range, and the reason.
 
     Attributes:
       name: the range.
-      finding: what speaks for it.
+      finding: evidence for it.
     """
 
     name: str
@@ -32,16 +32,16 @@ class Decision:
 def decide(
     asked: str, right: Mapping[str, np.ndarray], told: tuple[str, str] | None, chance: float
 ) -> Decision:  # fmt: skip
-    """The range that is asked for, or the one that layers tell, where no other is better, or the best by a test.
+    """Returns the requested range; or the one the layers imply, if no other is more accurate; or the most accurate.
 
     Args:
       asked: `auto`, or a range.
-      right: by range, which of some labeled images the model gets right; ranges that it refuses are left out.
-      told: what `told_by_layers` found, or another's word for it.
-      chance: the accuracy of guessing.
+      right: by range, which labeled images the model classifies correctly; ranges that it rejects are missing.
+      told: result of `told_by_layers`, or another documented range.
+      chance: accuracy of guessing.
     """
     best = max(right, key=lambda name: right[name].mean()) if right else "0..1"
-    # Of those that are not told apart the one that layers tell, then the first.
+    # Among ranges that do not differ significantly, prefer the one the layers imply, then the first.
     likely = [name for name in RANGES if name in right and not _better(right[best], right[name])] or [best]
     name = asked if asked != "auto" else told[0] if told and told[0] in likely else likely[0]
     shares = ", ".join(f"{100 * hits.mean():.1f}% in {other}" for other, hits in right.items())
@@ -62,6 +62,6 @@ def decide(
 
 
 def _better(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether one is right more often than the other on the same images, by a sign test."""
+    """Whether one is correct more often than the other on the same images, by a sign test."""
     won, lost = int((one & ~other).sum()), int((other & ~one).sum())
     return won > lost and stats.binomtest(won, won + lost, alternative="greater").pvalue < _NEARLY

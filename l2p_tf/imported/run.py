@@ -1,4 +1,4 @@
-"""The artifact of a model that was made elsewhere: what later stages find where a training would have left it."""
+"""The artifact of an imported model, with the same contents that a training leaves for later stages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFENSE = "imported"
 BEST = "best.keras"
 _FEW, _COMPARED = 50, 8
 _PIXELS, _FEWEST, _MOST = 2**22, 128, 1000
-"""So many pixels in all are shown to a model to find out its range, but not fewer and not more images than these."""
+"""Total number of pixels used to determine a model's range, with a minimum and a maximum number of images."""
 _SAME = 1e-3
 
 
@@ -35,23 +35,23 @@ def import_model(
     overwrite: bool = False,
     model: keras.Model | None = None,
 ) -> artifacts.Artifact:
-    """Makes the artifact of a training from a model that was trained elsewhere, or finds it done.
+    """Creates a training artifact from an external model, or returns the finished one.
 
-    It holds `best.keras`, and has no data among its inputs: what the model was trained on is not known, so it may be
-    judged on any data whose images and classes fit.
+    It holds `best.keras`, and has no data among its inputs: because the training data are unknown, it may be evaluated
+    on any data with matching images and classes.
 
     Args:
-      options: the model, and what is known of it.
-      data: some labeled images of theirs tell which range of pixels the model expects.
-      output: the folder to make.
-      overwrite: replace what was made from another model or with other options.
-      model: the model itself, where it is in memory; `model_file` of the options is not read then.
+      options: the model, and what is known about it.
+      data: its labeled images serve to determine the pixel range the model expects.
+      output: folder to create.
+      overwrite: replace an import of another model or with other options.
+      model: the model itself, if it is in memory; then `model_file` of the options is not read.
 
     Raises:
-      UserError: the model cannot be opened or used, or the folder was made with other options.
+      UserError: the model cannot be opened or used, or the folder has other options.
     """
     info = data.info
-    # Not those it will be judged on, where there are others: some of it is decided by them.
+    # Prefer images on which it will not be evaluated, because they influence the import.
     split = next((name for name in ("train", "validation") if info.counts[name] >= _FEW), None)
     split = split or ("test" if info.counts["test"] else "train")
     height, width, _ = info.image_shape
@@ -91,5 +91,5 @@ def import_model(
 
 
 def contract_of(trained: artifacts.Artifact) -> list[Finding]:
-    """What was found out about an imported model."""
+    """Returns the findings about an imported model."""
     return [Finding(**finding) for finding in trained.manifest["notes"].get("contract", ())]

@@ -1,1 +1,1 @@
-"""A server for exported classifiers, by TensorFlow Serving's REST interface."""
+"""A server for exported classifiers with TensorFlow Serving's REST interface."""

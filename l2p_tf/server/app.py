@@ -1,4 +1,4 @@
-"""The ASGI application: TensorFlow Serving's REST interface, health, readiness and Prometheus's metrics."""
+"""The ASGI application: TensorFlow Serving's REST interface, health, readiness and Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SEED_NUMBERS = 2
 
 
 class Metrics:
-    """What is counted, in a registry of its own."""
+    """Metrics, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -44,11 +44,11 @@ class Metrics:
 
 
 class Server:
-    """An export behind TensorFlow Serving's REST interface.
+    """Serves an export through TensorFlow Serving's REST interface.
 
     Args:
       model: the export.
-      name: of the model in addresses.
+      name: name of the model in URLs.
       options: limits.
     """
 
@@ -158,7 +158,7 @@ class _Body(msgspec.Struct):
 
 
 def _parsed(body: bytes) -> _Wanted:
-    """A request in rows (`instances`) or in columns (`inputs`), with images by name or alone; BadRequestError."""
+    """Parses a request in row (`instances`) or column (`inputs`) format; raises BadRequestError."""
     try:
         given = msgspec.json.decode(body, type=_Body)
     except msgspec.DecodeError as error:
@@ -195,7 +195,7 @@ def _encoded(answer: dict[str, np.ndarray], by_row: bool) -> bytes:
 
 
 def _signature(function: Any) -> dict[str, Any]:
-    """A signature as TensorFlow Serving describes it."""
+    """Describes a signature as TensorFlow Serving does."""
 
     def told(specs: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -217,7 +217,7 @@ def _signature(function: Any) -> dict[str, Any]:
 
 
 async def _body(request: Request, most: int) -> bytes | None:
-    """The body of a request; None where it is larger than it may be, of which no more is read."""
+    """Reads the body of a request; returns None, without reading on, if it is too large."""
     if int(request.headers.get("content-length", 0)) > most:
         return None
     parts, size = [], 0
@@ -239,7 +239,7 @@ async def _told(name: str, request: Request, error: Exception) -> Response:
 
 
 class _Logged:
-    """Counts every request, and writes a line of JSON on standard error for each but those of probes."""
+    """Counts every request, and logs a line of JSON to standard error for each except probes."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -260,7 +260,7 @@ class _Logged:
             await self.app(scope, receive, noting)
         finally:
             seconds, path = time.perf_counter() - begun, scope["path"]
-            # Paths that are not served would make as many series as there are clients with ideas.
+            # Unknown paths are grouped, because clients could otherwise create any number of series.
             kind = path if status not in (404, 405) else "other"
             self.metrics.requests.labels(kind, str(status)).inc()
             self.metrics.seconds.labels(kind).observe(seconds)
@@ -271,6 +271,6 @@ class _Logged:
 
 
 def log(event: str, **facts: Any) -> None:
-    """Writes a line of JSON on standard error."""
+    """Writes a line of JSON to standard error."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z"
     print(json.dumps({"time": now, "event": event, **facts}), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Requests that wait at the same time share one pass of the model."""
+"""Batches concurrent requests, so that they share a pass of the model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ Call = Callable[[np.ndarray], Answer]
 
 
 class QueueFullError(Exception):
-    """More images wait than may."""
+    """The queue of waiting images is full."""
 
 
 class Batcher:
-    """Answers requests in batches, one after another, in the order in which they came.
+    """Processes requests in batches, one batch at a time, in order of arrival.
 
-    While a batch is answered requests gather for the next: one alone hardly waits, and under load passes are full.
+    While a batch is processed, requests accumulate for the next: a single request hardly waits, and under load passes
+    are full.
 
     Args:
-      call: from images (count, ...) to arrays (count, ...) by name; called in a thread, by one batch at a time.
-      most: images of a batch; a request of more has one for itself.
+      call: maps images (count, ...) to arrays (count, ...) by name; called in a thread, for one batch at a time.
+      most: maximum images per batch; a larger request gets its own batch.
       wait: seconds that the first request of a batch waits for others.
-      queue: images that may wait.
+      queue: maximum number of waiting images.
       told: called with the number of images of each batch.
     """
 
@@ -40,14 +41,14 @@ class Batcher:
 
     @property
     def images(self) -> int:
-        """How many images wait."""
+        """Number of waiting images."""
         return sum(len(images) for images, _ in self.waiting)
 
     async def ask(self, images: np.ndarray) -> Answer:
-        """The answer to the images of one request.
+        """Returns the outputs for the images of one request.
 
         Raises:
-          QueueFullError: too many images wait.
+          QueueFullError: too many images are waiting.
         """
         if self.waiting and self.images + len(images) > self.queue:
             raise QueueFullError
@@ -57,11 +58,11 @@ class Batcher:
         return await future
 
     def open(self) -> None:
-        """Starts to answer."""
+        """Starts processing."""
         self.task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Answers what waits, and ends."""
+        """Finishes waiting requests, and stops."""
         while self.waiting:
             await asyncio.sleep(0.01)
         if self.task is not None:
@@ -83,7 +84,7 @@ class Batcher:
             self.told(len(images))
             try:
                 answer = await loop.run_in_executor(self.pool, self.call, images)
-            except Exception as error:  # Whatever the model raises is each request's, and no end of the server.
+            except Exception as error:  # Errors of the model fail the requests, not the server.
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
@@ -96,7 +97,7 @@ class Batcher:
                 start = end
 
     def _taken(self) -> list[tuple[np.ndarray, asyncio.Future[Answer]]]:
-        """The requests of the next batch; those that were given up are left out."""
+        """Takes the requests of the next batch, skipping canceled ones."""
         batch: list[tuple[np.ndarray, asyncio.Future[Answer]]] = []
         count = 0
         while self.waiting:

@@ -1,4 +1,4 @@
-"""An export as a server asks it: signatures, what a request may hold, and answers."""
+"""An export as used by a server: signatures, validation of requests, and outputs."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Model:
         self.signatures = {
             name: loaded.signatures[name] for name in inputs if name in loaded.signatures and (seeded or name != SEEDED)
         }
-        self._loaded = loaded  # Signatures do not keep what they belong to.
+        self._loaded = loaded  # Signatures do not keep a reference to it.
         self.shape = tuple(inputs[DEFAULT]["shape"][1:])
 
     def images_of(self, signature: str, values: Any) -> np.ndarray:
-        """The images of a request as a signature takes them.
+        """Converts the images of a request to a signature's input.
 
         Raises:
-          BadRequestError: they are no images of the model's.
+          BadRequestError: they do not fit the model.
         """
         if signature not in self.signatures:
             raise BadRequestError(f"signature_name should be one of {', '.join(self.signatures)}")
@@ -74,15 +74,15 @@ class Model:
         return numbers.astype(np.uint8) if whole else numbers
 
     def ask(self, signature: str, images: np.ndarray, **more: Any) -> dict[str, np.ndarray]:
-        """The outputs of a signature by name, arrays (count, ...)."""
-        # Sizes that were met before: for each new one TensorFlow prepares its operations anew, which takes long.
+        """Returns the outputs of a signature by name, arrays (count, ...)."""
+        # Padded to sizes used before, because TensorFlow is slow on the first call of each new size.
         count, size = len(images), _size(len(images))
         padded = np.concatenate([images, np.repeat(images[-1:], size - count, 0)]) if size > count else images
         outputs = self.signatures[signature](images=tf.constant(padded), **more)
         return {name: value.numpy()[:count] for name, value in outputs.items()}
 
     def warm_up(self, images: int) -> None:
-        """Has every signature answer batches of all sizes up to `images`: no request waits for what comes once."""
+        """Runs every signature on batches of all sizes up to `images`, so that no request pays for first calls."""
         for name, signature in self.signatures.items():
             dtype = signature.structured_input_signature[1]["images"].dtype.as_numpy_dtype
             more = {"seed": tf.constant([0, 0], tf.int64)} if name == SEEDED else {}
@@ -91,5 +91,5 @@ class Model:
 
 
 def _size(images: int) -> int:
-    """The power of two that so many images are filled up to."""
+    """Rounds the number of images up to a power of two."""
     return int(2 ** (images - 1).bit_length())

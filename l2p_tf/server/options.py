@@ -1,4 +1,4 @@
-"""What decides how an export is served. The flags of the stage follow from it."""
+"""Options of serving, from which the flags of the stage are derived."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ServeOptions(StageOptions):
     """Where and how an export is served.
 
     Raises:
-      UserError: a value is not accepted.
+      UserError: an invalid value.
     """
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for all of the machine's.")
