@@ -1,1 +1,1 @@
-"""Tables, plots and pages from finished results; models are never loaded here."""
+"""Tables, plots and pages from finished results, without loading models."""

@@ -1,4 +1,4 @@
-"""Model cards: a Markdown file for each exported model, with the head that model hubs read, from manifests alone."""
+"""Model cards: a Markdown file for each exported model, with metadata for model hubs, from manifests alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CITATIONS = pathlib.Path(__file__).with_name("citations.json")
 
 
 class _Raw(str):
-    """Text that is Markdown already."""
+    """Text that is already Markdown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Card:
     """The card of one exported model.
 
     Attributes:
-      name: the run, with the weights where they are not the best ones.
-      file: name of the file in `cards`.
-      run: the run, with nothing but what was measured on these weights.
+      name: the run, with the weights if they are not the best ones.
+      file: file name in `cards`.
+      run: the run, restricted to what was measured on these weights.
       export: the export.
     """
 
@@ -65,12 +65,12 @@ class Card:
 
     @property
     def link(self) -> str:
-        """Where it is, from the report."""
+        """Path of the card, relative to the report."""
         return f"{FOLDER}/{self.file}"
 
 
 def cards(runs: Sequence[Run]) -> list[Card]:
-    """A card for each exported model, in the order of the runs, with file names that differ on every system."""
+    """Returns a card for each exported model, in the order of the runs, with file names distinct on every system."""
     found, taken = [], collections.Counter[str]()
     for run in runs:
         for export in run.exports:
@@ -90,10 +90,10 @@ def cards(runs: Sequence[Run]) -> list[Card]:
 
 
 def write(card: Card) -> str:
-    """The text of a card.
+    """Returns the text of a card.
 
     Raises:
-      UserError: what describes the export, or arrays that a comparison needs, cannot be read.
+      UserError: the description of the export, or arrays needed for a comparison, cannot be read.
     """
     run, served, results = card.run, _serving(card.export), Results([card.run])
     sections = {section.name: section for section in sections_of(results)}
@@ -101,7 +101,7 @@ def write(card: Card) -> str:
     warnings = [warning for section in sections.values() for warning in section.warnings]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=False,  # Of HTML; as Markdown everything is escaped by `finalize`.
+        autoescape=False,  # This is HTML escaping; Markdown is escaped by `finalize`.
         finalize=lambda value: value if isinstance(value, _Raw) else escape_markdown(plain(value)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -134,7 +134,7 @@ def write(card: Card) -> str:
 
 
 def _serving(export: Artifact) -> dict[str, Any]:
-    """What the export says of itself, with `shape`, that of an image."""
+    """Reads the description of the export, and adds `shape`, that of an image."""
     file = export.path / SERVING
     try:
         served = dict(json.loads(file.read_text("utf-8")))
@@ -214,7 +214,7 @@ def _limits(run: Run, rows: Sequence[Row]) -> list[str]:
 
 
 def _other_draws(run: Run, draws: int) -> list[str]:
-    """The warning for a model that averages other draws of its noise than those that were judged."""
+    """Warns if the model averages a different number of noise draws than when it was evaluated."""
     others = sorted({record.prediction_draws for record in run.records if record.randomized} - {draws})
     if not others:
         return []
@@ -253,7 +253,7 @@ def _training(run: Run) -> list[tuple[str, str]]:
 
 
 def _lineage(card: Card) -> list[tuple[str, ...]]:
-    """Of each stage its name, its fingerprint, when it ended, and the versions that it was made with."""
+    """Returns name, fingerprint, end time and package versions of each stage."""
     run = card.run
     parts = [run.data, run.train, *(part.artifact for part in run.judged), card.export]
     artifacts = {artifact.fingerprint: artifact for artifact in parts if artifact}
@@ -275,5 +275,5 @@ def _citations(run: Run, defense: str) -> list[str]:
 def _name_of(spec: Any) -> str:
     try:
         return parse_spec(str(spec))[0] if spec else "unknown"
-    except UserError:  # Of another version or another maker.
+    except UserError:  # Written by another version or another program.
         return plain(spec)

@@ -1,4 +1,4 @@
-"""The head of a model card: what model hubs read of it, with the measured accuracies."""
+"""Metadata of a model card for model hubs, including the measured accuracies."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TASK = "image-classification"
 
 
 def head(name: str, run: Run, comparison: Comparison, defense: str) -> str:
-    """Tags, data set, and every measured accuracy as a share; no license, which nobody recorded.
+    """Returns tags, data set and every measured accuracy as a share; no license, because none is recorded.
 
     Args:
-      name: of the model.
+      name: name of the model.
       run: the run.
-      comparison: what was measured on these weights.
+      comparison: results measured on these weights.
       defense: name of the defense.
     """
     values: dict[str, Any] = {
@@ -41,7 +41,7 @@ def head(name: str, run: Run, comparison: Comparison, defense: str) -> str:
 
 
 def measured(comparison: Comparison) -> list[tuple[Row, AttackColumn, Any]]:
-    """What may be called an accuracy: on clean images, and under attacks of a given size."""
+    """Returns the entries that are accuracies: on clean images, and under attacks of fixed budget."""
     columns = [column for column in comparison.columns if not column.minimal]
     return [(row, c, row.entries[c.key]) for row in comparison.rows for c in columns if c.key in row.entries]
 

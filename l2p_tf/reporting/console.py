@@ -1,4 +1,4 @@
-"""What a report says on a console: one table that fits it, and the warnings."""
+"""Console output of a report: one table that fits the width, and the warnings."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from l2p_tf.reporting.section import Section, sections_of
 from l2p_tf.reporting.sections.comparison import AttackColumn, Comparison, compare
 from l2p_tf.reporting.table import Table
 
-# With more runs than this a console shows accuracies without their intervals.
+# With more runs than this, the console omits intervals.
 _FEW = 8
 
 
 def show(results: Results, console: rich.console.Console, sections: Sequence[Section] | None = None) -> None:
-    """Prints the comparison, or where nothing is compared the tables of the first other section, and the warnings.
+    """Prints the comparison (or the tables of the first other section if nothing is compared) and the warnings.
 
     Args:
-      results: what is reported.
-      console: where to.
-      sections: those of the results; made here where they are not given.
+      results: the results to report.
+      console: destination.
+      sections: sections of the results; computed if not given.
 
     Raises:
       UserError: arrays that a section needs cannot be read.
@@ -44,7 +44,7 @@ def show(results: Results, console: rich.console.Console, sections: Sequence[Sec
 
 
 def _table(comparison: Comparison, interval: str) -> Table:
-    """The comparison, the hardest attacks first where not all have room; its title says what figures are."""
+    """Returns the comparison, the strongest attacks first if not all fit; its title describes the figures."""
     rows = [row for row in comparison.rows if row.entries]
 
     def left(column: AttackColumn) -> tuple[bool, bool, float]:

@@ -1,4 +1,4 @@
-"""Results per image, read on demand: what became of each image under an attack, and how large its perturbation was."""
+"""Results per image, read on demand: outcomes under attacks, and sizes of perturbations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from l2p_tf.schema import read_arrays as read_file
 from l2p_tf.types import UserError
 
 NO_CLASS = "no number"
-"""What stands for the class of an answer that was not finite."""
+"""Class name of non-finite outputs."""
 
-# Longest side of an image on the page. Larger ones would cost megabytes and be shown no larger.
+# Longest side of an image on the page. Larger ones would take megabytes without being shown larger.
 _SIDE = 96
 _NORMS = ("l0", "l1", "l2", "linf")
 
@@ -28,16 +28,16 @@ def read_arrays(evaluation: Evaluation, record: Record, *names: str, optional: b
     """Reads arrays of one record.
 
     Args:
-      evaluation: where the record comes from; it has an artifact.
+      evaluation: the evaluation of the record; it must have an artifact.
       record: the record.
-      names: of the arrays.
-      optional: leave out those that the file does not hold, as not every version wrote all of them.
+      names: names of the arrays.
+      optional: skip arrays missing from the file, because older versions did not write all of them.
 
     Returns:
       The arrays by name, each of shape (count,).
 
     Raises:
-      UserError: the file is not there, or does not hold them.
+      UserError: the file is missing, or does not hold the arrays.
     """
     if evaluation.artifact is None:
         raise ValueError("`evaluation` should have an artifact: bare records have no arrays.")
@@ -48,12 +48,12 @@ def read_arrays(evaluation: Evaluation, record: Record, *names: str, optional: b
 
 @dataclasses.dataclass(frozen=True)
 class Perturbations:
-    """Perturbations of an attack that succeeded on images classified correctly when clean, all repeats together.
+    """Successful perturbations of an attack on images that were classified correctly when clean, over all repeats.
 
     Attributes:
-      count: images.
-      tried: how many of them were classified correctly when clean.
-      norms: of the perturbations that succeeded, (k,) float64.
+      count: number of images.
+      tried: number of those classified correctly when clean.
+      norms: norms of the successful perturbations, (k,) float64.
       linf: their largest changes of a pixel, (k,) float64.
     """
 
@@ -64,43 +64,43 @@ class Perturbations:
 
     @property
     def succeeded(self) -> int:
-        """On how many images the attack succeeded."""
+        """Number of images on which the attack succeeded."""
         return len(self.norms)
 
     @property
     def rate(self) -> float | None:
-        """Share of the images tried on which the attack succeeded; None where none was tried."""
+        """Success rate on images classified correctly when clean; None if there are none."""
         return self.succeeded / self.tried if self.tried else None
 
     @property
     def mean(self) -> float | None:
-        """Mean norm of those that succeeded; None where there are none."""
+        """Mean norm of the successful perturbations; None if there are none."""
         return float(self.norms.mean()) if self.succeeded else None
 
     @property
     def median(self) -> float | None:
-        """Their median norm; None likewise."""
+        """Median norm of the successful perturbations; None if there are none."""
         return float(np.median(self.norms)) if self.succeeded else None
 
     @property
     def mean_linf(self) -> float | None:
-        """Mean of their largest change of a pixel; None likewise."""
+        """Mean of their largest changes of a pixel; None if there are none."""
         return float(self.linf.mean()) if self.succeeded else None
 
 
 def is_measurable(measured: Measured, *norms: str) -> bool:
-    """Whether it is an attack of smallest norm, of one of these norms, whose perturbations can be measured."""
+    """Whether it is a minimizing attack in one of these norms whose perturbations can be measured."""
     first = measured.first
     return minimal(first) and has_sizes(measured) and first.norm in (norms or _NORMS)
 
 
 def has_sizes(measured: Measured) -> bool:
-    """Whether the norms of perturbations are there, and what tells which images were right before."""
+    """Whether the norms of perturbations are available, and the results on clean images."""
     return measured.evaluation.artifact is not None and measured.clean is not None
 
 
 def perturbations(measured: Measured, norm: str = "") -> Perturbations:
-    """The perturbations of an attack whose sizes are there, all its repeats together.
+    """Returns the perturbations of an attack with measurable sizes, over all its repeats.
 
     Args:
       measured: the attack.
@@ -116,7 +116,7 @@ def perturbations(measured: Measured, norm: str = "") -> Perturbations:
     tried, kept = 0, []
     for record in measured.summary.records:
         arrays = read_arrays(measured.evaluation, record, "success", *dict.fromkeys((norm, "linf")))
-        # Each repeat of a randomized model has draws of its own, on the clean images too.
+        # Each repeat of a randomized model has its own draws, on the clean images too.
         clean = cleans.get(record.repeat) or measured.clean.first
         right = read_arrays(measured.evaluation, clean, "correct")["correct"].astype(bool)
         tried += int(right.sum())
@@ -128,14 +128,14 @@ def perturbations(measured: Measured, norm: str = "") -> Perturbations:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One run under one attack, or clean, image by image.
+    """Results of one run per image, under one attack or clean.
 
     Attributes:
-      index: places of the images in the split, (n,).
+      index: positions of the images in the split, (n,).
       label: their classes, (n,).
       correct: whether each was classified correctly, in each repeat, bool (repeats, n).
-      prediction: as which class, int (repeats, n).
-      probability: of the right class, in the first repeat, (n,); None where it was not recorded.
+      prediction: predicted classes, int (repeats, n).
+      probability: of the correct class, in the first repeat, (n,); None if not recorded.
     """
 
     index: np.ndarray
@@ -146,10 +146,10 @@ class Outcome:
 
 
 def outcome(measured: Measured) -> Outcome | None:
-    """What became of each image; None for attacks of smallest norm, which leave nothing right, and without arrays.
+    """Returns results per image; None for minimizing attacks, which leave nothing correct, and without arrays.
 
     Raises:
-      UserError: arrays cannot be read, or hold classes that the data has not.
+      UserError: arrays cannot be read, or hold classes that the data lack.
     """
     run, first = measured.run, measured.first
     if minimal(first) or not measured.has_arrays:
@@ -175,7 +175,7 @@ def outcome(measured: Measured) -> Outcome | None:
 
 
 def class_name(run: Run, number: int) -> str:
-    """What the data of a run calls a class, or else its number; -1 is an answer that was not finite."""
+    """Returns the name of a class in a run's data, or its number; -1 is a non-finite output."""
     if number < 0:
         return NO_CLASS
     names = run.info.get("class_names")
@@ -184,9 +184,9 @@ def class_name(run: Run, number: int) -> str:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """An image (height, width, channels) in [0, 1] as a PNG in a data URI, reduced to the page's size where larger."""
+    """Encodes an image (height, width, channels) in [0, 1] as a PNG data URI, reduced to the page's maximum size."""
     pixels = np.clip(np.nan_to_num(image), 0, 1)
-    # Only one and three channels are pictures; anything else is shown by its mean.
+    # Only one and three channels can be shown; otherwise show their mean.
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels if pixels.shape[-1] == 3 else pixels.mean(-1)
     picture = Image.fromarray(np.round(255 * pixels).astype(np.uint8))
     picture.thumbnail((_SIDE, _SIDE))

@@ -1,4 +1,4 @@
-"""Images of a gallery as data URIs: clean, adversarial, and the scaled difference between the two."""
+"""Gallery images as data URIs: clean, adversarial, and the scaled difference between the two."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Gallery:
     """Examples of one attack stage.
 
     Attributes:
-      title: which model was attacked.
-      heads: of each attack its `label`, what it was allowed as `detail`, and the `factor` of the differences below.
-      examples: of each its `label`, the `clean` picture, and by attack the `adversarial` picture and the `difference`
-        as a data URI. A picture has a data URI as `source`, the `prediction`, its `confidence`, and whether it is
-        `right`.
-      total: how many the stage kept.
+      title: the attacked model.
+      heads: for each attack its `label`, its budget as `detail`, and the `factor` of the differences below.
+      examples: for each example its `label`, the `clean` picture, and by attack the `adversarial` picture and the
+      `difference` as a data URI. A picture has a data URI as `source`, the `prediction`, its `confidence`, and whether
+      it is `right`.
+      total: number of examples in the stage.
     """
 
     title: str
@@ -45,11 +45,11 @@ class Gallery:
 
 
 def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
-    """The galleries of all runs that have one.
+    """Returns the galleries of all runs that have one.
 
     Args:
       runs: the runs.
-      budget: bytes that all of them may take in the page, about; each shows one example at least.
+      budget: approximate number of bytes for all of them; each shows at least one example.
 
     Raises:
       UserError: a gallery is damaged.
@@ -66,7 +66,7 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
 
 
 def scale_of(difference: np.ndarray) -> float:
-    """The factor that brings the largest change of an attack to half the range: whole where it is above 2."""
+    """Returns the factor that scales the largest change to half the range; an integer if above 2."""
     largest = float(np.max(np.abs(difference), initial=0.0))
     if not math.isfinite(largest) or largest == 0:
         return 1.0
@@ -107,7 +107,7 @@ def _gallery(run: Run, evaluation: Evaluation, arrays: dict[str, np.ndarray], bu
 
 
 def _attacks(evaluation: Evaluation, names: list[str]) -> list[Record | None]:
-    """The first record of each attack of a gallery, which names them by label or spec in the order of the records."""
+    """Returns the first record of each gallery attack, identified by label or spec in the order of the records."""
     records: dict[str, Record] = {}
     for record in evaluation.records:
         if record.attack != CLEAN:

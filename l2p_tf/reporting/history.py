@@ -1,4 +1,4 @@
-"""The curves of a training, read from its `history.csv`."""
+"""Training curves, read from `history.csv`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ HISTORY = "history.csv"
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """Columns of a training's CSV by name, one value an epoch; NaN where a field was empty or not finite."""
+    """Columns of a training's CSV by name, one value per epoch; NaN if a field was empty or not finite."""
 
     columns: Mapping[str, np.ndarray]
 
     @property
     def epochs(self) -> np.ndarray:
-        """Numbers of the epochs."""
+        """Epoch numbers."""
         return self.columns["epoch"]
 
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Epochs and values of a column where it has values; None where it has none at all."""
+        """Returns epochs and values of a column, or None if it has no values."""
         values = self.columns.get(name)
         if values is None or np.isnan(values).all():
             return None
@@ -35,26 +35,26 @@ class History:
 
     @property
     def noise_start(self) -> float | None:
-        """First epoch with the noise on; None where it never was."""
+        """First epoch with noise, or None."""
         active = self.columns.get("noise_active")
         on = np.flatnonzero(active == 1) if active is not None else ()
         return float(self.epochs[on[0]]) if len(on) else None
 
     def layers(self, parameter: str) -> list[str]:
-        """Names of the layers with values of a parameter of the noise, such as `theta`, in order."""
+        """Returns the names of layers with values of a noise parameter, such as `theta`, in order."""
         start, end = f"{parameter}/", "/mean"
         names = [c[len(start) : -len(end)] for c in self.columns if c.startswith(start) and c.endswith(end)]
         return [name for name in names if self.curve(start + name + end) is not None]
 
     def noise(self, parameter: str, layer: str, statistic: str) -> np.ndarray:
-        """`min`, `mean` or `max` of a layer's parameter per epoch; NaN where it was not recorded."""
+        """Returns `min`, `mean` or `max` of a layer's parameter per epoch; NaN if not recorded."""
         missing = np.full(len(self.epochs), np.nan)
         return self.columns.get(f"{parameter}/{layer}/{statistic}", missing)
 
     def noise_means(self, parameter: str) -> np.ndarray | None:
-        """Mean over all layers of the size of a parameter's mean, per epoch; NaN where not recorded, None for none.
+        """Mean over layers of the absolute mean of a parameter, per epoch; NaN if not recorded, None without layers.
 
-        PNI's alpha may have either sign, and how strong the noise is does not depend on it.
+        The sign is ignored because PNI's alpha may be negative, which does not affect the strength of the noise.
         """
         layers = self.layers(parameter)
         found = [self.noise(parameter, layer, "mean") for layer in layers]
@@ -65,10 +65,10 @@ def read_history(file: pathlib.Path) -> History | None:
     """Reads a training's CSV.
 
     Args:
-      file: the CSV; its first row names the columns, `epoch` among them.
+      file: the CSV; its first row names the columns, including `epoch`.
 
     Returns:
-      The history; None where there is no file or no epoch in it.
+      The history; None if the file is missing or has no epochs.
 
     Raises:
       UserError: the file is not such a table.

@@ -1,4 +1,4 @@
-"""Image by image: what each run made of it, clean and under each attack; the page filters and shows them."""
+"""Results per image for each run, clean and under each attack, which the page can filter and show."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from l2p_tf.reporting.format import plain
 from l2p_tf.reporting.sections.classes import Outcomes
 
 FIRST = 20
-"""As many of them are in the page without its script."""
+"""Number of images in the page without its script."""
 
-# A field takes about ten bytes of the page.
+# A table cell takes about ten bytes of the page.
 _CELLS = 60_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images of one set, the hardest first: all of them where there is room for their results.
+    """Images of one set, the hardest first; all of them if there is room for their results.
 
     Attributes:
       title: data set and split.
       runs: names of the runs.
       attacks: names of the attacks, clean first.
-      hardest: number of the attack that leaves the least on average; what is shown first.
+      hardest: index of the attack with the lowest mean accuracy, which is shown first.
       classes: names of the classes.
-      examples: the images on which the runs differ most, then those that most of them get wrong. Of each its `index`
-        in the split, the number of its class as `label`, the image as a data URI as `source`, empty where the data is
-        not at hand or there is no room, and `cells`: by attack and run the predicted class, 1 for right and 0 for
-        wrong, and the probability of the right class in percent, -1 for not recorded; nothing for not measured.
-      total: how many images there are.
-      differ: on how many of them two runs differ under some attack.
+      examples: images on which the runs differ most, then those that most runs get wrong. Each has its `index` in the
+      split, its class number as `label`, the image as a data URI in `source` (empty if the data are not available or
+      there is no room), and `cells`: by attack and run the predicted class, 1 for correct or 0 for wrong, and the
+      probability of the correct class in percent, -1 if not recorded; empty if not measured.
+      total: number of images.
+      differ: number of images on which two runs differ under some attack.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Images:
 
     @property
     def json(self) -> str:
-        """What the page's script needs of it, safe inside a `script` element."""
+        """Data for the page's script, safe inside a `script` element."""
         return escaped_json({
             "runs": self.runs, "attacks": self.attacks, "classes": self.classes, "total": self.total,
             "examples": self.examples,
@@ -58,25 +58,25 @@ class Images:
 
 
 def escaped_json(value: Any) -> str:
-    """JSON in which HTML sees no markup: text of whatever kind cannot end the element that it is in."""
+    """Encodes JSON without HTML markup, so that no text can end the enclosing element."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
 def images_of(place: Outcomes, budget: int) -> Images:
-    """The images on which the runs differ most.
+    """Returns the images on which the runs differ most.
 
     Args:
       place: the results.
-      budget: bytes that the images may take in the page.
+      budget: maximum bytes of the images in the page.
 
     Raises:
-      UserError: the data of the runs is damaged.
+      UserError: the data of the runs are damaged.
     """
     keys, outcomes = list(place.attacks), place.outcomes.values()
     index = np.unique(np.concatenate([outcome.index for outcome in outcomes]))
     labels = np.zeros(len(index), int)
-    # By attack, run and image: prediction, right or wrong, probability; right is -1 where nothing was measured.
+    # By attack, run and image: prediction, correctness, probability; correctness is -1 if not measured.
     answers = np.full((len(keys), len(place.runs), len(index), 3), -1)
     for (run, key), outcome in place.outcomes.items():
         at = np.searchsorted(index, outcome.index)
@@ -114,7 +114,7 @@ def images_of(place: Outcomes, budget: int) -> Images:
 
 
 def _sources(place: Outcomes, order: list[int], budget: int) -> list[str]:
-    """Images of the split as data URIs; empty where the data of the runs is not at hand, or where the room ends."""
+    """Returns images of the split as data URIs; empty if the data are not available, or the budget is used up."""
     run, (_, dataset, split) = place.runs[0].run, place.runs[0].place
     data = run.data_of(dataset)
     if data is None or not at_hand(data) or split not in ("test", "validation"):

@@ -1,4 +1,4 @@
-"""Tables as LaTeX: booktabs rules, text in which TeX sees no markup, a row for each line of the cells."""
+"""Tables in LaTeX: booktabs rules, escaped text, and one row per line of the cells."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _SPECIAL = {
 
 
 def escape(text: str) -> str:
-    """Text in which TeX sees no markup, no ligature of dashes or quotes, and no symbol of these that its fonts lack."""
+    """Escapes TeX markup, ligatures of dashes and quotes, and symbols that its fonts lack."""
     apart = re.sub(r"([-',])(?=\1)", "\\1\0", text.replace("\0", ""))
     return "".join(_SPECIAL.get(character, character) for character in apart)
 
 
 def table(caption: str, figures: Sequence[bool], rows: Sequence[Sequence[Sequence[str]]]) -> str:
-    """A table, in an environment that floats; further lines of cells are rows of their own in small type.
+    """Formats a table in a floating environment; further lines of cells are rows in small type.
 
     Args:
-      caption: what it is, as plain text.
-      figures: by column, whether it holds figures, which stand at its right.
+      caption: the caption, as plain text.
+      figures: by column, whether it holds figures, which are right-aligned.
       rows: rows of cells of lines, as plain text; the first row is the head.
     """
     head, *body = map(_row, rows)
@@ -49,5 +49,5 @@ def table(caption: str, figures: Sequence[bool], rows: Sequence[Sequence[Sequenc
 def _row(cells: Sequence[Sequence[str]]) -> list[str]:
     first, *below = itertools.zip_longest(*cells, fillvalue="")
     small = [[rf"\footnotesize {escape(text)}" if text else "" for text in line] for line in below]
-    # A bracket at the beginning of a row would be an argument of what ends the row above it.
+    # A bracket at the start of a row would be an argument of the preceding line end.
     return ["{}" + " & ".join(line) + r" \\" for line in [list(map(escape, first)), *small]]

@@ -1,4 +1,4 @@
-"""Finds finished artifacts and puts together what belongs to one trained model."""
+"""Finds finished artifacts and groups them by trained model."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from l2p_tf.reporting.history import HISTORY, History, read_history
 from l2p_tf.types import UserError
 
 STAGES = ("data", "train", "attack", "checks", "transfer", "certify", "export", "gate")
-"""The stages a report is made of, in the order in which they are run."""
+"""The stages that a report uses, in the order in which they run."""
 
 _INFO = "info.json"
 _OUTPUTS = {
     "data": _INFO, "train": "best.keras", "checks": CHECKED, "attack or transfer": RESULTS, "certify": CERTIFICATES,
     "export": "serving.json", "gate": gate.RESULTS,
 }  # fmt: skip
-"""A file that a stage of the kind leaves, by which its folder is known without its manifest."""
+"""A file of each stage, which identifies its folder if the manifest is missing."""
 _DEPTH = 2
 _TRAIN, _ATTACK, _TRANSFER, _CERTIFY, _CHECKS, _EXPORT = "train", "attack", "transfer", "certify", "checks", "export"
 _READERS: Mapping[str, Callable[[pathlib.Path], Iterable[Any]]] = {
     _ATTACK: read_records, _CERTIFY: read_certificates, _CHECKS: lambda folder: [read_inspection(folder)],
 }  # fmt: skip
-"""What reads the records of a stage."""
+"""Functions that read the records of a stage."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What one stage measured on a run: an attack, checks or certify stage, or one target of a transfer stage.
+    """Results of one stage for a run: an attack, checks or certify stage, or one target of a transfer stage.
 
     Attributes:
-      records: one per attack and repeat, in a transfer stage for each source too; one per certificate; one of checks.
-      checkpoint: the weights that were judged: `best` or `last`.
-      artifact: the stage; None for records that come from nowhere on disk.
+      records: one per attack and repeat, in a transfer stage also per source; one per certificate; one of checks.
+      checkpoint: the evaluated weights: `best` or `last`.
+      artifact: the stage; None for records without files.
     """
 
     records: tuple[Any, ...]
@@ -58,23 +58,23 @@ class Evaluation:
 
     @property
     def detail(self) -> str:
-        """What sets it apart where it is not of the best weights by this package's attacks; empty where it is."""
+        """Other weights than the best, or other libraries than this package; empty if there are none."""
         attacks = [r for r in self.records if isinstance(r, Record) and r.attack != CLEAN and r.backend != "l2p_tf"]
         parts = [plain(self.checkpoint)] if self.checkpoint != "best" else []
         return ", ".join([*parts, *dict.fromkeys(backend_name(record.backend) for record in attacks)])
 
     @property
     def data(self) -> str:
-        """Fingerprint of the data they were judged on; empty where it is not known."""
+        """Fingerprint of the evaluation data; empty if unknown."""
         return _input(self.artifact, "data") if self.artifact else ""
 
     def other_data(self, model: str) -> Mapping[str, Any] | None:
-        """What the manifest says of a model judged on other data than it was trained on; None where it was not."""
+        """Returns the manifest's note on a model evaluated on data other than its training data, or None."""
         notes = self.artifact.manifest.get("notes", {}) if self.artifact else {}
         return dict(notes.get("other_data", {})).get(model)
 
     def key_of(self, name: str) -> str:
-        """Key of the run that the records call `name`; the name itself where the stage does not say."""
+        """Returns the key of the run called `name` in the records; the name itself if the stage does not record it."""
         return (_input(self.artifact, f"{_TRAIN}:{name}") if self.artifact else "") or name
 
 
@@ -83,18 +83,18 @@ class Run:
     """One training and everything measured on it.
 
     Attributes:
-      name: its name, different from that of every other run in the report.
-      key: fingerprint of the training; the name where there is none.
-      train: the training; None where it was not given.
-      data: the data it was trained on, where it was imported those it was judged on; None where they were not given.
+      name: unique name in the report.
+      key: fingerprint of the training; the name if there is none.
+      train: the training; None if not given.
+      data: the training data, or the evaluation data of imported models; None if not given.
       evaluations: its attack stages, and its part of transfer stages.
       certifications: its certify stages.
       checked: its checks stages.
-      history: its curves; None where there are none.
-      info: what the data stage says about the data; empty where it was not given.
+      history: its training curves; None if there are none.
+      info: description of the data by the data stage; empty if not given.
       exports: its export stages.
-      outcomes: of the requirements on it.
-      others: other data that it was judged on, and what their stage says about them, by the name in the records.
+      outcomes: outcomes of its requirements.
+      others: other evaluation data and their description, by the name in the records.
     """
 
     name: str
@@ -112,61 +112,61 @@ class Run:
 
     @property
     def records(self) -> list[Record]:
-        """Every record of every evaluation."""
+        """All records of all evaluations."""
         return [record for evaluation in self.evaluations for record in evaluation.records]
 
     @property
     def imported(self) -> bool:
-        """Whether it was trained elsewhere, on what nobody knows here."""
+        """Whether it was trained elsewhere, on unknown data."""
         return self.train is not None and not self.input("data")
 
     @property
     def judged(self) -> list[Evaluation]:
-        """Every stage that measured it."""
+        """All stages that evaluated it."""
         return [*self.evaluations, *self.certifications, *self.checked]
 
     def named(self, checkpoint: str) -> str:
-        """Its name, with the weights that were judged where they are not the best ones."""
+        """Returns its name, with the weights if they are not the best ones."""
         return self.name if checkpoint == "best" else f"{self.name} ({plain(checkpoint)})"
 
     def option(self, name: str, default: Any = "") -> Any:
-        """An option of the training; the default where the training or the option is missing."""
+        """Returns an option of the training, or the default if the training or the option is missing."""
         return self.train.options.get(name, default) if self.train else default
 
     def title_of(self, dataset: str) -> str:
-        """How to name a data set: by its title, which says what is special about it, where the data is at hand."""
+        """Returns the title of a data set, which tells variants apart, or its name if the data are not available."""
         if dataset == self.info.get("name"):
             return plain(self.info.get("title") or dataset)
         if dataset not in self.others:
             return plain(dataset)
         info = self.others[dataset][1]
-        # Where others have the same name, a part of the fingerprint stands behind it.
+        # If several have the same name, part of the fingerprint follows it.
         return plain(f"{info.get('title') or info['name']}{dataset.removeprefix(info['name'])}")
 
     def data_of(self, dataset: str) -> Artifact | None:
-        """The data that records call so; None where they are not at hand."""
+        """Returns the data with that name in the records, or None if not available."""
         return self.data if dataset == self.info.get("name") else self.others.get(dataset, (None, None))[0]
 
     def input(self, role: str) -> str:
-        """Fingerprint of what the training was made from in some role, such as `data`; empty where it is not known."""
+        """Returns the fingerprint of a training input, such as `data`; empty if unknown."""
         return _input(self.train, role) if self.train else ""
 
     def note(self, name: str, default: Any = None) -> Any:
-        """A note of the training; the default where the training or the note is missing."""
+        """Returns a note of the training, or the default if the training or the note is missing."""
         return self.train.manifest.get("notes", {}).get(name, default) if self.train else default
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
-    """Finds the finished artifacts of `STAGES` in folders and up to two levels below them.
+    """Finds finished artifacts of `STAGES` in folders and up to two levels below them.
 
     Args:
-      folders: where to look, in the order the report should have.
+      folders: where to look, in the order of the report.
 
     Returns:
-      The artifacts; each once, however many folders hold it.
+      The artifacts without duplicates.
 
     Raises:
-      UserError: a folder is not there, holds no such artifact, or one in it is damaged.
+      UserError: a folder is missing, holds no such artifact, or one of them is damaged.
     """
     found: dict[str, Artifact] = {}
     for folder in folders:
@@ -187,14 +187,14 @@ def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
                 f"{str(folder)!r} should hold finished train and attack stages, itself or up to two levels below. "
                 f"Stages found there: {stages}"
             )
-        # Trainings in the order in which they ended, which is the order a pipeline was told.
+        # In the order in which they ended, which is the order given to a pipeline.
         for artifact in sorted(wanted, key=lambda a: (str(a.manifest.get("finished", "")), str(a.path))):
             found.setdefault(artifact.fingerprint, artifact)
     return list(found.values())
 
 
 def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Folders of work in progress beside the artifacts, each once: what a report leaves out."""
+    """Folders of unfinished work next to the artifacts, without duplicates, which a report leaves out."""
     found = {
         path.resolve(): path
         for folder in folders
@@ -209,14 +209,13 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
     """Joins trainings with their data, attacks, checks, transfers, certificates and exports by fingerprint.
 
     Args:
-      found: the artifacts, as `find` gives them.
+      found: artifacts as returned by `find`.
 
     Returns:
-      One run per training, then one per training that was judged but is not there.
+      One run per training, then one per training that was evaluated but is missing.
 
     Raises:
-      UserError: there is neither a training nor anything that judged one, or results, a history or facts cannot be
-        read.
+      UserError: there is neither a training nor an evaluation, or results, a history or facts cannot be read.
     """
     data = {a.fingerprint: a for a in found if a.stage == "data"}
     trains = {a.fingerprint: a for a in found if a.stage == "train"}
@@ -266,10 +265,10 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
 def _told_apart(
     parts: Mapping[str, Mapping[str, list[Evaluation]]], trains: Mapping[str, Artifact], data: Mapping[str, Artifact]
 ) -> dict[str, dict[str, list[Evaluation]]]:
-    """Evaluations by stage and run, none of whose records call other data as those that the run was trained on.
+    """Returns evaluations by stage and run, with distinct names for distinct data.
 
-    Where a run was judged on other data, and not all data of that name are the same, a part of their fingerprint is
-    put behind it. Other data come last.
+    If a run was evaluated on other data, and several data sets have that name, part of the fingerprint is appended.
+    Other data come last.
     """
     homes = {key: _input(train, "data") or _input(train, "probe") for key, train in trains.items()}
     every = [one for stage in parts.values() for found in stage.values() for one in found if one.data]
@@ -297,20 +296,20 @@ def _told_apart(
 
 
 def _images(digest: str, split: str, data: Mapping[str, Artifact]) -> object:
-    """What tells the images of a split of data from others."""
+    """Returns a key that identifies the images of a split."""
     outputs = data[digest].manifest["outputs"] if digest in data and split == "test" else {}
-    # Where the same images were split into training and validation anew, those of the test are what they were.
+    # The test images stay the same if only training and validation are split differently.
     return outputs.get("test_images.npy", digest), outputs.get("test_labels.npy", "")
 
 
 def versions(artifact: Artifact) -> dict[str, str]:
-    """The versions of Python and of the packages that an artifact was made with."""
+    """Versions of Python and of the packages an artifact was made with."""
     made = {"python": artifact.manifest.get("python"), **(artifact.manifest.get("packages") or {})}
     return {plain(name): plain(version) for name, version in made.items() if version}
 
 
 def _transferred(artifact: Artifact) -> list[Evaluation]:
-    """A transfer stage's records, target by target."""
+    """Splits a transfer stage's records by target."""
     targets: dict[str, list[Record]] = {}
     for record in read_records(artifact.path):
         targets.setdefault(record.model, []).append(record)
@@ -324,7 +323,7 @@ def _manifests(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
 
 
 def _headless(folder: pathlib.Path, depth: int) -> list[tuple[pathlib.Path, str]]:
-    """Folders with the outputs of a stage, but no manifest, and the kind of the stage."""
+    """Returns folders with the outputs of a stage but no manifest, and the kind of the stage."""
     if (folder / artifacts.MANIFEST).is_file():
         return []
     stage = next((stage for stage, name in _OUTPUTS.items() if (folder / name).is_file()), None)
@@ -334,8 +333,8 @@ def _headless(folder: pathlib.Path, depth: int) -> list[tuple[pathlib.Path, str]
 
 
 def _children(folder: pathlib.Path, depth: int) -> list[pathlib.Path]:
-    """The folders within one where results may be; none at depth 0."""
-    # A stage that was killed while it finished leaves a manifest in NAME.partial or .NAME.old-*; neither is a result.
+    """Subfolders that may hold results; none at depth 0."""
+    # A stage killed while finishing leaves a manifest in NAME.partial or .NAME.old-*; neither is a result.
     inside = sorted(folder.iterdir()) if depth else []
     return [path for path in inside if path.is_dir() and path.suffix != ".partial" and not is_hidden(path.name)]
 
@@ -347,7 +346,7 @@ def _open(path: pathlib.Path) -> Artifact:
 
 @dataclasses.dataclass(frozen=True)
 class _Info:
-    """Those facts of a data stage that a report uses; it shows the others as they are."""
+    """Facts of a data stage that a report relies on; others are shown unchanged."""
 
     name: str = ""
     title: str = ""
@@ -376,7 +375,7 @@ def _name(train: Artifact | None, judged: Sequence[Evaluation]) -> str:
 
 
 def _names(names: Mapping[str, str], folders: Mapping[str, pathlib.Path | None]) -> dict[str, str]:
-    """Names that differ: where runs share one, each gets what sets its folder apart, or part of its fingerprint."""
+    """Makes names unique: runs that share one get the distinguishing part of their folder, or of their fingerprint."""
     named = dict(names)
     for name, count in collections.Counter(names.values()).items():
         if count > 1:
@@ -387,7 +386,7 @@ def _names(names: Mapping[str, str], folders: Mapping[str, pathlib.Path | None])
 
 
 def _apart(folders: Sequence[pathlib.Path | None]) -> list[str]:
-    """The parts of paths between what all have in common at both ends; nothing where those do not differ."""
+    """Returns the parts of paths between their common ends; empty if those do not differ."""
     paths = [folder.absolute().parts if folder else () for folder in folders]
     first = len(os.path.commonprefix(paths))
     rest = [path[first:] for path in paths]

@@ -1,4 +1,4 @@
-"""What was measured on a run: one attack in all its repeats, and all attacks on one split of a data set."""
+"""Results of a run: one attack over all its repeats, and all attacks on one split of a data set."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """At which clean accuracies methods are to be compared.
+    """Clean accuracies at which methods are compared.
 
     Attributes:
-      wanted: the accuracies, as shares; none for that of the natural training on the same data.
-      tolerance: how far from it a run may be, as a share.
+      wanted: the accuracies, as shares; empty for that of the standard training on the same data.
+      tolerance: maximum difference of a run from it, as a share.
 
     Raises:
-      UserError: one of them is no share.
+      UserError: a value is not a share.
     """
 
     wanted: tuple[float, ...] = ()
@@ -42,13 +42,13 @@ class Match:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """One attack on one run, or the run on clean images, in all repeats.
+    """One attack on one run, or the run on clean images, over all repeats.
 
     Attributes:
       run: the run.
-      evaluation: the stage that it comes from.
+      evaluation: its stage.
       summary: the records.
-      clean: the run on the same images when clean, by the same stage; None where that was not measured.
+      clean: clean results of the same stage on the same images; None if not measured.
     """
 
     run: Run
@@ -58,7 +58,7 @@ class Measured:
 
     @property
     def first(self) -> Record:
-        """The first record, for what all repeats have in common."""
+        """The first record, for fields that all repeats share."""
         return self.summary.first
 
     @property
@@ -70,11 +70,11 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluated:
-    """A run at some weights on one split of a data set, with what was measured there.
+    """A run with certain weights on one split of a data set, and its results.
 
     Attributes:
       run: the run.
-      rows: of `Results.attacks`, at least one.
+      rows: rows of `Results.attacks`, at least one.
     """
 
     run: Run
@@ -82,37 +82,37 @@ class Evaluated:
 
     @property
     def name(self) -> str:
-        """The run's name, with the weights where they are not the best ones."""
+        """The run's name, with the weights if they are not the best ones."""
         return str(self.rows[0].name)
 
     @property
     def where(self) -> str:
-        """Data set and split, in words."""
+        """Data set and split, as text."""
         return str(self.rows[0].where)
 
     @property
     def title(self) -> str:
-        """Data set and split, and the weights where they are not the best ones, in words."""
+        """Data set and split, and the weights if they are not the best ones, as text."""
         return str(self.rows[0].title)
 
     @property
     def place(self) -> tuple[str, str, str]:
-        """Weights, data set and split: what runs have in common that may be set side by side."""
+        """Weights, data set and split, which comparable runs share."""
         return self.rows[0].weights, self.rows[0].dataset, self.rows[0].split
 
     @property
     def clean(self) -> Any:
-        """The row of clean images; None where those were not measured."""
+        """The row of clean images; None if not measured."""
         return next((row for row in self.rows if row.kind == "clean"), None)
 
     @property
     def bounded(self) -> list[Any]:
-        """The rows of attacks that keep to a given size."""
+        """The rows of attacks with a fixed budget."""
         return [row for row in self.rows if row.kind == "bounded"]
 
 
 def by_place(evaluated: Iterable[Evaluated]) -> list[list[Evaluated]]:
-    """Those that may be compared: of the same weights, data set and split."""
+    """Groups comparable runs: same weights, data set and split."""
     places: dict[tuple[str, str, str], list[Evaluated]] = {}
     for one in evaluated:
         places.setdefault(one.place, []).append(one)
@@ -120,7 +120,7 @@ def by_place(evaluated: Iterable[Evaluated]) -> list[list[Evaluated]]:
 
 
 def strongest(entries: Iterable[T], same: Callable[[T], Hashable], evidence: Callable[[T], Any]) -> list[T]:
-    """Of entries that are the same the one with the most evidence, the first of equals, in order of appearance."""
+    """Keeps the entry with the most evidence among equivalent ones (the first of ties), in order of appearance."""
     kept: dict[Hashable, T] = {}
     for entry in entries:
         if same(entry) not in kept or evidence(entry) > evidence(kept[same(entry)]):

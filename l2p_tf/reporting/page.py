@@ -1,6 +1,6 @@
-"""The report as one HTML file that needs nothing else: no network, and every image, style and script inside.
+"""The report as one self-contained HTML file, with all images, styles and scripts inside.
 
-Its one script only makes what is there easier to use; a policy names it by its digest and forbids any other.
+The page works without its only script, which a content security policy allows by digest; all others are forbidden.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from l2p_tf.reporting.sections.classes import outcomes_of
 from l2p_tf.reporting.table import NOTHING
 
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
-# Images and plots, with the text beside them, keep a page below 5 MB.
+# Images and plots, with the accompanying text, keep a page below 5 MB.
 _IMAGE_BYTES, _DRAWN_BYTES = 3_000_000, 4_500_000
-# What the images that can be filtered may take, and the share of what is left that all of it may take.
+# Maximum size of the filterable images. They take at most half of the remaining budget.
 _FILTERED_BYTES = 700_000
-# A printed page has no room for more columns than these; their cells are set one after the other, each with its name.
+# Tables with more columns do not fit a printed page; their cells are then listed below each other with their names.
 _WIDE = 6
-# A longer word may break: it might be wider than the page.
+# Longer words may break, because they might be wider than the page.
 _TOKEN = 24
 _BREAKS = re.compile(r"[_/=\N{EN DASH}-]")
-# More groups of plots in a section than this are folded.
+# Sections with more groups of plots are folded.
 _GROUPS = 4
 
 
@@ -47,13 +47,13 @@ Pairs = list[tuple[str, str]]
 
 
 def render(title: str, results: Results, sections: Sequence[Section], cards: Sequence[Card] = ()) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
       title: its title.
-      results: what is reported.
+      results: the results to report.
       sections: its sections.
-      cards: the model cards beside it.
+      cards: accompanying model cards.
 
     Raises:
       UserError: a gallery, or the data of a run, is damaged.
@@ -100,7 +100,7 @@ def render(title: str, results: Results, sections: Sequence[Section], cards: Seq
 
 
 def tokens(text: str) -> Markup:
-    """Text in which no line breaks inside a short word that a browser would break, such as `48/255` or `pgd_v1_20`."""
+    """Prevents line breaks inside short words that browsers would break, such as `48/255` or `pgd_v1_20`."""
     parts = re.split(r"(\s+)", text)
     kept = Markup('<span class="token">{}</span>')
     return Markup("").join(
@@ -109,17 +109,17 @@ def tokens(text: str) -> Markup:
 
 
 def groups(plots: Sequence[Plot]) -> list[tuple[str, list[Plot]]]:
-    """Plots by the heading that they stand under."""
+    """Groups plots by their heading."""
     return [(group, list(members)) for group, members in itertools.groupby(plots, lambda one: one.group)]
 
 
 def digest(script: str) -> str:
-    """A script as a content security policy names it."""
+    """Returns a script's digest for a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def _settings(run: Run) -> list[tuple[str, list[tuple[str, Pairs]]]]:
-    """All settings of each stage of a run, in groups with headings."""
+    """Returns all settings of each stage of a run, in groups with headings."""
     stages = [("Training", _groups(run.train))] if run.train else []
     for part in run.judged:
         if part.artifact:
@@ -151,7 +151,7 @@ def _pairs(values: Mapping[str, Any]) -> Pairs:
 
 
 def _lineage(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Of each artifact its stage, whose it is, its fingerprint, those of its inputs, its folder and when it ended."""
+    """Returns stage, runs, fingerprint, input fingerprints, folder and end time of each artifact."""
     named: dict[str, tuple[Artifact, list[str]]] = {}
     for run in runs:
         parts = [(run.data, plain(run.info.get("title") or run.info.get("name") or "data")), (run.train, run.name)]
@@ -164,7 +164,7 @@ def _lineage(runs: Sequence[Run]) -> list[tuple[str, ...]]:
         inputs = artifact.manifest.get("inputs") or {}
         made_from = ", ".join(f"{plain(role)} {plain(fingerprint)[:8]}" for role, fingerprint in inputs.items())
         finished = plain(artifact.manifest.get("finished", ""))
-        # Data may be that of many runs, all of which call it the same; a transfer is one of several runs.
+        # Data may belong to many runs with one name for it; a transfer belongs to several runs.
         name = ", ".join(dict.fromkeys(names))
         rows.append((artifact.stage, name, artifact.fingerprint[:8], made_from, plain(artifact.path), finished))
     return rows

@@ -1,4 +1,4 @@
-"""Runs compared in pairs on the same images: who is better under an attack, and who cannot be told apart."""
+"""Paired comparisons of runs on the same images, with significance tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.stats import difference_interval, holm, mcnemar, sign_flip
 
 LEVEL = 0.05
-"""A run is called better where the corrected p-value is below this."""
+"""Significance level of the corrected p-value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Member:
 
     Attributes:
       evaluated: the run.
-      row: what was measured on it, of `Results.attacks`.
+      row: its results, a row of `Results.attacks`.
       index: positions of the images in their split, (count,).
-      times: of how many evaluations each image was classified correctly, (count,) int64.
+      times: number of repeats in which each image was classified correctly, (count,) int64.
     """
 
     evaluated: Evaluated
@@ -38,7 +38,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The run's name, with the weights where they are not the best ones."""
+        """The run's name, with the weights if they are not the best ones."""
         return self.evaluated.name
 
 
@@ -47,13 +47,13 @@ class Pair:
     """Two runs on the same images, the one with the higher accuracy first.
 
     Attributes:
-      first: the run that is ahead; of two that are level, the one that comes first in the report.
+      first: the leading run; of two with equal accuracy, the first in the report.
       second: the other.
-      difference: by how much it is ahead, as a share.
-      low: lower end of the 95% interval of the difference, for this pair by itself.
+      difference: its lead, as a share.
+      low: lower end of the 95% interval of the difference, for this pair alone.
       high: upper end of it.
       p: p-value of the exact sign-flip test, McNemar's for single evaluations.
-      corrected: the same, corrected for the number of pairs under this attack.
+      corrected: p-value corrected for the number of pairs under this attack.
     """
 
     first: Member
@@ -66,18 +66,19 @@ class Pair:
 
     @property
     def better(self) -> bool:
-        """Whether the first may be called better than the second."""
-        # Over few repeats the test may be surer than the interval, which takes each answer singly: both count.
+        """Whether the first is significantly better than the second."""
+        # With few repeats the test can be more certain than the interval, which treats answers separately: require
+        # both.
         return self.corrected < LEVEL and self.low > 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs under one attack, or on clean images, judged on the same images.
+    """Runs evaluated on the same images, under one attack or clean.
 
     Attributes:
       members: the runs, the highest accuracy first.
-      pairs: every two of them.
+      pairs: all pairs of them.
     """
 
     members: tuple[Member, ...]
@@ -85,24 +86,24 @@ class Group:
 
     @property
     def row(self) -> Any:
-        """The row of the first of them, for what all have in common."""
+        """The first member's row, for fields that all share."""
         return self.members[0].row
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """All comparisons of a report.
+    """All paired comparisons of a report.
 
     Attributes:
-      groups: two runs or more each.
-      notes: which runs could not be compared, and why; a sentence each.
+      groups: groups of two or more runs.
+      notes: which runs could not be compared, and why; one sentence each.
     """
 
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
 
     def between(self, a: Any, b: Any) -> Pair | None:
-        """The comparison of two rows of `Results.attacks`; None where there is none."""
+        """Returns the comparison of two rows of `Results.attacks`, or None."""
         for pair in (pair for group in self.groups for pair in group.pairs):
             if {id(pair.first.row.measured), id(pair.second.row.measured)} == {id(a.measured), id(b.measured)}:
                 return pair
@@ -110,9 +111,9 @@ class Pairs:
 
 
 def pairs_of(results: Results) -> Pairs:
-    """Compares every two runs on clean images and under every attack of a given size that both met on the same images.
+    """Compares all pairs of runs evaluated on the same images, clean and under every attack of fixed budget.
 
-    The same images are the same positions of the same split of the same data, at the same choice of weights.
+    The same images are the same positions of the same split of the same data, with the same choice of weights.
 
     Raises:
       UserError: the arrays of an attack stage cannot be read.
@@ -141,7 +142,7 @@ def pairs_of(results: Results) -> Pairs:
 
 
 def group_of(members: Sequence[Member]) -> Group:
-    """Every two of some runs judged on the same images."""
+    """Compares all pairs of runs evaluated on the same images."""
     ordered = sorted(members, key=lambda member: -member.row.accuracy)
     a, b = np.array(list(itertools.combinations(range(len(ordered)), 2))).T
     repeats = np.array([member.row.repeats for member in ordered])
@@ -162,7 +163,7 @@ def group_of(members: Sequence[Member]) -> Group:
 def _p_values(members: Sequence[Member], repeats: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     times = np.stack([member.times for member in members])
     right = (times > 0).astype(np.float64)
-    # Of single evaluations: how many images only one of two got right, for all pairs at once.
+    # For single evaluations: numbers of images that only one of two got right, for all pairs at once.
     alone = right @ (1 - right.T)
     p = mcnemar(alone[a, b], alone[b, a])
     for k in np.flatnonzero((repeats[a] > 1) | (repeats[b] > 1)):
@@ -173,7 +174,7 @@ def _p_values(members: Sequence[Member], repeats: np.ndarray, a: np.ndarray, b: 
 
 
 def member_of(evaluated: Evaluated, row: Any) -> Member:
-    """What was measured on a run, image by image.
+    """Returns the results of a run per image.
 
     Raises:
       UserError: the arrays of an attack stage cannot be read.
@@ -185,11 +186,11 @@ def member_of(evaluated: Evaluated, row: Any) -> Member:
 
 
 def images_of(measured: Measured) -> str:
-    """What tells the images of a split from others: their digest where the data are at hand, or that of the data."""
+    """Identifies the images of a split by their digest if the data are available, otherwise by that of the data."""
     used = measured.evaluation.data
     known = (measured.run.data, *(data for data, _ in measured.run.others.values()))
     data = next((data for data in known if data and data.fingerprint == used), None)
-    # Where the same images were split into training and validation anew, those of the test are what they were.
+    # The test images stay the same if only training and validation are split differently.
     return (
         str(data.manifest["outputs"].get("test_images.npy", used)) if data and measured.first.split == "test" else used
     )

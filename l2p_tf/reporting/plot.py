@@ -1,4 +1,4 @@
-"""Curves drawn by matplotlib, as SVG whose colors follow the page's theme and whose points say their values."""
+"""Plots drawn by matplotlib as SVG, with colors of the page's theme and tooltips for points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from l2p_tf.reporting.format import plain
 
-# Okabe and Ito's palette; on the page each color is a variable, which a dark theme may brighten.
+# Okabe and Ito's palette; on the page each color is a variable that a dark theme may brighten.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 INK, MUTED, GRID, GROUND = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 _VARIABLES = {
@@ -62,13 +62,13 @@ _MARKS = '<g class="marks"'
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """A place in a plot that says its value when it is pointed at, touched or read aloud.
+    """A place in a plot with a tooltip, which is also read by screen readers.
 
     Attributes:
-      axes: where it is.
-      x: of its center, in the units of the axes.
+      axes: its axes.
+      x: its center, in data coordinates.
       y: likewise.
-      text: what it says.
+      text: the tooltip.
     """
 
     axes: Axes
@@ -78,7 +78,7 @@ class Mark:
 
 
 def _shape(figure: Figure, mark: Mark) -> str:
-    """A mark as an element that is not seen; empty where it is outside of its axes."""
+    """Returns a mark as an invisible element; empty if it lies outside its axes."""
     x, y = mark.axes.transData.transform((mark.x, mark.y))
     box = mark.axes.bbox
     if not (box.x0 - 1 <= x <= box.x1 + 1 and box.y0 - 1 <= y <= box.y1 + 1):
@@ -89,13 +89,13 @@ def _shape(figure: Figure, mark: Mark) -> str:
 
 
 def inline(plot: Plot) -> Markup:
-    """A plot as an element of a page; its name is the prefix of every id in it."""
+    """Embeds a plot in a page; its name prefixes every id in it."""
     svg, name, title = plot.svg, plot.name, plot.title
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
-    # The page's own font and theme; sizes are kept.
+    # Use the page's own font and theme; sizes are kept.
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     for color, variable in _VARIABLES.items():
         svg = re.sub(rf"(fill|stroke): {color}", rf"\1: var({variable})", svg)
@@ -109,25 +109,25 @@ def inline(plot: Plot) -> Markup:
         f'role="{"group" if marks else "img"}" aria-labelledby="{name}-title">'
         f'<title id="{name}-title">{html.escape(title)}</title>'
     )
-    # Ticks and labels without their places say nothing to those who listen; the marks say all.
+    # Without positions, ticks and labels are useless to screen readers; the marks contain everything.
     return Markup(f'{head}<g aria-hidden="true">{drawn}</g>{marks}{rest}</svg>{tail}'.strip())
 
 
 WIDTH, HEIGHT = 480, 300
-"""Size of a plot with a one-line legend, in about CSS pixels."""
+"""Size of a plot with a one-line legend, approximately in CSS pixels."""
 
 COLORS: tuple[str, ...] = (BLUE, VERMILLION, GREEN, PURPLE, INK)
 DASHES: tuple[str, ...] = ("-", "--", ":", "-.")
-# Four dashes, five colors and six markers: neighbors differ in all, and it takes sixty curves to have two alike.
+# Four dash styles, five colors and six markers: neighbors differ in all, and sixty curves are distinct.
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _LEGEND = 18
-# More points than this cannot be told apart at the plots' width.
+# More points cannot be distinguished at the plots' width.
 _POINTS = 150
-# As many points of a curve say their values: more could not be pointed at one by one.
+# Maximum number of tooltips per curve; more could not be pointed at separately.
 _SPOKEN = 25
-# A legend of more lines than this has two columns, where its labels are short enough.
+# Legends with more lines have two columns if their labels are short enough.
 _LINES, _SHORT = 3, 26
-# More ticks than this run into each other, and so do those of values that lie further apart than this.
+# More ticks would overlap; values with a larger ratio need a logarithmic axis.
 _TICKS, _LOG = 8, 15
 
 
@@ -136,10 +136,10 @@ class Plot:
     """One plot.
 
     Attributes:
-      name: of its file, and prefix of its ids; letters, digits and dashes.
-      title: what it shows, in a line.
+      name: file name and prefix of its ids; letters, digits and dashes.
+      title: one-line title.
       svg: the document.
-      group: the heading that it stands under with those beside it; empty for that of its section.
+      group: heading it appears under with others; empty for that of its section.
     """
 
     name: str
@@ -154,14 +154,14 @@ class Curve:
 
     Attributes:
       label: its name in the legend.
-      x: of its points, (k,).
-      y: of its points, (k,).
+      x: x values of the points, (k,).
+      y: y values of the points, (k,).
       low: lower ends of the points' intervals, (k,); None for no intervals.
       high: upper ends.
-      texts: what else each point says when it is pointed at; empty for nothing.
-      kind: points joined by lines; points alone; steps, each of which holds from the point before up to its own; or a
-        thin line without points for what is aimed at.
-      style: of its color, dashes and marker; None for its place among the curves.
+      texts: additional tooltip text of each point; empty for none.
+      kind: points joined by lines; points alone; steps, each from the point before to its own; or a thin target line
+      without points.
+      style: index of its color, dashes and marker; None for its position among the curves.
     """
 
     label: str
@@ -184,16 +184,16 @@ def plot_of(
     right: float | None = None,
     ticks: Sequence[float] = (),
 ) -> Plot:
-    """A plot of some curves, its legend above it.
+    """Plots curves with a legend above.
 
     Args:
-      name: of the plot.
-      title: of the plot.
+      name: name of the plot.
+      title: title of the plot.
       curves: at least one.
-      labels: of the two axes.
+      labels: labels of the two axes.
       percent: whether y runs from 0 to 100.
-      right: where x ends, from 0 on; None for where the points are.
-      ticks: values of x at which ticks are wanted; they also say whether the axis is better logarithmic.
+      right: upper limit of x, which then starts at 0; None to fit the points.
+      ticks: x values of ticks; they also determine whether the axis is logarithmic.
     """
     names = [plain(curve.label, 60) for curve in curves]
     columns = 2 if len(curves) > _LINES and max(map(len, names)) <= _SHORT else 1
@@ -218,27 +218,27 @@ def plot_of(
 def make(
     name: str, title: str, height: float, draw: Callable[[Sequence[Axes]], Sequence[Mark]], panels: int = 1
 ) -> Plot:
-    """A plot of one or more panels, one below the other, that `draw` draws; the same for the same drawing.
+    """Makes a plot of one or more panels stacked vertically; the output is deterministic.
 
     Args:
-      name: of the plot.
-      title: of the plot.
-      height: in about CSS pixels, hundredths of an inch here.
-      draw: takes the axes and returns the places that say their values; those outside of their axes are left out.
-      panels: how many axes.
+      name: name of the plot.
+      title: title of the plot.
+      height: approximately in CSS pixels, here hundredths of an inch.
+      draw: draws on the axes and returns the marks; those outside their axes are dropped.
+      panels: number of panels.
     """
     stream = io.StringIO()
     metadata: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # Text stays text and the reader's browser draws it; that matplotlib's own font lacks a glyph is no matter.
+        # Text is rendered by the browser, so glyphs missing from matplotlib's font do not matter.
         warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph.*missing from (font|current font)")
         figure = Figure(figsize=(WIDTH / 100, height / 100), dpi=72, layout="constrained")
         FigureCanvasSVG(figure)
         marks = draw(list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]))
         figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
-    # Hundredths of a point are finer than any screen, and half the size; the text between the tags stays as it is.
+    # Hundredths of a point are finer than any screen, and half the size; text between tags is not changed.
     document = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), stream.getvalue())
-    # Only now is it laid out, and known where things are.
+    # Positions are known only after layout.
     shapes = "".join(_shape(figure, mark) for mark in marks)
     head, end, tail = document.rpartition("</svg>")
     svg = f'{head}{_MARKS} fill-opacity="0">{shapes}</g>{end}{tail}' if shapes else document
@@ -246,17 +246,17 @@ def make(
 
 
 def spoken(count: int) -> list[int]:
-    """Indices of at most 25 of `count` points, first and last among them: those that say their values."""
+    """Returns indices of at most 25 of `count` points, including the first and last, which get tooltips."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, _SPOKEN)).tolist()})
 
 
 def thin(count: int) -> np.ndarray:
-    """Indices of at most 150 of `count` places, first and last among them."""
+    """Returns indices of at most 150 of `count` places, including the first and last."""
     return np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
 
 
 def _draw(axes: Axes, curve: Curve, style: int) -> Any:
-    """Draws a curve; returns what stands for it in the legend."""
+    """Draws a curve; returns its handle for the legend."""
     color, dashes = COLORS[style % len(COLORS)], DASHES[style % len(DASHES)]
     if curve.kind == "steps":
         return axes.step(curve.x, curve.y, where="pre", color=color, linestyle=dashes)[0]
@@ -293,6 +293,6 @@ def _marks(axes: Axes, curve: Curve, name: str, labels: tuple[str, str]) -> list
 
 
 def _value(label: str, value: float) -> str:
-    """A value under the label of its axis in words: `accuracy, %` and 81.53 make `accuracy 81.5%`."""
+    """Formats a value with its axis label: `accuracy, %` and 81.53 give `accuracy 81.5%`."""
     name = label.removesuffix(", %")
     return f"{name} {value:.3g}%" if name != label else f"{name} {value:.4g}"

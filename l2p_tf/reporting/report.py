@@ -29,15 +29,15 @@ HTML, MARKDOWN, PLOTS = "report.html", "report.md", "plots"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was made.
+    """A report.
 
     Attributes:
       path: the artifact.
-      results: what is reported.
+      results: the reported results.
       sections: its sections.
-      made: False where the artifact was there and up to date.
-      left_out: folders of unfinished work beside the results.
-      cards: the cards of exported models in it.
+      made: False if the artifact existed and was up to date.
+      left_out: folders of unfinished work next to the results.
+      cards: cards of exported models in it.
     """
 
     path: pathlib.Path
@@ -63,20 +63,20 @@ def make(
     """Makes the report artifact of all results in some folders.
 
     Args:
-      folders: where the finished stages are: themselves, or up to two levels above them.
-      output: the artifact to make.
-      title: title of the page; empty for that of the report that is there.
-      match: clean accuracies, as shares, at which methods are compared; none for that of the natural training where
-        runs were swept.
-      match_tolerance: how far from them a run may be, as a share.
-      sections: what makes further sections, which come first.
-      described: what the manifest says of the further sections.
+      folders: folders of finished stages, or up to two levels above them.
+      output: artifact to create.
+      title: title of the page; empty for that of the existing report.
+      match: clean accuracies, as shares, at which methods are compared; empty for that of the standard training if runs
+      were swept.
+      match_tolerance: maximum difference of a run from them, as a share.
+      sections: functions that make further sections, which come first.
+      described: manifest entries for the further sections.
       seed: for the manifest; nothing here is random.
-      overwrite: replace a report of other runs instead of refusing.
+      overwrite: replace a report of other runs.
 
     Raises:
-      UserError: a folder holds no results or damaged ones, `match` or `match_tolerance` are no shares, or `output` is
-        another report and `overwrite` is False.
+      UserError: a folder holds no results or damaged ones, `match` or `match_tolerance` are not shares, or `output` is
+      another report and `overwrite` is False.
     """
     paths = [user_path(folder) for folder in folders]
     if not paths:
@@ -89,11 +89,11 @@ def make(
     results = Results(gather(artifacts_there), wanted)
     with bar("report", len(registered()), "sections") as advance:
         parts = tuple(sections_of(results, sections, advance))
-    # The fingerprint says which artifact it is, in whatever order and from wherever it comes.
+    # Fingerprints make the inputs independent of order and location.
     inputs = {f"{artifact.stage} {artifact.fingerprint[:8]}": artifact for artifact in artifacts_there}
     options = {"title": title, "runs": [run.name for run in results.all_runs], **(described or {})}
     options |= {"match": list(wanted.wanted), "match_tolerance": wanted.tolerance, _WRITER: writer(tuple(sections))}
-    # What an older version made of the same results is replaced without asking.
+    # A report of the same results by an older version is replaced without asking.
     overwrite = overwrite or {**former, _WRITER: ""} == {**options, _WRITER: ""}
     with artifacts.produce(output, STAGE, options, inputs, seed=seed, overwrite=overwrite) as work:
         if work is not None:
@@ -105,7 +105,7 @@ def make(
 
 @functools.cache
 def writer(sections: tuple[Make, ...] = ()) -> str:
-    """Digest of all that writes reports: another one makes another report of the same results."""
+    """Digest of all code that writes reports: if it changes, the report is made again."""
     makers = [maker.func if isinstance(maker, functools.partial) else maker for maker in sections]
     folders = {pathlib.Path(__file__).parent, *(pathlib.Path(inspect.getfile(maker)).parent for maker in makers)}
     kinds = (".py", ".html", ".js", ".css", ".md", ".json")
@@ -114,7 +114,7 @@ def writer(sections: tuple[Make, ...] = ()) -> str:
 
 
 def _former(path: pathlib.Path) -> dict[str, object]:
-    """The options of the report that is there; none where there is none that can be read."""
+    """Returns the options of the existing report; empty if there is none that can be read."""
     try:
         return artifacts.read(path, STAGE, verify=False).options
     except UserError:
@@ -122,16 +122,16 @@ def _former(path: pathlib.Path) -> dict[str, object]:
 
 
 def write(folder: pathlib.Path, results: Results, sections: Sequence[Section], title: str) -> None:
-    """Writes page, Markdown, CSV and LaTeX of each section, plots, model cards and RobustBench's JSON into a folder.
+    """Writes page, Markdown, CSV and LaTeX of each section, plots, model cards and RobustBench's JSON to a folder.
 
     Args:
-      folder: where to.
-      results: what is reported.
+      folder: destination.
+      results: the results to report.
       sections: its sections.
       title: title of the page.
 
     Raises:
-      UserError: a gallery, per-example results, the data of a run or what describes an export are damaged.
+      UserError: a gallery, per-example results, the data of a run or the description of an export are damaged.
     """
     cards = card.cards(results.all_runs)
     files = {HTML: page.render(title, results, sections, cards), MARKDOWN: markdown(results, sections, title)}
@@ -144,7 +144,7 @@ def write(folder: pathlib.Path, results: Results, sections: Sequence[Section], t
 
 
 def markdown(results: Results, sections: Sequence[Section], title: str = TITLE) -> str:
-    """Title, summary, warnings and the tables of all sections as GitHub Markdown; all text in it is escaped."""
+    """Returns title, summary, warnings and the tables of all sections as GitHub Markdown; all text is escaped."""
     blocks = [f"# {escape_markdown(title)}", *map(escape_markdown, summary.paragraphs(results))]
     blocks += [f"**Warning:** {escape_markdown(text)}" for section in sections for text in section.warnings]
     blocks += [section.to_markdown() for section in sections if section.tables or section.note]

@@ -1,4 +1,4 @@
-"""Everything measured on some runs, as pandas frames with one row each: what notebooks and the report start from."""
+"""All results of some runs as pandas frames, for notebooks and for the report."""
 
 from __future__ import annotations
 
@@ -108,22 +108,22 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
     "epochs": {**_RUN, "epoch": "number of the epoch, from 0", "...": "the other columns of `history.csv`"},
 }
-"""What the columns of each frame hold. Shares lie in [0, 1], radii and norms are of pixels in [0, 1].
+"""What the columns of each frame hold. Shares are in [0, 1], radii and norms in pixels of [0, 1].
 
-`runs` and `records` have a column more for each setting that a sweep tried values of, such as `sweep.defense.epsilon`.
+`runs` and `records` also have a column for each swept setting, such as `sweep.defense.epsilon`.
 """
 
 
 class Results:
     """Finished results of some runs.
 
-    Of several evaluations of a run under the same attack, that on the most images counts; of those on as many, one
-    whose results per image are there, then the one with the most repeats, then the first. The others have False in the
-    column `counted`.
+    Of several evaluations of a run under the same attack, the one on the most images counts; among those, one with
+    results per image, then the one with the most repeats, then the first. The others have False in the column
+    `counted`.
 
     Attributes:
       all_runs: trainings with everything measured on each.
-      match: at which clean accuracies methods are to be compared.
+      match: clean accuracies at which methods are compared.
     """
 
     def __init__(self, all_runs: Sequence[Run], match: Match | None = None) -> None:
@@ -132,7 +132,7 @@ class Results:
         self._computed: dict[Callable[[Results], Any], Any] = {}
 
     def once(self, compute: Callable[[Results], T]) -> T:
-        """What `compute` gives for these results, computed at the first call: for what several sections share."""
+        """Returns `compute(self)`, cached for sections that share it."""
         if compute not in self._computed:
             self._computed[compute] = compute(self)
         return cast(T, self._computed[compute])
@@ -144,12 +144,12 @@ class Results:
 
     @functools.cached_property
     def runs(self) -> pd.DataFrame:
-        """One row a run; `COLUMNS["runs"]` says what the columns hold."""
+        """One row per run; columns as in `COLUMNS["runs"]`."""
         return _frame("runs", (self._head(run) | _training(run) | _sweep(run) for run in self.all_runs))
 
     @functools.cached_property
     def records(self) -> pd.DataFrame:
-        """One row for each record: a run under an attack, or clean, once; `COLUMNS["records"]` has the columns."""
+        """One row per record: a run under an attack, or clean, once; columns as in `COLUMNS["records"]`."""
         kept = {id(record) for one in self.summaries.query("counted").measured for record in one.summary.records}
         rows = []
         for run in self.all_runs:
@@ -161,7 +161,7 @@ class Results:
 
     @functools.cached_property
     def summaries(self) -> pd.DataFrame:
-        """One row for each attack on a run, or the run when clean, over all repeats; see `COLUMNS["summaries"]`."""
+        """One row per attack on a run, or the clean run, over all repeats; columns as in `COLUMNS["summaries"]`."""
         rows = []
         for run in self.all_runs:
             measured = [one for evaluation in run.evaluations for one in _measured(run, evaluation)]
@@ -173,16 +173,16 @@ class Results:
 
     @property
     def attacks(self) -> pd.DataFrame:
-        """The summaries that count of runs on clean images and under attacks on themselves: nothing transferred.
+        """Counted summaries of runs on clean images and under attacks on the runs themselves.
 
-        Corrupted images are not among them either.
+        Transferred examples and corrupted images are excluded.
         """
         others = self.summaries.kind.isin(["transfer", "corruption"])
         return self.summaries[self.summaries.counted.astype(bool) & ~others]
 
     @functools.cached_property
     def certificates(self) -> pd.DataFrame:
-        """One row for each certificate of a run; `COLUMNS["certificates"]` has the columns."""
+        """One row per certificate of a run; columns as in `COLUMNS["certificates"]`."""
         rows = []
         for run in self.all_runs:
             for certification, one, kept in _judged(run.certifications, lambda r: (r.dataset, r.split, r.certificate)):
@@ -193,7 +193,7 @@ class Results:
 
     @functools.cached_property
     def checks(self) -> pd.DataFrame:
-        """One row for each check for gradient masking of a checks stage; `COLUMNS["checks"]` has the columns."""
+        """One row per gradient masking check of a checks stage; columns as in `COLUMNS["checks"]`."""
         rows = []
         for run in self.all_runs:
             for checked, one, kept in _judged(run.checked, lambda r: (r.dataset, r.split)):
@@ -203,7 +203,7 @@ class Results:
 
     @functools.cached_property
     def epochs(self) -> pd.DataFrame:
-        """One row for each epoch of each training; its columns are those of the histories."""
+        """One row per epoch of each training; columns as in the histories."""
         found = [
             pd.DataFrame(dict(run.history.columns)).assign(**self._head(run)) for run in self.all_runs if run.history
         ]
@@ -217,7 +217,7 @@ class Results:
 
     @functools.cached_property
     def evaluated(self) -> list[Evaluated]:
-        """Every run with what was measured on it, by weights, data set and split, in the order of the runs."""
+        """Results of every run, by weights, data set and split, in the order of the runs."""
         places: dict[tuple[object, ...], list[Any]] = {}
         for row in self.attacks.itertuples(index=False):
             places.setdefault((id(row.measured.run), row.weights, row.dataset, row.split), []).append(row)
@@ -228,13 +228,13 @@ class Results:
 
 
 def results(*folders: str | os.PathLike[str]) -> Results:
-    """Reads everything finished in some folders and up to two levels below them.
+    """Reads all finished results in some folders and up to two levels below them.
 
     Args:
       folders: such as `runs/quickstart`.
 
     Raises:
-      UserError: a folder is not there, holds no results, or one of them is damaged.
+      UserError: a folder is missing, holds no results, or one of them is damaged.
     """
     if not folders:
         raise UserError("`folders` should name at least one folder with finished stages. Received: none")
@@ -242,7 +242,7 @@ def results(*folders: str | os.PathLike[str]) -> Results:
 
 
 def _frame(name: str, rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """Rows as a frame whose documented columns come first, then those of sweeps."""
+    """Makes a frame with the documented columns first, then those of sweeps."""
     frame = pd.DataFrame(list(rows))
     own = list(COLUMNS[name])
     return frame.reindex(columns=[*own, *(column for column in frame if column.startswith(_SWEEP))])
@@ -266,7 +266,7 @@ def _sweep(run: Run) -> dict[str, object]:
 
 
 def _text(value: object) -> object:
-    """A value of a manifest, which may hold text that is no Unicode."""
+    """Cleans up a manifest value, whose text may be invalid Unicode."""
     return plain(value) if isinstance(value, str) and value else value
 
 
@@ -283,7 +283,7 @@ def _derived(record: Record) -> dict[str, object]:
 def _family(attack: str) -> str:
     try:
         return parse_spec(attack)[0]
-    except UserError:  # Of another version or another maker.
+    except UserError:  # Written by another version or another program.
         return plain(attack)
 
 
@@ -299,9 +299,9 @@ def _images(record: Record) -> tuple[str, str, int]:
 
 
 def _what(measured: Measured) -> tuple[object, ...]:
-    """What evaluations of a run have in common of which one counts."""
+    """Key of equivalent evaluations of a run, of which one counts."""
     first = measured.first
-    # Transferred examples are those of one stage and one source.
+    # Transferred examples belong to one stage and one source.
     transferred = (id(measured.evaluation), first.source) if first.source is not None else ()
     return measured.evaluation.checkpoint, first.dataset, first.split, first.attack, first.backend, *transferred
 
@@ -335,7 +335,7 @@ def _facts(one: Inspection) -> dict[str, object]:
 
 
 def _judged(parts: Sequence[Any], what: Callable[[Any], Hashable]) -> Iterator[tuple[Any, Any, bool]]:
-    """Each stage with each of its records, and whether it counts among those of the same."""
+    """Yields each record with its stage, and whether it counts among equivalent ones."""
     found = [(part, record) for part in parts for record in part.records]
     kept = strongest(found, lambda pair: (pair[0].checkpoint, what(pair[1])), lambda pair: pair[1].count)
     return ((*pair, any(pair is other for other in kept)) for pair in found)

@@ -1,4 +1,4 @@
-"""RobustBench's description of a model (Croce et al. 2021), where what was measured is what its leaderboards list."""
+"""RobustBench's description of a model (Croce et al. 2021), if the evaluation matches its leaderboards."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ FOLDER = "robustbench"
 _THREATS = {
     ("cifar10", "linf"): 8 / 255, ("cifar10", "l2"): 0.5, ("cifar100", "linf"): 8 / 255, ("imagenet", "linf"): 4 / 255,
 }  # fmt: skip
-"""The radii of its leaderboards, by data set and norm."""
+"""Radii of the leaderboards, by data set and norm."""
 _ALL = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
-"""Images that it attacks."""
+"""Number of images the leaderboards use."""
 
 
 def files(results: Results) -> dict[str, str]:
-    """The descriptions by the names of their files; of each run that fits one of its threat models.
+    """Returns descriptions by file name, of each run that matches one of its threat models.
 
-    It lists deterministic models under the whole of AutoAttack's standard version on test images. Link, authors and
-    venue, which no run knows, are left empty.
+    It lists deterministic models under the full standard AutoAttack on test images. Link, authors and venue are not
+    recorded and left empty.
     """
     found: dict[str, str] = {}
     for row in results.attacks.itertuples(index=False):
@@ -57,5 +57,5 @@ def _described(row: Any) -> dict[str, object]:
 
 
 def _is_doubtful(run: Run) -> bool:
-    """Whether a check for gradient masking failed."""
+    """Whether a gradient masking check failed."""
     return any(finding.verdict == "fail" for one in run.checked for part in one.records for finding in part.findings)

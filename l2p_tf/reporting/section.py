@@ -1,6 +1,6 @@
-"""A section of a report, and the registry of all: each is a function from results to tables, plots and figures.
+"""Sections of a report and their registry: each is a function from results to tables, plots and figures.
 
-A section knows nothing of HTML, Markdown, LaTeX or the console; what writes those knows nothing of sections but this.
+Sections are independent of HTML, Markdown, LaTeX and the console; the writers depend on nothing of sections but this.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _FOLDER = "l2p_tf.reporting.sections"
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Tables and plots of one kind.
+    """A section's tables, plots and figures.
 
     Attributes:
       tables: the tables.
-      figures: what its CSV holds, a row for each figure; shares, their intervals and differences in percent.
-      note: what the figures of all the tables are; empty where the captions say it.
+      figures: contents of its CSV, one row per figure; shares, their intervals and differences in percent.
+      note: explains the figures of all tables; empty if the captions do.
       plots: the plots, below the tables.
-      warnings: what makes a figure less than it seems, a sentence each; the page has them in its summary.
-      remarks: what must be known with the figures, a sentence each; below the tables.
-      opened: of many tables the one that the page shows at once, the others folded; None for no folding.
-      name: of its anchor and its files; from the registry.
+      warnings: caveats that weaken a figure, one sentence each; the page shows them in its summary.
+      remarks: further information on the figures, one sentence each; below the tables.
+      opened: index of the table shown at once, with the others folded; None for no folding.
+      name: name of its anchor and its files; from the registry.
       title: its heading; from the registry.
     """
 
@@ -48,7 +48,7 @@ class Section:
 
     @property
     def visible(self) -> bool:
-        """Whether there is more to it than warnings."""
+        """Whether it has more than warnings."""
         return bool(self.tables or self.plots or self.note)
 
     @property
@@ -60,14 +60,14 @@ class Section:
         return (f"{self.name}.csv", to_csv(self.figures)), (f"{self.name}.tex", latex)
 
     def to_markdown(self) -> str:
-        """Heading, note, tables and remarks as GitHub Markdown."""
+        """Returns heading, note, tables and remarks as GitHub Markdown."""
         note = [escape_markdown(self.note)] if self.note else []
         tables = [table.to_markdown() for table in self.tables]
         return "\n\n".join([f"## {escape_markdown(self.title)}", *note, *tables, *map(escape_markdown, self.remarks)])
 
 
 Make = Callable[[Results], Section | None]
-"""Makes a section of some results; None where they have nothing for it."""
+"""Makes a section from results; None if they hold nothing for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +85,9 @@ def section(name: str, title: str, order: int) -> Callable[[Make], Make]:
     """Registers a function that makes a section.
 
     Args:
-      name: of its anchor on the page and of its files; letters only, different from all others.
+      name: unique name of its anchor on the page and of its files; letters only.
       title: its heading.
-      order: its place among the sections, the smallest first; that of the comparison is 10.
+      order: sort key among the sections; the comparison has 10.
     """
 
     def register(make: Make) -> Make:
@@ -100,12 +100,12 @@ def section(name: str, title: str, order: int) -> Callable[[Make], Make]:
 def sections_of(
     results: Results, further: Sequence[Make] = (), advance: Callable[[], None] = lambda: None
 ) -> list[Section]:
-    """All sections that some results have something for, in order.
+    """Returns all sections that the results have data for, in order.
 
     Args:
-      results: what is reported.
-      further: what makes sections that come first; each says its name and its title.
-      advance: called after each registered section that was tried.
+      results: the results to report.
+      further: functions that make sections, placed first; each sets its name and title.
+      advance: called after each registered section.
 
     Raises:
       UserError: arrays that a section needs cannot be read.
@@ -119,7 +119,7 @@ def sections_of(
 
 
 def registered() -> list[_Registered]:
-    """All registered sections in order; the first call imports those of this package."""
+    """Returns all registered sections in order; the first call imports those of this package."""
     for module in pkgutil.iter_modules(importlib.import_module(_FOLDER).__path__):
         importlib.import_module(f"{_FOLDER}.{module.name}")
     return sorted(_registered.values(), key=lambda entry: entry.order)

@@ -1,4 +1,4 @@
-"""Runs of a sweep: which are of one kind, what to call it, which make one curve, and in which order they are shown."""
+"""Runs of a sweep: their kinds, labels, curves and display order."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from l2p_tf.reporting.format import listed
 from l2p_tf.reporting.measured import Evaluated
 from l2p_tf.reporting.methods import DEFENSE, MODEL, SEED, Pairs, Value, given, setting, setting_name, spec_of, swept
 
-# A plot with more curves than this is no longer read.
+# Plots with more curves are unreadable.
 CURVES = 9
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """Runs that one curve may join: of one defense, one model, one training data and on one number of images.
+    """Runs that one curve can join: same defense, model, training data and number of images.
 
     Attributes:
       defense: its name.
       model: its name.
-      options: those given of both, as `defense.steps` and `model.width`, but for swept ones.
-      data: fingerprint of what they were trained on; empty where that is not known.
-      count: clean images that they were judged on; 0 for none.
-      swept: the settings that were swept, in order, but for the seed.
+      options: given options of both, such as `defense.steps` and `model.width`, except swept ones.
+      data: fingerprint of the training data; empty if unknown.
+      count: number of clean images evaluated; 0 for none.
+      swept: the swept settings in order, without the seed.
     """
 
     defense: str
@@ -39,11 +39,11 @@ class Kind:
         return spec_of(self.defense, [pair for pair in self.of(DEFENSE) if isinstance(pair[1], str)])
 
     def of(self, part: str) -> Pairs:
-        """The options of the defense or of the model."""
+        """Returns the options of the defense or of the model."""
         return tuple(pair for pair in self.options if pair[0].startswith(part))
 
     def as_swept(self, key: str) -> Kind:
-        """The kind that it would be had this setting been swept."""
+        """Returns the kind it would be if this setting had been swept."""
         return dataclasses.replace(self, options=tuple(pair for pair in self.options if pair[0] != key), swept=(key,))
 
 
@@ -52,9 +52,9 @@ class Series:
     """Runs of one kind that differ in one setting: the points of a curve.
 
     Attributes:
-      method: what their kind is called.
+      method: label of their kind.
       along: the setting in which they differ; empty for repeats with other seeds, which make no curve.
-      fixed: the other settings of the sweep, which all have in common.
+      fixed: the other settings of the sweep, which all runs share.
       runs: the runs, in the order of the setting, or of the seed.
     """
 
@@ -70,19 +70,19 @@ class Series:
 
     @property
     def values(self) -> list[Value]:
-        """The values of the setting, or else of the seed, one a run."""
+        """Values of the setting, or of the seed, one per run."""
         return [swept(one.run)[self.along or SEED] for one in self.runs]
 
     def over_seeds(self) -> Series:
-        """The same without its seed: all repeats have this one's label."""
+        """Returns the series without its seed, so that all repeats have the same label."""
         return dataclasses.replace(self, fixed=tuple(pair for pair in self.fixed if pair[0] != SEED))
 
 
 def labels(evaluated: Sequence[Evaluated]) -> dict[Evaluated, str]:
-    """What to call the kind of each run: its method, with what else it takes to tell it from the others.
+    """Returns the label of each run's kind: its method, with whatever distinguishes it from the others.
 
-    Runs without a sweep are called as the first sweep along a single setting that differs from them in that alone: they
-    count for it where methods are compared.
+    Runs without a sweep get the label of the first sweep along a single setting that differs from them in that setting
+    only: they belong to it when methods are compared.
     """
     kinds = {one: _kind(one) for one in evaluated}
     methods = list(dict.fromkeys(kind.method for kind in kinds.values()))
@@ -93,7 +93,7 @@ def labels(evaluated: Sequence[Evaluated]) -> dict[Evaluated, str]:
 
 
 def by_label(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
-    """Runs by what their kind is called; kinds of one method follow each other, in order of appearance."""
+    """Groups runs by label; kinds of one method follow each other, in order of appearance."""
     names = labels(evaluated)
     methods = list(dict.fromkeys(_kind(one).method for one in evaluated))
     groups: dict[str, list[Evaluated]] = {}
@@ -103,16 +103,16 @@ def by_label(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
 
 
 def series(evaluated: Sequence[Evaluated]) -> list[Series]:
-    """The curves that the swept ones of some comparable runs make, by kind and then by their common settings.
+    """Returns the curves of the swept runs, by kind and then by their common settings.
 
-    Along a curve changes a setting of the defense; another one where the defense's were not swept or have but one
+    A curve runs along a setting of the defense; along another one if the defense's were not swept or have only one
     value.
     """
     return [one for label, runs in swept_kinds(evaluated) for one in series_along(label, runs, along_of(runs))]
 
 
 def swept_kinds(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluated]]]:
-    """The swept runs of each kind, which have all been swept along the same settings, with what to call it."""
+    """Returns the swept runs of each kind, which share the swept settings, with their label."""
     names = labels(evaluated)
     kinds: dict[Kind, list[Evaluated]] = {}
     for runs in by_label(evaluated).values():
@@ -123,23 +123,23 @@ def swept_kinds(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluate
 
 
 def series_along(method: str, evaluated: Sequence[Evaluated], along: str) -> list[Series]:
-    """The curves of one kind along one of its settings: one for each choice of the others, the seed among them.
+    """Returns the curves of one kind along one of its settings: one for each choice of the others, including the seed.
 
-    Without a setting that is a single one, of all repeats.
+    Without a setting, a single series of all repeats.
     """
     key = along or SEED
     groups: dict[Pairs, list[Evaluated]] = {}
     for one in evaluated:
         others = tuple(sorted(pair for pair in swept(one.run).items() if pair[0] != key))
         groups.setdefault(others, []).append(one)
-    # Those without a seed come before those with one, and each setting's values in their order.
+    # Those without a seed come first; each setting's values are sorted.
     order = sorted(groups, key=lambda fixed: (len(fixed), [(name, _order(value)) for name, value in fixed]))
     sort = {fixed: sorted(groups[fixed], key=lambda one: _order(swept(one.run)[key])) for fixed in order}
     return [Series(method, along, fixed, tuple(runs)) for fixed, runs in sort.items()]
 
 
 def along_of(evaluated: Sequence[Evaluated]) -> str:
-    """The setting that changes along the curves of one kind; empty where only the seed does."""
+    """Returns the setting along the curves of one kind; empty if only the seed varies."""
     values: dict[str, set[Value]] = {}
     for one in evaluated:
         for key, value in swept(one.run).items():
@@ -149,19 +149,19 @@ def along_of(evaluated: Sequence[Evaluated]) -> str:
 
 
 def unswept(evaluated: Iterable[Evaluated]) -> list[Evaluated]:
-    """Those that are no part of a sweep."""
+    """Returns the runs that belong to no sweep."""
     return [one for one in evaluated if not swept(one.run)]
 
 
 def ordered(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
-    """Comparable runs in the order to show them in: those of no sweep, then curve by curve."""
+    """Returns comparable runs in display order: those of no sweep, then curve by curve."""
     return [*unswept(evaluated), *(run for one in series(evaluated) for run in one.runs)]
 
 
 def panels(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluated]]]:
-    """Runs in groups that one plot can hold, each with what to call it.
+    """Splits runs into groups that fit one plot each, with labels.
 
-    All in one; or else each kind with several runs by itself, and those with a single one together.
+    All in one if possible; otherwise each kind with several runs separately, and single runs together.
     """
     if len(evaluated) <= CURVES:
         return [("", ordered(evaluated))]

@@ -1,4 +1,4 @@
-"""Statistics of two classifiers on the same images: who is better, by how much, and how sure that is."""
+"""Paired statistics of two classifiers on the same images: difference, interval and significance."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _Z = float(stats.norm.ppf(0.975))
 
 
 def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
-    """McNemar's exact test, two-sided, of two classifiers being right alone equally often.
+    """McNemar's exact test, two-sided, of whether two classifiers are correct alone equally often.
 
     Args:
       first: numbers of images that only the first classifier got right, any shape.
       second: numbers of images that only the second one got right, the same shape.
 
     Returns:
-      p-values, the same shape; 1 where the two differ on no image.
+      p-values, the same shape; 1 if the two differ on no image.
     """
     a, b = np.asarray(first), np.asarray(second)
     return np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(a, b), a + b, 0.5))
@@ -30,13 +30,13 @@ def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
 def sign_flip(differences: npt.ArrayLike) -> float:
     """Exact sign-flip permutation test of paired differences, two-sided.
 
-    Were neither classifier better, each image's difference would be as likely with the other sign. Of all ways to set
-    the signs this is the share in which the sum is as far from 0 as the one observed, or farther. They are not tried
-    one by one: the distribution of the sum follows from its characteristic function, so the result is no estimate and
-    needs no seed. Where all differences are -1, 0 or 1 it is McNemar's exact test.
+    If neither classifier were better, each image's difference would be equally likely with the other sign. The p-value
+    is the share of all sign assignments whose sum is at least as far from 0 as the observed one. The distribution of
+    the sum follows from its characteristic function without enumeration, so the result is exact and needs no seed. If
+    all differences are -1, 0 or 1, it is McNemar's exact test.
 
     Args:
-      differences: one whole number an image, (images,).
+      differences: one integer per image, (images,).
     """
     whole = np.asarray(differences, np.int64)
     # A difference of 0 is the same under either sign.
@@ -45,7 +45,7 @@ def sign_flip(differences: npt.ArrayLike) -> float:
         return 1.0
     sizes, times = np.unique(values // np.gcd.reduce(values), return_counts=True)
     total = int((sizes * times).sum())
-    # What the positive differences sum to; by how much it is off half the total decides.
+    # Sum of the positive differences; its distance from half the total decides.
     positive = int(whole[whole > 0].sum()) // int(np.gcd.reduce(values))
     few = min(positive, total - positive)
     if len(sizes) == 1:
@@ -56,7 +56,7 @@ def sign_flip(differences: npt.ArrayLike) -> float:
     for size, count in zip(sizes.tolist(), times.tolist(), strict=True):
         spectrum *= ((1 + turns**size) / 2) ** count
     chances = fft.irfft(spectrum, length)
-    # The transform rounds to about 1e-16 of the whole; no p-value is below that of all signs alike.
+    # The transform rounds to about 1e-16 of the total; no p-value is below that of all signs being equal.
     return min(1.0, max(2 * float(chances[: few + 1].sum()), math.ldexp(2.0, -int(times.sum()))))
 
 
@@ -64,13 +64,13 @@ def difference_interval(first: npt.ArrayLike, second: npt.ArrayLike, covariance:
     """95% interval of the difference of two accuracies on the same images.
 
     Newcombe's method 10 (Statistics in Medicine 17, 1998, p. 2635): Wilson's intervals of the two, squared and added,
-    less what the two have in common. It keeps a width where the two never differ. Accuracies that are means over
-    repeats have intervals like those of a single evaluation, on the safe side, as elsewhere in a report.
+    minus the correlation term. Its width stays positive if the two never differ. Means over repeats are treated like
+    single evaluations, which is conservative.
 
     Args:
       first: accuracies as shares, any shape.
-      second: those they are compared with, the same shape.
-      covariance: of the two answers to an image, over the images, the same shape.
+      second: the accuracies to compare with, the same shape.
+      covariance: covariance of the two results over the images, the same shape.
       count: number of images.
 
     Returns:
@@ -79,7 +79,7 @@ def difference_interval(first: npt.ArrayLike, second: npt.ArrayLike, covariance:
     p, q = np.asarray(first, np.float64), np.asarray(second, np.float64)
     (p_low, p_high), (q_low, q_high) = _wilson(p, count), _wilson(q, count)
     scale = np.sqrt(p * (1 - p) * q * (1 - q))
-    # A positive correlation is corrected for continuity: half an image, of as many as are squared.
+    # Continuity correction of a positive correlation: half an image.
     shared = np.asarray(covariance, np.float64)
     shared = np.where(shared > 0, np.maximum(shared - 1 / (2 * count), 0.0), shared)
     correlation = np.divide(shared, scale, out=np.zeros_like(scale), where=scale > 0)
@@ -91,7 +91,7 @@ def difference_interval(first: npt.ArrayLike, second: npt.ArrayLike, covariance:
 
 
 def holm(p: npt.ArrayLike) -> Floats:
-    """p-values corrected for their number (Holm 1979): the chance of one wrong claim among all stays below theirs."""
+    """Corrects p-values for multiple tests (Holm 1979), which bounds the probability of any wrong claim."""
     values = np.asarray(p, np.float64)
     order = np.argsort(values, kind="stable")
     corrected = np.empty_like(values)
@@ -106,15 +106,15 @@ def _wilson(share: Floats, count: int) -> tuple[Floats, Floats]:
 
 
 def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> tuple[Floats, Floats, Floats]:
-    """Answers sorted into bins of equal width by how sure they are.
+    """Sorts predictions into bins of equal width by confidence.
 
     Args:
       confidence: in [0, 1], (k,).
-      correct: 1 for a right answer, 0 for a wrong one, (k,).
-      bins: how many; a confidence between two belongs to the lower one.
+      correct: 1 for a correct prediction, 0 for a wrong one, (k,).
+      bins: number of bins; a confidence on an edge belongs to the lower one.
 
     Returns:
-      For each bin the number of answers, their mean confidence, and the share that is right; 0 for an empty one.
+      For each bin the number of predictions, their mean confidence, and their accuracy; 0 for an empty one.
     """
     sure, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     places = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)

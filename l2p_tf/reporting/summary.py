@@ -1,4 +1,4 @@
-"""The summary of a report in words: a run is called better only where a paired test bears it out."""
+"""The summary of a report as text: a run is called better only if a paired test supports it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from l2p_tf.reporting.pairs import Pairs, pairs_of
 from l2p_tf.reporting.results import Results
 from l2p_tf.reporting.sections.comparison import AttackColumn, Comparison, Row, compare, shares
 
-# Beyond this many rows a sentence that names each of them is no longer read.
+# Sentences that name more rows are unreadable.
 _NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A key figure: what it is, its value, and what must be known with it."""
+    """A key figure: label, value and note."""
 
     label: str
     value: str
@@ -27,7 +27,7 @@ class Figure:
 
 
 def paragraphs(results: Results) -> list[str]:
-    """One paragraph for each data set and split."""
+    """Returns one paragraph per data set and split."""
     comparison, pairs = results.once(compare), results.once(pairs_of)
     texts = [_paragraph(comparison, pairs, rows) for rows in _groups(comparison)]
     idle = [row.name for row in comparison.rows if not row.entries and not row.run.records]
@@ -40,7 +40,7 @@ def paragraphs(results: Results) -> list[str]:
 
 
 def key_figures(results: Results) -> list[Figure]:
-    """Key figures of the first data set: highest clean accuracy, and highest under the hardest common attack."""
+    """Key figures of the first data set: highest accuracy clean, and under the strongest common attack."""
     comparison, pairs = results.once(compare), results.once(pairs_of)
     groups = _groups(comparison)
     if not groups:
@@ -81,10 +81,10 @@ def _measured(rows: Sequence[Row], column: AttackColumn) -> list[tuple[Row, Any]
 
 
 def _hardest(comparison: Comparison, rows: Sequence[Row]) -> list[AttackColumn]:
-    """The attack that all rows were put to and that left the lowest mean accuracy; none where there is no such.
+    """Returns the attack that all rows have and with the lowest mean accuracy; empty if there is none.
 
-    Any model falls to a perturbation of whatever size, so attacks of smallest norm do not count, and of several radii
-    of a norm only one does: that which most runs trained with, else the middle one.
+    Every model is fooled by an unlimited perturbation, so minimizing attacks do not count, and of several radii in one
+    norm only one does: the one most runs trained with, otherwise the middle one.
     """
     bounded = [column for column in comparison.columns if column.key[0] != CLEAN and not column.minimal]
     common = [column for column in bounded if len(_measured(rows, column)) == len(rows)]
@@ -99,12 +99,12 @@ def _hardest(comparison: Comparison, rows: Sequence[Row]) -> list[AttackColumn]:
 
 
 def _place(entry: Any) -> tuple[str, float]:
-    """Norm and radius; 0 for none. Radii that differ by rounding alone are the same."""
+    """Returns norm and radius (0 for none). Radii that differ only by rounding are the same."""
     return str(entry.norm), float(f"{entry.measured.first.epsilon or 0:.5g}")
 
 
 def _radius(norm: str, radii: Collection[float], rows: Sequence[Row]) -> float:
-    """Of the radii of a norm that which most runs trained with, else the middle one, the smaller of two."""
+    """Returns the radius that most runs trained with, otherwise the middle one (the smaller of two)."""
     every = [row.run.option("defense_options", None) for row in rows]
     given = [options.get("epsilon") for options in every if isinstance(options, dict) and options.get("norm") == norm]
     numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -161,7 +161,7 @@ def _lowest(comparison: Comparison, worst: Sequence[tuple[Row, Any]]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Rank:
-    """The run with the highest accuracy, and how it stands to the others by a paired test, by their names."""
+    """The run with the highest accuracy, and the others by the result of a paired test, as names."""
 
     best: Row
     entry: Any
@@ -181,7 +181,7 @@ def _rank(pairs: Pairs, measured: Sequence[tuple[Row, Any]]) -> _Rank:
 
 
 def _order(column: AttackColumn, pairs: Pairs, rows: Sequence[Row]) -> str:
-    """Who is ahead under an attack; better only than those from whom a paired test tells it apart."""
+    """Describes the ranking under an attack; better only with a significant paired test."""
     rank = _rank(pairs, _measured(rows, column))
     text = f"{column.label} ({column.allowed}) was the strongest attack common to all runs at its radius; "
     text += f"under it {rank.best.name} is best ({shares(rank.entry)[0]}%)"

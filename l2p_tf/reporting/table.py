@@ -1,4 +1,4 @@
-"""Tables: what they hold, and their Markdown, LaTeX, CSV and console forms; `templates/parts.html` makes them HTML."""
+"""Tables and their Markdown, LaTeX, CSV and console formats; `templates/parts.html` renders them as HTML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from l2p_tf.reporting import latex
 from l2p_tf.reporting.format import DASH, escape_markdown, interval, percent
 
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
-# On a console names are folded into columns this wide; borders take one character of a table and three of each column.
+# Consoles wrap names to this width; borders take one character per table and three per column.
 _NAME, _EDGE, _BETWEEN = 16, 1, 3
 
 
@@ -33,10 +33,10 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, further lines below it, whether it stands out, and how good its news are.
+    """A cell of a table: its text, further lines below it, highlighting and tone.
 
-    `tint` in [0, 1] shades it on the page. `tone` is `good`, `bad`, `unknown` or empty; it colors what the text says in
-    words too. `value` is what a column is sorted by; None for the number that the text begins with.
+    `tint` in [0, 1] shades it on the page. `tone` is `good`, `bad`, `unknown` or empty; the color repeats what the text
+    says. `value` is the sort key of its column; None for the number that the text starts with.
     """
 
     text: str
@@ -48,12 +48,12 @@ class Cell:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """All lines of it."""
+        """All its lines."""
         return self.text, *self.below
 
     @property
     def number(self) -> float | None:
-        """What a column of figures is sorted by; None for no number, which comes last."""
+        """Sort key in a column of figures; None, which comes last, if there is no number."""
         if self.value is not None:
             return self.value
         found = _NUMBER.match(self.text.replace("\N{MINUS SIGN}", "-"))
@@ -64,19 +64,19 @@ ATTACK = (
     "dataset", "split", "attack", "norm", "epsilon", "steps", "restarts", "draws", "prediction_draws", "backend",
     "repeats", "count",
 )  # fmt: skip
-"""Columns of a CSV that tell an attack, and on how many images it was run."""
+"""CSV columns that identify an attack and its number of images."""
 
 NOTHING = Cell(DASH)
-"""Where nothing was measured."""
+"""Shown if nothing was measured."""
 
 
 def accuracy(row: Any, *below: str, marked: bool = False) -> Cell:
-    """An accuracy over repeats: mean and spread in percent; below them its 95% interval, images, what else is said.
+    """Formats an accuracy over repeats: mean and spread in percent; below, 95% interval, images and further lines.
 
     Args:
-      row: of `Results.summaries`.
+      row: a row of `Results.summaries`.
       below: further lines.
-      marked: whether it stands out.
+      marked: whether to highlight it.
     """
     spread = f" ± {percent(row.spread, row.count)}" if row.repeats > 1 else ""
     images = f"n = {row.count:,}" + (f", {row.repeats} repeats" if row.repeats > 1 else "")
@@ -85,19 +85,19 @@ def accuracy(row: Any, *below: str, marked: bool = False) -> Cell:
 
 
 def share(value: float, count: int, *below: str, marked: bool = False) -> Cell:
-    """A share of `count` images in percent; below it the 95% interval, and what else is said."""
+    """Formats a share of `count` images in percent; below it the 95% interval and further lines."""
     return Cell(percent(value, count), (interval(*wilson_interval(value, count), count), *below), marked)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One table. The first cell of each row is its head.
+    """A table. The first cell of each row is its head.
 
     Attributes:
-      title: what it is about; empty where it is the only one of its section.
-      caption: what its figures are.
+      title: its subject; empty for the only table of a section.
+      caption: explains its figures.
       columns: its columns.
-      rows: its cells, one a column.
+      rows: its cells, one per column.
     """
 
     title: str
@@ -107,16 +107,16 @@ class Table:
 
     @property
     def wordy(self) -> bool:
-        """Whether its columns are text, which a narrow page sets below each other."""
+        """Whether its columns are text, which a narrow page stacks."""
         return len(self.columns) > 1 and not any(column.figures for column in self.columns)
 
     def without(self, column: int) -> Table:
-        """The table without one of its columns."""
+        """Returns the table without one of its columns."""
         rows = tuple((*row[:column], *row[column + 1 :]) for row in self.rows)
         return dataclasses.replace(self, columns=(*self.columns[:column], *self.columns[column + 1 :]), rows=rows)
 
     def turned(self) -> Table:
-        """Rows for columns."""
+        """Transposes the table."""
         columns = [Column(row[0].text) for row in self.rows]
         rows = [
             (Cell(column.label, (column.detail,) if column.detail else ()), *(row[i] for row in self.rows))
@@ -125,7 +125,7 @@ class Table:
         return dataclasses.replace(self, columns=(Column("", figures=False), *columns), rows=tuple(rows))
 
     def to_markdown(self) -> str:
-        """Title, caption and table as GitHub Markdown; all text is escaped."""
+        """Formats title, caption and table as GitHub Markdown; all text is escaped."""
         heads = [_joined([column.label, column.detail] if column.detail else [column.label]) for column in self.columns]
         lines = [_line(heads), _line(["---:" if column.figures else "---" for column in self.columns])]
         lines += [_line([_joined(cell.lines) for cell in row]) for row in self.rows]
@@ -133,18 +133,18 @@ class Table:
         return "\n\n".join([*title, escape_markdown(self.caption), "\n".join(lines)])
 
     def to_latex(self) -> str:
-        """The table in LaTeX; title and caption are its caption, and all text is escaped."""
+        """Formats the table in LaTeX; title and caption become its caption, and all text is escaped."""
         heads: list[Sequence[str]] = [(c.label, c.detail) if c.detail else (c.label,) for c in self.columns]
         caption = f"{self.title}. {self.caption}" if self.title else self.caption
         rows: list[Sequence[Sequence[str]]] = [heads, *([cell.lines for cell in row] for row in self.rows)]
         return latex.table(caption, [column.figures for column in self.columns], rows)
 
     def to_rich(self, width: int, lines: int | None = None) -> rich.table.Table:
-        """The table for a console: rows for columns where those are more and all fit, and as many columns as fit.
+        """Formats the table for a console: transposed if that fits better, and with as many columns as fit.
 
         Args:
-          width: characters of a line; what has no room is named below the table.
-          lines: how many lines of a cell are shown; None for all.
+          width: characters per line; omitted columns are named below the table.
+          lines: maximum number of lines per cell; None for all.
         """
         turned = self.turned()
         if len(self.rows) < len(self.columns) - 1 and turned._fitting(width, lines) == len(turned.columns):
@@ -166,54 +166,54 @@ class Table:
         return shown
 
     def _fitting(self, width: int, lines: int | None) -> int:
-        """How many columns a console has room for, at least two."""
+        """Number of columns that fit a console, at least two."""
         sizes = [self._size(i, lines) for i in range(len(self.columns))]
         ends = list(itertools.accumulate((size + _BETWEEN for size in sizes[1:]), initial=0))
         return max(2, bisect.bisect_right(ends, width - _EDGE - min(sizes[0], _NAME) - _BETWEEN))
 
     def _size(self, i: int, lines: int | None) -> int:
-        """Characters that a column needs: lines of figures stay whole, other text is folded between words."""
+        """Characters a column needs: lines of figures are not wrapped, other text is wrapped between words."""
         column, texts = self.columns[i], [line for row in self.rows for line in row[i].lines[:lines]]
         words = [word[:_NAME] for text in [column.label, *([] if column.figures else texts)] for word in text.split()]
         return max(map(len, [*words, *(texts if column.figures else [])]), default=1)
 
 
 def to_csv(figures: pd.DataFrame) -> str:
-    """Figures as CSV."""
-    # A spreadsheet would take a name that begins like a formula for one.
+    """Formats figures as CSV."""
+    # Spreadsheets would interpret such names as formulas.
     harmless = {name: pd.Series(map(_harmless, figures[name]), dtype=object) for name in figures}
     return pd.DataFrame(harmless).to_csv(index=False, lineterminator="\n")
 
 
 def figures(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """Figures for a CSV, a row each, with every value as it is; what a row lacks is empty."""
+    """Collects figures for a CSV, one per row, with values unchanged; missing ones are empty."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
 
 
 def columns_of(row: Any, *names: str) -> dict[str, object]:
-    """Some columns of a row of a frame, for a CSV; attributes that tell an attack where none are named."""
+    """Returns columns of a frame's row for a CSV; by default those that identify an attack."""
     return {name: getattr(row, name) for name in names or ATTACK}
 
 
 def accuracy_of(row: Any) -> dict[str, object]:
-    """Accuracy of a row of a frame and its 95% interval, for a CSV."""
+    """Returns accuracy and 95% interval of a frame's row, for a CSV."""
     return {name: in_percent(getattr(row, name)) for name in ("accuracy", "low", "high")}
 
 
 def share_of(value: float, count: int, end: str = "") -> dict[str, object]:
-    """A share of `count` images and its 95% interval, for a CSV; `end` is added to the names of the columns."""
+    """Returns a share of `count` images and its 95% interval for a CSV; `end` is appended to the column names."""
     values = (value, *wilson_interval(value, count))
     return {f"{name}{end}": in_percent(v) for name, v in zip(("accuracy", "low", "high"), values, strict=True)}
 
 
 def in_percent(value: float | None) -> float | None:
-    """A share for a CSV: in percent with four decimals; None for None."""
+    """Converts a share to percent with four decimals, for a CSV; None for None."""
     return None if value is None else round(100 * value, 4)
 
 
 def rounded(value: float | None) -> float | None:
-    """A figure for a CSV, to six digits; None for None."""
+    """Rounds a figure to six digits, for a CSV; None for None."""
     return None if value is None else float(f"{value:.6g}")
 
 

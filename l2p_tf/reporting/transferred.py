@@ -1,4 +1,4 @@
-"""The check for gradient masking that a report alone can make: examples made on other runs against attacks on a run."""
+"""The gradient masking check that needs a report: examples made on other runs against attacks on the run itself."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from l2p_tf.reporting.sections.transfer import WHITE_BOX, relation_of, source_na
 
 
 def transfer_findings(run: Run, results: Results) -> dict[tuple[str, str, str], Finding]:
-    """Whether examples made on other runs fool one more than the same attack on itself, by weights, data set and split.
+    """Checks whether transferred examples beat the same attack on the run itself, by weights, data set and split.
 
-    Of several attacks and stages the one that speaks most against the run, at its part of the level (Bonferroni).
+    Of several attacks and stages, the one with the strongest evidence against the run counts (Bonferroni-corrected).
 
     Raises:
       UserError: arrays cannot be read.
@@ -43,7 +43,7 @@ def transfer_findings(run: Run, results: Results) -> dict[tuple[str, str, str], 
 
 
 def _of_stage(stage: Any, own: Sequence[Any], clean: Any, results: Results) -> list[tuple[Finding, str]]:
-    """A finding for each attack of a transfer stage that the run itself was put to, with the attack's name."""
+    """Returns a finding and name for each attack of a transfer stage that was also run on the run itself."""
     known, tests = results.by_key, []
     rows = [
         row
@@ -65,7 +65,7 @@ def _of_stage(stage: Any, own: Sequence[Any], clean: Any, results: Results) -> l
 
 
 def _trials(labels: Sequence[str], rows: Sequence[Any], clean: Any) -> list[Trial]:
-    """The first repeats of attacks, on the images that all were tried on and the model gets right when clean."""
+    """Returns first repeats of attacks, on images common to all that the model classifies correctly when clean."""
     arrays = [read_arrays(r.measured.evaluation, r.measured.first, "index", "correct") for r in (clean, *rows)]
     images = arrays[0]["index"][arrays[0]["correct"].astype(bool)]
     for repeat in arrays[1:]:

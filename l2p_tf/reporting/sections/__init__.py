@@ -1,1 +1,1 @@
-"""The sections of a report, one file each; `section.py` finds them by a scan of this folder."""
+"""The sections of a report, one per file; `section.py` finds them by scanning this folder."""

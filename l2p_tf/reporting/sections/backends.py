@@ -1,4 +1,4 @@
-"""The same attacks by two implementations, side by side on the same examples."""
+"""The same attacks in two implementations, compared on the same examples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CAPTION = (
 
 @section("backends", "Backends side by side", order=90)
 def backends(results: Results) -> Section | None:
-    """For each other implementation the attacks that a run was put to by it and by ours, on the same images."""
+    """Compares, for each other implementation, the attacks that were also run with ours on the same images."""
     summaries = results.summaries
     attacked = summaries[(summaries.attack != CLEAN) & (summaries.kind != "transfer")]
     own = list(attacked[attacked.backend == "l2p_tf"].itertuples())
@@ -66,7 +66,7 @@ def _what(row: Any) -> tuple[object, ...]:
 
 
 def _disagree(own: Any, other: Any) -> int | None:
-    """On how many images only one of the two left the class, in the first repeat; None where they are not the same."""
+    """Number of images where only one of the two left the class, in the first repeat; None for different images."""
     if not (own.measured.evaluation.artifact and other.measured.evaluation.artifact):
         return None
     a, b = (read_arrays(r.measured.evaluation, r.measured.first, "index", "correct") for r in (own, other))

@@ -1,4 +1,4 @@
-"""How many images a certificate vouches for, by the size of the perturbations it covers."""
+"""Certified accuracy by the size of the perturbations it covers."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Certified:
     """One certificate on one run.
 
     Attributes:
-      run: what was certified.
-      name: its name, with the weights where they are not the best ones.
+      run: the certified run.
+      name: its name, with the weights if they are not the best ones.
       record: the certificate.
-      label: the right classes, (count,).
-      prediction: those of the smoothed classifier; -1 where the certificate abstained.
+      label: the correct classes, (count,).
+      prediction: classes predicted by the smoothed classifier; -1 if the certificate abstained.
       radius: the certified radii.
     """
 
@@ -63,22 +63,22 @@ class Certified:
 
     @property
     def radii(self) -> np.ndarray:
-        """The radii of the images predicted right, in order; one each."""
+        """Sorted radii of the images predicted correctly."""
         return np.sort(self.radius[self.prediction == self.label])
 
     @property
     def mean_radius(self) -> float | None:
-        """Mean radius over the images predicted right; None where there are none."""
+        """Mean radius over the images predicted correctly; None if there are none."""
         return float(self.radii.mean(dtype=np.float64)) if self.radii.size else None
 
     def accuracy(self, at: float) -> float:
-        """Share of the images predicted right with at least this radius."""
+        """Share of the images predicted correctly with at least this radius."""
         return certified_accuracy(self.label, self.prediction, self.radius, at)
 
 
 @section("certified", "Certified robustness", order=50)
 def certified(results: Results) -> Section | None:
-    """A row for each certificate of each run, and the accuracy certified by radius."""
+    """One row per certificate of each run, and certified accuracy by radius."""
     stages = [
         (run, stage, record) for run in results.all_runs for stage in run.certifications for record in stage.records
     ]
@@ -93,7 +93,7 @@ def certified(results: Results) -> Section | None:
 
 
 def _read(run: Run, stage: Evaluation, record: CertificateRecord) -> Certified:
-    assert stage.artifact is not None  # Only attacks may have records that come from nowhere on disk.
+    assert stage.artifact is not None  # Only attacks may have records without files.
     arrays = read_certified(stage.artifact.path, record)
     wanted = {name: arrays[name] for name in ("label", "prediction", "radius")}
     return Certified(run, run.named(stage.checkpoint), record, **wanted)
@@ -130,9 +130,9 @@ def _plot(certificates: list[Certified]) -> Plot:
 
 
 def steps(one: Certified) -> tuple[np.ndarray, np.ndarray]:
-    """Radii, and the percentage certified at each, which holds from the radius before up to this one."""
+    """Returns radii, and the percentage certified between the previous radius and each of them."""
     radii = np.unique(one.radii)
-    # Where radii are left out, the share is that of the next larger one: never more than is certified.
+    # At omitted radii, the share is that of the next larger one: never more than is certified.
     radii = np.concatenate([[0.0], radii[thin(len(radii))]])
     shares = [100 * one.accuracy(radius) for radius in radii.tolist()]
     return np.append(radii, radii[-1]), np.append(shares, 0.0)

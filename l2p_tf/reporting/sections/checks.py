@@ -1,4 +1,4 @@
-"""Whether an accuracy under attack comes from robustness, or from gradients that mislead the attack."""
+"""Gradient masking checks: whether an accuracy under attack may come from misleading gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from l2p_tf.reporting.section import Section, section
 from l2p_tf.reporting.table import Cell, Column, Table, figures, in_percent, rounded
 from l2p_tf.reporting.transferred import transfer_findings
 
-# What a column is sorted by: failures first.
+# Sort keys of verdicts: failures first.
 _ORDER = {FAIL: 0.0, UNMEASURED: 1.0, NOT_NEEDED: 1.0, PASS: 2.0}
 _TONES = {PASS: "good", FAIL: "bad", UNMEASURED: "unknown", NOT_NEEDED: "unknown"}
 _NOTE = (
@@ -36,11 +36,11 @@ class _Checked:
 
     Attributes:
       run: the run.
-      name: its name, with the weights where they are not the best ones.
+      name: its name, with the weights if they are not the best ones.
       dataset: the data set.
       split: its split.
-      inspection: what a checks stage measured; None where only transferred examples tell.
-      findings: one for each check.
+      inspection: results of a checks stage; None if only transferred examples are available.
+      findings: one per check.
     """
 
     run: Run
@@ -51,17 +51,17 @@ class _Checked:
     findings: tuple[Finding, ...]
 
     def failed(self) -> list[Finding]:
-        """The findings that speak against the run."""
+        """Returns the failed checks."""
         return [finding for finding in self.findings if finding.verdict == FAIL]
 
     def decided(self) -> list[Finding]:
-        """The findings that a test has decided."""
+        """Returns the checks that passed or failed."""
         return [finding for finding in self.findings if finding.verdict in (PASS, FAIL)]
 
 
 @section("checks", "Gradient-masking checks", order=35)
 def checks(results: Results) -> Section | None:
-    """A table of runs by checks, one of what each check expects, and a warning for each run that fails one."""
+    """A table of runs by checks, one of what each check expects, and a warning for each run that fails a check."""
     unchecked = [run.name for run in results.all_runs if run.records and not run.checked]
     remarks = (
         f"Signs of gradient masking were not looked for on {several(unchecked)}; --checks=100 of stages.attack and "
@@ -76,7 +76,7 @@ def checks(results: Results) -> Section | None:
 
 
 def _checked(results: Results) -> list[_Checked]:
-    """Every run with its checks: of the checks stage on the most images, and those of transferred examples."""
+    """Returns every run with its checks: from the checks stage on the most images, and from transferred examples."""
     checked = []
     for run in results.all_runs:
         stages = [((stage.checkpoint, one.dataset, one.split), one) for stage in run.checked for one in stage.records]
@@ -85,7 +85,7 @@ def _checked(results: Results) -> list[_Checked]:
         for place in dict.fromkeys([*inspections, *transferred]):
             inspection = inspections.get(place)
             known = {finding.check: finding for finding in inspection.findings} if inspection else {}
-            # Only a report knows of examples that were made on other runs.
+            # Only a report knows of examples made on other runs.
             known |= {"transfer": transferred[place]} if place in transferred else {}
             findings = tuple(known.get(check, unmeasured(check)) for check in CHECKS)
             checked.append(_Checked(run, run.named(place[0]), *place[1:], inspection, findings))
@@ -102,7 +102,7 @@ def _warning(checked: _Checked) -> str:
 
 
 def _tables(checked: Sequence[_Checked]) -> tuple[Table, Table]:
-    """Verdicts, runs by checks, and what the checks expect; a check that is open on all runs is left to the caption."""
+    """Returns verdicts by run and check, and expectations; checks undecided on all runs are only in the caption."""
     findings = [finding for run in checked for finding in run.findings]
     told = {finding.check for finding in findings if finding.verdict != UNMEASURED or finding.reason}
     shown = [check for check in CHECKS if check in told]
@@ -129,7 +129,7 @@ def _head(checked: _Checked) -> Cell:
 
 
 def _verdict(finding: Finding) -> Cell:
-    """The verdict; below it the figures it was decided by, and why it was not."""
+    """Returns the verdict, with its figures and the reason if there is none."""
     hits = ", ".join(f"{plain(share.label)}: {share.hits:,}" for share in finding.shares)
     counts = " and ".join(dict.fromkeys(f"{share.count:,}" for share in finding.shares))
     below = [f"{hits} of {counts}"] if hits else []

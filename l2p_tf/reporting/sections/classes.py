@@ -1,4 +1,4 @@
-"""Accuracy class by class, and which class is taken for which."""
+"""Accuracy by class, and confusions between classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, columns_of, fig
 
 Key = tuple[str, str]
 
-# A page with more fields than this is no longer read; the CSV has them all.
+# Pages with more table cells are unreadable; the CSV has them all.
 _FIELDS = 6000
 _SHOWN, _LISTED = 3, 20
 _CLASSES = "Accuracy in percent by class, below it the 95% interval; each run's lowest is framed. Over all repeats."
@@ -29,13 +29,13 @@ _CONFUSIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """Every run on one set of images, with what became of each image.
+    """All runs on one set of images, with results per image.
 
     Attributes:
-      runs: the runs whose results per image were kept.
-      attacks: clean first, then the attacks that keep to a given size, by spec and backend, with their names.
-      rows: of `Results.attacks`, by number of the run and attack.
-      outcomes: what became of each image, likewise.
+      runs: runs with results per image.
+      attacks: clean first, then the attacks of fixed budget, by spec and backend, with their names.
+      rows: rows of `Results.attacks`, by index of the run and attack.
+      outcomes: results per image, likewise.
     """
 
     runs: tuple[Evaluated, ...]
@@ -45,21 +45,21 @@ class Outcomes:
 
     @property
     def title(self) -> str:
-        """Data set and split, and the weights where they are not the best ones."""
+        """Data set and split, and the weights if they are not the best ones."""
         return self.runs[0].title
 
     @property
     def classes(self) -> int:
-        """Number of classes met."""
+        """Number of classes present."""
         return 1 + max(int(one.label.max()) for one in self.outcomes.values())
 
     def class_name(self, number: int) -> str:
-        """What the data calls a class."""
+        """Returns the name of a class in the data."""
         return class_name(self.runs[0].run, number)
 
 
 def outcomes_of(results: Results) -> list[Outcomes]:
-    """The results per image by weights, data set and split; runs without them are left out.
+    """Returns results per image by weights, data set and split; runs without them are left out.
 
     Raises:
       UserError: arrays cannot be read.
@@ -87,7 +87,7 @@ def outcomes_of(results: Results) -> list[Outcomes]:
 
 @section("classes", "Accuracy by class", order=130)
 def classes(results: Results) -> Section | None:
-    """A table for each attack, a row for each class."""
+    """One table per attack, one row per class."""
     places = results.once(outcomes_of)
     if not places:
         return None
@@ -101,7 +101,7 @@ def classes(results: Results) -> Section | None:
 
 @section("confusions", "Most frequent confusions", order=140)
 def confused(results: Results) -> Section | None:
-    """A row for each run with its most frequent confusions under each attack."""
+    """One row per run with its most frequent confusions under each attack."""
     places = results.once(outcomes_of)
     if not places:
         return None
@@ -118,13 +118,13 @@ def confused(results: Results) -> Section | None:
 
 
 def class_accuracy(images: Outcome, number: int) -> tuple[float, int]:
-    """Share of the images of a class classified correctly, the mean over repeats, and how many images there are."""
+    """Returns the share of a class's images classified correctly, averaged over repeats, and their number."""
     chosen = images.label == number
     return (float(images.correct[:, chosen].mean()) if chosen.any() else 0.0), int(chosen.sum())
 
 
 def confusions(images: Outcome) -> list[tuple[int, int, int, int]]:
-    """Right class, predicted class, how often, of how many; all repeats together, the most frequent first."""
+    """Correct class, predicted class, count and number of images of the class; all repeats, most frequent first."""
     labels = np.tile(images.label, len(images.prediction))
     wrong = ~images.correct.ravel() & (images.prediction.ravel() != labels)
     pairs, counts = np.unique(np.stack([labels, images.prediction.ravel()])[:, wrong], axis=1, return_counts=True)
@@ -135,7 +135,7 @@ def confusions(images: Outcome) -> list[tuple[int, int, int, int]]:
 
 
 def _shown(place: Outcomes) -> list[Key]:
-    """The attacks that the page has room for: clean, and then those that leave the least."""
+    """Returns the attacks that fit the page: clean, then those with the lowest accuracy."""
     room = max(2, _FIELDS // (place.classes * len(place.runs)))
 
     def left(key: Key) -> float:

@@ -1,4 +1,4 @@
-"""The comparison of runs: a row for each model, a column for each attack."""
+"""The comparison of runs: one row per model, one column per attack."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from l2p_tf.reporting.table import (
 )  # fmt: skip
 
 Key = tuple[str, str]
-"""An attack's spec and whose it is."""
+"""An attack's spec and backend."""
 
 _CAPTION = (
     "Accuracy in percent, \N{PLUS-MINUS SIGN} its standard deviation over repeats where a model was judged more than "
@@ -56,9 +56,9 @@ class AttackColumn:
 
     Attributes:
       key: spec and backend.
-      label: the attack in a few words, different from every other column's.
-      allowed: what it was allowed.
-      minimal: whether it looks for the smallest perturbation, whatever its size.
+      label: unique short name of the attack.
+      allowed: its budget.
+      minimal: whether it minimizes the perturbation without a limit.
     """
 
     key: Key
@@ -72,13 +72,13 @@ class Row:
     """One model on one split of one data set.
 
     Attributes:
-      run: where it comes from.
-      name: name of the run, with what sets this row apart from the run's others.
+      run: its run.
+      name: name of the run, with what distinguishes this row from others of the run.
       weights: `best` or `last`.
-      dataset: title of the data set; empty where the run was not attacked.
-      split: its split; empty likewise.
+      dataset: title of the data set; empty if the run was not attacked.
+      split: its split; empty if the run was not attacked.
       entries: rows of `Results.attacks` by column.
-      sizes: the perturbations of attacks of smallest norm, where they are at hand.
+      sizes: perturbations of minimizing attacks, if available.
     """
 
     run: Run
@@ -91,26 +91,26 @@ class Row:
 
     @property
     def defense(self) -> str:
-        """The defense as the training was told; empty where the training was not given."""
+        """The defense of the training; empty if the training was not given."""
         return plain(self.run.option("defense")) if self.run.train else ""
 
     @property
     def model(self) -> str:
-        """The architecture as the training was told; empty where the training was not given."""
+        """The architecture of the training; empty if the training was not given."""
         return plain(self.run.option("model")) if self.run.train else ""
 
     @property
     def data(self) -> str:
-        """Data set and split; empty where the run was not attacked."""
+        """Data set and split; empty if the run was not attacked."""
         return f"{self.dataset}, {self.split}" if self.dataset else ""
 
     @property
     def bounded(self) -> list[Any]:
-        """The entries of attacks that keep to a given size; what the others leave is near 0 by construction."""
+        """Entries of attacks with a fixed budget; others leave accuracies near 0 by construction."""
         return [entry for entry in self.entries.values() if entry.kind == "bounded"]
 
     def cell(self, key: Key, common: list[str]) -> Cell:
-        """The accuracy under an attack, or the median norm of the smallest perturbations; without common lines."""
+        """Returns the accuracy under an attack, or the median norm for minimizing attacks, without common lines."""
         if key not in self.entries:
             return NOTHING
         entry, sizes = self.entries[key], self.sizes.get(key)
@@ -125,10 +125,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What was measured, by model and attack.
+    """Results by model and attack.
 
     Attributes:
-      columns: clean first, then the attacks in the order they were met.
+      columns: clean first, then the attacks in order of appearance.
       rows: the models, in the order of the runs; one that was not attacked has no entries.
     """
 
@@ -137,7 +137,7 @@ class Comparison:
 
     @property
     def table(self) -> Table:
-        """A row for each model, a column for each attack; what all rows have in common is said in the caption."""
+        """One row per model, one column per attack; facts common to all rows are in the caption."""
         judged = [row for row in self.rows if row.entries]
         images = {accuracy(entry).below[1] for row in judged for entry in row.entries.values()}
         facts = ({row.data for row in judged}, {row.model for row in judged}, images)
@@ -154,7 +154,7 @@ class Comparison:
 
 @section("comparison", "Comparison", order=10)
 def comparison(results: Results) -> Section:
-    """A row for each model, a column for each attack, and what must be known with the figures."""
+    """The comparison table, with remarks and warnings."""
     found = results.once(compare)
     elsewhere = _elsewhere(results)
     remarks = [text for text, flattered in elsewhere.items() if not flattered]
@@ -177,16 +177,16 @@ def comparison(results: Results) -> Section:
 
 
 def compare(results: Results) -> Comparison:
-    """Sets runs side by side.
+    """Compares runs.
 
     Raises:
-      UserError: arrays of an attack of smallest norm cannot be read.
+      UserError: arrays of a minimizing attack cannot be read.
     """
     rows: list[Row] = []
     for run in results.all_runs:
         evaluated = [one for one in results.evaluated if one.run is run]
         several = len({one.place[1:] for one in evaluated}) > 1
-        # Of a run that was not given and only met transferred examples there is nothing to compare.
+        # Runs that were not given and only met transferred examples have nothing to compare.
         rows += [_row(one, several) for one in evaluated] or ([Row(run, run.name)] if run.train else [])
     entries: dict[Key, Any] = {}
     for key, entry in (pair for row in rows for pair in row.entries.items()):
@@ -211,17 +211,17 @@ def _row(one: Evaluated, several: bool) -> Row:
 
 
 def shares(entry: Any) -> tuple[str, str]:
-    """An accuracy and its 95% interval in percent, as text."""
+    """Formats an accuracy and its 95% interval in percent."""
     return percent(entry.accuracy, entry.count), interval(entry.low, entry.high, entry.count)
 
 
 def _without_eot(rows: Sequence[Row]) -> list[str]:
-    """A warning for the randomized models whose noise no attack averaged away, for all that the same helps."""
+    """Warns about randomized models that no attack with EOT was run on, grouped by the advice."""
     groups: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         entries = [entry for entry in row.entries.values() if entry.kind != "clean" and entry.randomized]
         if entries and not any(entry.draws > 1 for entry in entries):
-            # An attack that sees scores only, such as a random search, has no gradients it could average.
+            # Gradient-free attacks, such as a random search, have no gradients to average.
             what = "gradients" if any(entry.gradients for entry in entries) else "scores"
             groups.setdefault((what, _averaging_in({entry.norm for entry in entries})), []).append(row.name)
     texts = []
@@ -237,7 +237,7 @@ def _without_eot(rows: Sequence[Row]) -> list[str]:
 
 
 def _invalid(rows: Sequence[Row]) -> list[str]:
-    """A warning for answers of a classifier that were not finite."""
+    """Warns about non-finite outputs of a classifier."""
     texts = []
     for row in rows:
         records = [r for entry in row.entries.values() for r in entry.measured.summary.records if r.invalid]
@@ -251,7 +251,7 @@ def _invalid(rows: Sequence[Row]) -> list[str]:
 
 
 def _averaging_in(norms: Collection[str | None]) -> str:
-    """An attack that averages over draws, in the norm of those that were run."""
+    """Returns an attack that averages over draws, in a norm of those that were run."""
     if "linf" in norms or not {"l2", "l1", "l0"} & set(norms):
         return "pgd(draws=10)"
     found = [f"pgd(draws=10, norm={norm})" for norm in ("l2", "l1") if norm in norms]
@@ -259,7 +259,7 @@ def _averaging_in(norms: Collection[str | None]) -> str:
 
 
 def _replaced(results: Results) -> list[str]:
-    """Which runs were judged more than once under an attack, with other results, and which of those is shown."""
+    """Notes runs evaluated several times under an attack with different results, and which one is shown."""
     texts = []
     place = ["key", "weights", "dataset", "split", "attack", "backend"]
     summaries = results.summaries[results.summaries.kind != "transfer"]
@@ -275,7 +275,7 @@ def _replaced(results: Results) -> list[str]:
 
 
 def _elsewhere(results: Results) -> dict[str, bool]:
-    """Which runs were judged on other data than they were trained on, with whether that may flatter them."""
+    """Notes runs evaluated on other data than their training data, with whether that may inflate accuracies."""
     texts = {}
     for run in results.all_runs:
         for one in run.judged:
@@ -289,7 +289,7 @@ def _elsewhere(results: Results) -> dict[str, bool]:
 
 
 def _untrained(results: Results) -> list[str]:
-    """Which runs are there without their training."""
+    """Notes runs without their training."""
     return [
         f"The training of {run.name} was not given: its settings and curves are missing here."
         for run in results.all_runs
@@ -298,7 +298,7 @@ def _untrained(results: Results) -> list[str]:
 
 
 def _averaged(results: Results) -> list[str]:
-    """How many draws of the noise an answer averages: with more of them a classifier answers better, and slower."""
+    """Notes the noise draws per prediction: more of them make a classifier more accurate, and slower."""
     texts = []
     for run in results.all_runs:
         draws = sorted({record.prediction_draws for record in run.records})
@@ -310,7 +310,7 @@ def _averaged(results: Results) -> list[str]:
 
 
 def _targeted(results: Results) -> list[str]:
-    """How often each targeted attack hit its target: it may miss that and still be misclassified."""
+    """Notes how often each targeted attack reached its target: even if not, the image may be misclassified."""
     texts = []
     for row in results.attacks.itertuples():
         records = row.measured.summary.records

@@ -1,4 +1,4 @@
-"""What was found out about models that were trained elsewhere."""
+"""Findings about imported models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ORDER = {BEWARE: 0.0, MENDED: 1.0, FITS: 2.0}
 
 @section("contract", "Models from elsewhere", order=37)
 def contract(results: Results) -> Section | None:
-    """A table of imported runs by what was looked at, and a warning for each that has something to beware of."""
+    """A table of imported runs by check, and a warning for each with a problem."""
     found = {run.name: run.note("contract") for run in results.all_runs if run.note("contract")}
     if not found:
         return None

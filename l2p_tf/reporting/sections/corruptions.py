@@ -1,4 +1,4 @@
-"""Accuracy on corrupted images beside that under attack, and whether confidences mean what they say."""
+"""Accuracy on corrupted images compared with that under attack, and calibration of confidences."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CALIBRATION = (
     "the better."
 )
 _CURVES = 6
-"""More runs than these are not drawn."""
+"""Maximum number of runs drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ class _Sheet:
     """A run under corruptions.
 
     Attributes:
-      evaluated: the run; its other rows are those of attacks.
-      rows: of `Results.summaries` by kind and severity.
+      evaluated: the run, whose rows are those of attacks.
+      rows: rows of `Results.summaries` by kind and severity.
     """
 
     evaluated: Evaluated
@@ -64,23 +64,23 @@ class _Sheet:
 
     @property
     def severities(self) -> list[int]:
-        """The severities there are."""
+        """The severities, sorted."""
         return sorted({severity for _, severity in self.rows})
 
     def mean(self, kind: str = "", severity: int = 0) -> float | None:
-        """Mean accuracy, of one kind or one severity where that is given; None where there is none."""
+        """Mean accuracy, optionally of one kind or one severity; None if there is none."""
         found = [r.accuracy for (k, s), r in self.rows.items() if kind in ("", k) and severity in (0, s)]
         return float(np.mean(found)) if found else None
 
     @property
     def count(self) -> int:
-        """The number of images, the smallest where there are several."""
+        """Number of images; the smallest if they differ."""
         return min(int(row.count) for row in self.rows.values())
 
 
 @section("corruptions", "Corrupted images and calibration", order=55)
 def corruptions(results: Results) -> Section | None:
-    """A row for each run, a table for each run by corruption and severity, and calibration."""
+    """One row per run, a table per run by corruption and severity, and calibration."""
     sheets = list(_sheets(results))
     if not sheets:
         return None
@@ -156,7 +156,7 @@ def _tinted(cell: Cell) -> Cell:
 
 @dataclasses.dataclass(frozen=True)
 class _Answers:
-    """Answers to images: how sure, whether right, and their Brier scores, each (k,)."""
+    """Confidence, correctness and Brier score of predictions, each (k,)."""
 
     confidence: Floats
     correct: Floats
@@ -164,7 +164,7 @@ class _Answers:
 
 
 def _answers(sheet: _Sheet) -> tuple[_Answers, _Answers] | None:
-    """Those to clean and to corrupted images, all repeats together; None where they were not recorded."""
+    """Returns those on clean and on corrupted images, over all repeats; None if not recorded."""
     clean = sheet.evaluated.clean
     parts = [_read([clean] if clean else []), _read(sheet.rows.values())]
     return (parts[0], parts[1]) if parts[0] and parts[1] else None

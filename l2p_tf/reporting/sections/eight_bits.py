@@ -1,4 +1,4 @@
-"""Attacks that succeed less often once their images are stored: what of a figure nobody could bring about."""
+"""Attacks whose success rate drops when their images are stored in 8 bits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 @section("eightbits", "In 8 bits", order=56)
 def eight_bits(results: Results) -> Section | None:
-    """A row for each attack whose success differs, and a warning of the largest difference."""
+    """One row per attack whose success differs, and a warning about the largest difference."""
     attacks = results.attacks
     known = attacks[attacks.reached_8bit.notna() & (attacks.kind != "clean")]
     rows = [row for row in known.itertuples(index=False) if row.reached - row.reached_8bit > _POINT]

@@ -1,4 +1,4 @@
-"""Whether the accuracies that were required were reached."""
+"""Whether the required accuracies were reached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMNS = (
 
 @section("gate", "Requirements", order=5)
 def gate(results: Results) -> Section | None:
-    """A row for each requirement, and a warning for each run that misses one."""
+    """One row per requirement, and a warning for each that is missed."""
     found = [(run, outcome) for run in results.all_runs for outcome in run.outcomes]
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""The worst of several libraries' attacks, image by image: whether those of one are as strong as all together."""
+"""The worst case per image over attacks of several libraries, compared with each library alone."""
 
 from __future__ import annotations
 
@@ -46,38 +46,38 @@ class _Budget:
     """A run under attacks of one budget on the same images.
 
     Attributes:
-      members: each attack, image by image.
+      members: each attack, with results per image.
     """
 
     members: tuple[Member, ...]
 
     @property
     def first(self) -> Member:
-        """The first attack, for what all have in common."""
+        """The first attack, for fields that all share."""
         return self.members[0]
 
     @property
     def backends(self) -> list[str]:
-        """Whose attacks they are, this package's first."""
+        """Backends of the attacks, this package's first."""
         return sorted(dict.fromkeys(member.row.backend for member in self.members), key=lambda name: name != _OWN)
 
     @property
     def scale(self) -> int:
-        """Of how many repeats `worst` counts."""
+        """Common number of repeats in which `worst` counts."""
         return math.lcm(*(member.row.repeats for member in self.members))
 
     def of(self, backend: str) -> list[Member]:
-        """The attacks of one library; of all for an empty name."""
+        """Returns the attacks of one library; all for an empty name."""
         return [member for member in self.members if backend in ("", member.row.backend)]
 
     def worst(self, backend: str = "") -> np.ndarray:
-        """How often each image was right under the attack of a library that leaves it the least: int64 (count,)."""
+        """Returns how often each image was correct under the library's worst attack on it: int64 (count,)."""
         return np.min([m.times * (self.scale // m.row.repeats) for m in self.of(backend)], axis=0)
 
 
 @section("libraries", "Worst case over libraries", order=95)
 def libraries(results: Results) -> Section | None:
-    """A row for each run and budget that attacks of at least two libraries had on the same images."""
+    """One row per run and budget with attacks of two or more libraries on the same images."""
     budgets = [budget for one in results.evaluated for budget in _budgets(one) if len(budget.backends) > 1]
     if not budgets:
         return None
@@ -132,7 +132,7 @@ def _library(budget: _Budget, backend: str, p: float | None) -> Cell:
 
 
 def _difference(budget: _Budget, backend: str) -> tuple[float, float, float]:
-    """By how much the accuracy under a library's attacks is above that under the first's, and its 95% interval."""
+    """Returns the difference of a library's accuracy from the first library's, and its 95% interval."""
     a, b = (budget.worst(name) / budget.scale for name in (backend, budget.backends[0]))
     covariance = np.mean((a - a.mean()) * (b - b.mean()))
     low, high = difference_interval(a.mean(), b.mean(), covariance, len(a))

@@ -1,4 +1,4 @@
-"""Methods compared at the same clean accuracy, laid out as the paper on perturbation generators has them."""
+"""Comparison of methods at the same clean accuracy, laid out as in the paper on perturbation generators."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from l2p_tf.reporting.table import (
 )  # fmt: skip
 
 _NATURAL = "none"
-# What rounding may add to a difference of shares.
+# Tolerance for rounding of differences of shares.
 _SLACK = 1e-9
 _NOTE = (
     "The more robust a training, the lower its accuracy on clean images tends to be, so methods are compared at the "
@@ -56,10 +56,10 @@ _COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Pick:
-    """The run of a method that comes nearest to a clean accuracy.
+    """The run of a method that is closest to a clean accuracy.
 
     Attributes:
-      label: the method, with what of the sweep does not change along its curve.
+      label: the method, with the swept settings that are constant along its curve.
       evaluated: the run.
       within: whether it is within the tolerance.
     """
@@ -74,9 +74,9 @@ class Attacked:
     """One attack on one run.
 
     Attributes:
-      row: the attack with full access to the run, of `Results.attacks`.
-      sizes: its L2 norms; None where they are not known.
-      transferred: rows of the same attack from runs that have none of its weights, by the sources' names.
+      row: the white-box attack, a row of `Results.attacks`.
+      sizes: its L2 norms; None if unknown.
+      transferred: rows of the same attack from runs that share no weights with it, by source name.
     """
 
     row: Any
@@ -85,13 +85,13 @@ class Attacked:
 
     @property
     def black_box(self) -> float | None:
-        """Mean accuracy over the sources; None where there are none."""
+        """Mean accuracy over the sources; None if there are none."""
         return _mean([row.accuracy for row in self.transferred.values()])
 
 
 @section("matched", "Methods at the same clean accuracy", order=25)
 def matched(results: Results) -> Section | None:
-    """A table for each clean accuracy at which methods are compared, and the accuracy by size of perturbation."""
+    """A table per clean accuracy at which methods are compared, and accuracy by size of perturbation."""
     comparisons = comparisons_of(results)
     if not comparisons:
         return None
@@ -116,9 +116,9 @@ def matched(results: Results) -> Section | None:
 
 
 def comparisons_of(results: Results) -> list[tuple[float, list[Pick]]]:
-    """At which clean accuracies methods are compared, with a run of each.
+    """Returns the clean accuracies at which methods are compared, with a run of each method.
 
-    These are the ones wanted, or else, where runs were swept, that of the natural training.
+    They are those given, or else, if runs were swept, that of the standard training.
     """
     comparisons = []
     for place in by_place(results.evaluated):
@@ -133,7 +133,7 @@ def comparisons_of(results: Results) -> list[tuple[float, list[Pick]]]:
 
 
 def attacks_on(evaluated: Evaluated, results: Results) -> list[Attacked]:
-    """Every attack on a run.
+    """Returns every attack on a run.
 
     Raises:
       UserError: arrays cannot be read.
@@ -150,9 +150,9 @@ def attacks_on(evaluated: Evaluated, results: Results) -> list[Attacked]:
 
 
 def at_one_radius(attacked: Sequence[Sequence[Attacked]]) -> list[list[Attacked]]:
-    """The attacks on some runs, with one radius of each that was run at many: the same one for all runs.
+    """Keeps one radius of each attack that was run at many: the same one for all runs.
 
-    It is the largest, of those at which examples were transferred where there are such.
+    It is the largest, among those with transferred examples if there are any.
     """
     best: dict[object, tuple[bool, float]] = {}
     radii: dict[object, set[float]] = {}
@@ -172,7 +172,7 @@ def at_one_radius(attacked: Sequence[Sequence[Attacked]]) -> list[list[Attacked]
 
 
 def averages(attacks: Sequence[Attacked]) -> tuple[float | None, ...]:
-    """Means over attacks: accuracy, mean L2, median L2, black-box accuracy; None where no attack has the figure."""
+    """Means over attacks: accuracy, mean L2, median L2, black-box accuracy; None if no attack has the figure."""
     return (
         _mean([attack.row.accuracy for attack in attacks]),
         _mean([attack.sizes.mean if attack.sizes else None for attack in attacks]),
@@ -182,9 +182,9 @@ def averages(attacks: Sequence[Attacked]) -> tuple[float | None, ...]:
 
 
 def _methods(place: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
-    """Runs by curve, all seeds together; those that were not swept first.
+    """Groups runs by curve, all seeds together; those that were not swept first.
 
-    One that was not swept counts for a sweep along one setting from which it differs in that setting alone.
+    A run that was not swept belongs to a sweep along one setting if it differs in that setting only.
     """
     names = labels(place)
     groups: dict[str, list[Evaluated]] = {}
@@ -208,7 +208,7 @@ def _what(row: Any) -> tuple[object, ...]:
 
 
 def _independent(rows: Sequence[Any], known: Mapping[str, Run]) -> dict[str, Any]:
-    """Those from runs that have nothing of this one; of several from the same run that on the most images."""
+    """Keeps rows from runs that share nothing with this one; for repeated sources, the one on the most images."""
     sources: dict[str, Any] = {}
     for row in rows:
         evaluation, first = row.measured.evaluation, row.measured.first
@@ -225,7 +225,7 @@ def _plots(wanted: float, picks: Sequence[Pick], number: int) -> list[Plot]:
 
 
 def _alike(pairs: Mapping[str, Sequence[str]]) -> str:
-    """A sentence on the sources that began as the runs did that their examples were shown to; empty without such."""
+    """Returns a sentence on sources with the same seed and architecture as their targets; empty if there are none."""
     if not pairs:
         return ""
     texts = [f"{source} with {listed(list(dict.fromkeys(runs)))}" for source, runs in pairs.items()]
@@ -236,7 +236,7 @@ def _alike(pairs: Mapping[str, Sequence[str]]) -> str:
 
 
 def _rows(pick: Pick, attacks: Sequence[Attacked]) -> list[tuple[Cell, ...]]:
-    """A row for each attack and one for their average; what all have in common stands in the first."""
+    """One row per attack and one for their average; common figures are in the first."""
     run, clean = pick.evaluated.run, pick.evaluated.clean
     seconds = run.note("seconds_per_epoch")
     body = [_cells(attack) for attack in attacks]
@@ -267,7 +267,7 @@ def _black_box(attack: Attacked) -> Cell:
     if len(attack.transferred) == 1:
         ((source, row),) = attack.transferred.items()
         return accuracy(row, f"from {source}")
-    # The sources are not a sample of any, so their mean has no interval; each of them has its own.
+    # The sources are not a random sample, so their mean has no interval; each of them has its own.
     cells = [(source, *accuracy(row).lines) for source, row in attack.transferred.items()]
     each = [f"{source}: {mean} ({interval}), {images}" for source, mean, interval, images in cells]
     return Cell(percent(attack.black_box, next(iter(attack.transferred.values())).count), tuple(each))
@@ -314,6 +314,6 @@ def _figures(pick: Pick, attacks: Sequence[Attacked]) -> list[dict[str, object]]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what is known; None where nothing is."""
+    """Mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None

@@ -1,4 +1,4 @@
-"""Attacks that look for the smallest perturbation: how large it is, and the accuracy by the size that is allowed."""
+"""Minimizing attacks: sizes of their perturbations, and accuracy by allowed size."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ _POWER = (
     "clean and on which none of at most this norm was found to succeed; an upper bound, as of any attack. In percent, "
     "over all repeats of a randomized model together; below it the 95% interval."
 )
-# The few images that need very large perturbations would leave no room for the others.
+# The few images that need very large perturbations would squeeze the others.
 _SHOWN = 0.98
-# No more columns of the table than this.
+# Maximum number of columns of the table.
 _BUDGETS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """What an attack of smallest norm leaves of a run's accuracy, by the size it is allowed.
+    """Accuracy of a run under a minimizing attack as a function of the allowed size.
 
     Attributes:
-      row: the attack, of `Results.attacks`.
-      count: images, over all repeats.
-      tried: how many of them are classified correctly when clean.
-      norms: smallest perturbations of those that fell, in order.
+      row: the attack, a row of `Results.attacks`.
+      count: number of images, over all repeats.
+      tried: number of those classified correctly when clean.
+      norms: sorted norms of the successful perturbations.
     """
 
     row: Any
@@ -68,15 +68,15 @@ class Power:
     norms: np.ndarray
 
     def accuracy(self, budget: float) -> float:
-        """Share of all images that are right when clean and fall to no perturbation of this norm or a smaller one."""
-        # Norms are stored as float32, in which 0.1 is a little more; no perturbation at all is the clean images.
+        """Share of all images that are correct when clean and not fooled by a perturbation of this norm or smaller."""
+        # Norms are stored as float32, in which 0.1 is slightly larger; a budget of zero means the clean images.
         fallen = np.searchsorted(self.norms, float(np.float32(budget)), "right") if budget else 0
         return float(self.tried - fallen) / self.count
 
     def steps(self, right: float) -> tuple[np.ndarray, np.ndarray]:
-        """Corners of the curve up to a norm: norms, and the share that holds from the norm before up to each."""
+        """Returns corners of the curve up to a norm: norms, and the share between the previous norm and each."""
         radii = np.unique(self.norms[self.norms < right])
-        # Where norms are left out, the share is that of the next larger one: never more than the attack left.
+        # At omitted norms, the share is that of the next larger one: never more than the attack left.
         radii = np.append(radii[thin(len(radii))] if len(radii) else radii, right)
         shares = (self.tried - np.searchsorted(self.norms, radii, "left")) / self.count
         return np.concatenate([[0.0], radii]), np.concatenate([[self.accuracy(0.0)], shares])
@@ -84,14 +84,14 @@ class Power:
 
 @section("power", "Accuracy by size of perturbation", order=60)
 def power(results: Results) -> Section | None:
-    """A table and a plot for each attack of smallest L1, L2 or L∞ norm."""
+    """A table and a plot for each minimizing attack in L1, L2 or L∞."""
     groups = [list(group.values()) for group in powers(results.evaluated)]
     if not groups:
         return None
     names = attack_names([group[0].row.measured.first for group in groups])
     tables, rows = [], []
     for group, name in zip(groups, names, strict=True):
-        # The same for all attacks of one norm, to be set side by side.
+        # The same for all attacks of one norm, to allow comparisons.
         budgets = budgets_to(max(right_of(other) for other in groups if other[0].row.norm == group[0].row.norm))
         tables.append(_table(group, name, budgets))
         rows += [_budget(one, budget) for one in group for budget in (0.0, *budgets)]
@@ -100,7 +100,7 @@ def power(results: Results) -> Section | None:
 
 @section("norms", "Size of perturbations", order=70)
 def norms(results: Results) -> Section | None:
-    """A row for each attack of smallest norm on each run."""
+    """One row per minimizing attack on each run."""
     sizes = [(row, perturbations(row.measured)) for row in results.attacks.itertuples() if is_measurable(row.measured)]
     if not sizes:
         return None
@@ -109,7 +109,7 @@ def norms(results: Results) -> Section | None:
 
 
 def powers(evaluated: Sequence[Evaluated]) -> list[dict[Evaluated, Power]]:
-    """The attacks of smallest L1, L2 or L∞ norm, each with the runs that it was tried on by the same images.
+    """Returns the attacks that minimize L1, L2 or L∞, each with the runs it was tried on with the same images.
 
     Raises:
       UserError: arrays cannot be read.
@@ -125,23 +125,23 @@ def powers(evaluated: Sequence[Evaluated]) -> list[dict[Evaluated, Power]]:
 
 
 def right_of(group: Sequence[Power]) -> float:
-    """The norm up to which the curves of some runs are of interest."""
+    """Upper limit of the norms to show for some runs."""
     return max((float(np.quantile(one.norms, _SHOWN)) for one in group if one.norms.size), default=0.0) or 1.0
 
 
 def budgets_to(right: float) -> list[float]:
-    """Round norms, evenly spaced from 0 on, up to one."""
+    """Returns evenly spaced round norms from above 0 up to a limit."""
     ticks = MaxNLocator(_BUDGETS, steps=[1, 2, 2.5, 5, 10]).tick_values(0.0, right)
     return [float(f"{tick:.6g}") for tick in ticks if 0 < tick <= right]
 
 
 def power_plots(evaluated: Sequence[Evaluated], name: str = "power", title: str = "") -> list[Plot]:
-    """A plot for each attack of smallest L1, L2 or L∞ norm, a curve for each run; several where there are many runs.
+    """Returns plots for each attack that minimizes L1, L2 or L∞, a curve per run; several if there are many runs.
 
     Args:
       evaluated: the runs.
-      name: beginning of the plots' names.
-      title: what the runs are, where they are not all there are.
+      name: prefix of the plots' names.
+      title: describes the runs, if they are a subset.
 
     Raises:
       UserError: arrays cannot be read.
@@ -191,7 +191,7 @@ def _size_row(row: Any, sizes: Perturbations) -> tuple[Cell, ...]:
 
 
 def _size(value: float | None, levels: bool) -> Cell:
-    """A size to four digits; changes of a pixel also in gray levels, in which radii are given."""
+    """Formats a size to four digits; changes of a pixel also in gray levels, like radii."""
     return NOTHING if value is None else Cell(f"{value:.4g}", (f"{255 * value:.3g}/255",) if levels else ())
 
 

@@ -1,4 +1,4 @@
-"""Runs compared in pairs: for each attack, who is ahead of whom by how much, and whether that counts."""
+"""Paired comparisons of runs: for each attack, the lead of every run over others, and its significance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOTE = (
     "leaves out 0 too, the run is called better. Intervals are for one pair by itself. All this is about these trained "
     "models; other trainings of the same methods may differ."
 )
-# Of more runs than these a matrix is not read any more.
+# Larger matrices are unreadable.
 _MATRIX = 6
 
 
@@ -32,7 +32,7 @@ def paired(results: Results) -> Section | None:
     if not groups:
         return Section(note=" ".join(pairs.notes)) if pairs.notes else None
     names = attack_names([group.row.measured.first for group in groups])
-    # Where the same attack was run on several splits or weights, each has tables of its own.
+    # If the same attack was run on several splits or weights, each has its own tables.
     several = len({group.members[0].evaluated.place for group in groups}) > 1
     tables = [
         _table(f"{name}, {group.row.title}" if several else name, group)
@@ -44,7 +44,7 @@ def paired(results: Results) -> Section | None:
 
 
 def _hardest(groups: Sequence[Group]) -> int:
-    """Which group has the attack that leaves the least on average; the first where there are clean images only."""
+    """Returns the group of the attack with the lowest mean accuracy; the first if there are only clean images."""
 
     def left(group: Group) -> tuple[bool, float]:
         return group.row.kind == "clean", statistics.fmean(member.row.accuracy for member in group.members)
@@ -53,7 +53,7 @@ def _hardest(groups: Sequence[Group]) -> int:
 
 
 def p_value(value: float) -> str:
-    """A p-value in words, to two digits."""
+    """Formats a p-value to two digits."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}" if value < 0.995 else "p = 1"
 
 

@@ -19,7 +19,7 @@ _COLUMNS = (
 
 @section("parameters", "Parameters", order=120)
 def parameters(results: Results) -> Section | None:
-    """A row for each training."""
+    """One row per training."""
     trained = [run for run in results.all_runs if run.train]
     if not trained:
         return None

@@ -1,4 +1,4 @@
-"""How accuracy, and the probability of the right class, fall with the radius that an attack is allowed."""
+"""Accuracy, and probability of the correct class, as functions of the attack's radius."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, accur
 from l2p_tf.types import UserError
 
 LEAST = 3
-"""Radii that make a curve."""
+"""Minimum number of radii of a curve."""
 
-# The step size is told apart from no other strength: it goes with the radius.
+# The step size does not define a different attack, because it scales with the radius.
 _VARYING = ("epsilon", "step_size")
 _NOTE = (
     "The same attack at several radii; a radius of 0 is the clean images. Accuracy in percent, ± its standard "
@@ -43,7 +43,7 @@ class Curved:
 
     Attributes:
       evaluated: the run.
-      rows: the attack at each radius, in their order, of `Results.attacks`.
+      rows: the attack at each radius in increasing order, rows of `Results.attacks`.
     """
 
     evaluated: Evaluated
@@ -51,7 +51,7 @@ class Curved:
 
     @property
     def clean(self) -> Measured | None:
-        """The run on clean images, by the same stage where that has them."""
+        """Clean results of the run, of the same stage if available."""
         first, clean = self.rows[0].measured, self.evaluated.clean
         if first.clean:
             return dataclasses.replace(first, summary=first.clean)
@@ -59,11 +59,11 @@ class Curved:
 
     @property
     def target(self) -> float | None:
-        """c_L of the Gaussian that a generator's training aims at; None for other defenses, or another penalty."""
+        """c_L of the Gaussian target of a generator's training; None for other defenses, or another penalty."""
         options = self.evaluated.run.option("defense_options", None)
         if not isinstance(options, dict) or method_of(self.evaluated.run).partition("(")[0] != "generator":
             return None
-        # A penalty on the generator's raw output says nothing of the size of the change of the pixels.
+        # A penalty on the generator's raw output does not determine the size of pixel changes.
         value = options.get("c_l") if options.get("penalty", "pixels") == "pixels" else None
         return float(value) if isinstance(value, int | float) else None
 
@@ -82,13 +82,13 @@ def radii(results: Results) -> Section | None:
 
 
 def curves_of(results: Results) -> list[dict[Evaluated, Curved]]:
-    """The attacks that some run was put to at three radii or more, with those runs in the order to show them in."""
+    """Returns the attacks that some run has at three radii or more, with those runs in display order."""
     groups: dict[tuple[object, ...], dict[Evaluated, Curved]] = {}
     for one in results.evaluated:
         attacks: dict[tuple[object, ...], dict[float, Any]] = {}
         for row in one.bounded:
             if row.measured.first.epsilon is not None:
-                # Of several with one radius the one that left less.
+                # Of several with the same radius, keep the stronger one.
                 radii = attacks.setdefault(attack_family(row.measured.first), {})
                 if row.epsilon not in radii or row.accuracy < radii[row.epsilon].accuracy:
                     radii[row.epsilon] = row
@@ -100,17 +100,17 @@ def curves_of(results: Results) -> list[dict[Evaluated, Curved]]:
 
 
 def attack_family(record: Record) -> tuple[object, ...]:
-    """What an attack shares with itself at another radius: all that it is told but for that."""
+    """Returns a key that is the same for an attack at every radius."""
     try:
         name, options = parse_spec(record.attack, "attack")
-    except UserError:  # Of another version or another maker: a family of its own.
+    except UserError:  # Written by another version or another program: a separate family.
         name, options = record.attack, {}
     told = tuple(sorted((key, repr(value)) for key, value in options.items() if key not in _VARYING))
     return name, told, record.norm, record.steps, record.restarts, record.draws, record.backend
 
 
 def effect_of(measured: Measured) -> tuple[float, float | None]:
-    """Mean L2 norm of the perturbations, and mean probability of the right class; None where that was not recorded.
+    """Returns mean L2 norm of perturbations and mean probability of the correct class (None if not recorded).
 
     Raises:
       UserError: the arrays cannot be read.
@@ -124,12 +124,12 @@ def effect_of(measured: Measured) -> tuple[float, float | None]:
 
 
 def gaussian(c_l: float, norms: np.ndarray | float) -> Any:
-    """The probability aimed at for these L2 norms: 1 at 0."""
+    """Target probability for L2 norms: 1 at 0."""
     return np.exp(-c_l * np.square(norms))
 
 
 def plots(attacks: Sequence[Mapping[Evaluated, Curved]]) -> list[Plot]:
-    """For each attack the accuracy by its radius, and of L2 attacks the probability of the right class.
+    """Plots accuracy by radius for each attack, and for L2 attacks the probability of the correct class.
 
     Raises:
       UserError: arrays cannot be read.
@@ -145,9 +145,9 @@ def plots(attacks: Sequence[Mapping[Evaluated, Curved]]) -> list[Plot]:
 
 
 def fall_of(curve: Curved) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean L2 norms and mean probabilities of the right class, clean images first.
+    """Returns mean L2 norms and mean probabilities of the correct class, clean images first.
 
-    None where they were not recorded, or the attack is not of L2.
+    None if they were not recorded, or if the attack is not in L2.
     """
     measured = [row.measured for row in curve.rows]
     if curve.rows[0].norm != "l2" or not all(map(has_sizes, measured)) or curve.clean is None:
@@ -174,7 +174,7 @@ def _falls(name: str, falls: Sequence[tuple[Curved, np.ndarray, np.ndarray]], la
     x = np.linspace(0, max(float(norms.max()) for _, norms, _ in falls), 60)
     for i, (curve, norms, probabilities) in enumerate(falls):
         curves.append(Curve(curve.evaluated.name, norms, probabilities, style=i))
-        # Runs that aim at the same have one line for it, in the color of the first of them.
+        # Runs with the same target share one line, in the color of the first of them.
         if curve.target is not None and curve.target not in aimed:
             aimed.add(curve.target)
             goal = gaussian(curve.target, x)

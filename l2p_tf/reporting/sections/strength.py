@@ -1,4 +1,4 @@
-"""What each run was attacked with, and warnings where that is too little for what the figures seem to say."""
+"""Attacks used on each run, with warnings if they are too weak to support the figures."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from l2p_tf.reporting.table import Cell, Column, Table, columns_of, figures, rou
 from l2p_tf.types import UserError
 
 FEW = 100
-"""With fewer images an interval reaches more than 10 points to a side where half of them are right."""
+"""With fewer images, a 95% interval around 50% extends more than 10 points to one side."""
 
 USUAL = 20
-"""Steps of the PGD that everyone runs; only what is stronger says that an accuracy may last."""
+"""Steps of the usual PGD; only stronger attacks suggest that an accuracy will hold."""
 
 ITERATED = {
     "apgd": 100, "bim": 20, "cw": 1000, "fab": 100, "gen_cw": 100, "gen_mim": 100, "l2p_cw": 1000, "l2p_eot": 7,
     "l2p_pgd": 7, "mim": 20, "pgd": 20,
 }  # fmt: skip
-"""Steps, where none are given, of attacks that follow the gradient on and on; DeepFool ends where it first crosses."""
+"""Default numbers of steps of attacks that follow the gradient repeatedly; DeepFool stops at the first boundary."""
 
 _NOTE = (
     "Every accuracy under attack is an upper bound, and as good as the attack. Gradients are backward passes, every "
@@ -43,7 +43,7 @@ _COLUMNS = (
 
 @section("strength", "What they were attacked with", order=100)
 def attacks_used(results: Results) -> Section | None:
-    """A table for each choice of weights and split, a row for each attack; and warnings of attacks that are weak."""
+    """A table per choice of weights and split, one row per attack; and warnings about weak attacks."""
     tables, rows = [], []
     places = by_place(results.evaluated)
     for place in places:
@@ -60,13 +60,12 @@ def attacks_used(results: Results) -> Section | None:
 
 
 def stronger(record: Record) -> bool:
-    """Whether an attack of a given size is stronger than PGD-20.
+    """Whether an attack of fixed budget is stronger than PGD-20.
 
-    That takes at least 20 steps along the gradient of the model itself, and besides: more steps, more than one start, a
-    step size that adapts (apgd), or a sequence (autoattack; worst_case of two or more). Averaging the gradient over
-    draws alone does not count, nor does an attack that must hit a target class, one without gradients by itself, or
-    DeepFool. C&W and FAB count where they were held to an epsilon: otherwise what they leave is no accuracy at any
-    radius.
+    It must take at least 20 steps along the gradient of the model itself, and have more steps, more than one start, an
+    adaptive step size (apgd), or be a sequence (autoattack; worst_case of two or more). Averaging the gradient over
+    draws alone does not count, nor do targeted attacks, gradient-free attacks on their own, or DeepFool. C&W and FAB
+    count if they are limited to an epsilon: otherwise they give no accuracy at any radius.
     """
     try:
         name, options = parse_spec(record.attack)
@@ -74,7 +73,7 @@ def stronger(record: Record) -> bool:
             members = options.get("attacks", ("pgd", "apgd"))
             specs = [parse_spec(str(spec)) for spec in (members if isinstance(members, tuple | list) else (members,))]
             return len(specs) > 1 and any(_steps(*spec) >= USUAL for spec in specs)
-    except UserError:  # Of another version or another maker.
+    except UserError:  # Written by another version or another program.
         name, options = "", {}
     if not record.gradients or options.get("target", "none") != "none" or name in ("deepfool", "gen_deepfool"):
         return False
@@ -83,13 +82,13 @@ def stronger(record: Record) -> bool:
 
 
 def _steps(name: str, options: Mapping[str, Any]) -> int:
-    """Steps along the gradient that an attack is told to take; 0 for one that takes none."""
+    """Returns the number of gradient steps of an attack; 0 for one that takes none."""
     value = options.get("steps", ITERATED[name]) if name in ITERATED else 0
     return value if isinstance(value, int) else 0
 
 
 def _weak(rows: Sequence[Row]) -> list[str]:
-    """One sentence for all runs that the same attack helps, in whatever norms."""
+    """Returns one sentence for all runs with the same advice, in whatever norms."""
     groups: dict[tuple[str, tuple[str, ...]], list[tuple[str, tuple[float, ...]]]] = {}
     for row in rows:
         radii, randomized = {}, False
@@ -101,7 +100,7 @@ def _weak(rows: Sequence[Row]) -> list[str]:
         if radii:
             name = "autoattack(version=rand)" if randomized else "autoattack"
             classes = row.run.info.get("num_classes")
-            if isinstance(classes, int) and classes < 4:  # AutoAttack's targeted loss needs four.
+            if isinstance(classes, int) and classes < 4:  # AutoAttack's targeted loss needs four classes.
                 name = "apgd(restarts=5)"
             groups.setdefault((name, tuple(radii)), []).append((row.name, tuple(radii.values())))
     warnings = []
@@ -150,7 +149,7 @@ def _chosen(rows: Sequence[Row]) -> list[str]:
 
 
 def _rows(uses: Sequence[Any]) -> Iterator[tuple[Cell, ...]]:
-    """A row for each attack, with the runs that it was used on alike."""
+    """Returns one row per attack, with the runs that it was used on in the same way."""
     groups: dict[tuple[object, ...], list[Any]] = {}
     for row in uses:
         alike = (row.attack, row.backend, row.count, row.prediction_draws, row.repeats, row.randomized)
@@ -161,7 +160,7 @@ def _rows(uses: Sequence[Any]) -> Iterator[tuple[Cell, ...]]:
         rows = groups[key]
         row, first = rows[0], rows[0].measured.first
         names = [row.name for row in rows]
-        # Without noise every draw is the same, and a single one is taken.
+        # Without noise all draws are the same, and a single one is taken.
         idle = first.draws > 1 and not first.randomized
         yield (
             Cell(attack_name(first), (plain(first.attack),)),
@@ -189,7 +188,7 @@ def _loss(measured: Measured) -> Cell:
 
 
 def _options(measured: Measured) -> tuple[dict[str, Any], bool]:
-    """The options of an attack, and whether these are all: only those given, where the stage omits the others."""
+    """Returns the options of an attack, and whether they are complete or only those given."""
     artifact, spec = measured.evaluation.artifact, measured.first.attack
     if artifact:
         specs, resolved = artifact.options.get("attacks"), artifact.options.get("attacks_options")
@@ -199,7 +198,7 @@ def _options(measured: Measured) -> tuple[dict[str, Any], bool]:
                 return options, True
     try:
         return parse_spec(spec)[1], False
-    except UserError:  # Of another version or another maker.
+    except UserError:  # Written by another version or another program.
         return {}, False
 
 

@@ -1,4 +1,4 @@
-"""A sweep: what was tried, what it cost, and what it brought."""
+"""Sweeps: the tried settings, their cost, and their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from l2p_tf.reporting.series import Series, along_of, labels, ordered, series, s
 from l2p_tf.reporting.table import NOTHING, Cell, Column, Table, accuracy, figures, in_percent, rounded
 
 Trial = tuple[str, str, int]
-"""An attack, whose it is, and on how many images it was tried: what figures have in common that one curve may join."""
+"""An attack, its backend, and its number of images, which figures of one curve share."""
 
 _CAPTION = (
     "Accuracy in percent, ± its standard deviation over repeats where there are several; below it the 95% interval and "
@@ -27,17 +27,17 @@ _CAPTION = (
     "succeeded, the median, and the share of the images classified correctly when clean on which it succeeded. "
     "Lowest: under any of the attacks that keep to a given size."
 )
-# Beside the clean accuracy; more lines than this over a few points are not read.
+# Attacks besides clean; plots with more lines over a few points are unreadable.
 _ATTACKS = 5
-# A setting other than the one along the curves is worth a plot of its own from this many values on.
+# Minimum number of values for a separate plot of a setting other than that along the curves.
 _VALUES = 3
-# Robustness curves cross each other, so that few go into one plot.
+# Robustness curves cross each other, so only few fit into one plot.
 _CURVES = 5
 
 
 @section("sweep", "Sweep", order=20)
 def sweep(results: Results) -> Section | None:
-    """A table for each sweep, with the runs on the same images that are no part of it first, and its curves."""
+    """A table for each sweep, preceded by other runs on the same images, and its curves."""
     groups = [ordered(place) for place in by_place(results.evaluated) if len(unswept(place)) < len(place)]
     if not groups:
         return None
@@ -49,17 +49,17 @@ def sweep(results: Results) -> Section | None:
 
 
 def lowest(evaluated: Evaluated) -> Any:
-    """The row of the attack among those that keep to a given size that left the least; None where there is none."""
+    """Returns the row of the attack of fixed budget with the lowest accuracy; None if there is none."""
     return min(evaluated.bounded, key=lambda row: row.accuracy, default=None)
 
 
 def trial_of(row: Any) -> Trial:
-    """The attack of a row, whose it is, and on how many images."""
+    """Returns the attack of a row, its backend and its number of images."""
     return row.attack, row.backend, row.count
 
 
 def _smallest(evaluated: Sequence[Evaluated], *norms: str) -> dict[Trial, Any]:
-    """A row for each attack of smallest norm that was tried on any of some runs."""
+    """Returns a row for each minimizing attack that was tried on any of the runs."""
     rows: dict[Trial, Any] = {}
     for row in (row for one in evaluated for row in one.rows if is_measurable(row.measured, *norms)):
         rows.setdefault(trial_of(row), row)
@@ -131,7 +131,7 @@ def _interval(name: str, row: Any) -> dict[str, object]:
 
 
 def plots(groups: Sequence[Sequence[Evaluated]]) -> list[Plot]:
-    """The robustness curves of each sweep, then the accuracy against each of its settings.
+    """Plots the robustness curves of each sweep, then accuracy against each of its settings.
 
     Raises:
       UserError: arrays cannot be read.
@@ -152,7 +152,7 @@ def plots(groups: Sequence[Sequence[Evaluated]]) -> list[Plot]:
 
 
 def point_of(evaluated: Evaluated, trial: Trial) -> tuple[float, float] | None:
-    """Clean accuracy, and mean norm of the successes of an attack of smallest L2 norm; None where either is unknown.
+    """Returns clean accuracy and mean norm of an L2-minimizing attack's successes; None if either is unknown.
 
     Raises:
       UserError: arrays cannot be read.
@@ -165,7 +165,7 @@ def point_of(evaluated: Evaluated, trial: Trial) -> tuple[float, float] | None:
 
 
 def robustness_curves(trial: Trial, curves: Sequence[Series], others: Sequence[Evaluated]) -> list[Curve]:
-    """A curve for each series and a point for each run beside the sweep; none where no series has a point."""
+    """Returns a curve per series and a point per run outside the sweep; nothing if no series has a point."""
     made = []
     for one in curves:
         pairs = zip(one.runs, one.values, strict=True)
@@ -174,7 +174,7 @@ def robustness_curves(trial: Trial, curves: Sequence[Series], others: Sequence[E
             clean, sizes, texts = zip(*points, strict=True)
             x, y = 100 * np.array(clean), np.array(sizes)
             way = f", by {setting_name(one.along)}"
-            # Repeats have no order that a line could follow, and stand in no need of their seed.
+            # Repeats have no order for a line to follow, and need no seed in the label.
             repeats = Curve(one.label, x, y, kind="points")
             made.append(Curve(one.label.removesuffix(way) + way, x, y, texts=texts) if one.along else repeats)
     for run in others if made else ():
@@ -184,7 +184,7 @@ def robustness_curves(trial: Trial, curves: Sequence[Series], others: Sequence[E
 
 
 def _panels(curves: Sequence[Series]) -> list[tuple[str, list[Series]]]:
-    """All curves in one plot; where they are many, the methods at each choice of what is not their own, then each."""
+    """All curves in one plot; if there are many, one per choice of the other settings, then one per method."""
     if len(curves) <= _CURVES:
         return [("", list(curves))]
     groups: dict[tuple[bool, str], list[Series]] = {}
@@ -193,14 +193,14 @@ def _panels(curves: Sequence[Series]) -> list[tuple[str, list[Series]]]:
     for one in curves:
         groups.setdefault((True, one.method), []).append(one)
     several = {key: group for key, group in groups.items() if len(group) > 1}
-    # One with nothing to be set beside still has to be seen.
+    # A curve with nothing to be compared with still has to be shown.
     drawn = {id(one) for group in several.values() for one in group}
     alone = [(one.label, [one]) for one in curves if id(one) not in drawn]
     return [*((label or "nothing else swept", group) for (_, label), group in several.items()), *alone]
 
 
 def _by_setting(group: Sequence[Evaluated]) -> list[Series]:
-    """Runs that differ in one setting only, where its values are numbers and enough of them."""
+    """Returns runs that differ in one setting only, if its values are numbers and there are enough."""
     curves = []
     for label, runs in swept_kinds(group):
         along = along_of(runs)
@@ -219,7 +219,7 @@ def _accuracies(name: str, one: Series) -> Plot:
     for row in (row for run, _ in numbered for row in run.bounded):
         attacks.setdefault(trial_of(row), row)
     names = dict(zip(attacks, attack_names([row.measured.first for row in attacks.values()]), strict=True))
-    # Evenly among them, where they are many.
+    # Evenly spaced, if there are many.
     chosen = {round(i) for i in np.linspace(0, len(names) - 1, min(len(names), _ATTACKS)).tolist()}
     points = {"clean": [(value, run.clean) for run, value in numbered if run.clean]}
     for trial in (trial for i, trial in enumerate(names) if i in chosen):

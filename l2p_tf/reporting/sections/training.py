@@ -1,4 +1,4 @@
-"""The curves of the trainings: all side by side, then each by itself."""
+"""Training curves: all trainings together, then each separately."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from l2p_tf.reporting.series import CURVES
 _ROBUST = "validation_robust_accuracy"
 _TOGETHER = "Trainings side by side"
 _EPOCH = "epoch"
-# Few points are each a measurement of its own, and a single one would not be seen as a line.
+# A few points are separate measurements, and a single one would be invisible as a line.
 _POINTS = 25
 _LEGEND: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
 
@@ -56,18 +56,18 @@ _NOISES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "theta": ("theta", np.asarray), "alpha": ("alpha", np.asarray),
     "kernel_log_std": ("posterior std of kernels", np.exp),
 }  # fmt: skip
-"""Parameters of the noise as `history.csv` calls them, with what is drawn of each."""
+"""Noise parameters by their names in `history.csv`, with the name and function of what is drawn."""
 
 
 @section("training", "Training", order=110)
 def training(results: Results) -> Section | None:
-    """The curves of each training that has some, with those of all side by side."""
+    """The curves of each training, and those of all trainings together."""
     own = [plot for i, run in enumerate(results.all_runs) if run.history for plot in of_training(run, f"run-{i}")]
     return Section(plots=(*side_by_side(results.all_runs), *own)) if own else None
 
 
 def side_by_side(runs: Sequence[Run]) -> Iterator[Plot]:
-    """The curves that at least two and not too many trainings have, one plot for each kind of curve."""
+    """Plots curves that two or more, but not too many, trainings have; one plot per kind of curve."""
     histories = [(run, run.history) for run in runs if run.history]
     robust = [run for run, history in histories if history.curve(_ROBUST)]
     rho = "mean L2 norm, \N{GREEK SMALL LETTER RHO}"
@@ -87,11 +87,11 @@ def side_by_side(runs: Sequence[Run]) -> Iterator[Plot]:
 
 
 def of_training(run: Run, name: str) -> Iterator[Plot]:
-    """The plots of one training that its history has values for: loss, accuracy, size of perturbations, noise.
+    """Plots one training's available curves: loss, accuracy, size of perturbations, noise.
 
     Args:
       run: the training, which has a history.
-      name: prefix for the plots' names.
+      name: prefix of the plots' names.
     """
     history, attack = run.history, str(run.option("validation_attack", "") or "")
     assert history is not None
@@ -127,7 +127,7 @@ def _noises(histories: Sequence[tuple[Run, History]]) -> list[Curve]:
 
 
 def _under(runs: Sequence[Run]) -> str:
-    """The attack of their validation in words; empty where it is not known."""
+    """Describes the attack used in validation; empty if unknown."""
     attacks = {str(run.option("validation_attack", "") or "") for run in runs}
     if "" in attacks or not attacks:
         return ""
@@ -137,9 +137,9 @@ def _under(runs: Sequence[Run]) -> str:
 def _curves(
     history: History, name: str, title: str, parts: Sequence[tuple[Sequence[_Line], str, float]], best: int | None
 ) -> Plot | None:
-    """Curves against epochs, in a panel for each part: its lines, their unit and the factor to it.
+    """Plots curves over epochs, in a panel for each part: its lines, their unit and the factor to it.
 
-    None where the last panel has no curve.
+    None if the last panel has no curve.
     """
     if not any(history.curve(line.column) for line in parts[-1][0]):
         return None
@@ -164,7 +164,7 @@ def _curves(
 
 
 def _noise(history: History, parameter: str, prefix: str, run: str) -> Plot | None:
-    """How a parameter of the noise evolves: its mean in each layer and over all, and its range."""
+    """Plots a noise parameter over epochs: its mean in each layer and overall, and its range."""
     layers = history.layers(parameter)
     if not layers:
         return None
@@ -174,7 +174,7 @@ def _noise(history: History, parameter: str, prefix: str, run: str) -> Plot | No
         return function(np.stack([history.noise(parameter, layer, statistic) for layer in layers]))
 
     with warnings.catch_warnings():
-        # An epoch in which no layer recorded anything is NaN, and what overflows is left out of the plot.
+        # Epochs without recorded layers are NaN, and overflows are left out of the plot.
         warnings.simplefilter("ignore", RuntimeWarning)
         means = stacked("mean")
         mean, low, high = np.nanmean(means, 0), np.nanmin(stacked("min"), 0), np.nanmax(stacked("max"), 0)
@@ -218,7 +218,7 @@ def _draw_line(axes: Axes, line: _Line, epochs: np.ndarray, values: np.ndarray, 
 
 
 def _best_and_last(axes: Axes, line: _Line, epochs: np.ndarray, values: np.ndarray, best: int | None) -> list[Mark]:
-    """Marks a curve at the best epoch and at the last: where it is lower at the last, the training overfitted."""
+    """Marks a curve at the best and at the last epoch; a drop between them indicates overfitting."""
     last = int(epochs[-1])
     if best is None or best not in epochs or best == last:
         return []
@@ -237,7 +237,7 @@ def _at(epoch: float) -> str:
 def _finish(axes: Axes, history: History, unit: str, best: int | None = None) -> None:
     axes.set_xlabel(_EPOCH)
     axes.set_ylabel(unit)
-    # Epochs are numbered from 0 in the history, and from 1 for people.
+    # The history numbers epochs from 0; plots number them from 1.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch + 1:.0f}"))
     if history.noise_start is not None:
@@ -247,7 +247,7 @@ def _finish(axes: Axes, history: History, unit: str, best: int | None = None) ->
 
 
 def _mark(axes: Axes, history: History, epoch: float, text: str, *, top: bool) -> None:
-    """A line at an epoch, with its text at one end and on the side where there is room."""
+    """Draws a line at an epoch, with its text at one end, on the side with room."""
     axes.axvline(epoch, color=MUTED, linewidth=1, dashes=(2, 2))
     late = epoch > (history.epochs[0] + history.epochs[-1]) / 2
     axes.annotate(
@@ -260,6 +260,6 @@ def _mark(axes: Axes, history: History, epoch: float, text: str, *, top: bool) -
         va="top" if top else "bottom",
         color=MUTED,
         fontsize=8.5,
-        # On a ground of its own, so that no curve runs through it.
+        # An opaque background, so that no curve runs through the text.
         bbox={"boxstyle": "square,pad=0.1", "facecolor": plot.GROUND, "edgecolor": "none"},
     )

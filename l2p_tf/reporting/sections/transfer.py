@@ -1,4 +1,4 @@
-"""How examples made on one model fare on another: a matrix per attack, sources by targets."""
+"""Transfer of examples between models: a matrix per attack, sources by targets."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def transfer(results: Results) -> Section | None:
 
 
 def source_name(evaluation: Evaluation, record: Record, known: Mapping[str, Run]) -> str:
-    """How the report calls the source of a transferred record; `known` are its runs by their keys."""
+    """Returns the report's name of a transferred record's source; `known` maps keys to runs."""
     parts = _parts(evaluation, record).items()
     return f" {_JOINT} ".join(known[key].name if key in known else plain(part) for part, key in parts)
 
 
 def relation_of(evaluation: Evaluation, record: Record, known: Mapping[str, Run]) -> str:
-    """What the source has of the target: it is the target, the target is part of it, its weights, or nothing."""
+    """Returns how the source is related to the target: the same, containing it, sharing weights, or not at all."""
     keys = list(_parts(evaluation, record).values())
     target = evaluation.key_of(record.model)
     if keys == [target]:
@@ -91,9 +91,9 @@ def begun_alike(evaluation: Evaluation, record: Record, known: Mapping[str, Run]
 
 
 def _parts(evaluation: Evaluation, record: Record) -> dict[str, str]:
-    """The runs that a source is joined from, with their keys.
+    """Returns the runs that a source consists of, with their keys.
 
-    A name that is known as it stands is a single one, whatever is in it.
+    A name that is known as a whole is a single run, whatever it contains.
     """
     source = record.source or ""
     names = [source] if evaluation.key_of(source) != source else source.split(_JOINT)
@@ -101,14 +101,14 @@ def _parts(evaluation: Evaluation, record: Record) -> dict[str, str]:
 
 
 def _origin(key: str, known: Mapping[str, Run]) -> str:
-    """The training that a run's weights come from: its own, unless it was derived from another one."""
+    """Returns the training that a run's weights come from: its own, unless it was derived from another one."""
     while key in known and (source := known[key].input("source")):
         key = source
     return key
 
 
 def _distinct(rows: list[Any]) -> list[str]:
-    """The attack of each matrix, with what else tells it from those of the same name, the most telling first."""
+    """Returns distinct titles of the matrices: the attack, with distinguishing details, the most telling first."""
     titles = []
     for row in rows:
         artifact = row.measured.evaluation.artifact
@@ -128,7 +128,7 @@ def _distinct(rows: list[Any]) -> list[str]:
 
 
 def _table(title: str, cells: Mapping[tuple[str, str], tuple[Any, str]]) -> Table:
-    # Models that are both sources and targets come first and in the same order, so that the diagonal is one.
+    # Models that are both sources and targets come first in the same order, which gives a diagonal.
     sources = list(dict.fromkeys(source for source, _ in cells))
     targets = sorted(dict.fromkeys(target for _, target in cells), key=lambda target: _rank(sources, target))
     sources = sorted(sources, key=lambda source: _rank(targets, source))
