@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _environment.prepare()
 if "keras" in _sys.modules:
-    # Its layers are then known to `keras.models.load_model`; loading Keras for that would make every import slow.
+    # Registers layers for `keras.models.load_model`, if Keras is loaded; loading it here would make every import slow.
     from l2p_tf import layers as _layers  # noqa: F401
 
 if _typing.TYPE_CHECKING:
@@ -22,7 +22,7 @@ _HOMES = {"evaluate": "l2p_tf.api", "harden": "l2p_tf.api", "results": "l2p_tf.r
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """What this package offers, loaded when it is first asked for: TensorFlow and pandas make an import slow."""
+    """Loads the public API on first use, because TensorFlow and pandas make an import slow."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_importlib.import_module(_HOMES[name]), name)

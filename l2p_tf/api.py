@@ -1,4 +1,4 @@
-"""From Python: how robust a model is, and a more robust one, each by one call."""
+"""Python API: evaluates or hardens a model in one call."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from l2p_tf.reporting.results import Results
 
 Attacks = str | Attack | Sequence[Attack | str]
 _EIGHT_BITS = 0.02
-"""In 255ths, how far a float may be from a whole number that it stands for."""
+"""Maximum distance of a float from the multiple of 1/255 it represents, in 255ths."""
 
 
 class Evaluated(Results):
-    """What `evaluate` found: pandas frames as of `l2p_tf.results`, printed as a table, or written as a page.
+    """Results of `evaluate`: pandas frames as from `l2p_tf.results`, printable as a table, or written as a page.
 
     Attributes:
-      folder: where it lies; a temporary one is gone with this object.
+      folder: its folder; a temporary one is deleted with this object.
     """
 
     def __init__(self, folder: pathlib.Path, temporary: bool = False) -> None:
@@ -65,16 +65,16 @@ class Evaluated(Results):
         return text.getvalue().rstrip()
 
     def require(self, accuracies: str) -> list[Outcome]:
-        """Whether accuracies are surely as high as they should be, such as "autoattack>=0.45; clean>=0.9".
+        """Checks accuracy requirements, such as "autoattack>=0.45; clean>=0.9".
 
         Args:
-          accuracies: as `--require` takes them: names or specs of attacks, `clean`, or `worst` for all together.
+          accuracies: as in `--require`: names or specs of attacks, `clean`, or `worst` for all together.
 
         Returns:
-          An outcome for each: `met` where the lower end of the 95% interval is not below, `text` in a line.
+          An outcome for each: `met` if the lower end of the 95% interval reaches it, and a one-line `text`.
 
         Raises:
-          UserError: the text cannot be read, or names an attack that was not run.
+          UserError: the text is malformed, or names an attack that was not run.
         """
         (run,) = {str(name) for name in self.records.model}
         attacked = [artifact for artifact in find([self.folder]) if artifact.stage == "attack"]
@@ -87,7 +87,7 @@ class Evaluated(Results):
           The page.
 
         Raises:
-          UserError: the folder holds another report, or files that are none.
+          UserError: the folder holds another report, or other files.
         """
         return make([self.folder], folder, title).path / "report.html"
 
@@ -108,36 +108,35 @@ def evaluate(
     seed: int = 0,
     **options: Any,
 ) -> Evaluated:
-    """How robust a classifier is, and whether that figure can be believed.
+    """Evaluates the robustness of a classifier, and whether the result can be trusted.
 
-    The model is looked at first, as by `stages.importer`: a softmax at its end is taken off, the range of pixels that
-    it expects is found on the labeled images, hidden randomness is noticed; what was mended or is doubtful is told in
+    The model is first examined as by `stages.importer`: a final softmax is removed, the expected pixel range is
+    determined on the labeled images, and hidden randomness is detected; corrections and doubts are reported as
     warnings.
 
     Args:
-      model: a Keras model that has weights, or what `--model_file` takes: the path of a .keras or .h5 file, of a
-        SavedModel, or a preset.
+      model: a Keras model with weights, or a value of `--model_file`: path of a .keras or .h5 file, of a SavedModel, or
+      a preset.
       images: uint8, or floats in [0, 1], (count, height, width, channels) with 1 or 3 channels, whatever range the
-        model itself expects; or a `tf.data.Dataset` of such images and labels. Images are stored in 8 bits, to which
-        floats are rounded.
+      model itself expects; or a `tf.data.Dataset` of such images and labels. Images are stored in 8 bits, to which
+      floats are rounded.
       labels: integers (count,); None with a data set.
-      attacks: specs as `--attacks` takes them, such as "autoattack(epsilon=8/255); cw", or attacks.
-      checks: images on which signs of gradient masking are looked for, at least 10; 0 for none.
-      checks_epsilon: l_inf radius of those; None takes that of the first l_inf attack, or 8/255.
-      name: of the model, in tables.
-      folder: keeps everything, so that the same call goes on where it was stopped, and later attacks join; None for a
-        temporary one.
-      input_range: pixels that the model expects; `auto` finds out.
-      class_names: of the classes, in the order of the model's outputs; their numbers by default.
-      custom_objects: a Python file with classes that a model file needs; its code is run.
-      seed: decides everything random.
-      **options: of `EvaluationOptions`, such as `repeats`, `batch_size`, `prediction_draws` or `bpda`.
+      attacks: specs as in `--attacks`, such as "autoattack(epsilon=8/255); cw", or attacks.
+      checks: number of images for gradient masking checks, at least 10; 0 for none.
+      checks_epsilon: l_inf radius of the checks; None takes that of the first l_inf attack, or 8/255.
+      name: name of the model in tables.
+      folder: keeps all results, so that the same call resumes, and later attacks are added; None for a temporary one.
+      input_range: pixel range the model expects; `auto` determines it.
+      class_names: names of the classes, in the order of the model's outputs; by default their indices.
+      custom_objects: a Python file with classes that a model file needs; its code is executed.
+      seed: seed of everything random.
+      **options: options of `EvaluationOptions`, such as `repeats`, `batch_size`, `prediction_draws` or `bpda`.
 
     Returns:
       The results: `print(result)`, `result.records`, `result.report("page")`.
 
     Raises:
-      UserError: an argument is not accepted, or the model cannot be used.
+      UserError: an argument is invalid, or the model cannot be used.
     """
     wanted = EvaluationOptions(attacks=_attacks(attacks), seed=seed, **options)
     place = pathlib.Path(tempfile.mkdtemp(prefix="l2p_tf-")) if folder is None else user_path(folder)
@@ -170,31 +169,31 @@ def harden(
     seed: int = 0,
     **options: Any,
 ) -> keras.Model:
-    """A classifier that is trained on from a model's weights so that it withstands perturbations.
+    """Trains a robust classifier, starting from a model's weights.
 
-    The model itself is left as it is. A defense with noise on pixels or activations adds its layers inside.
+    The model itself is not changed. A defense with noise on pixels or activations adds its layers inside.
 
     Args:
       model: a functional or Sequential Keras model of Keras's own layers, or the path of one.
-      images: as of `evaluate`.
+      images: as in `evaluate`.
       labels: integers (count,); None with a data set.
       defense: its spec, such as "trades(epsilon=8/255)", or a defense.
-      epochs: of training.
-      learning_rate: at the start; lower than from random weights.
+      epochs: number of epochs.
+      learning_rate: initial learning rate; lower than for random weights.
       noise_after: patterns of the names of layers after which noise is added; by default the first convolution and
-        every residual sum.
+      every residual sum.
       validation_share: share of the images held out to choose the best epoch.
-      folder: keeps the training, so that the same call goes on where it was stopped; None for a temporary one.
-      input_range: pixels that the model expects; `auto` finds out.
-      seed: decides everything random.
-      **options: of `TrainOptions`, such as `batch_size`, `drops` or `validation_attack`.
+      folder: keeps the training, so that the same call resumes; None for a temporary one.
+      input_range: pixel range the model expects; `auto` determines it.
+      seed: seed of everything random.
+      **options: options of `TrainOptions`, such as `batch_size`, `drops` or `validation_attack`.
 
     Returns:
-      The trained model: from float32 images in [0, 1] to logits. It is randomized where the defense adds noise; then
-      `import l2p_tf` and `import keras` are what loads it again once it is saved.
+      The trained model, from float32 images in [0, 1] to logits. It is randomized if the defense adds noise; then
+      `import l2p_tf` before `import keras` to load it after saving.
 
     Raises:
-      UserError: an argument is not accepted, or the model cannot be trained.
+      UserError: an argument is invalid, or the model cannot be trained.
     """
     with contextlib.ExitStack() as kept:
         if folder is None:
@@ -219,7 +218,7 @@ def _attacks(attacks: Attacks) -> tuple[Attack, ...]:
 
 
 def _linf(attacks: Sequence[Attack]) -> float | None:
-    """The radius of the first attack in an l_inf ball; None where there is none."""
+    """Returns the radius of the first l_inf attack, or None."""
     facts = [attack.facts() for attack in attacks]
     radii = [float(one["epsilon"]) for one in facts if one["norm"] == "linf" and one["epsilon"]]
     return next((radius for radius in radii if radius < 1), None)
@@ -230,7 +229,7 @@ def _file(model: Any) -> str:
 
 
 def _imported(model: Any, options: ImportOptions, data: ImageData, folder: pathlib.Path) -> artifacts.Artifact:
-    """The run made of a model; what was not as it should be is warned of."""
+    """Imports a model as a run, with a warning for each problem."""
     given = None if options.model_file else model
     run = import_model(options, data, folder / "train", model=given)
     for finding in contract_of(run):
@@ -243,7 +242,7 @@ def _data(
     model: Any, images: Any, labels: Any, split: str, class_names: Sequence[str], place: pathlib.Path, seed: int,
     validation_share: float = 0.1,
 ) -> ImageData:  # fmt: skip
-    """The images and labels as a data artifact in a folder."""
+    """Stores images and labels as a data artifact in a folder."""
     images = inference.check_images(images)
     if images.dtype != np.uint8:
         exact = images.astype(np.float32) * np.float32(255)
@@ -263,7 +262,7 @@ def _data(
 
 
 def _outputs(model: Any) -> int:
-    """How many classes a model's layers tell of; 0 where they do not."""
+    """Returns the number of classes according to the model's layers; 0 if unknown."""
     outputs = getattr(model, "outputs", None) or ()
     count = outputs[0].shape[-1] if len(outputs) == 1 else None
     return 2 if count == 1 else count or 0

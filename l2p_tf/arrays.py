@@ -1,4 +1,4 @@
-"""Images and labels in whatever form a caller has them, as arrays."""
+"""Converts images and labels given in various forms to arrays."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from l2p_tf.types import UserError
 
 
 def arrays_of(images: Any, labels: Any = None) -> tuple[Any, Any]:
-    """Images and labels of a `tf.data.Dataset`, in its order, joined; what is no data set is given back as it is.
+    """Converts a `tf.data.Dataset` of images and labels to arrays, in order; other inputs are returned unchanged.
 
     Args:
-      images: an array or tensor, or a finite data set of (image, label), in batches of whatever sizes or one by one.
-      labels: an array or tensor; None with a data set, which has them.
+      images: an array or tensor, or a finite data set of (image, label), batched or not.
+      labels: an array or tensor; None with a data set, which includes them.
 
     Raises:
-      UserError: labels are missing or given twice, or the data set is infinite, empty or of something else.
+      UserError: labels are missing or given twice, or the data set is infinite, empty or of another structure.
     """
     if not isinstance(images, tf.data.Dataset):
         if labels is None:

@@ -1,7 +1,7 @@
-"""The gate: what a model must be so that it can be attacked, asked, served or trained, and what can be mended.
+"""Validates models and adapts them to classifiers that can be attacked, served or trained.
 
-A classifier takes float32 images in [0, 1], (batch, height, width, channels), and gives float32 logits
-(batch, classes). `as_classifier` finds out what a Keras model does, mends what can be mended and refuses the rest.
+A classifier maps float32 images in [0, 1], (batch, height, width, channels), to float32 logits (batch, classes).
+`as_classifier` examines a Keras model, adapts it where possible and rejects it otherwise.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ WITH_NOISE = "It answers the same image differently, so it is judged as a random
 
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-    """What is known of a model; no Keras object, among which Keras would look for weights to save."""
+    """Findings about a model; not a Keras object, in which Keras would look for weights to save."""
 
     classifier: keras.Model
     shapes: tuple[tuple[int, ...], ...] = ()
-    """Of the images it was asked about."""
+    """Shapes of the images it was tested on."""
     findings: tuple[Finding, ...] = ()
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
 class WithoutActivation(keras.layers.Layer):
-    """Another layer, whose weights it shares, as if it had no activation."""
+    """Wraps a layer without its activation; the weights are shared."""
 
     def __init__(self, layer: keras.layers.Layer) -> None:
         super().__init__(name=f"{layer.name}_logits", dtype=layer.dtype_policy)
@@ -45,16 +45,16 @@ class WithoutActivation(keras.layers.Layer):
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
-        """The other layer."""
+        """Returns the wrapped layer."""
         return {"layer": keras.saving.serialize_keras_object(self.layer)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WithoutActivation:
-        """Made from `get_config`."""
+        """Creates the layer from `get_config`."""
         return cls(keras.saving.deserialize_keras_object(config["layer"]))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """What the other layer gives before its activation."""
+        """Returns the wrapped layer's output before its activation."""
         activation, self.layer.activation = self.layer.activation, keras.activations.linear
         try:
             return self.layer(inputs)
@@ -63,13 +63,13 @@ class WithoutActivation(keras.layers.Layer):
 
 
 class AdaptedClassifier(keras.Model):
-    """A model of another kind as a classifier; it shares the model's weights.
+    """Adapts a model of another kind to a classifier that shares its weights.
 
     Args:
-      model: what is asked.
-      image_shape: (height, width, channels), None where the model takes any.
-      classes: how many it tells apart.
-      probabilities: it answers probabilities, whose logarithm are logits.
+      model: the model.
+      image_shape: (height, width, channels), None for any size.
+      classes: number of classes.
+      probabilities: the model outputs probabilities, whose logarithms are taken as logits.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class AdaptedClassifier(keras.Model):
         self.built = True
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits (batch, classes), float32."""
+        """Returns logits (batch, classes), float32."""
         answer = self.model(images, training=True) if training else predict_folded(self.model, images)
         answer = tf.cast(only_output(answer), tf.float32)
         answer = tf.ensure_shape(answer, (None, self.classes))
@@ -98,17 +98,17 @@ class AdaptedClassifier(keras.Model):
 
 
 def as_classifier(model: Any, images: np.ndarray | None = None) -> keras.Model:
-    """The model as a classifier: itself where it is one, otherwise one that shares its weights.
+    """Returns the model as a classifier: the model itself, or an adapted one that shares its weights.
 
-    What it finds is kept with the model, so asking again costs nothing. What was mended is told in a warning: a softmax
-    at the end is taken off, or, where it cannot be, the logarithm of the probabilities serves as logits. So is a
-    gradient that misleads attacks. A model that answers the same images differently is randomized, with one draw a
-    pass. `findings_of` says what was found.
+    Findings are cached with the model, so repeated calls are cheap. Adaptations cause a warning: a final softmax is
+    removed or, if that is impossible, the logarithm of the probabilities serves as logits. A gradient that misleads
+    attacks also causes a warning. A model whose predictions vary for the same images is randomized, with one draw per
+    pass. `findings_of` returns the findings.
 
     Args:
-      model: a Keras model: functional, sequential, or subclassed and built.
-      images: float32 in [0, 1], (count, height, width, channels), some of which it is asked about; None looks at what
-        can be seen from its layers alone.
+      model: a Keras model: functional, Sequential, or subclassed and built.
+      images: float32 in [0, 1], (count, height, width, channels), some of which are passed to the model; None examines
+      only its layers.
 
     Raises:
       UserError: it cannot be used; the message says why.
@@ -125,22 +125,23 @@ def as_classifier(model: Any, images: np.ndarray | None = None) -> keras.Model:
         classifier, found = _observed(kept.classifier, images)
         _tell(found)
         kept = _Kept(classifier, (*kept.shapes, images.shape[1:]), (*kept.findings, *found))
-    # Straight into the instance's dictionary: Keras would track what is set as an attribute.
+    # Set in the instance's dictionary, because Keras would track attributes.
     vars(model)[_KEPT] = vars(kept.classifier)[_KEPT] = kept
     return kept.classifier
 
 
 def findings_of(model: keras.Model) -> tuple[Finding, ...]:
-    """What `as_classifier` has found out about a model, or about what it made of one; nothing where it was not asked.
+    """Returns the findings of `as_classifier` about a model, or about one it returned; empty if it was not called.
 
-    Whether the model's outputs are logits, whether it is randomized, and whether its gradient misleads attacks.
+    They cover whether the outputs are logits, whether the model is randomized, and whether its gradient misleads
+    attacks.
     """
     kept: _Kept | None = vars(model).get(_KEPT)
     return kept.findings if kept else ()
 
 
 def is_answer(logits: tf.Tensor) -> tf.Tensor:
-    """Whether an answer tells a class: bool (...,), from logits (..., classes). Minus infinity rules a class out."""
+    """Whether logits (..., classes) determine a class: bool (...,). Minus infinity excludes a class."""
     return tf.math.is_finite(tf.reduce_max(logits, -1)) & ~tf.reduce_any(tf.math.is_nan(logits), -1)
 
 
@@ -151,12 +152,12 @@ def _tell(found: tuple[Finding, ...]) -> None:
 
 
 def computes_in_float16(model: keras.Model) -> bool:
-    """Whether a layer does, in which gradients below 6e-8 are 0 and those above 65,504 infinite."""
+    """Whether a layer uses float16, in which gradients below 6e-8 are 0 and those above 65,504 infinite."""
     return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
 
 
 def check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
-    """UserError where it can be told from the model's inputs that these images are none for it."""
+    """Raises UserError if the model's inputs show that it does not take these images."""
     if isinstance(model, AdaptedClassifier):
         return
     if not model.built:
@@ -165,7 +166,7 @@ def check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
         )
     inputs = getattr(model, "inputs", None)
     if inputs is None:
-        return  # A subclassed model tells nothing.
+        return  # A subclassed model does not declare its inputs.
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs)
         raise UserError(
@@ -189,10 +190,10 @@ def check_inputs(model: keras.Model, images: np.ndarray | None) -> None:
 
 
 def _plain(model: keras.Model) -> tuple[keras.Model, tuple[Finding, ...]]:
-    """A functional model of one tensor of images and float32 logits, as its layers tell; what was mended.
+    """Simplifies a model by its layers: one image tensor to float32 logits; returns it with the findings.
 
-    Containers of one input or output, other precisions and a softmax at the end are taken off; so is a sigmoid of one
-    output, of which two classes are made.
+    Containers of one input or output, other precisions and a final softmax are removed; the sigmoid of a single output
+    becomes two classes.
     """
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs or len(outputs) != 1:
@@ -214,15 +215,15 @@ def _plain(model: keras.Model) -> tuple[keras.Model, tuple[Finding, ...]]:
 
 
 def _has_containers(model: keras.Model) -> bool:
-    """Whether a functional model's one input or output is in a list or a dictionary."""
-    # A Sequential has none, and does not tell before it is called.
+    """Whether a functional model's only input or output is in a list or a dictionary."""
+    # A Sequential has no containers, and its structure is unknown before it is called.
     return not isinstance(model, keras.Sequential) and any(map(keras.tree.is_nested, (model.input, model.output)))
 
 
 def _before_softmax(model: keras.Model, output: Any) -> Any:
-    """The logits that become this output by a softmax, as a symbolic tensor of the model; None where none do.
+    """Returns the symbolic logits before a model's softmax; None if there is none.
 
-    Of a sigmoid of one output they are those of two classes.
+    For the sigmoid of a single output they are those of two classes.
     """
     operation, number, _ = output._keras_history
     node = operation._inbound_nodes[number]
@@ -243,7 +244,7 @@ def _before_softmax(model: keras.Model, output: Any) -> Any:
     if isinstance(operation, keras.layers.Activation):
         if activation is keras.activations.softmax:
             return before
-        # A cast of the probabilities, as networks of mixed precision end.
+        # A cast of the probabilities, as in mixed-precision networks.
         return _before_softmax(model, before) if activation is keras.activations.linear else None
     if activation is keras.activations.softmax:
         return WithoutActivation(operation)(before)
@@ -256,7 +257,7 @@ def _before_softmax(model: keras.Model, output: Any) -> Any:
 
 
 def _observed(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, tuple[Finding, ...]]:
-    """The model, adapted to what it is seen to answer; what was found."""
+    """Adapts the model to its observed outputs; returns it with the findings."""
     seen = observe(model, images)
     classifier, found = model, []
     if not isinstance(model, AdaptedClassifier):
@@ -293,7 +294,7 @@ def _noise_finding(model: keras.Model, overruled: bool) -> Finding:
 
 
 def _outputs_findings(model: keras.Model, answers: np.ndarray, linear: bool, probabilities: bool) -> list[Finding]:
-    """What the answers (batch, classes) are, as far as they are finite; nothing where the layers have told it."""
+    """Examines outputs (batch, classes), as far as finite; empty if the layers already determine what they are."""
     if probabilities:
         text = "answers probabilities; their logarithm serves as logits. Where they are rounded to 0 or 1 gradients "
         return [Finding(OUTPUTS, MENDED, f"The model {model.name!r} {text}vanish: build it without a softmax.")]
@@ -311,20 +312,20 @@ def _outputs_findings(model: keras.Model, answers: np.ndarray, linear: bool, pro
 def _adapted(model: keras.Model, classes: int, probabilities: bool) -> AdaptedClassifier:
     inputs = getattr(model, "inputs", None)
     with model.distribute_strategy.scope():
-        # A subclassed model does not say what it takes: it may be any size.
+        # A subclassed model does not declare its input size: allow any.
         shape = tuple(inputs[0].shape[1:]) if inputs else (None, None, None)
         return AdaptedClassifier(model, shape, classes, probabilities)
 
 
 def _are_probabilities(answers: np.ndarray, dtype: tf.DType) -> bool:
-    """Whether rows (batch, classes) lie in [0, 1] and sum to 1, as far as their precision tells."""
+    """Whether rows (batch, classes) are in [0, 1] and sum to 1, within their precision."""
     slack = 1e-2 if dtype in (tf.float16, tf.bfloat16) else 1e-3
     inside = len(answers) > 0 and answers.min() >= 0 and answers.max() <= 1 + slack
     return bool(inside and np.all(np.abs(answers.sum(-1) - 1) <= slack))
 
 
 def _ends_in_linear_layer(model: keras.Model) -> bool:
-    """Whether its last layer has weights and no activation, so that its outputs are logits whatever they sum to."""
+    """Whether the last layer has weights and no activation, so that its outputs are logits whatever their sum."""
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1:
         return False

@@ -1,4 +1,4 @@
-"""What is found out about a model: where it is as a classifier should be, what was mended, and what to beware of."""
+"""Findings about a model: whether it meets the requirements of a classifier, was adapted, or needs caution."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 ORIGIN, INPUT, OUTPUTS, RANGE, CLASSES = "origin", "input", "outputs", "input range", "classes"
 NOISE, GRADIENT = "noise", "gradient"
-"""What is looked at."""
+"""Checks."""
 RANGES = ("0..1", "0..255", "-1..1", "torch", "caffe")
-"""What a model may take pixels in; `torch` and `caffe` are the means of ImageNet as keras.applications names them."""
+"""Pixel ranges of models; `torch` and `caffe` use ImageNet's means, as named by keras.applications."""
 FITS, MENDED, BEWARE = "fits", "mended", "beware"
-"""What is found: nothing to do, something that was mended, something that no one can mend but its maker."""
+"""Verdicts: nothing to do, adapted automatically, or a problem that only the model's author can fix."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-      check: what, such as `outputs`.
+      check: the check, such as `outputs`.
       verdict: `fits`, `mended` or `beware`.
-      text: what was found, in a sentence.
+      text: the result, in one sentence.
     """
 
     check: str
@@ -29,5 +29,5 @@ class Finding:
     text: str
 
     def as_json(self) -> dict[str, Any]:
-        """As manifests hold it."""
+        """Returns the finding as stored in manifests."""
         return dataclasses.asdict(self)

@@ -1,4 +1,4 @@
-"""The devices and processes that a training runs on."""
+"""Devices and processes of a training."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _TF_CONFIG = "TF_CONFIG"
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """The replicas of a classifier, and this process among those that hold them.
+    """The replicas of a classifier, and this process among the workers that hold them.
 
-    The workers of a training run the same command on a folder that all of them see. The first is the chief: it alone
-    writes what lasts. What is decided outside the compiled step, such as when to stop, is decided together.
+    The workers of a training run the same command on a shared folder. The first is the chief, the only one that writes
+    permanent files. Decisions outside the compiled step, such as when to stop, are made jointly.
 
     Attributes:
-      strategy: the distribution strategy in whose scope models are made; None for one device.
+      strategy: the distribution strategy in whose scope models are created; None for one device.
       worker: number of this process, from 0.
-      workers: how many there are.
+      workers: number of processes.
     """
 
     strategy: tf.distribute.Strategy | None = None
@@ -44,31 +44,31 @@ class Devices:
 
     @property
     def replicas(self) -> int:
-        """Copies of the classifier, in all processes."""
+        """Total number of copies of the classifier over all processes."""
         return int(self.strategy.num_replicas_in_sync) if self.strategy else 1
 
     def local_scope(self) -> AbstractContextManager[Any]:
-        """Within it models are made on all devices of this process, for evaluations, which workers share by images."""
+        """Returns the scope of all devices of this process, for evaluations, whose images the workers share."""
         if self.workers == 1:
             return self.strategy.scope() if self.strategy else contextlib.nullcontext()
         several = len(tf.config.list_logical_devices("GPU")) > 1
         return mirrored().scope() if several else contextlib.nullcontext()
 
     def largest(self, values: Sequence[float]) -> np.ndarray:
-        """The largest of each number over the workers: float64; every worker has to call it."""
+        """Returns the maximum of each number over the workers: float64; every worker must call it."""
         return self._gathered(values).max(0)
 
     def of_chief(self, compute: Callable[[], Sequence[float]], count: int) -> np.ndarray:
-        """`count` numbers that the chief computes, float64; every worker has to call it."""
+        """Returns `count` numbers computed by the chief, float64; every worker must call it."""
         return self._gathered(compute() if self.is_chief else np.zeros(count))[0]
 
     def wait(self) -> None:
-        """Returns when every worker is here."""
+        """Blocks until every worker has called it."""
         self.largest([0.0])
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:
-        """Within it the chief is alone; the others come when it is done and find what it made."""
+        """Runs the chief first; the others start when it is done and find its results."""
         if not self.is_chief:
             self.wait()
         yield
@@ -76,7 +76,7 @@ class Devices:
             self.wait()
 
     def _gathered(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
-        """The numbers of all workers, in their order: (workers, count)."""
+        """Returns the numbers of all workers in order: (workers, count)."""
         if self.workers == 1:
             return np.asarray(values, np.float64)[np.newaxis]
         mine = np.zeros((self.workers, len(values)))
@@ -85,12 +85,12 @@ class Devices:
 
     @functools.cached_property
     def _summed(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Adds up what every worker has."""
+        """Sums the values of all workers."""
         strategy = self.strategy
         assert strategy is not None
 
         def summed(mine: tf.Tensor) -> tf.Tensor:
-            # Every replica of a worker has the same.
+            # All replicas of a worker have the same value.
             share = mine * (self.workers / self.replicas)
             return strategy.reduce("sum", strategy.run(lambda part: part * 1.0, args=(share,)), axis=None)
 
@@ -99,14 +99,14 @@ class Devices:
 
 @functools.cache
 def open_devices(kind: str = "auto") -> Devices:
-    """The devices of a kind; opened once in a process, before TensorFlow's first operation.
+    """Opens the devices of a kind; once per process, before TensorFlow's first operation.
 
     Args:
-      kind: one of `STRATEGIES`; `auto` is `multi_worker` where TF_CONFIG is set, `mirrored` where there are several
-        GPUs, and else `one`.
+      kind: one of `STRATEGIES`; `auto` is `multi_worker` if TF_CONFIG is set, `mirrored` if there are several GPUs,
+      otherwise `one`.
 
     Raises:
-      UserError: `multi_worker` with a TF_CONFIG that is missing or wrong.
+      UserError: `multi_worker` with a missing or invalid TF_CONFIG.
     """
     if kind not in STRATEGIES:
         raise UserError(f"`strategy` should be one of {', '.join(STRATEGIES)}. Received: {kind!r}")
@@ -123,17 +123,17 @@ def open_devices(kind: str = "auto") -> Devices:
 
 @functools.cache
 def mirrored() -> tf.distribute.MirroredStrategy:
-    """A replica on each GPU of this machine; where it has none, on each logical CPU."""
+    """Returns a strategy with a replica on each GPU of this machine, or on each logical CPU if it has none."""
     return tf.distribute.MirroredStrategy([
         device.name for device in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     ])  # fmt: skip
 
 
 def read_tf_config(text: str) -> tuple[int, int]:
-    """How many workers TF_CONFIG names, and which one this process is.
+    """Returns the number of workers in TF_CONFIG, and the index of this process.
 
     Raises:
-      UserError: it is missing or wrong.
+      UserError: it is missing or invalid.
     """
     example = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
     try:

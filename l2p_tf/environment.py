@@ -1,4 +1,4 @@
-"""What the surroundings say: Keras backend and oneDNN, settled before both are loaded, versions, the home folder."""
+"""Environment: Keras backend and oneDNN, chosen before both are loaded; package versions; user paths."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _PACKAGES = (
     "adversarial-robustness-toolbox",
 )  # fmt: skip
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
-"""`one` device; `mirrored`: all GPUs of this machine; `multi_worker`: those of all processes that TF_CONFIG names."""
+"""`one` device; `mirrored`: all GPUs of this machine; `multi_worker`: those of all processes in TF_CONFIG."""
 
 
 def prepare() -> None:
-    """Chooses TensorFlow as the backend of Keras and switches oneDNN on, where the user has not said otherwise.
+    """Selects TensorFlow as the backend of Keras and enables oneDNN, unless the user chose otherwise.
 
-    TensorFlow leaves oneDNN off on x86 CPUs without AVX-512 VNNI, where its convolutions then take twice as long.
+    TensorFlow disables oneDNN on x86 CPUs without AVX-512 VNNI, where its convolutions then take twice as long.
     """
     if "keras" not in sys.modules:
-        # A keras.json in the home folder may name another.
+        # A keras.json in the home folder may select another.
         os.environ[_BACKEND] = os.environ.get(_BACKEND) or "tensorflow"
     if "tensorflow" not in sys.modules:
         os.environ.setdefault(_ONEDNN, "1")
@@ -40,7 +40,7 @@ def prepare() -> None:
 
 
 def check_backend() -> None:
-    """UserError where Keras has, or would have, another backend than TensorFlow."""
+    """Raises UserError if Keras has, or would have, another backend than TensorFlow."""
     keras: Any = sys.modules.get("keras")
     backend = keras.backend.backend() if hasattr(keras, "backend") else os.environ.get(_BACKEND) or "tensorflow"
     if backend != "tensorflow":
@@ -51,19 +51,19 @@ def check_backend() -> None:
 
 
 def onednn() -> bool | None:
-    """Whether TensorFlow computes with oneDNN; None where TensorFlow is not loaded."""
+    """Whether TensorFlow uses oneDNN; None if TensorFlow is not loaded."""
     if "tensorflow" not in sys.modules:
         return None
-    from tensorflow.python.util import _pywrap_util_port  # TensorFlow tells it nowhere else
+    from tensorflow.python.util import _pywrap_util_port  # TensorFlow exposes it nowhere else
 
     return bool(_pywrap_util_port.IsMklEnabled())
 
 
 def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
-    """A path as the user gave it, with `~` and `~NAME` at its beginning replaced by the home folder.
+    """Converts a user's path, expanding `~` and `~NAME` at its start to the home folder.
 
     Raises:
-      UserError: there is no such home, or it holds a null byte, which no path can.
+      UserError: there is no such home, or the path contains a null byte.
     """
     if "\0" in str(path):
         raise UserError(f"A path should hold no null byte. Received: {str(path)!r}")
@@ -74,7 +74,7 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide results."""
+    """Returns the versions of the packages that affect results."""
     versions = {}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Running a classifier over many images: compiled functions kept with the model, full batches, seeded noise."""
+"""Inference on many images: compiled functions cached with the model, full batches, seeded noise."""
 
 from __future__ import annotations
 
@@ -20,31 +20,30 @@ from l2p_tf.loops import repeat
 from l2p_tf.types import UserError
 
 _TELLING, _LEVEL, _TRIED = 50, 0.01, 128
-"""Fewer images than these tell nothing; the level at which more of them would be better than chance."""
+"""Minimum number of images, significance level, and number of images tried, for the comparison with chance."""
 
 AT_CHANCE = "clean accuracy is no better than chance"
 
 ROUNDING = 1e-6
-"""How far a pixel may lie outside [0, 1]: arithmetic on float32 images leaves it by a last bit or two."""
+"""Tolerance for pixels outside [0, 1], due to float32 rounding."""
 
 
 def compiled(
     model: keras.Model, key: Hashable, body: Callable[[Any, Any], Any], jit_compile: bool | None = None
 ) -> Callable[[Any, Any], Any]:
-    """The compiled `body`, made once per model, key and state of its noise, and kept with the model.
+    """Returns the compiled `body`, cached with the model for each key and state of its noise.
 
-    It is traced once for all batch sizes of one image shape, or under XLA once for each. On a model made under a
-    distribution strategy every replica runs `body` on its share of the batch.
+    It is traced once for all batch sizes of one image shape, or with XLA once for each. On a model created under a
+    distribution strategy, every replica runs `body` on its share of the batch.
 
     Args:
       model: the classifier that `body` runs.
-      key: tells apart the compiled functions of one model; what `body` does must follow from it.
-      body: from tensors, nested in dictionaries, that have a batch axis, and tensors that have none, to tensors that
-        have one.
-      jit_compile: compile with XLA; None does so where there is a GPU.
+      key: identifies the compiled function for this model, and must determine what `body` does.
+      body: maps nested tensors with a batch axis, and tensors without one, to tensors with a batch axis.
+      jit_compile: compile with XLA; None does so if there is a GPU.
     """
     jit_compile = resolve_jit(jit_compile)
-    # Straight into the instance's dictionary: Keras would track what is set as an attribute.
+    # Set in the instance's dictionary, because Keras would track attributes.
     functions: dict[Hashable, Callable[..., Any]] = vars(model).setdefault("_l2p_compiled", {})
     noisy = noise_state(model)
     key = (key, jit_compile, noisy)
@@ -63,21 +62,21 @@ def compiled(
 
 
 class CompiledFunction:
-    """A compiled function of tensors with a batch axis and tensors without one; `compiled` tells more."""
+    """A compiled function of tensors with a batch axis and tensors without one; see `compiled`."""
 
     def __init__(self, body: Callable[[Any, Any], Any], jit_compile: bool) -> None:
         self.body, self.jit_compile = body, jit_compile
         self.compiled: dict[Any, Any] = {}
 
     def __call__(self, sharded: Any, shared: Any) -> Any:
-        """Runs it; traces it for every new shape but that of the batch axis, which only XLA has to know."""
+        """Runs the function; traces it for every new shape except for the batch axis, which only XLA needs."""
         size = tf.nest.flatten(sharded)[0].shape[0] if self.jit_compile else None
         key = (size, *(tuple(tensor.shape[1:]) for tensor in tf.nest.flatten(sharded)))
         if key not in self.compiled:
             batched = tf.nest.map_structure(lambda t: tf.TensorSpec([size, *t.shape[1:]], t.dtype), sharded)
             as_is = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), shared)
-            # A partial, because TensorFlow counts the traces of one piece of code together, whatever model they are
-            # for, and would warn of retracing that there is not.
+            # A partial, because TensorFlow counts the traces of one function together for all models, and would warn of
+            # retracing.
             self.compiled[key] = tf.function(
                 functools.partial(self.body),
                 input_signature=[batched, as_is],
@@ -88,12 +87,12 @@ class CompiledFunction:
 
     @property
     def traces(self) -> int:
-        """How often it was traced, at most, for one shape."""
+        """Maximum number of traces for one shape."""
         return max((run.experimental_get_tracing_count() for run in self.compiled.values()), default=0)
 
 
 def _distributed(strategy: tf.distribute.Strategy, body: Callable[[Any, Any], Any], jit_compile: bool) -> Any:
-    """Splits what has a batch axis over the replicas, and joins their answers."""
+    """Splits tensors with a batch axis over the replicas, and concatenates their outputs."""
     count = strategy.num_replicas_in_sync
     on_replica = tf.function(body, jit_compile=True, autograph=False) if jit_compile else body
     run = tf.function(lambda *values: strategy.run(on_replica, args=values), autograph=False, reduce_retracing=True)
@@ -112,12 +111,12 @@ def _distributed(strategy: tf.distribute.Strategy, body: Callable[[Any, Any], An
 
 
 def replicas(model: keras.Model) -> int:
-    """On how many devices the model's compiled functions run at once."""
+    """Number of devices on which the model's compiled functions run."""
     return int(model.distribute_strategy.num_replicas_in_sync)
 
 
 def seed_noise(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:
-    """`reseed`, within a compiled function: every replica gets noise of its own."""
+    """`reseed` within a compiled function, with separate noise on every replica."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1:
         seed = tf.random.fold_in(seed, context.replica_id_in_sync_group, alg=tf.random.Algorithm.PHILOX)
@@ -125,26 +124,26 @@ def seed_noise(model: keras.Model, seed: tf.Tensor) -> list[tf.Tensor]:
 
 
 def resolve_jit(jit_compile: bool | None) -> bool:
-    """True, False, or for None whether there is a GPU: on a CPU oneDNN's graph kernels beat XLA."""
+    """Resolves None to whether there is a GPU: on a CPU, oneDNN's graph kernels beat XLA."""
     return device() == "gpu" if jit_compile is None else jit_compile
 
 
 def device() -> str:
-    """`gpu` where there is one, else `cpu`."""
+    """Returns `gpu` if there is one, otherwise `cpu`."""
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
 def seed_pair(*parts: int) -> np.ndarray:
-    """Two int32 numbers derived from any number of integers, well mixed; for stateless random operations."""
+    """Derives two well-mixed int32 numbers from any integers, as seeds of stateless random operations."""
     entropy = [part % 2**63 for part in parts]
     return np.random.SeedSequence(entropy).generate_state(2, np.uint32).view(np.int32)
 
 
 def batches(count: int, batch_size: int, replicas: int = 1) -> Iterator[tuple[np.ndarray, int]]:
-    """Indices of batches over `range(count)`, and how many of each are real: padded ones repeat the last index.
+    """Yields indices of batches over `range(count)`, and the number of real ones: padding repeats the last index.
 
-    Below `batch_size`, which is a multiple of the replicas, sizes are powers of two (times the replicas), so that XLA
-    compiles few; a remainder that would fill less than three quarters of the next one is split.
+    Sizes below `batch_size`, a multiple of the replicas, are powers of two (times the replicas), so that XLA compiles
+    few of them; a remainder that fills less than three quarters of the next power is split.
     """
     start = 0
     while start < count:
@@ -159,22 +158,22 @@ def batches(count: int, batch_size: int, replicas: int = 1) -> Iterator[tuple[np
 
 
 def to_unit(images: tf.Tensor) -> tf.Tensor:
-    """uint8 images as float32 in [0, 1]; float images as they are."""
+    """Converts uint8 images to float32 in [0, 1]; float images are unchanged."""
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
 
 
 def prepared(model: Any, images: Any) -> tuple[keras.Model, np.ndarray]:
-    """The model as a classifier (`as_classifier`), and `checked_images` of it.
+    """Returns the model as a classifier (`as_classifier`), and its `checked_images`.
 
     Raises:
-      UserError: the model cannot be used, or the images are none for it.
+      UserError: the model cannot be used, or does not take the images.
     """
     images = checked_images(images)
     return as_classifier(model, images), images
 
 
 def checked_images(images: Any) -> np.ndarray:
-    """`images` as float32 (count, height, width, channels) in [0, 1]; UserError as `check_images`."""
+    """Converts images to float32 (count, height, width, channels) in [0, 1]; raises UserError like `check_images`."""
     array = check_images(images)
     if array.dtype == np.uint8:
         return array.astype(np.float32) / np.float32(255)
@@ -183,14 +182,14 @@ def checked_images(images: Any) -> np.ndarray:
 
 
 def check_images(images: Any, shape: tuple[int | None, ...] = (None, None, None)) -> np.ndarray:
-    """The images as an array of their own type, checked.
+    """Validates images and returns them as an array, without converting the dtype.
 
     Args:
       images: uint8, or floats in [0, 1], (count, height, width, channels).
-      shape: height, width and channels; None where any will do.
+      shape: height, width and channels; None for any.
 
     Raises:
-      UserError: wrong shape, dtype, no images, or values that are not finite or outside [0, 1].
+      UserError: wrong shape or dtype, no images, or values that are not finite or outside [0, 1].
     """
     array = as_array("images", images)
     if (
@@ -215,7 +214,7 @@ def check_images(images: Any, shape: tuple[int | None, ...] = (None, None, None)
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
-    """The values as an array; UserError where they are rows of unequal length."""
+    """Converts values to an array; raises UserError for ragged rows."""
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -223,7 +222,7 @@ def as_array(name: str, values: Any) -> np.ndarray:
 
 
 def checked_labels(labels: Any, count: int, classes: int) -> np.ndarray:
-    """`labels` as int32 (count,), from 0 to below `classes`; UserError otherwise."""
+    """Converts labels to int32 (count,), from 0 to below `classes`; raises UserError if invalid."""
     array = as_array("labels", labels)
     if array.shape != (count,) or array.dtype.kind not in "iu":
         parts = array[array % 1 != 0] if array.dtype.kind == "f" else ()
@@ -249,25 +248,25 @@ def predict_with_votes(
     batch_size: int = 128,
     jit_compile: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the classifier answers over several draws of its noise. Without noise it is asked once.
+    """Predicts over several draws of the noise. Without noise, a single prediction is made.
 
     Args:
       model: the classifier.
-      images: as `checked_images` takes them.
-      seed: of the noise; the generators' states are as before afterward.
-      draws: answers, each with fresh noise.
-      samples_per_prediction: forward passes, each with fresh noise, whose softmax one answer averages.
-      batch_size: images a pass.
+      images: as in `checked_images`.
+      seed: seed of the noise; the generators' states are restored afterward.
+      draws: number of predictions, each with fresh noise.
+      samples_per_prediction: forward passes, each with fresh noise, whose softmax each prediction averages.
+      batch_size: images per pass.
       jit_compile: as in `compiled`.
 
     Returns:
-      Softmax probabilities averaged over all passes, and the share of answers that were each class; both float32
-      (count, classes). An answer that is not finite is no class, and its probabilities are 0.
+      Softmax probabilities averaged over all passes, and the share of predictions for each class; both float32 (count,
+      classes). A non-finite output is no class, and its probabilities are 0.
     """
     model, images = prepared(model, images)
     if not is_randomized(model):
         draws = samples_per_prediction = 1
-    # One answer is split over copies of the image, several are dealt out to them.
+    # A single prediction is split over copies of the image; several are distributed over them.
     alone, count = draws == 1, len(images)
     copies = _copies(model, count, samples_per_prediction if alone else draws, batch_size)
     images = np.repeat(images, copies, 0) if copies > 1 else images
@@ -289,12 +288,12 @@ def predict_with_votes(
 
 
 def decided(votes: np.ndarray) -> np.ndarray:
-    """The class most answers were: int32 (count,), from votes (count, classes); -1 where no answer was finite."""
+    """Returns the most frequent class: int32 (count,), from votes (count, classes); -1 if no output was finite."""
     return np.where(votes.sum(-1) > 0, votes.argmax(-1), -1).astype(np.int32)
 
 
 def _copies(model: keras.Model, count: int, passes: int, batch_size: int) -> int:
-    """How many copies of each image share a batch that few images leave empty: a divisor of the passes."""
+    """Returns the number of copies of each image that fill a batch of few images: a divisor of the passes."""
     if not draws_per_example(model):
         return 1
     return max(n for n in range(1, max(1, min(passes, batch_size // count)) + 1) if passes % n == 0)
@@ -314,7 +313,7 @@ def _votes(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> 
     def answer(total: tf.Tensor, votes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         mean, logits = repeat(draw, (none, none), samples_per_prediction)
         mean /= tf.cast(samples_per_prediction, tf.float32)
-        # Of one pass the largest logit decides: a softmax may have rounded two of them to the same number.
+        # For a single pass, use the logits: softmax may round two of them to the same number.
         chosen = tf.argmax(tf.where(samples_per_prediction == 1, logits, mean), -1)
         vote = tf.one_hot(chosen, classes) * tf.sign(tf.reduce_sum(mean, -1, keepdims=True))
         return total + mean, votes + vote
@@ -326,21 +325,21 @@ def _votes(model: keras.Model, x: tf.Tensor, numbers: tuple[tf.Tensor, ...]) -> 
 
 
 def finite_softmax(logits: tf.Tensor) -> tf.Tensor:
-    """Softmax (..., classes) of logits; 0 for an answer that is no number."""
+    """Softmax (..., classes) of logits; 0 for non-finite outputs."""
     return tf.where(is_answer(logits)[..., None], tf.nn.softmax(logits), tf.zeros_like(logits))
 
 
 def warn_at_chance(
     right: int, model: keras.Model, images: Any, labels: np.ndarray, name: str = "The classifier"
 ) -> None:
-    """Warns where a classifier is right on no more of its images than guessing would be (1% level).
+    """Warns if a classifier's accuracy is not better than chance (1% level).
 
     Args:
-      right: on how many it is right.
+      right: number of images it classifies correctly.
       model: the classifier.
-      images: those images, uint8 or floats in [0, 1]; in what other range of pixels it is right is tried on some.
+      images: the images, uint8 or floats in [0, 1]; other pixel ranges are tried on some of them.
       labels: their classes.
-      name: of the classifier.
+      name: name of the classifier.
     """
     if not _is_at_chance(right, len(labels), int(model.output_shape[-1])):
         return
@@ -358,7 +357,7 @@ def _is_at_chance(right: int, count: int, classes: int) -> bool:
 
 
 def _in_other_ranges(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> str:
-    """On which other range of pixels a classifier is right more often than chance, in a sentence; empty for none."""
+    """Returns a sentence on the other pixel range with the highest accuracy above chance; empty if there is none."""
     run = compiled(model, "votes", functools.partial(_votes, model))
     index, real = next(batches(len(images), _TRIED, replicas(model)))
     numbers = tuple(map(tf.constant, (seed_pair(0), 1, 1)))
@@ -375,5 +374,5 @@ def _in_other_ranges(model: keras.Model, images: np.ndarray, labels: np.ndarray)
 
 
 def predict(model: keras.Model, images: np.ndarray, seed: int = 0, **how: Any) -> np.ndarray:
-    """Softmax probabilities, averaged over draws of the noise; arguments as of `predict_with_votes`."""
+    """Softmax probabilities, averaged over draws of the noise; arguments as in `predict_with_votes`."""
     return predict_with_votes(model, images, seed, **how)[0]

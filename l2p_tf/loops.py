@@ -1,4 +1,4 @@
-"""Loops inside compiled functions."""
+"""Loops within compiled functions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def repeat(
 ) -> Any:
     """Applies `state = body(*state)` up to `steps` times, within a graph or eagerly.
 
-    One iteration runs at a time. Iterations that do not depend on each other would otherwise overlap, and oneDNN's
-    kernels crash when one operation runs twice at once.
+    Iterations run one at a time. Independent iterations would otherwise overlap, and oneDNN's kernels crash when one
+    operation runs twice concurrently.
 
     Args:
-      body: from the parts of the state to a tuple of the same.
+      body: maps the parts of the state to a tuple of the same structure.
       state: tuple of tensors, or of nested structures of them.
       steps: a number, or a tensor.
-      going: from the parts of the state to whether to go on; None always does.
+      going: maps the parts of the state to whether to continue; None always continues.
 
     Returns:
       The last state.

@@ -1,4 +1,4 @@
-"""What a model does when it is asked about images: what it answers, and whether the answers are random."""
+"""Observes a model's outputs on images, and whether they are random."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from l2p_tf.layers.noise import is_seed_state, noise_layers, without_noise
 from l2p_tf.types import UserError
 
 PROBED_IMAGES = 8
-"""How many images a model is asked about."""
+"""Number of images passed to a model."""
 
 _ALONE = 1e-2
-"""How far, as a share of the largest answer, an answer may depend on the size of the batch, by rounding alone."""
+"""Tolerance for dependence on the batch size by rounding, relative to the largest output."""
 _ALONE_HALF = 1e-1
 """The same in half precision."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """The answers of a model to some images, while the noise of this package's layers was off.
+    """A model's outputs on some images, with the noise of this package's layers off.
 
     Attributes:
       answers: float32 (count, classes).
-      dtype: in which the model gives them.
-      is_tensor: the model gives them as a tensor, neither in a list nor in a dictionary.
-      randomized: it draws random numbers, so that it may answer the same images differently.
-      noise_overruled: it is not, but layers of it were called with training=True, which training=False overrules.
+      dtype: dtype of the model's output.
+      is_tensor: whether the output is a tensor, not in a list or dictionary.
+      randomized: whether it draws random numbers, so that predictions may vary.
+      noise_overruled: it does not, but some of its layers were called with training=True, which training=False
+      overrules.
     """
 
     answers: np.ndarray
@@ -43,14 +44,14 @@ class Observation:
 
 
 def observe(model: keras.Model, images: np.ndarray) -> Observation:
-    """Asks a model, compiled, about the first images; no state of the model changes.
+    """Runs a model, compiled, on the first images without changing its state.
 
     Args:
-      model: a Keras model that has its weights.
+      model: a Keras model with weights.
       images: float32 in [0, 1], (count, height, width, channels).
 
     Raises:
-      UserError: it cannot answer them, does not answer logits of several classes, or answers by batches, not by images.
+      UserError: it fails on them, does not output logits of several classes, or its outputs depend on the batch.
     """
     images = images[:PROBED_IMAGES]
     scope = _Updates()
@@ -59,7 +60,7 @@ def observe(model: keras.Model, images: np.ndarray) -> Observation:
         with scope:
             return model(x, training=False)
 
-    # A partial, because TensorFlow counts the traces of one piece of code together, whatever model they are for.
+    # A partial, because TensorFlow counts the traces of one function together for all models.
     spec = tf.TensorSpec((None, *images.shape[1:]))
     run = tf.function(functools.partial(ask), input_signature=[spec], autograph=False)
     try:
@@ -67,7 +68,7 @@ def observe(model: keras.Model, images: np.ndarray) -> Observation:
             raw, again = run(images), run(images)
             part = run(images[: len(images) // 2]) if len(images) > 1 else None
     except Exception as error:
-        # Whatever a model of somebody else's raises; without the color codes of a terminal.
+        # Third-party models may raise anything; remove the color codes of a terminal.
         reason = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300]
         raise UserError(
             f"The model {model.name!r} cannot answer images of shape {images.shape}, compiled for any number of them: "
@@ -82,7 +83,7 @@ def observe(model: keras.Model, images: np.ndarray) -> Observation:
         )
     scale = float(np.abs(answers[np.isfinite(answers)]).max(initial=0.0))
     randomized = _draws(run.get_concrete_function().graph) or scope.draws(model)
-    # Noise of any other source. Threads sum in another order: the last bits may differ without any.
+    # Also detects noise from other sources. The last bits may differ anyway, because threads sum in varying order.
     randomized = randomized or not _alike(answers, only_output(again), 1e-5 * scale)
     slack = (_ALONE_HALF if first.dtype.size == 2 else _ALONE) * scale
     if part is not None and not randomized and not _alike(answers[: len(images) // 2], only_output(part), slack):
@@ -95,7 +96,7 @@ def observe(model: keras.Model, images: np.ndarray) -> Observation:
 
 
 def only_output(answer: Any) -> tf.Tensor:
-    """The tensor, also from a list or dictionary of one; UserError where there are several."""
+    """Returns the only output, also from a list or dictionary; raises UserError if there are several."""
     if isinstance(answer, dict) and len(answer) > 1:
         raise UserError(
             f"The model should have one output, its logits; make one by keras.Model(model.inputs, "
@@ -113,26 +114,26 @@ def only_output(answer: Any) -> tf.Tensor:
 
 
 def gradient_fault(model: keras.Model, images: np.ndarray) -> str:
-    """What is wrong with the gradient of a model's answers to the first images, as the rest of a sentence.
+    """Describes a fault of the logits' gradient at the first images, as the end of a sentence.
 
     Args:
-      model: from images to logits; its noise is off meanwhile, and no state of it changes.
+      model: maps images to logits; its noise is turned off meanwhile, and its state is not changed.
       images: float32 in [0, 1], (count, height, width, channels).
 
     Returns:
-      Empty where nothing is wrong: the gradient is there, finite, and not zero on half of the images or more, or the
-      answers are the same whatever the images are. Images with answers that are not finite tell nothing.
+      Empty without a fault: the gradient exists, is finite, and is not zero on half of the images or more, unless the
+      outputs are the same for all images. Images with non-finite outputs are ignored.
     """
     x = tf.constant(images[:PROBED_IMAGES])
     try:
         with without_noise(model), _Updates(), tf.GradientTape() as tape:
             tape.watch(x)
             logits = tf.cast(only_output(model(x, training=False)), tf.float32)
-            # Of all logits at once, no direction of which is a symmetry of the network.
+            # A random combination of all logits, because it is no symmetry of the network.
             weights = tf.random.stateless_normal(logits.shape[1:], [0, 1])
             scores = tf.reduce_sum(logits * weights, -1)
         gradient = tape.gradient(scores, x)
-    except LookupError as error:  # An operation that has none.
+    except LookupError as error:  # An operation without a gradient.
         return f"is missing: {' '.join(str(error).split())[:200]}"
     if gradient is None:
         return "is missing: what the model computes from the pixels has none, as after a cast to whole numbers"
@@ -148,35 +149,35 @@ def gradient_fault(model: keras.Model, images: np.ndarray) -> str:
 
 
 def _is_noisy_as_it_is(model: keras.Model, images: np.ndarray) -> bool:
-    """Whether a functional model has layers that were called with training=True, so that it draws if called."""
+    """Whether a functional model has layers called with training=True that draw random numbers."""
     with _Updates() as scope:
         model(tf.constant(images[:1]))
     return scope.draws(model)
 
 
 class _Updates(keras.StatelessScope):
-    """Within it a model's variables are not written; it takes note of those that would have been."""
+    """Prevents writes to a model's variables, and records which ones would have been written."""
 
     def __init__(self) -> None:
         super().__init__(initialize_variables=False)
         self.updated: list[keras.Variable] = []
 
     def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
-        """Takes note of the variable, and lets what follows see the new value."""
+        """Records the variable, and lets subsequent reads see the new value."""
         self.updated.append(update[0])
         super().add_update(update)
 
     def draws(self, model: keras.Model) -> bool:
-        """Whether a seed generator moved on that is not of a `NoiseLayer`."""
+        """Whether a seed generator that does not belong to a `NoiseLayer` advanced."""
         own = [layer.seed_generator.state for layer in noise_layers(model)]
         return any(is_seed_state(v) and not any(v is state for state in own) for v in self.updated)
 
 
 def _draws(graph: tf.Graph) -> bool:
-    """Whether a graph holds random operations of TensorFlow that keep their own state."""
+    """Whether a graph contains stateful random operations of TensorFlow."""
     definition = graph.as_graph_def()
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-    # Those of global seeds have an attribute `seed2`; the other is how a `tf.random.Generator` moves on.
+    # Operations with global seeds have an attribute `seed2`; the other one advances a `tf.random.Generator`.
     return any("seed2" in node.attr or node.op == "RngReadAndSkip" for node in nodes)
 
 

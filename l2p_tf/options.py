@@ -1,4 +1,4 @@
-"""Options: fields of frozen dataclasses with a default, a line of help and bounds, coerced and checked when made."""
+"""Options: fields of frozen dataclasses with a default, a help line and bounds, coerced and checked at construction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from l2p_tf.types import UserError
 
 _LARGEST = 2**31 - 1
-"""Of the whole numbers among the options: they become int32."""
+"""Upper limit of integer options, which become int32."""
 
 
 def option(
@@ -27,17 +27,17 @@ def option(
     flag: str = "",
     specs: str = "",
 ) -> Any:
-    """A field of an `Options` or `StageOptions` dataclass.
+    """Defines a field of an `Options` or `StageOptions` dataclass.
 
     Args:
-      default: its value where none is given.
-      help: what it decides, in a line.
-      low: least value.
-      high: greatest value.
-      above: what a value should be above.
-      choices: the values there are.
-      flag: of `StageOptions`, its flag on the command line; empty for its own name.
-      specs: of `StageOptions`, the registry of the things whose specs it is read from, as `l2p_tf.attacks:ATTACKS`.
+      default: default value.
+      help: what it decides, in one line.
+      low: minimum.
+      high: maximum.
+      above: exclusive lower bound.
+      choices: accepted values.
+      flag: for `StageOptions`, its flag on the command line; empty for its own name.
+      specs: for `StageOptions`, the registry that parses its specs, such as `l2p_tf.attacks:ATTACKS`.
     """
     metadata = {
         "help": help, "low": low, "high": high, "above": above, "choices": choices, "flag": flag, "specs": specs,
@@ -46,25 +46,25 @@ def option(
 
 
 def further(help: str) -> Any:  # noqa: A002 - as above
-    """The field of an `Options` dataclass that takes whatever options are not its own, for another to judge.
+    """Defines the field of an `Options` dataclass that collects unknown options, for others to validate.
 
-    In a spec they stand beside the others. The field holds pairs of names and values, sorted; it may be given a
+    In a spec they appear like the others. The field holds pairs of names and values, sorted; it may be given as a
     dictionary. Values are numbers, words, truth values, None, or tuples of those.
     """
     return dataclasses.field(default=(), metadata={"help": help, "further": True})
 
 
 def further_of(options: type) -> str:
-    """The name of the field that `further` made; empty where there is none."""
+    """Returns the name of the field defined by `further`; empty if there is none."""
     return next((field.name for field in dataclasses.fields(options) if field.metadata.get("further")), "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Base of everything that is named by a spec. Values are coerced to the declared type and checked when made.
+    """Base of everything named by a spec. Values are coerced to the declared type and checked at construction.
 
     Raises:
-      UserError: a value has the wrong type or lies outside what the option accepts.
+      UserError: a value has the wrong type or is not accepted.
     """
 
     plugin: typing.ClassVar[str] = ""
@@ -82,7 +82,7 @@ class Options:
             object.__setattr__(self, field.name, value)
 
     def options(self) -> dict[str, Any]:
-        """All options with their values, as JSON can hold them; of a plugin also which one it is."""
+        """Returns all options as JSON-compatible values, including the plugin if there is one."""
         thing = self.recorded()
         values = {
             f.name: (str(v) if isinstance(v := getattr(thing, f.name), enum.Enum) else v)
@@ -93,22 +93,22 @@ class Options:
         return {**values, "plugin": self.plugin} if self.plugin else values
 
     def recorded(self) -> typing.Self:
-        """As records name it: the same from whatever folder and in whatever place it is used."""
+        """Returns the form used in records, which is independent of folders and locations."""
         return self
 
     def replace(self, **changes: Any) -> typing.Self:
-        """The same thing with some options changed."""
+        """Returns a copy with some options changed."""
         return dataclasses.replace(self, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class StageOptions:
-    """Base of what decides a training, an evaluation, checks or certificates: each `option` is a flag too.
+    """Base of the options of a training, an evaluation, checks or certificates: each `option` is also a flag.
 
-    Values are coerced to the declared type and checked when made; what is read from specs may be given as such.
+    Values are coerced to the declared type and checked at construction; those parsed from specs may be given as specs.
 
     Raises:
-      UserError: a value has the wrong type or lies outside what the option accepts.
+      UserError: a value has the wrong type or is not accepted.
     """
 
     def __post_init__(self) -> None:
@@ -123,29 +123,29 @@ class StageOptions:
 
 
 def declared(options: type) -> list[dataclasses.Field[Any]]:
-    """The fields of a dataclass that `option` made."""
+    """Returns the fields of a dataclass defined by `option`."""
     return [field for field in dataclasses.fields(options) if "help" in field.metadata]
 
 
 def flag_of(field: dataclasses.Field[Any]) -> str:
-    """The flag of an option of `StageOptions`."""
+    """Returns the flag of an option of `StageOptions`."""
     return field.metadata["flag"] or field.name
 
 
 def _read(where: str, text: str, many: bool) -> Any:
-    """The things that specs name; None for an empty spec of one."""
+    """Parses specs; returns None for a single empty spec."""
     module, _, name = where.partition(":")
     registry = getattr(importlib.import_module(module), name)
     return tuple(registry.parse_list(text)) if many else registry.parse(text) if text.strip() else None
 
 
 def is_finite(value: float) -> bool:
-    """Whether a number, be it whole, is a float that is finite."""
+    """Whether a number, possibly an integer, fits a finite float."""
     return abs(value) <= sys.float_info.max
 
 
 def _pairs(owner: str, values: Any) -> tuple[tuple[str, Any], ...]:
-    """Names and plain values, sorted by name; lists become tuples."""
+    """Returns names and plain values, sorted by name; lists become tuples."""
 
     def plain(name: str, value: Any) -> Any:
         if isinstance(value, tuple | list):
@@ -162,7 +162,7 @@ def _pairs(owner: str, values: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def _coerce(owner: str, name: str, value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`, where that loses nothing."""
+    """Converts `value` to the type `hint`, if that is lossless."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind in kinds:
         if kind is type(None):
@@ -202,6 +202,6 @@ def _check(owner: str, name: str, value: Any, metadata: Any) -> None:
 
 
 def bounds_of(metadata: Any) -> str:
-    """What a number may be, in a few words; empty where it has no bounds."""
+    """Describes the bounds of a number in a few words; empty if there are none."""
     words = (("low", "at least"), ("above", "above"), ("high", "at most"))
     return ", ".join(f"{word} {metadata[key]:g}" for key, word in words if metadata.get(key) is not None)

@@ -1,6 +1,6 @@
-"""Attacks, defenses, networks, data sets and certificates of a user's own, from files, modules and installed packages.
+"""Plugins: the user's own attacks, defenses, networks, data sets and certificates from files, modules and packages.
 
-Loading one runs its code, which registers what it has as the modules of this package do.
+Loading a plugin runs its code, which registers its contents as the modules of this package do.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from l2p_tf.environment import user_path
 from l2p_tf.types import UserError
 
 GROUP = "l2p_tf.plugins"
-"""The entry points of installed packages: each names a module."""
+"""Entry point group of installed packages; each entry point names a module."""
 _current: contextvars.ContextVar[str] = contextvars.ContextVar("plugin", default="")
 
 
 def current() -> str:
-    """The plugin that is being loaded: its name and a digest of its code; empty outside one."""
+    """Returns name and code digest of the plugin being loaded; empty outside of loading."""
     return _current.get()
 
 
 def load(names: Sequence[str]) -> None:
-    """Loads plugins; those that are loaded already are left alone.
+    """Loads plugins, unless they are already loaded.
 
     Args:
-      names: paths of Python files, or names of modules that can be imported.
+      names: paths of Python files, or names of importable modules.
 
     Raises:
-      UserError: there is none of this name, or its code raises an error.
+      UserError: there is no such plugin, or its code raises an error.
     """
     for name in names:
         if name.endswith(".py"):
@@ -63,7 +63,7 @@ def _load_file(path: pathlib.Path) -> None:
     if spec is None or spec.loader is None:
         raise UserError(f"`plugins` should be Python files or modules. Received: {str(path)!r}, no such file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # Dataclasses look for their module there.
+    sys.modules[name] = module  # Dataclasses look up their module there.
     loader = spec.loader
     with _loading(path.name, path):
         loader.exec_module(module)
@@ -83,8 +83,8 @@ def _load_module(name: str) -> None:
 
 @contextlib.contextmanager
 def _loading(name: str, file: pathlib.Path) -> Iterator[None]:
-    """Within it what is registered is that of a plugin; whatever its code raises becomes a line."""
-    # Of a package all that is in it.
+    """Attributes registrations to a plugin, and turns any exception of its code into a UserError."""
+    # For a package, all of its files.
     files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
     digest = hashlib.sha256(b"".join(one.read_bytes() for one in files)).hexdigest()[:16]
     token = _current.set(f"{name} {digest}")

@@ -1,4 +1,4 @@
-"""Progress bars with the time left."""
+"""Progress bars with the remaining time."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator
 from rich import console, progress, table, text
 
 _LOG_SECONDS = 60.0
-"""Where the output is no terminal but a log, the bar is printed as a line this often."""
+"""If the output is a log, not a terminal, the bar is printed as a line at this interval."""
 
 _WIDE = 120
 
 
 class _Cut(progress.TextColumn):
-    """Text that is cut where the line is too long, so that the figures beside it stay whole."""
+    """Text that is truncated if the line is too long, so that the figures next to it stay complete."""
 
     def __init__(self, text_format: str) -> None:
         super().__init__(text_format, table_column=table.Column(no_wrap=False))
 
     def render(self, task: progress.Task) -> text.Text:
-        """The text, which may be cut but not go on in another line."""
+        """Returns the text, which may be truncated but not wrapped."""
         shown = super().render(task)
         shown.no_wrap, shown.overflow = True, "ellipsis"
         return shown
@@ -29,16 +29,16 @@ class _Cut(progress.TextColumn):
 
 @contextlib.contextmanager
 def bar(description: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
-    """Shows one bar on standard error and yields the function that moves it.
+    """Shows a progress bar on standard error and yields the function that advances it.
 
     Args:
-      description: what is being done.
-      total: how many units there are.
+      description: the work being done.
+      total: number of units.
       unit: their name, in the plural.
-      done: how many of them were done before (a resumed run).
+      done: number of units already done (in a resumed run).
 
     Yields:
-      `advance(n, **facts)`: moves the bar by `n`; the facts are shown behind it, such as `loss=0.31`.
+      `advance(n, **facts)`: advances the bar by `n`; the facts are shown after it, such as `loss=0.31`.
     """
     screen = console.Console(stderr=True)
     columns = (

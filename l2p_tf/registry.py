@@ -1,7 +1,7 @@
-"""Finds the modules of a folder by scanning, and names a thing with its options: `pgd(steps=20, epsilon=8/255)`.
+"""Finds modules of a folder by scanning, and parses names with options: `pgd(steps=20, epsilon=8/255)`.
 
-A thing is a frozen dataclass derived from `Options`. Its fields are its options; `option()` gives each a default, a
-line of help and the values it accepts. Adding a thing is adding a file: nothing else lists it.
+A registered thing is a frozen dataclass derived from `Options`. Its fields are its options; `option()` gives each a
+default, a help line and accepted values. Adding one only takes a file, because nothing else lists it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NESTED = (ast.expr, ast.keyword)
 T = TypeVar("T", bound=Options)
 
 _LONGEST, _DEEPEST, _MOST = 4000, 32, 1000
-"""Characters of a spec or number, nesting of what it says, and things that a list of specs may give."""
+"""Maximum length of a spec or number, nesting depth, and number of things in a list of specs."""
 _ALIASES = {
     "epsilon": ("eps", "radius"),
     "step_size": ("alpha", "eps_step", "eps_iter", "step", "stepsize", "rel_stepsize", "abs_stepsize"),
@@ -68,11 +68,11 @@ _ALIASES = {
     "depth": ("num_layers", "layers"),
     "width": ("widen_factor", "width_factor", "widening"),
 }
-"""What other libraries and papers call the options here."""
+"""Names of the options in other libraries and papers."""
 
 
 class Registry(Generic[T]):
-    """The things of one kind, found by importing every public module of `package` the first time one is asked for."""
+    """Things of one kind, found by importing every public module of `package` on first use."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
@@ -81,7 +81,7 @@ class Registry(Generic[T]):
         self._scanned = False
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator: makes the dataclass known as `name`."""
+        """Class decorator that registers a dataclass as `name`."""
 
         def decorate(cls: type[T]) -> type[T]:
             if name in self._classes:
@@ -93,12 +93,12 @@ class Registry(Generic[T]):
         return decorate
 
     def names(self) -> list[str]:
-        """The registered names, sorted."""
+        """Returns the sorted names."""
         self._scan()
         return sorted(self._classes)
 
     def get(self, name: str) -> type[T]:
-        """The dataclass called `name`; UserError lists the names where there is none."""
+        """Returns the dataclass called `name`; raises UserError with the known names if there is none."""
         self._scan()
         if name not in self._classes:
             near = difflib.get_close_matches(name.strip("'\"").lower(), self._classes, n=1)
@@ -107,8 +107,8 @@ class Registry(Generic[T]):
         return self._classes[name]
 
     def class_called(self, name: str) -> type[T]:
-        """The dataclass by its Python name, such as `PGD`; AttributeError where there is none, as modules raise it."""
-        if name[:1].isupper():  # All else that packages are asked for are their modules.
+        """Returns the dataclass by its Python name, such as `PGD`; raises AttributeError, like a module, if unknown."""
+        if name[:1].isupper():  # All other names are modules.
             self._scan()
             for cls in self._classes.values():
                 if cls.__name__ == name:
@@ -116,12 +116,12 @@ class Registry(Generic[T]):
         raise AttributeError(f"module {self._package!r} has no attribute {name!r}")
 
     def class_names(self) -> list[str]:
-        """The Python names of all, sorted."""
+        """Returns the sorted Python names."""
         self._scan()
         return sorted(cls.__name__ for cls in self._classes.values())
 
     def parse(self, spec: str) -> T:
-        """Makes a thing from `name` or `name(option=value, ...)`. Numbers may be written as arithmetic: `8/255`."""
+        """Parses `name` or `name(option=value, ...)`. Numbers may be written as arithmetic: `8/255`."""
         return self._make(*parse_spec(spec, self.kind))
 
     def _each(self, spec: str) -> list[T]:
@@ -154,7 +154,7 @@ class Registry(Generic[T]):
         return cls(**values)
 
     def parse_list(self, text: str) -> list[T]:
-        """Several specs separated by `;`. A list of values gives one thing each: `pgd(epsilon=[2/255, 4/255])`."""
+        """Parses specs separated by `;`. A list of values gives one thing per value: `pgd(epsilon=[2/255, 4/255])`."""
         specs = [part.strip() for part in text.split(";") if part.strip()]
         if not specs:
             raise UserError(f"No {self.kind} given: {text!r}. Known: {', '.join(self.names())}.")
@@ -166,10 +166,10 @@ class Registry(Generic[T]):
         return things
 
     def help(self, text: str = "help") -> str | None:
-        """What `help` or `help(NAME)` asks for; None where `text` is neither.
+        """Returns the help for `help` or `help(NAME)`; None if `text` is neither.
 
         Args:
-          text: `help` for every name with its options, their defaults and meaning; `help(pgd)` for one, told in full.
+          text: `help` for all names with their options, defaults and meanings; `help(pgd)` for one in full.
 
         Raises:
           UserError: there is no such name.
@@ -206,7 +206,7 @@ class Registry(Generic[T]):
 
 
 def spec_of(thing: Options) -> str:
-    """The canonical spec of a thing: its name and every option that is not at its default."""
+    """Returns the canonical spec: the name and all options that differ from their defaults."""
     thing = thing.recorded()
     values = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing) if getattr(thing, f.name) != f.default}
     rest = dict(values.pop(further_of(type(thing)), ()))
@@ -216,10 +216,10 @@ def spec_of(thing: Options) -> str:
 
 
 def parse_spec(spec: str, kind: str = "spec") -> tuple[str, dict[str, Any]]:
-    """Splits `name(option=value, ...)` into its name and options. Nothing in it is executed.
+    """Splits `name(option=value, ...)` into its name and options, without executing anything.
 
     Raises:
-      UserError: the text is not of that form.
+      UserError: the text does not have that form.
     """
     form = f"{kind} {spec!r} should be of the form name or name(option=value, ...)."
     if re.search(r"=\s*([~/.]|[A-Za-z_]\w*[/.-])[\w.~/-]*[A-Za-z]", spec):
@@ -237,7 +237,7 @@ def parse_spec(spec: str, kind: str = "spec") -> tuple[str, dict[str, Any]]:
 
 
 def parse_number(text: str) -> float:
-    """A number written plainly or as arithmetic: `0.03`, `8/255`, `1e-4`."""
+    """Parses a number or arithmetic: `0.03`, `8/255`, `1e-4`."""
     message = f"{text!r} should be a number such as 0.03 or 8/255."
     value = _value(_parsed(text, message), message)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -246,7 +246,7 @@ def parse_number(text: str) -> float:
 
 
 def _parsed(text: str, message: str) -> ast.expr:
-    """The syntax of a text of bounded length and depth; nothing in it is executed."""
+    """Parses the syntax of a text of bounded length and depth, without executing anything."""
     if len(text) > _LONGEST:
         raise UserError(f"{message} It should have at most {_LONGEST:,} characters. Received: {len(text):,}")
     try:
@@ -299,18 +299,18 @@ def _number(node: ast.expr, message: str) -> Any:
 
 
 def _meant(key: str, known: list[str]) -> str | None:
-    """The option that an unknown one stands for: what others call so, or one spelled alike; None for none."""
+    """Returns the option that an unknown name probably means: an alias or a similar spelling; None if there is none."""
     plain = key.strip("_").lower()
     aliased = [name for name in known if plain in _ALIASES.get(name, ())]
     return next(iter([*aliased, *difflib.get_close_matches(plain, known, n=1)]), None)
 
 
 def shown(value: Any) -> str:
-    """A value as a spec holds it."""
+    """Formats a value as in a spec."""
     if isinstance(value, enum.Enum):
         return str(value.value)
     if isinstance(value, float):
         plain, in_255ths = f"{value:.12g}", round(value * 255)
-        # Radii are written as the papers write them, where that is shorter.
+        # Write radii as papers do, if that is shorter.
         return f"{in_255ths}/255" if len(plain) > 7 and value == in_255ths / 255 and abs(value) <= 1 else plain
     return value if isinstance(value, str) and value.isidentifier() else repr(value)

@@ -1,4 +1,4 @@
-"""Reads what others may have written: JSON as a type, arrays by type, shape and range. Nothing in a file is run."""
+"""Reads untrusted files: typed JSON, and arrays checked for dtype, shape and range. Nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 T = TypeVar("T")
 _MOST_BYTES = 2**30
-"""Of one array: more than a hundred million examples."""
+"""Limit per array: enough for more than a hundred million examples."""
 
 
 @contextlib.contextmanager
 def reading(file: pathlib.Path, expected: str) -> Iterator[None]:
-    """Within it whatever a reader raises on a damaged file becomes one line: that `file` should `expected`."""
+    """Turns any exception on a damaged file into a one-line UserError: `file` should `expected`."""
     try:
         yield
-    # Readers of foreign formats raise anything on damage: zlib.error, struct.error, RecursionError, MemoryError ...
+    # On damage, readers of other formats raise anything: zlib.error, struct.error, RecursionError, MemoryError ...
     except Exception as error:
         said = str(error) or type(error).__name__
         raise UserError(f"{str(file)!r} should {expected}: {said}") from error
 
 
 def read_json(file: pathlib.Path, kind: type[T], expected: str) -> T:
-    """Reads a JSON file as `kind`: a dataclass, or any other type that msgspec knows.
+    """Reads a JSON file as `kind`: a dataclass, or any other type that msgspec supports.
 
     Args:
       file: the file.
-      kind: what it holds; a value of another type, or outside its bounds, is refused.
+      kind: its type; values of another type or out of bounds are rejected.
       expected: what the file should do, for the message, such as `hold the results of an attack stage`.
 
     Raises:
-      UserError: the file is not there, or holds something else; the message names the file and the field.
+      UserError: the file is missing, or holds something else; the message names the file and the field.
     """
     with reading(file, expected):
         return as_type(json.loads(file.read_bytes()), kind)
 
 
 def as_type(value: Any, kind: type[T]) -> T:
-    """A value of JSON as `kind`; ValueError names what does not fit. What no UTF-8 can hold becomes a question mark."""
+    """Converts a JSON value to `kind`; ValueError names what does not fit. Invalid UTF-8 becomes a question mark."""
     return msgspec.json.decode(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), type=kind)
 
 
 def check_inside(name: str) -> None:
-    """ValueError where the name of a file, relative to a folder, leads out of it."""
+    """Raises ValueError if a file name relative to a folder leads out of it."""
     path = pathlib.PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ValueError(f"it should name files in its folder. Received: {name!r}")
@@ -68,14 +68,14 @@ def check_inside(name: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What an array may hold.
+    """Constraints of an array.
 
     Attributes:
-      kinds: its dtype's kinds, as numpy writes them: `b` bool, `i` and `u` integers, `f` floats, `U` text.
-      low: least of its numbers.
-      high: largest of its numbers; infinities are refused wherever they stand.
-      unknown: whether NaN may stand for a number that there was none of.
-      rank: its number of axes.
+      kinds: allowed dtype kinds of numpy: `b` bool, `i` and `u` integers, `f` floats, `U` text.
+      low: minimum.
+      high: maximum; infinities are always rejected.
+      unknown: whether NaN may stand for a missing number.
+      rank: number of axes.
     """
 
     kinds: str
@@ -85,7 +85,7 @@ class Column:
     rank: int = 1
 
     def check(self, name: str, array: np.ndarray) -> None:
-        """ValueError where a number is outside; `name` is the array's."""
+        """Raises ValueError if a number is out of range; `name` is the array's."""
         if array.dtype.kind in "bU":
             return
         numbers = array[~np.isnan(array)] if self.unknown else array
@@ -100,13 +100,13 @@ def read_arrays(
 
     Args:
       file: the file.
-      columns: what to read, by name.
+      columns: the arrays to read, by name.
       expected: what the file should do, for the message.
       count: length of each array; None for any.
-      optional: leave out what is not there instead of refusing.
+      optional: skip missing arrays.
 
     Raises:
-      UserError: the file is not there, damaged, or an array is of another type or shape, or holds other numbers.
+      UserError: the file is missing or damaged, or an array has another dtype or shape, or values out of range.
     """
     arrays = {}
     with reading(file, expected), zipfile.ZipFile(file) as archive:
@@ -120,7 +120,7 @@ def read_arrays(
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether it is in Fortran order, and type of an array in NumPy's format; `stream` is then at its data."""
+    """Returns shape, Fortran order and dtype of an array in NumPy's format; `stream` is left at its data."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, fortran, dtype = read[np.lib.format.read_magic(stream)](stream)
     return shape, fortran, dtype
@@ -128,7 +128,7 @@ def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _read(archive: zipfile.ZipFile, name: str, column: Column, count: int | None) -> np.ndarray:
     with archive.open(f"{name}.npy") as stream:
-        # The header first: what it promises would be allocated.
+        # The header first, because numpy would allocate the size it declares.
         shape, _, dtype = read_header(stream)
     if dtype.kind not in column.kinds or len(shape) != column.rank or (count is not None and shape[0] != count):
         wanted = f"({count},)" if count is not None else f"rank {column.rank}"

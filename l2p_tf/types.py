@@ -1,18 +1,18 @@
-"""Small types that every layer of the package shares."""
+"""Small types used throughout the package."""
 
 from __future__ import annotations
 
 import enum
 
 _HEAD, _TAIL = 500, 200
-"""Characters of a message that are kept where it is longer than both."""
+"""Number of characters kept at both ends of longer messages."""
 
 
 class UserError(ValueError):
-    """Something the user can mend: its message is one line that names argument, value and what is accepted.
+    """An error the user can fix: its message is one line that names argument, value and what is accepted.
 
-    The stages print it and leave with a status that is not 0; no traceback is shown. Of a message of thousands of
-    characters, such as one that quotes what was received, beginning and end are kept.
+    The stages print it and exit with a nonzero status, without a traceback. Very long messages, such as those that
+    quote the input, are shortened in the middle.
     """
 
     def __init__(self, message: str) -> None:
@@ -21,10 +21,10 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """A signal asked to stop, and the work so far is saved.
+    """A signal requested a stop, and the work so far is saved.
 
     Attributes:
-      number: of the signal.
+      number: number of the signal.
     """
 
     def __init__(self, number: int, message: str) -> None:
@@ -33,7 +33,7 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
 
 class Norm(str, enum.Enum):
-    """The norm in which a perturbation is bounded."""
+    """The norm that bounds a perturbation."""
 
     LINF = "linf"
     L2 = "l2"

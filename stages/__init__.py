@@ -1,1 +1,1 @@
-"""The stages: each turns flags into one call of the library."""
+"""Command-line stages: each converts flags to one call of the library."""

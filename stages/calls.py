@@ -1,4 +1,4 @@
-"""What stages do, each a call of the library with what the flags say, and a line on what came of it."""
+"""Library calls of the stages, with a line of output on the result of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def data(settings: Settings) -> ImageData:
-    """The data artifact: --data, or RUN_DIR/data, made from --dataset where it is not there."""
+    """Opens the data artifact: --data, or RUN_DIR/data, created from --dataset if missing."""
     from l2p_tf.data import DATASETS, DataInfo, ImageData, prepare
 
     if settings.data:
@@ -54,7 +54,7 @@ def data(settings: Settings) -> ImageData:
 
 
 def made_data(settings: Settings) -> ImageData:
-    """The data artifact as it is: --data or RUN_DIR/data; made from --dataset only where there is none."""
+    """Opens the data artifact unchanged: --data or RUN_DIR/data; creates it from --dataset only if missing."""
     from l2p_tf.data import ImageData
 
     made = settings.folder / "data"
@@ -62,7 +62,7 @@ def made_data(settings: Settings) -> ImageData:
 
 
 def train(settings: Settings, options: TrainOptions, images: ImageData) -> Artifact:
-    """Trains one run, or makes it from another, or finds it done."""
+    """Trains one run, derives it from another, or finds it finished."""
     from l2p_tf import artifacts
     from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.fitting.run import train as train_it
@@ -96,7 +96,7 @@ def train(settings: Settings, options: TrainOptions, images: ImageData) -> Artif
 
 
 def check_source(options: TrainOptions, known: list[str]) -> None:
-    """UserError where a defense is made from itself, or from a run that is not among those known."""
+    """Raises UserError if a defense is derived from its own run, or from an unknown one."""
     from l2p_tf.defenses.base import DerivedDefense
 
     defense = options.defense
@@ -128,14 +128,14 @@ def _derive(settings: Settings, options: TrainOptions, defense: DerivedDefense, 
 
 
 def trained(settings: Settings, name: str) -> Artifact:
-    """The finished training of a run."""
+    """Returns the finished training of a run."""
     from l2p_tf import artifacts
 
     return artifacts.read(settings.folder / name / "train", "train")
 
 
 def run_name(settings: Settings) -> str:
-    """The run that a stage after training works on: --name, that of --defense, or the only one in RUN_DIR."""
+    """Returns the run that a stage after training works on: --name, that of --defense, or the only one in RUN_DIR."""
     if settings.name:
         return settings.run_name()
     known = list(settings.trainings) if settings.defense else trained_names(settings)
@@ -146,7 +146,7 @@ def run_name(settings: Settings) -> str:
 
 
 def trained_names(settings: Settings) -> list[str]:
-    """The runs in RUN_DIR whose training is finished."""
+    """Returns the runs in RUN_DIR with a finished training."""
     from l2p_tf import artifacts, files
 
     names = {path.parent.parent.name for path in settings.folder.glob(f"*/train/{artifacts.MANIFEST}")}
@@ -154,7 +154,7 @@ def trained_names(settings: Settings) -> list[str]:
 
 
 def check_generators(settings: Settings, known: list[str]) -> None:
-    """UserError where an attack takes its generator from a run of RUN_DIR that is not among those known."""
+    """Raises UserError if an attack uses the generator of an unknown run in RUN_DIR."""
     for attack in settings.evaluation.attacks:
         run = getattr(attack, "run", None)
         if run is None:
@@ -166,7 +166,7 @@ def check_generators(settings: Settings, known: list[str]) -> None:
 
 
 def other_data(run: Artifact, images: ImageData) -> str:
-    """The name of data that are not those a run was trained on; empty where they are."""
+    """Returns the name of data that differ from a run's training data; empty if they are the same."""
     from l2p_tf.evaluation.other_data import is_other
 
     return images.info.name if is_other(run, images) else ""
@@ -187,7 +187,7 @@ def show_tables(settings: Settings, folders: list[pathlib.Path], names: list[str
 
 
 def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> list[Record]:
-    """Attacks one run by every backend, or finds it done; returns its records."""
+    """Attacks one run with every backend, or finds it finished; returns its records."""
     from l2p_tf.evaluation.backends import backend
 
     records = []
@@ -203,7 +203,7 @@ def attack_into(
     settings: Settings, output: pathlib.Path, options: EvaluationOptions, name: str, run: Artifact, images: ImageData,
     checkpoint: str,
 ) -> list[Record]:  # fmt: skip
-    """Attacks one model of a run as the options say, or finds it done; returns its records."""
+    """Attacks one model of a run with the given options, or finds it finished; returns its records."""
     from l2p_tf import artifacts
     from l2p_tf.evaluation.evaluate import attack_artifact
     from l2p_tf.reporting.format import among_training, plural
@@ -226,7 +226,7 @@ def attack_into(
 
 
 def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> list[Inspection]:
-    """Looks for the signs of gradient masking on one run, or finds it done; nothing without --checks."""
+    """Runs the gradient masking checks on one run, or finds them finished; does nothing without --checks."""
     options = settings.masking_checks
     if options is None:
         return []
@@ -254,9 +254,9 @@ def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> li
 def certify(
     settings: Settings, name: str, run: Artifact, images: ImageData, *, fitting_only: bool = False
 ) -> list[CertificateRecord]:
-    """Computes the certificates of --certify for one run, or finds them done; returns their records.
+    """Computes the certificates of --certify for one run, or finds them finished; returns their records.
 
-    With `fitting_only` those that do not fit the run are left out with a line that says why.
+    With `fitting_only`, those that do not fit the run are skipped, with a line that says why.
     """
     from l2p_tf.certification import run as certification
 
@@ -298,7 +298,7 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
 
 
 def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
-    """Makes examples on each source and shows them to each run, or finds it done; returns the records."""
+    """Makes examples on each source and evaluates them on each run, or finds them finished; returns the records."""
     from l2p_tf.attacks.corruption import Corruption
 
     output, options = transfer_folder(settings, runs, images), settings.evaluation
@@ -308,7 +308,7 @@ def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], 
 
 
 def transfer_folder(settings: Settings, runs: dict[str, Artifact], images: ImageData) -> pathlib.Path:
-    """Where transferred examples go."""
+    """Returns the folder of transferred examples."""
     others = {other_data(run, images) for run in runs.values()} - {""}
     return settings.folder / "_".join(["transfer", *others])
 
@@ -317,7 +317,7 @@ def transfer_into(
     settings: Settings, output: pathlib.Path, options: EvaluationOptions, sources: list[str],
     runs: dict[str, Artifact], images: ImageData, checkpoint: str,
 ) -> list[Record]:  # fmt: skip
-    """The same into a folder, as the options say."""
+    """As `transfer`, into a given folder with given options."""
     from l2p_tf.evaluation.transfer import transfer_artifact
 
     found, overwrite = output.exists(), settings.overwrite
@@ -331,14 +331,14 @@ def transfer_into(
 
 
 def check_export(settings: Settings) -> None:
-    """UserError where an export in RUN_DIR could not be loaded."""
+    """Raises UserError if an export in RUN_DIR could not be loaded."""
     from l2p_tf.serving import check_folder
 
     check_folder(settings.folder)
 
 
 def export(settings: Settings, name: str, run: Artifact, images: ImageData) -> None:
-    """Exports one run, or finds it done."""
+    """Exports one run, or finds it finished."""
     from l2p_tf.serving import SAVED_MODEL
     from l2p_tf.serving import export as export_it
 
@@ -363,7 +363,7 @@ def report(
     output: pathlib.Path | None = None,
     reproduction: Reproduction | None = None,
 ) -> None:
-    """Reports on everything finished in these folders."""
+    """Reports all finished results in some folders."""
     from rich.console import Console
 
     from l2p_tf.experiments import published

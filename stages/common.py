@@ -1,6 +1,6 @@
-"""What every stage needs: running its main, shared flags, one-line errors.
+"""Common parts of the stages: running their main functions, shared flags, one-line errors.
 
-TensorFlow is not imported here, so that `--help` answers at once.
+TensorFlow is not imported here, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ _SPELLINGS = {
     "±": "+-", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "ε": "epsilon",  # noqa: RUF001
     "‘": "'", "’": "'", "“": '"', "”": '"', "·": "-", "•": "-", "∞": "inf", "†": "+",  # noqa: RUF001
 }  # fmt: skip
-"""How signs are written on a console that lacks them; all others become escapes, such as \\u2713."""
+"""Replacements of characters that a console's encoding lacks; all others become escapes, such as \\u2713."""
 _NOTE = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .* cuInit: .*\(303\)$")
-"""What TensorFlow writes on any machine when it is loaded; 303 is CUDA's word for a machine without its driver."""
+"""TensorFlow's log lines that appear on any machine on loading; CUDA error 303 means that there is no driver."""
 _OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")
-"""Python's and TensorFlow's; TensorFlow may not be loaded."""
+"""Exceptions of Python and TensorFlow, by name because TensorFlow may not be loaded."""
 _LOST_WORKER = re.compile("tasks are unhealthy|[Ff]ailed to connect to|Connection reset by peer|Socket closed")
 help_text: Callable[[], str] = str
-"""What `--help` says of the flags below the text of the stage."""
+"""Returns the part of `--help` on flags, after the stage's own text."""
 _python_warning = warnings.showwarning
 _told: set[str] = set()
 
 
 def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None:
-    """Parses the flags, runs `main` and leaves the process.
+    """Parses the flags, runs `main` and exits.
 
-    The exit status is 0, or what `main` gives; 2 after an error of the user's or of the machine, told in one line on
-    standard error; 128 and the signal's number when interrupted. With L2P_TF_TRACEBACK=1 in the environment errors keep
-    their traceback.
+    The exit status is 0, or what `main` returns; 2 after an error of the user or the machine, reported in one line on
+    standard error; 128 plus the signal's number when interrupted. With L2P_TF_TRACEBACK=1 in the environment, errors
+    keep their traceback.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     prepare_console()
@@ -57,7 +57,7 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
         del frame
         raise Interrupted(number, "stopped; run the same command to continue")
 
-    # A training has its own way to stop; the other stages keep what they have as they go.
+    # Trainings handle signals themselves; other stages save their work continuously.
     signal.signal(signal.SIGTERM, stop)
 
     def guarded(arguments: list[str]) -> int:
@@ -83,13 +83,13 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
     try:
         app.run(guarded, argv=argv, flags_parser=_parse)
     except BrokenPipeError:
-        # Who read the output has seen enough, such as `head`.
+        # The reader of the output, such as `head`, has stopped.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
 
 def prepare_console() -> None:
-    """Makes notes to the user single lines, and standard output and error write any text in any encoding."""
+    """Makes notes to the user single lines, and lets standard output and error write any text in any encoding."""
     warnings.showwarning = _show_warning
     codecs.register_error("spelled", _spelled)
     for stream in (sys.stdout, sys.stderr):
@@ -98,7 +98,7 @@ def prepare_console() -> None:
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow, without the notes on this machine that it writes whatever its log level is."""
+    """Imports TensorFlow, without the messages about this machine that it writes at any log level."""
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()
@@ -139,14 +139,14 @@ def _parse_values(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         raise UserError(f"Flags should be written --name=value. Received: {rest[1]!r}")
     if FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.WARNING)  # absl would show the notes of every library
+        logging.set_verbosity(logging.WARNING)  # absl would show the messages of every library
     return rest
 
 
 def _unwrapped(error: Exception) -> Exception:
-    """The user's error that TensorFlow met where it called Python, such as an image damaged during a training.
+    """Extracts a UserError that TensorFlow wrapped, such as an image damaged during a training.
 
-    Or what it means where another worker of a training is gone.
+    Also explains errors caused by the loss of another worker.
     """
     if not type(error).__module__.startswith("tensorflow."):
         return error
@@ -161,7 +161,7 @@ def _unwrapped(error: Exception) -> Exception:
 def _describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         reason = "disk full" if error.errno == errno.ENOSPC else error.strerror
-        name = error.filename2 or error.filename  # Of a copy, where to.
+        name = error.filename2 or error.filename  # For a copy, the destination.
         return f"{reason}: {name!r}" if name else str(reason)
     if type(error).__name__ in _OUT_OF_MEMORY:
         tensor = re.search("OOM when allocating tensor with (shape.*)", str(error))
@@ -176,7 +176,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int,
     file: TextIO | None = None, line: str | None = None,
 ) -> None:  # fmt: skip
-    """Tells a note to the user in one line, once; warnings for programmers stay as Python shows them."""
+    """Prints notes to the user in one line and only once; warnings for programmers are shown by Python."""
     if file is None and issubclass(category, UserWarning):
         note = f"warning: {' '.join(str(message).split())}"
         if note not in _told:
@@ -187,7 +187,7 @@ def _show_warning(
 
 
 def _spelled(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What is written of characters that the console's encoding lacks: nothing is lost, and nothing fails."""
+    """Replaces characters that the console's encoding lacks, without loss or failure."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

@@ -1,4 +1,4 @@
-"""The flag files that are shipped with the package, and `--config`, which names one of them."""
+"""The flag files shipped with the package, and `--config`, which selects one of them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _FLAG = re.compile(r"--?config(?:=(.*))?", re.DOTALL)
 
 
 def names() -> list[str]:
-    """The shipped flag files that describe runs; those in `base` are included by others."""
+    """Returns the shipped flag files that describe runs; those in `base` are included by others."""
     return [_name(path) for folder in (".", "digits") for path in sorted((FOLDER / folder).glob("*.flags"))]
 
 
 def listed() -> str:
-    """The shipped flag files with the first sentence of each, for `--config=help`."""
+    """Lists the shipped flag files with the first sentence of each, for `--config=help`."""
     width = max(map(len, names()))
     return "\n".join(f"{name:{width}}  {_about(name)}" for name in names())
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the flags of every `--config` and `--flagfile` in their place.
+    """Expands every `--config` and `--flagfile` among the arguments to its flags.
 
-    The flags of `--config` come first, so that all that is written beside it, before or after, overrides them. Flag
-    files may have a `--config` themselves.
+    The flags of `--config` come first, so that flags next to it, before or after, override them. Flag files may have a
+    `--config` themselves.
 
     Args:
-      arguments: of a command line, without the program.
+      arguments: command line without the program.
 
     Raises:
-      UserError: a flag file that is not there.
+      UserError: a flag file is missing.
     """
     shipped: list[str] = []
     own: list[str] = []
@@ -56,7 +56,7 @@ def expanded(arguments: Sequence[str]) -> list[str]:
 
 
 def path(name: str) -> pathlib.Path:
-    """The shipped flag file of a name such as `quickstart` or `digits/defenses`.
+    """Returns the shipped flag file of a name such as `quickstart` or `digits/defenses`.
 
     Raises:
       UserError: there is none.

@@ -1,7 +1,7 @@
-"""The flags of all stages by topic, defined once, so that one flag file drives every stage.
+"""The flags of all stages by topic, defined once, so that one flag file can drive every stage.
 
-Those of trainings, evaluations, checks and certificates follow from the options that the library declares. A stage
-shows the topics it reads in its `--help`; the other flags are accepted and left alone.
+Those of trainings, evaluations, checks and certificates are derived from the options that the library declares. A stage
+shows the topics it reads in its `--help`; other flags are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stages import common
 
 FLAGS = flags.FLAGS
 TOPICS: dict[str, list[str]] = {}
-"""Names of the flags of each topic, in the order in which they are explained."""
+"""Names of the flags of each topic, in help order."""
 
 
 class _Number(flags.FloatParser):
@@ -48,7 +48,7 @@ def _number(name: str, default: float | None, text: str, low: float | None = Non
 
 
 def _define_options(topic: str, options: type[StageOptions]) -> None:
-    """Defines a flag for each option that a dataclass declares, where another has not done so."""
+    """Defines a flag for each option declared by a dataclass, unless it already exists."""
     hints = typing.get_type_hints(options)
     for field in declared(options):
         name, given = flag_of(field), field.metadata
@@ -75,11 +75,11 @@ def _define_options(topic: str, options: type[StageOptions]) -> None:
 
 
 def values_of(options: type[StageOptions], read: typing.Callable[[str], Any]) -> dict[str, Any]:
-    """What the flags say of the options that a dataclass declares.
+    """Returns the flag values of the options declared by a dataclass.
 
     Args:
       options: the dataclass.
-      read: gives the value of a flag.
+      read: returns the value of a flag.
     """
     values = {}
     for field in declared(options):
@@ -265,11 +265,11 @@ STAGES = {
         _EXPERIMENT,
     ),
 }
-"""The topics that each stage reads, beside the general ones."""
+"""The topics of each stage, in addition to the general ones."""
 
 
 def show(stage: str) -> None:
-    """Makes the topics of a stage those of its `--help`."""
+    """Shows the topics of a stage in its `--help`."""
     names = [name for topic in (*STAGES[stage], _GENERAL) for name in TOPICS[topic]]
     for name in names:
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
@@ -277,7 +277,7 @@ def show(stage: str) -> None:
 
 
 def _explained(stage: str) -> str:
-    """The flags of a stage by topic, in lines of 80 characters."""
+    """Formats the flags of a stage by topic, in lines of 80 characters."""
     lines = []
     for topic in (*STAGES[stage], _GENERAL):
         lines += ["", f"{topic}:"]
@@ -285,7 +285,7 @@ def _explained(stage: str) -> str:
             flag = FLAGS[name]
             default = flag.serialize().replace("\n", " ") if flag.default not in (None, "", []) else f"--{name}="
             default = f"--[no]{name}  ({'on' if flag.default else 'off'})" if flag.boolean else default
-            # What absl adds to the text of flags that may be repeated.
+            # Text that absl appends to repeatable flags.
             text = " ".join(str(flag.help).split()).removesuffix("; repeat this option to specify a list of values")
             lines += [f"  {default}", *textwrap.wrap(text, 74, initial_indent=" " * 6, subsequent_indent=" " * 6)]
     return "\n".join(lines)

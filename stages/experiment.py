@@ -1,4 +1,4 @@
-"""Plans and runs an experiment: every training and attack that a paper's table or figure needs, and its report."""
+"""Plans and runs an experiment: all trainings and attacks for a paper's table or figure, and its report."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _REFUSED = (
     "name", "model", "defense", "sweep", "sweep_shard", "published", "backend", "transfer", "certify", "export", "runs",
     "title", "dataset",
 )  # fmt: skip
-"""What an experiment says itself, and what it does not do."""
+"""Flags that an experiment sets itself, or does not support."""
 
 
 def folder() -> pathlib.Path:
-    """The definitions of the experiments."""
+    """Returns the folder of the experiment definitions."""
     return configs.FOLDER / "experiments"
 
 
 def listed() -> str:
-    """The experiments with their titles, for `--experiment=help`."""
+    """Lists the experiments with their titles, for `--experiment=help`."""
     from l2p_tf.experiments import definition
 
     found = [definition.load(folder(), name) for name in definition.names(folder())]
@@ -43,7 +43,7 @@ def listed() -> str:
 
 
 def main(flags: Settings) -> None:
-    """What --experiment asks for: says what there is and what is missing, makes that, and reports."""
+    """Runs --experiment: prints what exists and what is missing, creates that, and reports."""
     plan = planned(flags)
     settings.start(plan.first.settings)
     images = calls.data(plan.first.settings)
@@ -73,10 +73,10 @@ def main(flags: Settings) -> None:
 
 
 def planned(flags: Settings) -> Plan:
-    """What --experiment comes to, with the other flags of the command line.
+    """Plans --experiment with the other flags of the command line.
 
     Raises:
-      UserError: there is no such experiment, or its parts do not fit each other.
+      UserError: there is no such experiment, or its parts are inconsistent.
     """
     from l2p_tf.experiments import definition
     from l2p_tf.experiments.scales import SCALES
@@ -103,12 +103,12 @@ def planned(flags: Settings) -> Plan:
     if twice:
         raise UserError(f"Experiment {name} should have one run in each place of its table. Received twice: {twice[0]}")
     first = next(iter(runs.values())).settings
-    first.check()  # Bad flags are told before the first training, not after it.
+    first.check()  # Report bad flags before the first training, not after it.
     return Plan(experiment, scale, first.folder, runs)
 
 
 def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -> dict[str, Planned]:
-    """The runs of one flag file that an experiment has, with those they are made from."""
+    """Returns an experiment's runs from one flag file, including those they are derived from."""
     from l2p_tf.fitting.options import TrainOptions
 
     attacks = [f"--attacks={experiment.attacks}"] if experiment.attacks else []
@@ -127,7 +127,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -
         raise UserError(
             f"Experiment {experiment.name} should name runs of {file}: {', '.join(family)}. Received: {unknown[0]!r}"
         )
-    # What the command line says is not scaled.
+    # Values from the command line are not scaled.
     told = {field.name for field in dataclasses.fields(TrainOptions)} & set(flags.given)
     kept = {
         options.name: dataclasses.replace(options, **{key: getattr(family[options.name], key) for key in told})
@@ -150,7 +150,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -
 
 
 def _distinct(attacks: Iterable[Attack]) -> tuple[Attack, ...]:
-    """Each once: at another scale two may have become one."""
+    """Removes duplicates: scaling may make two attacks equal."""
     return tuple({attack.spec: attack for attack in attacks}.values())
 
 

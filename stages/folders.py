@@ -1,4 +1,4 @@
-"""Where the evaluations of a run go."""
+"""Folders of a run's evaluations."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from stages.settings import Settings
 
 
 def place(settings: Settings, name: str, stage: str, *parts: str) -> pathlib.Path:
-    """The folder of a stage of a run, named by what sets it apart from its usual one.
+    """Returns the folder of a stage of a run, with a suffix for each deviation from the default.
 
     Args:
-      settings: with RUN_DIR.
-      name: of the run.
+      settings: provides RUN_DIR.
+      name: name of the run.
       stage: attack, checks or certify.
-      parts: of the folder's name: backend, checkpoint and data; what is usual, or empty, is left out.
+      parts: suffixes for backend, checkpoint and data; default and empty ones are omitted.
     """
     return settings.folder / name / "_".join([stage, *(part for part in parts if part not in ("", "l2p_tf", "best"))])
 
 
 def attack(settings: Settings, name: str, backend: str, checkpoint: str, other: str = "") -> pathlib.Path:
-    """Where attacks on a run go; beside what is finished there on another number of images, which stays."""
+    """Returns the folder of attacks on a run: a separate one if attacks on another number of images are finished."""
     usual = place(settings, name, "attack", backend, checkpoint, other)
     limit = settings.evaluation.limit
     if settings.overwrite or not (usual / artifacts.MANIFEST).is_file():
@@ -32,7 +32,7 @@ def attack(settings: Settings, name: str, backend: str, checkpoint: str, other: 
 
 
 def attacks(settings: Settings, name: str, other: str = "") -> list[pathlib.Path]:
-    """What --backend and --checkpoint make of a run, with `other` on other data than it was trained on."""
+    """Returns the attack folders of a run; `other` names data that differ from the training data."""
     return [
         attack(settings, name, backend, checkpoint, other)
         for backend in settings.backends
@@ -41,6 +41,6 @@ def attacks(settings: Settings, name: str, other: str = "") -> list[pathlib.Path
 
 
 def checks(settings: Settings, name: str, other: str = "") -> list[pathlib.Path]:
-    """What --checks and --checkpoint make of a run; nothing without checks."""
+    """Returns the checks folders of a run for --checkpoint; empty without checks."""
     every = [place(settings, name, "checks", checkpoint, other) for checkpoint in settings.checkpoints]
     return every if settings.masking_checks else []

@@ -1,4 +1,4 @@
-"""Holds runs to what is required of them."""
+"""Enforces the requirements on runs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def check(settings: Settings, names: Collection[str]) -> None:
-    """UserError where --require cannot be read, or names a run that is not among these."""
+    """Raises UserError if --require is malformed, or names a run not among these."""
     unknown = [bound.run for bound in settings.bounds if bound.run not in ("", *names)]
     if unknown:
         raise UserError(f"`--require` should name runs of {', '.join(names)}. Received: {unknown[0]!r}")
 
 
 def hold(settings: Settings, names: Collection[str], images: ImageData) -> int:
-    """Holds runs to --require; the exit status: 3 where one misses a requirement, each told in a line."""
+    """Checks runs against --require, with a line for each miss; returns the exit status, 3 if there is one."""
     from l2p_tf import artifacts
     from l2p_tf.evaluation.gate import STAGE, gate_artifact
     from l2p_tf.reporting.format import plural

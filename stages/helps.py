@@ -1,4 +1,4 @@
-"""What `help` as the value of a flag prints: every name there is, with its options, or all about one."""
+"""Output of `help` as the value of a flag: all names with their options, or one in full."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _REGISTRIES = {
     **dict.fromkeys(("attacks", "validation_attack", "rho_attack"), ("l2p_tf.attacks", "ATTACKS")),
     "certify": ("l2p_tf.certification.base", "CERTIFICATES"),
 }
-"""Where what a flag names is registered."""
+"""Registries of the values of flags."""
 
 
 def asked_for_help() -> bool:
-    """Prints what is behind every flag whose value is `help`, or `help(NAME)` for one name; True if there was one."""
+    """Prints help for every flag with the value `help`, or `help(NAME)` for one name; returns whether there was one."""
     texts = []
     for flag, (module, name) in _REGISTRIES.items():
         value = str(FLAGS[flag].value or "").strip()
-        if value.startswith("help"):  # Before it is imported, which takes seconds.
+        if value.startswith("help"):  # Checked before the import, which takes seconds.
             if flag != "dataset":
                 common.load_tensorflow()
             text = getattr(importlib.import_module(module), name).help(value)

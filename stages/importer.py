@@ -25,7 +25,7 @@ def main(_: list[str]) -> None:
         return
     flags = settings.read()
     settings.start(flags)
-    wanted = flags.imports  # So that bad ones are told before the data are made.
+    wanted = flags.imports  # Report bad flags before the data are created.
     imports.import_models(flags, wanted, calls.made_data(flags))
 
 

@@ -1,4 +1,4 @@
-"""Makes runs of models that were trained elsewhere, and says what was found out about each."""
+"""Imports external models as runs, and prints the findings about each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def import_models(settings: Settings, wanted: dict[str, ImportOptions], images: ImageData) -> dict[str, Artifact]:
-    """The runs by name; those that are done are found."""
+    """Returns the runs by name, importing those that are not finished."""
     from l2p_tf.contract import FITS
     from l2p_tf.imported.run import contract_of, import_model
 

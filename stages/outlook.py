@@ -1,4 +1,4 @@
-"""What an experiment needs, what of it there is, and how long the rest should take, in words."""
+"""Describes what an experiment needs, what exists, and the estimated time for the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DONE, _BEGUN, _MISSING, _OTHER = "done", "begun", "missing", "made with other o
 
 
 def lines(plan: Plan, images: ImageData) -> list[str]:
-    """One line for each run, then what remains to be done.
+    """Returns one line per run, then what remains to be done.
 
     Args:
       plan: the experiment.
@@ -60,7 +60,7 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
 
 
 def _trained(plan: Plan, name: str) -> tuple[str, int]:
-    """The state of a training and the epochs of it that need not be done again; one made otherwise is of no use."""
+    """Returns the state of a training and the number of its finished epochs; other options make it useless."""
     from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.fitting.extend import check_extends
 

@@ -52,7 +52,7 @@ def main(_: list[str]) -> int:
     if not own and not models:
         common.say(f"Nothing to do: there are {len(named)} runs, none of them in share {flags.sweep_shard}")
         return 0
-    # Bad flags are told before the first training, not after it.
+    # Report bad flags before the first training, not after it.
     for name, options in own.items():
         calls.check_source(options, [*calls.trained_names(flags), *models, *list(own)[: list(own).index(name)]])
     if wanted:
@@ -79,7 +79,7 @@ def main(_: list[str]) -> int:
     elif sources:
         calls.transfer(flags, sources, runs, images)
     status = gates.hold(flags, list(runs), images)
-    # It follows from the rest, which may have grown since the last report.
+    # Always overwritten, because the results may have grown since the last report.
     calls.report(flags, [str(flags.folder), *flags.runs], overwrite=True)
     return status
 

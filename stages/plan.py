@@ -1,4 +1,4 @@
-"""An experiment as it is planned: its runs, how each is attacked, and the folders they go to."""
+"""The plan of an experiment: its runs, their attacks, and the folders."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Planned:
     Attributes:
       options: its training.
       evaluation: how it is attacked.
-      settings: the flags that it follows from.
-      checkpoints: the models that are attacked: best, last or both.
-      places: rows and columns of the printed table where it stands.
+      settings: the flags it is derived from.
+      checkpoints: the attacked models: best, last or both.
+      places: its rows and columns in the printed table.
     """
 
     options: TrainOptions
@@ -35,12 +35,12 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """An experiment at some scale, before anything is done.
+    """An experiment at some scale, before it is run.
 
     Attributes:
       experiment: what is reproduced.
-      scale: at what scale.
-      run_dir: where everything goes.
+      scale: its scale.
+      run_dir: the output folder.
       runs: its runs, by name.
     """
 
@@ -51,20 +51,20 @@ class Plan:
 
     @property
     def first(self) -> Planned:
-        """Any of them, for what all have in common."""
+        """Any run, for settings that all share."""
         return next(iter(self.runs.values()))
 
     def train_folder(self, name: str) -> pathlib.Path:
-        """Where the training of a run goes."""
+        """Returns the folder of a run's training."""
         return self.run_dir / name / "train"
 
     def attack_folder(self, name: str, checkpoint: str) -> pathlib.Path:
-        """Where the attacks on a run go: those of its flag file are shared by experiments, others are their own."""
+        """Returns the folder of attacks on a run; experiments share it unless they have their own attacks."""
         kind = f"attack_{self.experiment.name}" if self.experiment.attacks else "attack"
         return self.run_dir / name / ("_".join([kind, checkpoint]) if checkpoint != "best" else kind)
 
     def attack_folders(self) -> dict[tuple[str, str], pathlib.Path]:
-        """Those of all runs, by run and model."""
+        """Returns the attack folders of all runs, by run and model."""
         return {
             (name, checkpoint): self.attack_folder(name, checkpoint)
             for name, one in self.runs.items()
@@ -72,6 +72,6 @@ class Plan:
         }
 
     def transfer_folders(self) -> list[pathlib.Path]:
-        """Where the transferred images of each group go."""
+        """Returns the folder of transferred images for each group."""
         count = len(self.experiment.transfer)
         return [self.run_dir / "transfer" / f"{self.experiment.name}_{i}" for i in range(count)]

@@ -42,7 +42,7 @@ def main(_: list[str]) -> None:
 
 
 def show(title: str, found: list[Replay]) -> None:
-    """Prints how the verdicts compare."""
+    """Prints the comparison of the verdicts."""
     from rich.console import Console
     from rich.table import Table
 

@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
     try:
         uvicorn.Server(config).run()
     except (Interrupted, KeyboardInterrupt):
-        log("end", model=name)  # All is answered; then the signal was passed on.
+        log("end", model=name)  # All requests are answered; then the signal was passed on.
     except SystemExit as error:
         raise UserError(f"`--port` should be free on {options.host}. Received: {options.port}") from error
 

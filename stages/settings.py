@@ -1,4 +1,4 @@
-"""What flags come to: the trainings, evaluations, checks and certificates that a command or a flag file asks for."""
+"""Values of flags, and the trainings, evaluations, checks and certificates they describe."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _NAMES = [name for names in definitions.TOPICS.values() for name in names]
 
 
 class Settings:
-    """The values of all flags at one time; attributes are named as they are.
+    """The values of all flags at one time, as attributes of the same names.
 
     Attributes:
-      given: names of the flags that were given, those in flag files among them.
+      given: names of the flags that were given, including those in flag files.
     """
 
     def __init__(self) -> None:
@@ -52,11 +52,11 @@ class Settings:
         return self._values[name]
 
     def arguments(self, but: Iterable[str] = ()) -> list[str]:
-        """The flags that were given, as they are written on a command line; `but` names those to leave out."""
+        """Returns the given flags as on a command line; `but` names those to leave out."""
         return [line for name in self.given if name not in but for line in self._arguments[name]]
 
     def require(self, name: str) -> Any:
-        """The value of a flag; UserError where it was not given."""
+        """Returns the value of a flag; raises UserError if it was not given."""
         value = self._values[name]
         if value in (None, ""):
             raise UserError(f"`--{name}` should be given. It is: {' '.join(str(FLAGS[name].help).split())}")
@@ -81,12 +81,12 @@ class Settings:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the one that writes; TensorFlow is not loaded where there can be no other."""
+        """Whether this process is the one that writes; does not load TensorFlow if there is only one."""
         return not os.environ.get("TF_CONFIG") or self.devices.is_chief
 
     @property
     def shared(self) -> bool:
-        """Whether other processes take part in evaluations: --share, or the other workers."""
+        """Whether other processes take part in evaluations: --share, or other workers."""
         return self.share or self.devices.workers > 1
 
     @functools.cached_property
@@ -132,7 +132,7 @@ class Settings:
 
     @property
     def one_run(self) -> TrainOptions:
-        """The training of a stage that works on one run; --name picks one of a sweep."""
+        """The training of a stage for a single run; --name selects one of a sweep."""
         name = self.run_name() if self.sweep and self.name else ""
         named = self._family("") if name else self.trainings
         if name:
@@ -147,7 +147,7 @@ class Settings:
         return next(iter(named.values()))
 
     def _family(self, name: str) -> dict[str, TrainOptions]:
-        """The trainings, by name; those of one defense under a name of their own where one is given."""
+        """Returns the trainings by name; those of one defense under a given name, if there is one."""
         from l2p_tf.fitting.options import TrainOptions
         from l2p_tf.fitting.sweep import parse_axis, points
 
@@ -161,7 +161,7 @@ class Settings:
         return {options.name: options for options in points(base, [parse_axis(text) for text in self.sweep])}
 
     def _defenses(self, name: str) -> dict[str, Defense]:
-        """The defenses of --defense by the name of their run."""
+        """Returns the defenses of --defense by the name of their run."""
         from l2p_tf.defenses import DEFENSES
 
         defenses = DEFENSES.parse_list(self.require("defense"))
@@ -191,7 +191,7 @@ class Settings:
 
     @property
     def severity_levels(self) -> list[int]:
-        """--severities, each once."""
+        """--severities without duplicates."""
         return [int(text) for text in _each(self.severities, "severities", tuple("12345"), "some of 1, 2, 3, 4, 5")]
 
     @property
@@ -222,35 +222,35 @@ class Settings:
 
     @property
     def matched(self) -> dict[str, Any]:
-        """At which clean accuracies methods are compared, as `report.make` takes it."""
+        """Clean accuracies at which methods are compared, as arguments of `report.make`."""
         from l2p_tf.reporting.measured import Match
 
         wanted = {
             "match": tuple(parse_number(text) for text in self.match if text.strip()),
             "match_tolerance": self.match_tolerance,
         }
-        Match(*wanted.values())  # So that bad ones are told before the work.
+        Match(*wanted.values())  # Report bad values before the work.
         return wanted
 
     @property
     def backends(self) -> list[str]:
-        """--backend, each once."""
+        """--backend without duplicates."""
         from l2p_tf.evaluation.options import BACKENDS
 
         return _each(self.backend, "backend", BACKENDS, "some of l2p_tf, cleverhans, foolbox, art")
 
     @property
     def checkpoints(self) -> list[str]:
-        """--checkpoint, each once."""
+        """--checkpoint without duplicates."""
         return _each(self.checkpoint, "checkpoint", ("best", "last"), "best, last or both")
 
     def transfer_sources(self, known: Iterable[str]) -> list[str]:
-        """--transfer, with `all` spelled out; `known` are the runs there are."""
+        """Returns --transfer with `all` expanded to the `known` runs."""
         wanted = [name.strip() for name in self.transfer if name.strip()]
         return list(dict.fromkeys(name for part in wanted for name in (known if part == "all" else [part])))
 
     def run_name(self) -> str:
-        """--name, which becomes a folder."""
+        """Returns --name, checked because it becomes a folder."""
         check_name(self.name, "--name")
         return str(self.name)
 
@@ -262,7 +262,7 @@ class Settings:
         return parse_bounds(str(self._values["require"]))
 
     def check(self) -> None:
-        """UserError where an attack, or the way to run it, is bad; before anything is done."""
+        """Raises UserError for invalid attacks or related flags, before anything is done."""
         from l2p_tf.evaluation.backends import backend
 
         attacks = self.evaluation.attacks
@@ -272,10 +272,10 @@ class Settings:
 
 
 def read(arguments: Sequence[str] = ()) -> Settings:
-    """What these arguments say, flag files among them; with none, what the command line says.
+    """Parses arguments, including flag files; without any, returns the flags of the command line.
 
     Raises:
-      UserError: they cannot be read.
+      UserError: they cannot be parsed.
     """
     if not arguments:
         return Settings()
@@ -290,7 +290,7 @@ def read(arguments: Sequence[str] = ()) -> Settings:
 
 
 def start(settings: Settings) -> None:
-    """Loads TensorFlow, with the settings that must come before its first operation."""
+    """Loads TensorFlow, with the settings that must precede its first operation."""
     common.load_tensorflow()
     if settings.deterministic:
         from l2p_tf.fitting.run import make_deterministic
@@ -300,7 +300,7 @@ def start(settings: Settings) -> None:
 
 
 def _with_folder(options: TrainOptions, folder: pathlib.Path, noise_after: Sequence[str]) -> TrainOptions:
-    """With the folders of runs that were given by their names in RUN_DIR, and with --noise_after."""
+    """Resolves runs given by their names in RUN_DIR to folders, and applies --noise_after."""
     model, attack = options.model, _in_folder(options.validation_attack, folder)
     path = getattr(model, "path", "")
     if (folder / path / "train").is_dir() and re.fullmatch(r"[\w.-]+", path):
@@ -313,13 +313,13 @@ def _with_folder(options: TrainOptions, folder: pathlib.Path, noise_after: Seque
 
 
 def _in_folder(attack: Attack, folder: pathlib.Path) -> Attack:
-    """An attack with the folder of the run it needs, where that was given by its name in RUN_DIR."""
+    """Resolves the run that an attack needs, if given by its name in RUN_DIR, to its folder."""
     run = getattr(attack, "run", "")
     return attack.replace(run=str(folder / run)) if re.fullmatch(r"[\w.-]+", run) else attack
 
 
 def _stem(source: str) -> str:
-    """The name of a run of a model that was given none: that of its file, or of its network."""
+    """Derives the name of an unnamed model's run from its file or network."""
     network = re.search(r"name\s*=\s*['\"]?(\w+)", source)
     name = network.group(1) if network else pathlib.PurePath(source).stem
     return re.sub(r"[^\w.-]+", "_", name)

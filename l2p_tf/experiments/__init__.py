@@ -1,1 +1,1 @@
-"""Experiments: which runs and attacks a table or figure of a paper needs, at its own scale or in miniature."""
+"""Experiments: the runs and attacks that a paper's table or figure needs, at full scale or in miniature."""

@@ -1,6 +1,6 @@
-"""What a paper claims of its table or figure, and how that is looked for in one's own results.
+"""Claims of papers about a table or figure, and tests of them on one's own results.
 
-Each kind of claim is a class with its settings, and its `judge` says whether the results bear the claim out.
+Each kind of claim is a class with its settings, whose `judge` says whether the results support the claim.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ LEVEL = 0.05
 _LEAST = 1.1
 
 Verdict = tuple[str, str]
-"""`borne out`, `not borne out`, `undecided` or `not measured`; and what that rests on, in words."""
+"""`borne out`, `not borne out`, `undecided` or `not measured`; and the supporting figures as text."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="check"):
-    """Base of all claims; `judge` of each says whether the results bear it out, UserError if they cannot be read.
+    """Base of all claims; each `judge` tests the claim on results, and raises UserError if they cannot be read.
 
     Attributes:
-      text: the claim, in our words.
+      text: the claim, paraphrased.
     """
 
     text: str
 
 
 class Above(Claim, tag="above", frozen=True, kw_only=True):
-    """`run` keeps more images right than each of `than`, under each attack of `attack`."""
+    """`run` is more accurate than each of `than`, under each attack of `attack`."""
 
     run: str
     than: tuple[str, ...]
@@ -48,7 +48,7 @@ class Above(Claim, tag="above", frozen=True, kw_only=True):
     than_checkpoint: str = ""
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """By paired tests."""
+        """Judges by paired tests."""
         weights = self.checkpoint, self.than_checkpoint or self.checkpoint
         return _tally([
             _paired(evidence, (self.run, attack, weights[0]), (other, attack, weights[1]))
@@ -58,14 +58,14 @@ class Above(Claim, tag="above", frozen=True, kw_only=True):
 
 
 class Larger(Claim, tag="larger", frozen=True, kw_only=True):
-    """Attacks of smallest norm need larger perturbations on `run` than on each of `than`."""
+    """Minimizing attacks need larger perturbations on `run` than on each of `than`."""
 
     run: str
     than: tuple[str, ...]
     attack: str
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """By Welch's test."""
+        """Judges by Welch's test."""
         return _tally([
             _welch(evidence, attack, self.run, other)
             for attack in evidence.attacks[self.attack]
@@ -74,37 +74,37 @@ class Larger(Claim, tag="larger", frozen=True, kw_only=True):
 
 
 class Falls(Claim, tag="falls", frozen=True, kw_only=True):
-    """Each of `runs` keeps more images right under the first than under the last of the attacks of `attack`."""
+    """Each of `runs` is more accurate under the first than under the last of the attacks of `attack`."""
 
     runs: tuple[str, ...]
     attack: str
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """By paired tests."""
+        """Judges by paired tests."""
         attacks = evidence.attacks[self.attack]
         names = chosen(self.runs, evidence.runs)
         return _tally([_paired(evidence, (name, attacks[0], ""), (name, attacks[-1], "")) for name in names])
 
 
 class Highest(Claim, tag="highest", frozen=True, kw_only=True):
-    """Of `runs`, `run` keeps the most images right under `attack`."""
+    """Of `runs`, `run` is the most accurate under `attack`."""
 
     run: str
     runs: tuple[str, ...]
     attack: str
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """By paired tests."""
+        """Judges by paired tests."""
         attack = evidence.attacks[self.attack][0]
         others = [name for name in chosen(self.runs, evidence.runs) if name != self.run]
         return _tally([_paired(evidence, (self.run, attack, ""), (name, attack, "")) for name in others])
 
 
 class Moves(Claim, tag="moves", frozen=True, kw_only=True):
-    """A `column` of `run`'s history, or the mean over layers of a `parameter` of its noise, rises or falls.
+    """A `column` of `run`'s history, or the mean over layers of a noise `parameter`, rises or falls.
 
-    From its first value with the noise on, or from that after a share `since` of the values, to its last; `by` is the
-    least factor that counts, and without it a smaller change leaves the claim undecided.
+    Compares the last value with the first one with the noise on, or with the one after a share `since` of the values;
+    `by` is the smallest factor that counts. By default, a smaller change leaves the claim undecided.
     """
 
     run: str
@@ -115,7 +115,7 @@ class Moves(Claim, tag="moves", frozen=True, kw_only=True):
     by: float = _LEAST
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """By the first and the last value, without a test."""
+        """Judges by the first and the last value, without a test."""
         values = self._values(evidence)
         if len(values) < 2:
             return "not measured", f"{self.run} has no such curve."
@@ -150,7 +150,7 @@ class Outside(Claim, tag="outside", frozen=True, kw_only=True):
     attack: str
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """By the points of both curves, without a test."""
+        """Judges by the points of both curves, without a test."""
         attack = evidence.attacks[self.attack][0]
         points, others = (
             sorted(point for name in chosen(names, evidence.runs) if (point := evidence.point(name, attack)))
@@ -172,7 +172,7 @@ AnyClaim = Above | Larger | Falls | Highest | Moves | Outside
 
 
 def chosen(names: Iterable[str], runs: Iterable[str]) -> list[str]:
-    """Runs by their names, or by patterns such as `pgd-epsilon_*`; a name that is not there stays."""
+    """Resolves runs by name, or by patterns such as `pgd-epsilon_*`; unknown names are kept."""
     runs = list(runs)
     matches = [fnmatch.filter(runs, name) or ([] if "*" in name else [name]) for name in names]
     return list(dict.fromkeys(run for matching in matches for run in matching))
@@ -180,7 +180,7 @@ def chosen(names: Iterable[str], runs: Iterable[str]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Difference:
-    """A difference that a claim is about: in points of accuracy or in norm, with its 95% interval and p-value."""
+    """A difference in points of accuracy or in norm, with its 95% interval and p-value."""
 
     text: str
     value: float
@@ -189,7 +189,7 @@ class _Difference:
     p: float
 
     def counts(self, corrected: float) -> bool:
-        """Whether it is told from 0."""
+        """Whether it is significantly different from 0."""
         return corrected < LEVEL and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
@@ -197,11 +197,11 @@ class _Difference:
 
 
 def _paired(evidence: Evidence, *sides: tuple[str, str, str]) -> _Difference | None:
-    """Two runs, or one at two weights or under two attacks, on the same images; None where that was not measured.
+    """Compares two runs, or one with two weights or attacks, on the same images; None if not measured.
 
     Args:
       evidence: the results.
-      sides: of both the run, the attack and the weights.
+      sides: run, attack and weights of both sides.
     """
     rows = [evidence.row(*side) for side in sides]
     if not all(row is not None and row.measured.has_arrays for row in rows):
@@ -217,13 +217,13 @@ def _paired(evidence: Evidence, *sides: tuple[str, str, str]) -> _Difference | N
 
 
 def _side(row: Any, same: bool) -> str:
-    """A run with its accuracy; with attack and weights where both sides are the same run."""
+    """Formats a run with its accuracy; adds attack and weights if both sides are the same run."""
     what = ", ".join([plain(row.label), *([plain(row.weights)] if row.weights != "best" else [])])
     return f"{row.run}{f' ({what})' * same} {100 * row.accuracy:.1f}"
 
 
 def _welch(evidence: Evidence, attack: str, *names: str) -> _Difference | None:
-    """Sizes of perturbations on two runs; None where those were not measured."""
+    """Compares sizes of perturbations on two runs; None if not measured."""
     norms = [evidence.norms(name, attack) for name in names]
     if min(map(len, norms)) < 2:
         return None
@@ -234,7 +234,7 @@ def _welch(evidence: Evidence, attack: str, *names: str) -> _Difference | None:
 
 
 def _tally(differences: Sequence[_Difference | None]) -> Verdict:
-    """The verdict on a claim that is about some differences, all of which should be above 0."""
+    """Returns the verdict on a claim that all of some differences are above 0."""
     there = [difference for difference in differences if difference is not None]
     if not there or len(there) < len(differences):
         return "not measured", f"{len(there)} of {plural(len(differences), 'comparison')} could be made."

@@ -1,4 +1,4 @@
-"""What an experiment is, read from a TOML file: the runs of a table or figure, what is measured on them, and claims."""
+"""Definitions of experiments in TOML files: the runs of a table or figure, the measurements, and the claims."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One flag file's part in an experiment.
 
     Attributes:
-      flags: name of a flag file of the package, as `--config` takes it.
-      run: which of the runs that it describes; empty for all of them.
-      row: of the printed table; empty where the run stands in every row.
-      column: of the printed table; empty likewise.
+      flags: name of a flag file of the package, as in `--config`.
+      run: one of the runs it describes; empty for all of them.
+      row: row of the printed table; empty if the run appears in every row.
+      column: column of the printed table; empty if it appears in every column.
     """
 
     flags: str
@@ -34,16 +34,16 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Measure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What fills some cells of a printed table.
+    """The source of some cells of a printed table.
 
     Attributes:
       metric: key of the table's metric.
-      attack: spec of the attack; `clean` for none; empty where the statistic needs none.
-      statistic: what the cells hold.
-      row: the only row it is for; empty for every one.
-      column: the only column; empty likewise.
-      source: name of the run that the attacked images were made on; empty for the attacked run itself.
-      of: other metrics of the same cell, whose mean it is; empty for a figure of its own.
+      attack: spec of the attack; `clean` for none; empty if the statistic needs none.
+      statistic: content of the cells.
+      row: the only row it applies to; empty for all rows.
+      column: the only column; empty for all columns.
+      source: name of the run the images were made on; empty for the attacked run itself.
+      of: other metrics of the same cell to average; empty for a measurement.
     """
 
     metric: str
@@ -60,7 +60,7 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
       sources: runs that the images are made on.
-      targets: other runs that they are shown to; the sources see each other's anyway.
+      targets: other runs to evaluate them on, besides the sources.
     """
 
     sources: tuple[str, ...]
@@ -68,21 +68,21 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All there is to reproducing one table or figure.
+    """Everything needed to reproduce one table or figure.
 
     Attributes:
       title: paper and number, such as `Learn2Perturb, Table 2`.
-      about: what it shows, in a line.
-      runs: the flag files whose runs it needs.
-      name: what `--experiment` calls it: that of its file.
+      about: its content, in one line.
+      runs: flag files of the runs it needs.
+      name: its name for `--experiment`, from the file name.
       prints: name of the printed table; empty for a figure, whose values are not printed.
-      measured: what fills the table; accuracies under the table's own settings need not be named.
+      measured: sources of the table's cells; accuracies under the table's own settings may be omitted.
       figure: name of the section whose plots are the figure; empty for a table without one.
-      attacks: the attacks of all runs; empty for those of the flag files.
+      attacks: attacks of all runs; empty for those of the flag files.
       settings: further flags of all runs, each `--name=value`.
       transfer: groups among which adversarial images are transferred.
-      claims: what the paper says of it.
-      choices: where the paper is silent, what is done here; a sentence each.
+      claims: claims of the paper about it.
+      choices: our choices where the paper gives none; one sentence each.
     """
 
     title: str
@@ -100,7 +100,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def names(folder: pathlib.Path) -> list[str]:
-    """The experiments in a folder."""
+    """Returns the names of the experiments in a folder."""
     return sorted(path.stem for path in folder.glob(f"[!.]*{_SUFFIX}"))
 
 
@@ -108,11 +108,11 @@ def load(folder: pathlib.Path, name: str) -> Experiment:
     """Reads an experiment.
 
     Args:
-      folder: where the TOML files are.
-      name: of the experiment.
+      folder: folder of the TOML files.
+      name: name of the experiment.
 
     Raises:
-      UserError: there is no such experiment, or its file does not describe one.
+      UserError: there is no such experiment, or its file is invalid.
     """
     known = names(folder)
     if name not in known:

@@ -1,4 +1,4 @@
-"""How long trainings and attacks should take on this machine: a rough figure, from counts of multiplications."""
+"""Rough estimates of the duration of trainings and attacks on this machine, from counts of multiplications."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.layers.factory import LayerFactory
 from l2p_tf.registry import spec_of
 
-# Measured: of the rate of a large matrix product, what training steps and attacks reach (see the benchmarks).
+# Measured share of a large matrix product's rate that training steps and attacks reach (see the benchmarks).
 _EFFICIENCY = 0.6
-# Measured on two cores: building, tracing and saving take as long as this, whatever is done with them.
+# Measured on two cores: constant cost of building, tracing and saving.
 _TRAINING_SECONDS, _ATTACK_SECONDS = 20.0, 4.0
 _FORWARD, _UPDATE = 1, 3
 
 
 @functools.cache
 def product_rate(size: int = 1024, repeats: int = 5) -> float:
-    """Floating point operations a second that a float32 matrix product reaches here."""
+    """Measures the rate of a float32 matrix product on this machine, in floating point operations per second."""
     rng = np.random.default_rng(0)
     a = tf.constant(rng.random((size, size), dtype=np.float32))
     product = tf.function(lambda x: tf.reduce_sum(tf.matmul(x, a)))
@@ -41,7 +41,7 @@ def product_rate(size: int = 1024, repeats: int = 5) -> float:
 
 
 def operations(model: keras.Model) -> float:
-    """Floating point operations of one forward pass of one image, in convolutions and matrix products."""
+    """Counts floating point operations of one forward pass of one image, in convolutions and matrix products."""
     image = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
     graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(image).graph
     total = 0.0
@@ -56,7 +56,7 @@ def operations(model: keras.Model) -> float:
 
 @functools.cache
 def operations_of(model: str, shape: tuple[int, ...], classes: int) -> float:
-    """The same of an architecture, by its spec."""
+    """As `operations`, for an architecture given by its spec."""
     from l2p_tf.defenses import DEFENSES
     from l2p_tf.models import MODELS
 
@@ -64,7 +64,7 @@ def operations_of(model: str, shape: tuple[int, ...], classes: int) -> float:
 
 
 def passes(defense: Defense) -> float:
-    """How many forward passes a training step costs, for each image; a backward pass counts as one or two."""
+    """Returns the cost of a training step per image in forward passes; a backward pass counts as one or two."""
     if not isinstance(defense, AdversarialDefense) or not defense.adversarial_weight:
         return _UPDATE
     attack = defense.attack
@@ -80,12 +80,12 @@ def passes(defense: Defense) -> float:
 
 
 def training_seconds(options: TrainOptions, images: int, shape: tuple[int, ...], classes: int) -> float:
-    """How long a training should take, validations left out.
+    """Estimates the duration of a training, without validation.
 
     Args:
       options: the training.
-      images: training images.
-      shape: of an image.
+      images: number of training images.
+      shape: shape of an image.
       classes: number of classes.
     """
     if isinstance(options.defense, DerivedDefense):
@@ -97,13 +97,13 @@ def training_seconds(options: TrainOptions, images: int, shape: tuple[int, ...],
 def attack_seconds(
     evaluation: EvaluationOptions, options: TrainOptions, images: int, shape: tuple[int, ...], classes: int
 ) -> float:
-    """How long all attacks of an evaluation should take at most: with no image falling early.
+    """Estimates the maximum duration of all attacks of an evaluation, if no image is fooled early.
 
     Args:
       evaluation: attacks, images, repeats.
-      options: what the attacked model is trained with.
-      images: in the split.
-      shape: of an image.
+      options: training options of the attacked model.
+      images: number of images in the split.
+      shape: shape of an image.
       classes: number of classes.
     """
     count = min(images, evaluation.limit or images)

@@ -1,4 +1,4 @@
-"""The results of an experiment, found by the names that it has for its runs and attacks."""
+"""Access to the results of an experiment by its names of runs and attacks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from l2p_tf.reporting.results import Results
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """The results of an experiment.
+    """Results of an experiment.
 
     Attributes:
-      results: those of the report.
-      keys: fingerprints of the trainings, by the names that the experiment has for its runs.
-      attacks: the attacks that each spec in the experiment stands for, as they were run.
+      results: results of the report.
+      keys: fingerprints of the trainings, by the experiment's run names.
+      attacks: the actual attacks for each spec in the experiment.
     """
 
     results: Results
@@ -31,17 +31,17 @@ class Evidence:
 
     @functools.cached_property
     def runs(self) -> dict[str, Run]:
-        """The runs that are there, by name."""
+        """The available runs, by name."""
         by_key = self.results.by_key
         return {name: by_key[key] for name, key in self.keys.items() if key in by_key}
 
     def row(self, name: str, attack: str, checkpoint: str = "", source: str = "") -> Any:
-        """The row of an attack on a run, of `Results.summaries`, on the most images; None where it was not measured.
+        """Returns the row of `Results.summaries` for an attack on a run, on the most images; None if not measured.
 
         Args:
-          name: of the run.
+          name: name of the run.
           attack: spec of the attack as it was run; `clean` for none.
-          checkpoint: `best` or `last`; empty for whichever there is, the best weights first.
+          checkpoint: `best` or `last`; empty for any, preferring the best weights.
           source: name of the run that the images were made on; empty for the run itself.
         """
         run, made_on = self.runs.get(name), self.keys.get(source, "")
@@ -54,7 +54,7 @@ class Evidence:
         return max(rows, key=lambda row: (row.count, row.weights == "best"), default=None)
 
     def norms(self, name: str, attack: str) -> np.ndarray:
-        """Norms of the perturbations that succeeded, of the first repeat, (k,) float64; empty if not measured."""
+        """Returns norms of the successful perturbations of the first repeat, (k,) float64; empty if not measured."""
         row = self.row(name, attack)
         if row is None:
             return np.empty(0)
@@ -62,13 +62,13 @@ class Evidence:
         return perturbations(dataclasses.replace(row.measured, summary=first)).norms
 
     def point(self, name: str, attack: str) -> tuple[float, float] | None:
-        """Clean accuracy, and mean norm of the perturbations that succeeded; None where either was not measured."""
+        """Returns clean accuracy and mean norm of the successful perturbations; None if either was not measured."""
         clean, attacked = self.row(name, CLEAN), self.row(name, attack)
         mean = perturbations(attacked.measured).mean if attacked else None
         return None if clean is None or mean is None else (clean.accuracy, mean)
 
 
 def _made_on(row: Any) -> str:
-    """Fingerprint of the run that the images of a row were made on; empty for the attacked run itself."""
+    """Returns the fingerprint of the run that a row's images were made on; empty for the attacked run itself."""
     source = row.measured.first.source
     return "" if source is None else row.measured.evaluation.key_of(source)

@@ -1,7 +1,7 @@
-"""The papers' printed tables, and which of their numbers a measurement may be put beside.
+"""The papers' printed tables, and the comparison of measurements with their numbers.
 
-`published.json` holds the tables as grids that look like the printed ones, so that they can be proofread: a line for
-each printed line. The names on a grid's sides, `down` and `across`, say which row, column and metric a number has.
+`published.json` holds the tables as grids laid out like the printed ones, so that they can be proofread: a line for
+each printed line. The names on a grid's sides, `down` and `across`, give the row, column and metric of a number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from l2p_tf.types import UserError
 
 FILE = pathlib.Path(__file__).with_name("published.json")
 PERCENT = "percent"
-# What a record says of its attack in fields of its own, defaults resolved; only its spec tells the other options.
+# Attack options that a record has as fields, with defaults resolved; the others are only in its spec.
 _FACTS = ("norm", "epsilon", "steps", "restarts", "draws")
 _USUAL = {"restarts": 1, "draws": 1}
 
@@ -38,14 +38,14 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A quantity in a table, and how it was measured.
 
     Attributes:
-      label: its name for people, such as `PGD-7`.
-      unit: `percent` (an accuracy), `l2` (a norm, of pixels in [0, 1]) or `seconds`.
-      scale: by what a printed number is multiplied: 100 where accuracies are printed as shares.
-      spec: the attack with the paper's options, as `--attacks` takes it; `clean` for none; empty where no single attack
-        is behind the number.
+      label: display name, such as `PGD-7`.
+      unit: `percent` (an accuracy), `l2` (a norm, in pixels of [0, 1]) or `seconds`.
+      scale: factor for printed numbers: 100 if accuracies are printed as shares.
+      spec: the attack with the paper's options, as in `--attacks`; `clean` for none; empty if the number does not
+      belong to a single attack.
       also: other specs of the same attack.
-      source: what the examples were made on, in the paper's words; empty for the network that is attacked.
-      ours: what of the attack the paper leaves open and we chose, a clause; empty for nothing.
+      source: what the examples were made on, as the paper calls it; empty for the attacked network.
+      ours: a clause on our choices for the attack where the paper gives none; empty for none.
     """
 
     label: str
@@ -58,11 +58,11 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def compared(self) -> bool:
-        """Whether the accuracy in a record of an attack on the network itself may be put beside it."""
+        """Whether it can be compared with a record of an attack on the network itself."""
         return self.unit == PERCENT and bool(self.spec) and not self.source
 
     def fits(self, record: Record) -> bool:
-        """Whether `record` was measured so: same attack, same strength, on the same kind of examples."""
+        """Whether `record` was measured in the same way: same attack, strength and kind of examples."""
         if self.source or record.source is not None:
             return False
         if CLEAN in (self.spec, record.attack):
@@ -74,7 +74,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wanted = parse_spec(self.spec)[1]
         for key in _FACTS:
             expected = wanted.get(key, _USUAL.get(key))
-            # What the paper's attack does not have, the record's may not have been given.
+            # If the paper's attack lacks an option, the record must not set it.
             if (key in given) if expected is None else not _equal(getattr(record, key), expected):
                 return False
         known = [parse_spec(spec) for spec in (self.spec, *self.also)]
@@ -82,12 +82,12 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What there is to say about a row.
+    """Information about a row.
 
     Attributes:
-      parameters: trainable parameters printed for it; None where none are.
-      network: its network, where the row is not named after it.
-      source: where its numbers come from.
+      parameters: printed number of trainable parameters; None if not printed.
+      network: its network, if the row is not named after it.
+      source: origin of its numbers.
     """
 
     parameters: int | None = None
@@ -103,10 +103,10 @@ class PrintedNumber:
       table: id of the table, such as `l2p_table1`.
       row: its row, such as `ResNet-V1(20)`.
       column: its column, such as `Learn2Perturb`.
-      metric: key of what was measured.
+      metric: key of its metric.
       value: the number, in the metric's unit.
-      spread: what the paper prints after its plus-minus sign, in the same unit; None where it prints none.
-      reason: why the number cannot be taken at its word, a clause; empty where it can.
+      spread: the number printed after the plus-minus sign, in the same unit; None if there is none.
+      reason: a clause on why the number is suspect; empty if it is not.
     """
 
     table: str
@@ -119,12 +119,12 @@ class PrintedNumber:
 
     @property
     def reference(self) -> str:
-        """Where it is: `table/row/column/metric`."""
+        """Its reference: `table/row/column/metric`."""
         return f"{self.table}/{self.row}/{self.column}/{self.metric}"
 
     @property
     def text(self) -> str:
-        """Number and spread, with a dagger where it is suspect."""
+        """Number and spread, with a dagger if suspect."""
         spread = "" if self.spread is None else f" ± {number(self.spread)}"
         return f"{number(self.value)}{spread}{' †' * bool(self.reason)}"
 
@@ -133,19 +133,19 @@ class PrintedNumber:
 class PrintedTable:
     """One table of a paper, or the numbers of a section.
 
-    A row is a network and a column what was done to it, where the paper tells both apart.
+    A row is a network and a column a training method, where the paper distinguishes the two.
 
     Attributes:
       name: its id, such as `l2p_table2`.
-      cited: how it is cited: `Learn2Perturb, Table 2`.
-      dataset: data set that the numbers were measured on.
+      cited: its citation: `Learn2Perturb, Table 2`.
+      dataset: data set of the measurements.
       split: its split.
       rows: names of its rows.
       columns: names of its columns.
       metrics: its quantities by key.
-      cells: its numbers by row, column and metric; without those that the paper leaves empty.
-      facts: what there is to say about some of the rows.
-      notes: what must be known of the whole table, a clause each.
+      cells: its numbers by row, column and metric, without empty cells.
+      facts: information about some of the rows.
+      notes: caveats about the whole table, one clause each.
     """
 
     name: str
@@ -162,7 +162,7 @@ class PrintedTable:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One row and column of a printed table: what one trained model is to reproduce."""
+    """One row and column of a printed table, to be reproduced by one trained model."""
 
     table: PrintedTable
     row: str
@@ -175,35 +175,35 @@ class Target:
 
     @property
     def title(self) -> str:
-        """The same for people: `Learn2Perturb, Table 1, ResNet-V1(20), Vanilla`."""
+        """Display name: `Learn2Perturb, Table 1, ResNet-V1(20), Vanilla`."""
         return f"{self.table.cited}, {self.row}, {self.column}"
 
     @property
     def facts(self) -> Row:
-        """What there is to say about the row."""
+        """Information about the row."""
         return self.table.facts.get(self.row, Row())
 
     @property
     def cells(self) -> dict[str, PrintedNumber]:
-        """Its accuracies by metric, those that a record can be compared with."""
+        """Its accuracies by metric, if comparable with a record."""
         places = {key: (self.row, self.column, key) for key, metric in self.table.metrics.items() if metric.compared}
         return {key: self.table.cells[place] for key, place in places.items() if place in self.table.cells}
 
     @property
     def notes(self) -> list[str]:
-        """What must be known of the numbers, a clause each."""
+        """Caveats about the numbers, one clause each."""
         network, source = self.facts.network, self.facts.source
         return [*self.table.notes, *([f"its network is {network}"] if network else []), *([source] if source else [])]
 
     def cell_for(self, record: Record) -> PrintedNumber | None:
-        """The printed number that `record` may be compared with: same data, same attack, same strength."""
+        """Returns the printed number comparable with `record`: same data, attack and strength."""
         if record.split != self.table.split or not same_dataset(record.dataset, self.table.dataset):
             return None
         return next((cell for key, cell in self.cells.items() if self.table.metrics[key].fits(record)), None)
 
 
 class _Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Numbers as they are printed: names of the metric may stand on both sides, and `metric` puts them together."""
+    """Numbers as printed: parts of a metric's name may be on both sides, and `metric` combines them."""
 
     down: dict[str, list[str]]
     across: dict[str, list[str]]
@@ -211,7 +211,7 @@ class _Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metric: str = "{metric}"
 
     def cells(self) -> Iterator[tuple[Place, float | tuple[float, float] | None]]:
-        """What is printed at each place."""
+        """Yields the printed value at each place."""
         down, across = ([dict(zip(side, names, strict=True)) for names in itertools.product(*side.values())]
                         for side in (self.down, self.across))  # fmt: skip
         for high, line in zip(down, self.values, strict=True):
@@ -237,7 +237,7 @@ class _Suspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Papers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The contents of `published.json`: titles of papers, their metrics and tables, and which numbers are suspect."""
+    """Contents of `published.json`: titles of papers, their metrics and tables, and suspect numbers."""
 
     papers: dict[str, str]
     metrics: dict[str, dict[str, Metric]]
@@ -247,12 +247,12 @@ class Papers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @functools.cache
 def load() -> dict[str, PrintedTable]:
-    """The printed tables by id."""
+    """Returns the printed tables by id."""
     return tables_of(read_json(FILE, Papers, "hold the papers' tables"))
 
 
 def tables_of(file: Papers) -> dict[str, PrintedTable]:
-    """The printed tables by id, from the contents of the file."""
+    """Returns the printed tables by id, from the contents of the file."""
     reasons: dict[str, list[str]] = collections.defaultdict(list)
     for entry in file.suspect:
         for reference in entry.cells:
@@ -264,7 +264,7 @@ def tables_of(file: Papers) -> dict[str, PrintedTable]:
         for place, printed in places.items():
             if printed is not None:
                 value, spread = printed if isinstance(printed, tuple) else (printed, None)
-                # Times 100 a share would have digits that are not printed: 0.0612 becomes 6.12, not 6.119999999999999.
+                # Shares times 100 would have spurious digits: 0.0612 becomes 6.12, not 6.119999999999999.
                 scale, reason = metrics[place[2]].scale, "; ".join(reasons["/".join((name, *place))])
                 pair = round(value * scale, 6), spread and round(spread * scale, 6)
                 cells[place] = PrintedNumber(name, *place, *pair, reason)
@@ -277,16 +277,16 @@ def tables_of(file: Papers) -> dict[str, PrintedTable]:
 
 
 def references() -> list[str]:
-    """What `target` takes: every `table/row/column` with accuracies that a record can be compared with."""
+    """Returns the accepted values of `target`: every `table/row/column` with comparable accuracies."""
     targets = [Target(t, row, column) for t in load().values() for row in t.rows for column in t.columns]
     return [target.reference for target in targets if target.cells]
 
 
 def target(reference: str) -> Target:
-    """The target called `table/row/column`.
+    """Returns the target called `table/row/column`.
 
     Raises:
-      UserError: there is none; the message lists what is there.
+      UserError: there is none; the message lists the known ones.
     """
     parts = reference.replace("×", "x").split("/")  # noqa: RUF001 - the papers print the sign
     if len(parts) != 3:
@@ -308,19 +308,19 @@ def _check_known(what: str, name: str, known: Iterable[str], reference: str) -> 
 
 
 def same_dataset(name: str, wanted: str) -> bool:
-    """Whether `CIFAR-10 (JPEG)` or `cifar10` is `cifar10`: what stands in brackets does not count."""
+    """Whether `CIFAR-10 (JPEG)` or `cifar10` is `cifar10`; parentheses are ignored."""
     plain = re.sub(r"\(.*?\)", "", name.lower())
     return re.sub(r"[^a-z0-9]", "", plain) == wanted
 
 
 def _alike(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether two attacks have the same options, those aside that a record has fields for."""
+    """Whether two attacks have the same options, except those that a record has fields for."""
     given, wanted = ({k: v for k, v in options.items() if k not in _FACTS} for options in (given, wanted))
     return given.keys() == wanted.keys() and all(_equal(given[key], wanted[key]) for key in wanted)
 
 
 def _equal(value: Any, wanted: Any) -> bool:
-    """Whether two options are the same; numbers may differ by rounding, as 8/255 is also written 0.0314."""
+    """Whether two options are equal; numbers may differ by rounding, as 8/255 is also written 0.0314."""
     if isinstance(wanted, bool) or not isinstance(wanted, int | float):
         return bool(value == wanted)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

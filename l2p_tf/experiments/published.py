@@ -1,4 +1,4 @@
-"""The section of a report that sets published numbers beside the runs whose trainings say what they reproduce."""
+"""Report section that compares published numbers with the runs that reproduce them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _FIGURES = (
     "published_spread", "difference", "suspect",
 )  # fmt: skip
 _Pair = tuple[PrintedNumber, Any]
-"""A published number, and the row of `Results.attacks` measured for it; None where nothing was."""
+"""A published number, and the matching row of `Results.attacks`; None if not measured."""
 
 
 def section(results: Results) -> Section | None:
-    """A row for each published number of each run with `--published`; None where no run has it.
+    """One row per published number of each run with `--published`; None if no run has it.
 
     Raises:
-      UserError: a run names a published row that is not there.
+      UserError: a run names an unknown published row.
     """
     rows: list[tuple[Cell, ...]] = []
     values: list[dict[str, object]] = []
@@ -61,7 +61,7 @@ def section(results: Results) -> Section | None:
 
 
 def _pairs(results: Results, run: Run, wanted: Target) -> list[_Pair]:
-    """Each published number with what was measured for it, by any weights."""
+    """Returns each published number with its measurements, for any weights."""
     rows = [row for one in results.evaluated if one.run is run for row in one.rows]
     pairs: list[_Pair] = []
     for cell in wanted.cells.values():
@@ -91,7 +91,7 @@ def _values(run: Run, wanted: Target, cell: PrintedNumber, row: Any) -> dict[str
 
 
 def _remarks(run: Run, wanted: Target, pairs: Sequence[_Pair]) -> list[str]:
-    """What was not measured, what is to be known of the numbers, and which of them are suspect; a sentence each."""
+    """Returns what was not measured, caveats, and suspect numbers; one sentence each."""
     metrics, remarks = wanted.table.metrics, []
     cells = [cell for cell, row in pairs if row is not None]
     if missing := [metrics[cell.metric].spec for cell, row in pairs if row is None]:

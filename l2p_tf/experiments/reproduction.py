@@ -1,4 +1,4 @@
-"""The sections of an experiment's report: the printed table beside one's own figures, and what the paper claims."""
+"""Sections of an experiment's report: the printed table compared with measurements, and the paper's claims."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Reproduction:
     Attributes:
       experiment: what is reproduced.
       keys: fingerprints of the trainings, by name of the run.
-      places: rows and columns of the printed table where a run stands, by its name.
-      attacks: the attacks that each spec in the experiment stands for, as they were run.
+      places: rows and columns of each run in the printed table, by its name.
+      attacks: the actual attacks for each spec in the experiment.
       table: the printed table; None for a figure.
-      scale: spec of the scale where that is not the paper's; empty where it is.
+      scale: spec of the scale; empty for the paper's.
     """
 
     experiment: Experiment
@@ -68,35 +68,35 @@ class Reproduction:
 
     @property
     def title(self) -> str:
-        """Of the experiment, with its scale."""
+        """Title of the experiment, with its scale."""
         return f"{self.experiment.title}, in miniature ({self.scale})" if self.scale else self.experiment.title
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What is not the paper's; a sentence each."""
+        """Deviations from the paper; one sentence each."""
         return (_SCALED.format(scale=self.scale),) if self.scale else self.experiment.choices
 
     @property
     def described(self) -> dict[str, object]:
-        """What the manifest of its report says of it."""
+        """Manifest entries of its report."""
         return {"experiment": msgspec.to_builtins(self.experiment)}
 
     @property
     def sections(self) -> list[Make]:
-        """What makes the sections of its report."""
+        """Functions that make the sections of its report."""
         return [functools.partial(table_section, self), functools.partial(claims_section, self)]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Figure:
-    """A measured value in the unit of its metric, and the row of `Results.summaries` it is of; None for a mean."""
+    """A measured value in its metric's unit, and its row of `Results.summaries`; None for a mean."""
 
     value: float
     row: Any = None
 
 
 def claims_section(reproduction: Reproduction, results: Results) -> Section | None:
-    """A row for each claim of an experiment; None where it has none.
+    """One row per claim of an experiment; None if it has none.
 
     Raises:
       UserError: arrays cannot be read.
@@ -120,14 +120,14 @@ def claims_section(reproduction: Reproduction, results: Results) -> Section | No
 
 
 def _untrained(evidence: Evidence) -> list[str]:
-    """Runs that get less than half as many clean images right as the best of them, with that share."""
+    """Returns runs with less than half the clean accuracy of the best one, with that accuracy."""
     clean = {name: row.accuracy for name in evidence.runs if (row := evidence.row(name, CLEAN)) is not None}
     most = max(clean.values(), default=0.0)
     return [f"{name} ({100 * share:.1f}% clean)" for name, share in clean.items() if share < most / 2]
 
 
 def table_section(reproduction: Reproduction, results: Results) -> Section | None:
-    """The printed table with one's own figures; None for a figure.
+    """The printed table compared with measurements; None for a figure.
 
     Raises:
       UserError: the arrays of an attack cannot be read.
@@ -155,15 +155,15 @@ def table_section(reproduction: Reproduction, results: Results) -> Section | Non
 
 
 def measures(experiment: Experiment, table: PrintedTable) -> list[Measure]:
-    """What fills a table: as the experiment says, and accuracies under the table's own settings."""
+    """Returns the sources of a table's cells: the experiment's, and accuracies under the table's own settings."""
     named = {measure.metric for measure in experiment.measured}
     own = {key: one.spec for key, one in table.metrics.items() if one.spec and one.unit == PERCENT and key not in named}
     return [*experiment.measured, *(Measure(key, spec) for key, spec in own.items())]
 
 
 def _measured(reproduction: Reproduction, results: Results, table: PrintedTable) -> Iterator[tuple[Place, _Figure]]:
-    """What was measured for the cells of the table."""
-    # Means come after what they are of.
+    """Yields the measurements for the cells of the table."""
+    # Means come after the values they average.
     wanted = sorted(measures(reproduction.experiment, table), key=lambda measure: bool(measure.of))
     evidence = Evidence(results, reproduction.keys, reproduction.attacks)
     at = {place: name for name, places in reproduction.places.items() for place in places}
@@ -181,14 +181,14 @@ def _measured(reproduction: Reproduction, results: Results, table: PrintedTable)
 
 
 def _figure(evidence: Evidence, name: str, measure: Measure, source: str, split: str) -> _Figure | None:
-    """What was measured on a run; None where nothing was.
+    """Returns the measurement on a run; None if there is none.
 
     Args:
       evidence: the results.
-      name: of the run.
+      name: name of the run.
       measure: what is measured.
       source: run that the images were made on; empty for the run itself.
-      split: that of the table.
+      split: split of the table.
     """
     run = evidence.runs.get(name)
     if run is None:
@@ -196,7 +196,7 @@ def _figure(evidence: Evidence, name: str, measure: Measure, source: str, split:
     if measure.statistic == "seconds_per_epoch":
         return _seconds_per_epoch(run)
     specs = evidence.attacks.get(measure.attack, ())
-    # What was made on itself is no transfer, and what was made elsewhere has to be found there.
+    # Images made on the run itself are no transfer, and those made on others need their source.
     if not specs or (source and evidence.keys.get(source, run.key) == run.key):
         return None
     row = evidence.row(name, specs[0], source=source)
@@ -216,7 +216,7 @@ def _seconds_per_epoch(run: Run) -> _Figure | None:
 
 
 def _sheet(table: PrintedTable, measured: Mapping[Place, _Figure], comparable: bool) -> Table:
-    """The table as wide as can be read: metrics go across where they are few, and down where not."""
+    """Lays out the table for readability: few metrics are columns, many are rows."""
     across = [(c, m) for c in table.columns for m in table.metrics if any((r, c, m) in table.cells for r in table.rows)]
     if len(across) <= _WIDE:
         heads = [Column(plain(column), table.metrics[metric].label) for column, metric in across]
@@ -243,7 +243,7 @@ def _parameters(table: PrintedTable, row: str) -> tuple[str, ...]:
 
 
 def _field(table: PrintedTable, place: Place, figure: _Figure | None, comparable: bool) -> Cell:
-    """What the table shows at a place: what was measured, and below it what is published and the difference."""
+    """Returns a cell of the table: the measurement, and below it the published number and the difference."""
     cell, is_share = table.cells.get(place), table.metrics[place[-1]].unit == PERCENT
     text, below = DASH, []
     if figure:
@@ -263,7 +263,7 @@ def _field(table: PrintedTable, place: Place, figure: _Figure | None, comparable
 
 
 def _row(table: PrintedTable, cell: PrintedNumber, figure: _Figure | None, comparable: bool) -> dict[str, object]:
-    """A line of the CSV."""
+    """Returns a row of the CSV."""
     unit, row = table.metrics[cell.metric].unit, figure.row if figure else None
     ends = share_of(row.accuracy, row.count) if row is not None and unit == PERCENT else {}
     spread = round(100 * row.spread, 4) if row is not None and ends and row.repeats > 1 else None

@@ -1,4 +1,4 @@
-"""At what scale an experiment is run: as published, or in miniature on data that come with the package."""
+"""Scales of experiments: as published, or in miniature on data bundled with the package."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _STEPS = ("steps", "generations", "queries", "binary_search_steps", "draws", "po
 
 @dataclasses.dataclass(frozen=True)
 class Scale(Options):
-    """Base of all scales: what they make of trainings, attacks and flags, which is nothing here."""
+    """Base of all scales: changes to trainings, attacks and flags; by default none."""
 
     @property
     def flags(self) -> list[str]:
-        """Flags after those of an experiment's flag files, each `--name=value`."""
+        """Flags to append to those of an experiment's flag files, each `--name=value`."""
         return []
 
     def trainings(self, planned: Sequence[TrainOptions]) -> list[TrainOptions]:
-        """What becomes of the trainings that one flag file describes."""
+        """Returns the scaled trainings of one flag file."""
         return list(planned)
 
     def attack(self, attack: Attack) -> Attack:
-        """What becomes of an attack."""
+        """Returns the scaled attack."""
         return attack
 
 
@@ -66,37 +66,37 @@ class Digits(Scale):
 
     @property
     def flags(self) -> list[str]:
-        """The data, and how many images are judged."""
+        """The data, and the number of images to evaluate."""
         how = {"dataset": "digits", "validation_share": 0.1, "limit": self.limit, "repeats": self.repeats}
         how |= {"validation_limit": 100, "attack_batch_size": self.limit, "checks": 0}
         return [f"--{name}={value}" for name, value in how.items()]
 
     def trainings(self, planned: Sequence[TrainOptions]) -> list[TrainOptions]:
-        """Fewer, shorter ones of smaller networks."""
+        """Returns fewer and shorter trainings of smaller networks."""
         return [self._training(options) for options in planned if self._kept(options, planned)]
 
     def attack(self, attack: Attack) -> Attack:
-        """With larger radii and fewer steps."""
+        """Returns the attack with larger radii and fewer steps."""
         changes = self._radii(attack)
         most = {"steps": self.steps, "generations": 10, "population": 40, "queries": 200, "binary_search_steps": 4,
                 "draws": 5, "target_classes": 3, "restarts": 2}  # fmt: skip
         fields = vars(attack)
         changes |= {key: min(most[key], fields[key]) for key in _STEPS if fields.get(key) is not None}
-        if "initial_const" in fields:  # Adam's small steps need a thousand of themselves.
+        if "initial_const" in fields:  # Adam's original small steps would need a thousand iterations.
             changes |= {"initial_const": 0.1, "learning_rate": 0.1}
         return attack.replace(**changes)
 
     def _training(self, options: TrainOptions) -> TrainOptions:
         former: Any = options.model
         small = former.name == "basic_net"
-        # It is small as it is, and learns more slowly.
+        # It is already small, and learns more slowly.
         epochs = min(3 * self.epochs if small else self.epochs, options.epochs)
         share = epochs / options.epochs
         drops = sorted({max(1, round(share * drop)) for drop in options.drops} - {epochs})
         model: dict[str, Any] = {"width": former.width if small else self._narrow(options) * former.width}
         if former.name == "resnet_v1":
-            # Deep networks take long to trace: one of n blocks a stage becomes one of a single block, and as much wider
-            # as it had more parameters than that of 20 layers.
+            # Deep networks are slow to trace: n blocks per stage are replaced by a single one, wider in proportion to
+            # the parameters relative to 20 layers.
             blocks = (former.depth - 2) // 6
             model |= {"depth": 8, "width": model["width"] * math.sqrt(max(1.0, blocks / 3))}
         changes: dict[str, Any] = {
@@ -107,7 +107,7 @@ class Digits(Scale):
             "epochs": epochs,
             "drops": tuple(drops),
             "batch_size": min(options.batch_size, 64),
-            # Those of an image of three channels do not fit.
+            # Statistics of three channels do not fit.
             "mean": options.mean if len(options.mean) == 1 else (),
             "std": options.std if len(options.std) == 1 else (),
             "learning_rate": max(options.learning_rate, 3e-3) if options.optimizer == "adam" else 0.05,
@@ -120,7 +120,7 @@ class Digits(Scale):
         return dataclasses.replace(options, **changes)
 
     def _narrow(self, options: TrainOptions) -> float:
-        """The factor of a network's width; the deep ones that begin with 64 channels are cut twice as much."""
+        """Returns the factor of a network's width; deep ones that start with 64 channels are halved again."""
         deep = options.model.name in ("resnet_v2", "vgg", "wide_resnet")  # type: ignore[attr-defined]
         return self.width / 2 if deep else self.width
 
@@ -147,7 +147,7 @@ class Digits(Scale):
         return {key: factor * fields[key] for key in _RADII if fields.get(key) is not None}
 
     def _swept(self, options: TrainOptions, key: str, value: float | str) -> float | str:
-        """A swept value, as large as it has become."""
+        """Returns a swept value, scaled like its option."""
         name = key.removeprefix("defense.")
         if isinstance(value, str) or key == name:
             return self._narrow(options) * value if key == "model.width" and not isinstance(value, str) else value
@@ -155,7 +155,7 @@ class Digits(Scale):
         return value * now / former if isinstance(former, float) and isinstance(now, float) and former else value
 
     def _kept(self, options: TrainOptions, planned: Sequence[TrainOptions]) -> bool:
-        """Whether each of its swept values is one of the few to be tried."""
+        """Whether each of its swept values is among the few to keep."""
         same = [one for one in planned if type(one.defense) is type(options.defense)]
         return all(value in self._few([one.sweep[key] for one in same if key in one.sweep]) for key, value in
                    options.sweep.items() if key != "train.seed")  # fmt: skip
