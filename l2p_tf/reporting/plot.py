@@ -233,9 +233,12 @@ def make(
         # Text is rendered by the browser, so glyphs missing from matplotlib's font do not matter.
         warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph.*missing from (font|current font)")
         figure = Figure(figsize=(WIDTH / 100, height / 100), dpi=72, layout="constrained")
-        FigureCanvasSVG(figure)
-        marks = draw(list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]))
-        figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
+        every = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+        marks = draw(every)
+        for drawn in (figure, *every):
+            drawn.patch.set_visible(False)
+        # `savefig` would lay everything out twice.
+        FigureCanvasSVG(figure).print_svg(stream, metadata=metadata)
     # Hundredths of a point are finer than any screen, and half the size; text between tags is not changed.
     document = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), stream.getvalue())
     # Positions are known only after layout.
