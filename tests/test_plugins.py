@@ -14,8 +14,8 @@ from support import ROOT, foreign
 from support.models import residual
 from support.stages import begin, error, finish, python, stage
 
-README = (ROOT / "README.md").read_text("utf-8")
-FADE = next(part.split("```")[0] for part in README.split("```python\n")[1:] if "class Fade" in part)
+PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
+FADE = next(part.split("```")[0] for part in PAGE.split("```python\n")[1:] if "class Fade" in part)
 MORE = '''
 import dataclasses
 from l2p_tf.defenses.base import DEFENSES

@@ -8,6 +8,7 @@ import pytest
 
 from l2p_tf.attacks import ATTACKS
 from l2p_tf.data import DATASETS
+from l2p_tf.defenses import DEFENSES
 from stages import configs
 from stages.definitions import TOPICS
 from support import ROOT
@@ -40,6 +41,7 @@ LAYERS = [
     ["server"],
 ]
 HEIGHT = {f"l2p_tf.{name}": height for height, names in enumerate(LAYERS) for name in names}
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [p for folder in ("l2p_tf", "stages") for p in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -126,12 +128,13 @@ BRITISH = re.compile(
 )
 
 
+SPELLED = (".py", ".flags", ".toml", ".html", ".js", ".json", ".ipynb", ".csv")
+
+
 def test_spelling_is_american():
-    files = [ROOT / "README.md", ROOT / "BUILD.md"]
-    for name in ("l2p_tf", "stages", "tests", "benchmarks"):
-        files += [
-            p for p in (ROOT / name).rglob("*") if p.suffix in (".py", ".flags", ".toml", ".html", ".js", ".json")
-        ]
+    files = list(PAGES)
+    for name in ("l2p_tf", "stages", "tests", "benchmarks", "docs"):
+        files += [p for p in (ROOT / name).rglob("*") if p.suffix in SPELLED]
     for path in files:
         if path.name != "citations.json":  # Titles are spelled as they were printed.
             assert not BRITISH.findall(path.read_text("utf-8")), path
@@ -155,29 +158,46 @@ def test_every_stage_explains_itself():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("number", "said"), [(0, "AutoAttack"), (1, "mean l2")])
-def test_the_readmes_programs_run(number, said, capsys):
+@pytest.mark.parametrize(
+    ("page", "number", "said"),
+    [("README.md", 0, "AutoAttack"), ("docs/own-model.md", 0, "AutoAttack"), ("docs/own-model.md", 1, "mean l2")],
+)
+def test_the_documented_programs_run(page, number, said, capsys):
     images, labels = images_and_labels(20, (8, 8, 1), 4)
     given = {"model": residual(), "images": images, "labels": labels}
     given |= {"train_images": images, "train_labels": labels}
-    program = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1 + number].split("```")[0]
-    exec(compile(program, "README.md", "exec"), given)
+    program = (ROOT / page).read_text("utf-8").split("```python\n")[1 + number].split("```")[0]
+    exec(compile(program, page, "exec"), given)
     assert said in capsys.readouterr().out
 
 
-def test_the_readmes_commands_name_flags_and_files_there_are():
-    text = (ROOT / "README.md").read_text("utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_pages_name_flags_files_and_specs_there_are(page):
+    text = re.sub(r"^(?:mkdocs|jupyter|pip) .*$", "", page.read_text("utf-8"), flags=re.MULTILINE)  # Flags of theirs.
+    text = re.sub(r"`(?:jupyter|ruff) [^`]*`|ruff .*", "", text)
     defined = {"flagfile", "logdir", "help", *(name for names in TOPICS.values() for name in names)}
     for flag in re.findall(r"--([a-z_]+)", text):
         assert flag in defined, flag
-    for spec in re.findall(r"--dataset='([^']+)'", text):
+    for spec in re.findall(r"--dataset='(?!help)([^']+)'", text):
         DATASETS.parse(spec)
-    for file in re.findall(r"benchmarks/\w+\.py", text):
+    for specs in re.findall(r"--attacks='(?!help)([^']+)'", text):
+        if "fade" not in specs:  # That of the page on extending.
+            ATTACKS.parse_list(specs)
+    for specs in re.findall(r"--defense='(?!help)([^']+)'", text):
+        DEFENSES.parse_list(specs)
+    for file in re.findall(r"(?:benchmarks|docs/tools|tests(?:/\w+)+)/\w+\.py|configs/cluster/[\w.]+", text):
         assert (ROOT / file).is_file(), file
+    for module in re.findall(r"python -m (stages\.\w+)", text):
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file(), module
     for name in set(re.findall(r"--config=([\w./]+)", text)) - {"help", "NAME"}:
         configs.path(name)
-    for name in re.findall(r"`(?:l2p(?!_tf)|pgd|none|cifar10)_[\w.]+`", text):
-        if name.strip("`") in ATTACKS.names():
-            continue
-        configs.path(name.strip("`"))
+    for name in set(re.findall(r"--experiment=([\w./]+)", text)) - {"help"}:
+        assert (configs.FOLDER / "experiments" / f"{name}.toml").is_file(), name
     assert not re.findall(r"^[A-Z_]{8,}$", text, re.MULTILINE)
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 140
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / target).is_file(), target

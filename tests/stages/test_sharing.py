@@ -59,8 +59,8 @@ def test_two_processes_leave_what_one_leaves(run_dir):
     shutil.rmtree(alone)
 
 
-def test_the_readmes_jobs_are_whole():
-    text = (ROOT / "README.md").read_text("utf-8")
+def test_the_documented_jobs_are_whole():
+    text = (ROOT / "docs" / "scaling.md").read_text("utf-8")
     script = re.search(r"sbatch .*<<'END'\n(#!/bin/sh\n.*?)END\n", text, re.DOTALL)[1]
     subprocess.run(["sh", "-n"], input=script, text=True, check=True)
     commands = [shlex.split(script.splitlines()[1])]

@@ -117,9 +117,9 @@ class Inspection:
             raise ValueError("a check is there twice")
 
 
-def write_inspection(folder: pathlib.Path, inspection: Inspection) -> None:
+def write_inspection(folder: pathlib.Path, found: Inspection) -> None:
     """Writes `checks.json` to `folder`."""
-    write_json(folder / CHECKED, dataclasses.asdict(inspection))
+    write_json(folder / CHECKED, dataclasses.asdict(found))
 
 
 def read_inspection(folder: pathlib.Path) -> Inspection:
