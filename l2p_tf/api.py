@@ -214,13 +214,13 @@ def harden(
 
 def _attacks(attacks: Attacks) -> tuple[Attack, ...]:
     listed = (attacks,) if isinstance(attacks, str | Attack) else attacks
-    return tuple(a for one in listed for a in (ATTACKS.parse_list(one) if isinstance(one, str) else (one,)))
+    return tuple(a for spec in listed for a in (ATTACKS.parse_list(spec) if isinstance(spec, str) else (spec,)))
 
 
 def _linf(attacks: Sequence[Attack]) -> float | None:
     """Returns the radius of the first l_inf attack, or None."""
     facts = [attack.facts() for attack in attacks]
-    radii = [float(one["epsilon"]) for one in facts if one["norm"] == "linf" and one["epsilon"]]
+    radii = [float(fact["epsilon"]) for fact in facts if fact["norm"] == "linf" and fact["epsilon"]]
     return next((radius for radius in radii if radius < 1), None)
 
 
@@ -246,10 +246,10 @@ def _data(
     images = inference.check_images(images)
     if images.dtype != np.uint8:
         exact = images.astype(np.float32) * np.float32(255)
-        whole = np.round(exact)
-        if np.abs(exact - whole).max() > _EIGHT_BITS:
+        levels = np.round(exact)
+        if np.abs(exact - levels).max() > _EIGHT_BITS:
             warnings.warn("Images are stored in 8 bits: floats between were rounded.", UserWarning, stacklevel=3)
-        images = whole.clip(0, 255).astype(np.uint8)
+        images = levels.clip(0, 255).astype(np.uint8)
     labels = inference.checked_labels(labels, len(images), MOST_CLASSES)
     names = tuple(class_names) or tuple(map(str, range(max(_outputs(model), int(labels.max()) + 1))))
     place.mkdir(parents=True, exist_ok=True)

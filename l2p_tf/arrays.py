@@ -27,7 +27,7 @@ def arrays_of(images: Any, labels: Any = None) -> tuple[Any, Any]:
     if labels is not None:
         raise UserError("`labels` should not be given with a tf.data.Dataset, which has them: (image, label).")
     spec = images.element_spec
-    ranks = [getattr(one, "shape", tf.TensorShape(None)).rank for one in spec] if isinstance(spec, tuple) else []
+    ranks = [getattr(part, "shape", tf.TensorShape(None)).rank for part in spec] if isinstance(spec, tuple) else []
     if ranks not in ([3, 0], [4, 1]):
         raise UserError(
             "`images` should be an array, or a tf.data.Dataset of (image, label), in batches or one by one, where an "

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 from l2p_tf import files, sharing
 from l2p_tf.environment import onednn, package_versions, user_path
-from l2p_tf.manifest import SCHEMA_VERSION, difference, digest_json, read_manifest, read_request, sealed
+from l2p_tf.manifest import SCHEMA_VERSION, difference, digest_json, next_order, read_manifest, read_request, sealed
 from l2p_tf.types import UserError
 
 MANIFEST = "manifest.json"
@@ -156,6 +156,7 @@ def produce(
         current = _is_current(path, request, overwrite, extends)
     if current:
         _clear_replaced(path)
+        files.clear_lock(path)
         yield None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -368,6 +369,7 @@ def _finish(
         "python": platform.python_version(),
         "device": device,
         "seed": seed,
+        "order": next_order(path, MANIFEST, [artifact.manifest for artifact in inputs.values()]),
         "seconds": round(seconds, 3),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

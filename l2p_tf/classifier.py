@@ -118,13 +118,13 @@ def as_classifier(model: Any, images: np.ndarray | None = None) -> keras.Model:
     check_inputs(model, images)
     kept: _Kept | None = vars(model).get(_KEPT)
     if kept is None:
-        classifier, found = _plain(model)
-        kept = vars(classifier)[_KEPT] = _Kept(classifier, findings=found)
-        _tell(found)
+        classifier, findings = _plain(model)
+        kept = vars(classifier)[_KEPT] = _Kept(classifier, findings=findings)
+        _tell(findings)
     if images is not None and images.shape[1:] not in kept.shapes:
-        classifier, found = _observed(kept.classifier, images)
-        _tell(found)
-        kept = _Kept(classifier, (*kept.shapes, images.shape[1:]), (*kept.findings, *found))
+        classifier, findings = _observed(kept.classifier, images)
+        _tell(findings)
+        kept = _Kept(classifier, (*kept.shapes, images.shape[1:]), (*kept.findings, *findings))
     # Set in the instance's dictionary, because Keras would track attributes.
     vars(model)[_KEPT] = vars(kept.classifier)[_KEPT] = kept
     return kept.classifier
@@ -145,8 +145,8 @@ def is_answer(logits: tf.Tensor) -> tf.Tensor:
     return tf.math.is_finite(tf.reduce_max(logits, -1)) & ~tf.reduce_any(tf.math.is_nan(logits), -1)
 
 
-def _tell(found: tuple[Finding, ...]) -> None:
-    for finding in found:
+def _tell(findings: tuple[Finding, ...]) -> None:
+    for finding in findings:
         if finding.verdict != FITS:
             warnings.warn(finding.text, UserWarning, stacklevel=4)
 
@@ -199,19 +199,19 @@ def _plain(model: keras.Model) -> tuple[keras.Model, tuple[Finding, ...]]:
     if not inputs or not outputs or len(outputs) != 1:
         return model, ()
     logits = _before_softmax(model, outputs[0])
-    found: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()
     if logits is not None:
         text = "softmax, which was taken off: attacks need its logits."
         if outputs[0].shape[-1] == 1:
             text = "sigmoid of one output: in its place 0 and what comes before it are the logits of two classes."
-        found = (Finding(OUTPUTS, MENDED, f"The model {model.name!r} ends in a {text}"),)
+        findings = (Finding(OUTPUTS, MENDED, f"The model {model.name!r} ends in a {text}"),)
     elif outputs[0].dtype == "float32" and not _has_containers(model):
         return model, ()
     with model.distribute_strategy.scope():
         logits = outputs[0] if logits is None else logits
         if logits.dtype != "float32":
             logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(logits)
-        return keras.Model(inputs[0], logits, name=f"{model.name}_logits"), found
+        return keras.Model(inputs[0], logits, name=f"{model.name}_logits"), findings
 
 
 def _has_containers(model: keras.Model) -> bool:
@@ -259,25 +259,25 @@ def _before_softmax(model: keras.Model, output: Any) -> Any:
 def _observed(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, tuple[Finding, ...]]:
     """Adapts the model to its observed outputs; returns it with the findings."""
     seen = observe(model, images)
-    classifier, found = model, []
+    classifier, findings = model, []
     if not isinstance(model, AdaptedClassifier):
-        whole = seen.answers[np.isfinite(seen.answers).all(-1)]
+        finite = seen.answers[np.isfinite(seen.answers).all(-1)]
         linear = _ends_in_linear_layer(model)
-        probabilities = not linear and _are_probabilities(whole, seen.dtype)
-        found += _outputs_findings(model, whole, linear, probabilities)
+        probabilities = not linear and _are_probabilities(finite, seen.dtype)
+        findings += _outputs_findings(model, finite, linear, probabilities)
         if probabilities or not (seen.is_tensor and seen.dtype == tf.float32 and getattr(model, "inputs", None)):
             classifier = _adapted(model, seen.answers.shape[1], probabilities)
     if seen.randomized:
         mark_randomized(classifier)
-    found.append(_noise_finding(classifier, seen.noise_overruled))
+    findings.append(_noise_finding(classifier, seen.noise_overruled))
     fault = gradient_fault(classifier, images)
     advice = "Attacks by gradients find little; square, spsa, few_pixel and hop_skip_jump need none."
-    found.append(
+    findings.append(
         Finding(GRADIENT, BEWARE, f"The gradient of the model {model.name!r} {fault}. {advice}")
         if fault
         else Finding(GRADIENT, FITS, "The gradient of the logits reaches the pixels.")
     )
-    return classifier, tuple(found)
+    return classifier, tuple(findings)
 
 
 def _noise_finding(model: keras.Model, overruled: bool) -> Finding:

@@ -79,9 +79,9 @@ class Devices:
         """Returns the numbers of all workers in order: (workers, count)."""
         if self.workers == 1:
             return np.asarray(values, np.float64)[np.newaxis]
-        mine = np.zeros((self.workers, len(values)))
-        mine[self.worker] = values
-        return np.asarray(self._summed(tf.constant(mine)))
+        own = np.zeros((self.workers, len(values)))
+        own[self.worker] = values
+        return np.asarray(self._summed(tf.constant(own)))
 
     @functools.cached_property
     def _summed(self) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -89,9 +89,9 @@ class Devices:
         strategy = self.strategy
         assert strategy is not None
 
-        def summed(mine: tf.Tensor) -> tf.Tensor:
+        def summed(own: tf.Tensor) -> tf.Tensor:
             # All replicas of a worker have the same value.
-            share = mine * (self.workers / self.replicas)
+            share = own * (self.workers / self.replicas)
             return strategy.reduce("sum", strategy.run(lambda part: part * 1.0, args=(share,)), axis=None)
 
         return tf.function(summed, autograph=False)

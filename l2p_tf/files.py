@@ -145,6 +145,13 @@ def _flock(handle: int, kind: int) -> bool:
     return True
 
 
+def clear_lock(path: pathlib.Path) -> None:
+    """Deletes the lock file of `path` where one was left by a process that was killed, if that can be done at once."""
+    if lock_path(path).exists():
+        with contextlib.suppress(OSError), locked(path):
+            pass
+
+
 def lock_path(path: pathlib.Path) -> pathlib.Path:
     """The lock file of `path`."""
     return path.with_name(path.name + ".lock")

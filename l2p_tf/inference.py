@@ -282,8 +282,8 @@ def predict_with_votes(
     probabilities, votes = (np.concatenate(part) for part in zip(*parts, strict=True))
     probabilities, votes = (part.reshape(count, copies, -1).mean(1) for part in (probabilities, votes))
     if alone and copies > 1:
-        whole = probabilities.sum(-1, keepdims=True) > 0
-        votes = np.eye(votes.shape[-1], dtype=np.float32)[probabilities.argmax(-1)] * whole
+        finite = probabilities.sum(-1, keepdims=True) > 0
+        votes = np.eye(votes.shape[-1], dtype=np.float32)[probabilities.argmax(-1)] * finite
     return probabilities, votes
 
 

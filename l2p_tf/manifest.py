@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import glob
 import hashlib
+import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from l2p_tf import schema
@@ -61,7 +64,11 @@ class _Origin:
 
 @dataclasses.dataclass(frozen=True)
 class _Manifest:
-    """What a manifest holds; `digest` is that of everything else in it."""
+    """What a manifest holds; `digest` is that of everything else in it.
+
+    Of stages of one RUN_DIR that which finished later has the larger `order`, whatever clocks say; earlier versions
+    wrote none.
+    """
 
     stage: str
     options: _Options
@@ -75,6 +82,7 @@ class _Manifest:
     seed: int | None
     seconds: schema.Size
     finished: str
+    order: schema.Count = 0
 
     def __post_init__(self) -> None:
         if set(self.lineage) != set(self.inputs):
@@ -107,6 +115,26 @@ def read_manifest(file: pathlib.Path) -> dict[str, Any]:
         if digest != digest_json(manifest):
             raise ValueError("its content is not that of its digest")
     return manifest
+
+
+def next_order(path: pathlib.Path, name: str, inputs: Iterable[Mapping[str, Any]]) -> int:
+    """The `order` after those of the inputs, of what is finished beside a folder, and of the same stage of other runs.
+
+    Clocks of machines differ, are set back, and tell no two stages of the same second apart.
+
+    Args:
+      path: the folder.
+      name: of a manifest's file.
+      inputs: their manifests.
+    """
+    known = [int(manifest.get("order", 0)) for manifest in inputs]
+    beside = itertools.chain(
+        path.parent.glob(f"*/{name}"), path.parent.parent.glob(f"*/{glob.escape(path.name)}/{name}")
+    )
+    for file in beside:
+        with contextlib.suppress(UserError):  # A damaged one is told where it is used.
+            known.append(int(read_manifest(file).get("order", 0)))
+    return max(known, default=0) + 1
 
 
 def read_request(file: pathlib.Path, wanted: Mapping[str, Any]) -> Request | None:

@@ -137,13 +137,13 @@ def gradient_fault(model: keras.Model, images: np.ndarray) -> str:
         return f"is missing: {' '.join(str(error).split())[:200]}"
     if gradient is None:
         return "is missing: what the model computes from the pixels has none, as after a cast to whole numbers"
-    told = np.isfinite(logits).all(-1)
-    rows = gradient.numpy().reshape(len(x), -1)[told]
+    finite = np.isfinite(logits).all(-1)
+    rows = gradient.numpy().reshape(len(x), -1)[finite]
     count = f"of {len(rows)} images"
     if not np.isfinite(rows).all():
         return f"is not finite on {int((~np.isfinite(rows).all(-1)).sum())} {count}"
     zero = int((rows == 0).all(-1).sum())
-    if zero and 2 * zero >= len(rows) and np.ptp(logits.numpy()[told], 0).any():
+    if zero and 2 * zero >= len(rows) and np.ptp(logits.numpy()[finite], 0).any():
         return f"is zero on {zero} {count}, as after rounding or where a function saturates"
     return ""
 

@@ -86,7 +86,7 @@ def _loading(name: str, file: pathlib.Path) -> Iterator[None]:
     """Attributes registrations to a plugin, and turns any exception of its code into a UserError."""
     # For a package, all of its files.
     files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
-    digest = hashlib.sha256(b"".join(one.read_bytes() for one in files)).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
     token = _current.set(f"{name} {digest}")
     try:
         yield

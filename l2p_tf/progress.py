@@ -22,9 +22,9 @@ class _Cut(progress.TextColumn):
 
     def render(self, task: progress.Task) -> text.Text:
         """Returns the text, which may be truncated but not wrapped."""
-        shown = super().render(task)
-        shown.no_wrap, shown.overflow = True, "ellipsis"
-        return shown
+        rendered = super().render(task)
+        rendered.no_wrap, rendered.overflow = True, "ellipsis"
+        return rendered
 
 
 @contextlib.contextmanager
@@ -51,18 +51,18 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> Iterator[Call
         progress.TimeRemainingColumn(elapsed_when_finished=False, table_column=table.Column(no_wrap=True)),
         _Cut("{task.fields[facts]}"),
     )
-    told = time.monotonic()
-    with progress.Progress(*columns, console=screen, refresh_per_second=4, speed_estimate_period=120) as shown:
-        task = shown.add_task(description, total=total, completed=done, facts="")
+    printed_at = time.monotonic()
+    with progress.Progress(*columns, console=screen, refresh_per_second=4, speed_estimate_period=120) as display:
+        task = display.add_task(description, total=total, completed=done, facts="")
 
         def advance(n: int = 1, **facts: float | str) -> None:
             told_facts = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in facts.items())
-            nonlocal told
-            shown.update(task, advance=n)
+            nonlocal printed_at
+            display.update(task, advance=n)
             if told_facts:
-                shown.update(task, facts=told_facts)
-            if not screen.is_terminal and time.monotonic() - told > _LOG_SECONDS:
-                told = time.monotonic()
-                screen.print(shown)
+                display.update(task, facts=told_facts)
+            if not screen.is_terminal and time.monotonic() - printed_at > _LOG_SECONDS:
+                printed_at = time.monotonic()
+                screen.print(display)
 
         yield advance

@@ -256,7 +256,7 @@ def _parsed(text: str, message: str) -> ast.expr:
     level, depth = [node], 0
     while level:
         level, depth = (
-            [child for one in level for child in ast.iter_child_nodes(one) if isinstance(child, _NESTED)],
+            [child for parent in level for child in ast.iter_child_nodes(parent) if isinstance(child, _NESTED)],
             depth + 1,
         )
         if depth > _DEEPEST:

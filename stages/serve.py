@@ -17,6 +17,8 @@ from l2p_tf.types import Interrupted, UserError
 from stages import common, definitions, settings
 
 definitions.show("serve")
+_LOG_SECONDS = 2.0
+"""How long the end waits for somebody to take what is left of the log."""
 
 
 def main(_: list[str]) -> None:
@@ -28,7 +30,8 @@ def main(_: list[str]) -> None:
     try:
         import uvicorn
 
-        from l2p_tf.server.app import Server, log
+        from l2p_tf.server.app import Server
+        from l2p_tf.server.log import log
     except ImportError as error:
         raise UserError(f"Serving needs further packages: pip install '.[serve]' ({error})") from error
     from l2p_tf.server.model import Model
@@ -49,6 +52,8 @@ def main(_: list[str]) -> None:
         log("end", model=name)  # All requests are answered; then the signal was passed on.
     except SystemExit as error:
         raise UserError(f"`--port` should be free on {options.host}. Received: {options.port}") from error
+    finally:
+        log.drain(_LOG_SECONDS)
 
 
 if __name__ == "__main__":

@@ -204,6 +204,18 @@ def test_what_was_replaced_is_removed_by_the_next_call(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_lock_that_a_killed_process_left_is_removed_by_the_next_call(tmp_path):
+    make(tmp_path / "x")
+    lock = files.lock_path(tmp_path / "x")
+    lock.touch()
+    with files.locked(tmp_path / "x"):
+        assert make(tmp_path / "x") is None
+        assert lock.exists()  # Somebody's who lives.
+    lock.touch()
+    assert make(tmp_path / "x") is None
+    assert not lock.exists()
+
+
 def test_a_kill_before_the_request_is_written_is_no_hindrance(tmp_path):
     partial = tmp_path / "x.partial"
     partial.mkdir()

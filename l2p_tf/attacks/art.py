@@ -61,13 +61,13 @@ class Art(WrappedAttack):
         base = library("art.attacks.attack", cls.LIBRARY, cls.PACKAGE).EvasionAttack
         kind = library("art.estimators.classification", cls.LIBRARY, cls.PACKAGE).TensorFlowV2Classifier
         return {
-            name: found
-            for name, found in vars(module).items()
-            if inspect.isclass(found)
-            and issubclass(found, base)
+            name: attack
+            for name, attack in vars(module).items()
+            if inspect.isclass(attack)
+            and issubclass(attack, base)
             and "PyTorch" not in name
-            and found._estimator_requirements
-            and all(issubclass(kind, needed) for needed in found._estimator_requirements)
+            and attack._estimator_requirements
+            and all(issubclass(kind, needed) for needed in attack._estimator_requirements)
         }
 
     @functools.cached_property
@@ -122,13 +122,13 @@ class Art(WrappedAttack):
 
     def find(self, runner: AttackRunner, asked: AskedModel, rows: np.ndarray) -> np.ndarray:
         """Runs ART's `generate` with one-hot labels or targets."""
-        made = self._made(asked, min(runner.batch_size, len(rows)))
+        attack = self._made(asked, min(runner.batch_size, len(rows)))
         images, wanted = runner.images[rows], (runner.targets if self.targeted else runner.labels)[rows]
-        found = made.generate(x=images, y=np.eye(runner.classes, dtype=np.float32)[wanted])
-        if hasattr(made, "apply_patch"):
+        adversarial = attack.generate(x=images, y=np.eye(runner.classes, dtype=np.float32)[wanted])
+        if hasattr(attack, "apply_patch"):
             scale = self.given.get(_SCALE, self.parameters[_SCALE].default)
-            found = made.apply_patch(images, scale=scale)
-        return np.asarray(found)
+            adversarial = attack.apply_patch(images, scale=scale)
+        return np.asarray(adversarial)
 
 
 def _estimator(asked: AskedModel, probabilities: bool) -> Any:

@@ -264,15 +264,15 @@ class AttackRunner:
         likely, self.votes = self._answers(self.images, answers, 0, 3)
         self.answered = inference.decided(self.votes)
         self.forwards += answers * (1 if self.deterministic else self.samples_per_prediction)
-        every, ranked = np.arange(len(self.images)), likely.copy()
-        right = int((self.votes[every, self.labels] > 0.5).sum())
+        rows, ranked = np.arange(len(self.images)), likely.copy()
+        right = int((self.votes[rows, self.labels] > 0.5).sum())
         inference.warn_at_chance(right, self.model, self.images, self.labels)
-        ranked[every, self.labels] = -1.0
+        ranked[rows, self.labels] = -1.0
         others = np.argsort(-ranked, axis=-1, kind="stable")[:, :-1]
         if self.attack.targeted:
             self.targets = self._pick_targets(self.members[0], 0, others)
-        share, wrong = self._shares(every, self.votes)
-        self.likely = likely[every, self.labels]
+        share, wrong = self._shares(rows, self.votes)
+        self.likely = likely[rows, self.labels]
         # Adversarial images win ties, because clean ones score less than any likelihood adds.
         self.score = share + _WRONG * wrong - _NEAR
         if self.deterministic:
@@ -282,19 +282,19 @@ class AttackRunner:
 
     def elsewhere(self, rows: np.ndarray) -> np.ndarray:
         """Returns, for each row, a random image predicted as the attack wants; the row itself if there is none."""
-        rng, found = np.random.default_rng(inference.seed_pair(self.seed, 0, 5).view(np.uint32)), rows.copy()
+        rng, starts = np.random.default_rng(inference.seed_pair(self.seed, 0, 5).view(np.uint32)), rows.copy()
         classes = self.targets[rows] if self.attack.targeted else self.labels[rows]
         for kind in np.unique(classes):
             answers = np.flatnonzero((self.answered == kind) == self.attack.targeted)
             if len(answers):
-                found[classes == kind] = rng.choice(answers, int((classes == kind).sum()))
-        return found
+                starts[classes == kind] = rng.choice(answers, int((classes == kind).sum()))
+        return starts
 
     def _shares(self, rows: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the shares of the predictions that meet the criterion, and that are wrong."""
-        every = np.arange(len(rows))
-        wrong = 1.0 - votes[every, self.labels[rows]]
-        return votes[every, self.targets[rows]] if self.attack.targeted else wrong, wrong
+        positions = np.arange(len(rows))
+        wrong = 1.0 - votes[positions, self.labels[rows]]
+        return votes[positions, self.targets[rows]] if self.attack.targeted else wrong, wrong
 
     def scored(self, draws: int) -> AttackOutput:
         """Returns the best adversarial images, scored on `draws` fresh predictions."""
@@ -329,8 +329,8 @@ class AttackRunner:
         if not self.deterministic:
             self.forwards[rows] += answers * self.samples_per_prediction
         share, wrong = self._shares(rows, votes)
-        every, labels, targets = np.arange(len(rows)), self.labels[rows], self.targets[rows]
-        near = likely[every, targets] if self.attack.targeted else 1.0 - likely[every, labels]
+        positions, labels, targets = np.arange(len(rows)), self.labels[rows], self.targets[rows]
+        near = likely[positions, targets] if self.attack.targeted else 1.0 - likely[positions, labels]
         score = share + _WRONG * wrong + _NEAR * near
         if isinstance(member, MinimizationAttack):
             size = norms(adversarial - self.images[rows])[str(getattr(member, "norm", Norm.L2))]
@@ -346,7 +346,7 @@ class AttackRunner:
             better = score > self.score[rows]
         taken = rows[better]
         self.best[taken], self.score[taken], self.votes[taken] = adversarial[better], score[better], votes[better]
-        self.likely[taken] = likely[every, labels][better]
+        self.likely[taken] = likely[positions, labels][better]
         self.is_adversarial[rows] |= reached & (share >= 1.0)
 
     def _answers(self, images: np.ndarray, draws: int, number: int, purpose: int) -> tuple[np.ndarray, np.ndarray]:

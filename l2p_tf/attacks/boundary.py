@@ -50,8 +50,8 @@ def nearest(
         logits = answer(model, x)
         numbers = tf.where(is_answer(logits)[:, None], logits, tf.zeros_like(logits))
     others, kinds = classes(numbers), int(logits.shape[-1])
-    one = tf.cast(context.criterion.reached(logits), tf.float32)
-    share = one if draws == 1 else context.loss(x, "margin", draws)[1]
+    reached = tf.cast(context.criterion.reached(logits), tf.float32)
+    share = reached if draws == 1 else context.loss(x, "margin", draws)[1]
 
     def compare(k: tf.Tensor, best: tf.Tensor, difference: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, ...]:
         other = tf.gather(others, k, axis=1)

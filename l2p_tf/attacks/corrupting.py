@@ -55,12 +55,12 @@ def glass_blur(x: Images, rng: np.random.Generator, std: float, reach: int, time
     deviations = (0, std, std, 0)
     x = _stored(ndimage.gaussian_filter(x, deviations, mode="nearest"))
     count, height, width, _ = x.shape
-    every = np.arange(count)
+    positions = np.arange(count)
     for _ in range(times):
         for row in range(height - reach, reach, -1):
             for column in range(width - reach, reach, -1):
                 dx, dy = rng.integers(-reach, reach, (2, count))
-                x[:, row, column] = x[every, row + dy, column + dx]
+                x[:, row, column] = x[positions, row + dy, column + dx]
     return ndimage.gaussian_filter(x, deviations, mode="nearest")
 
 
@@ -146,8 +146,8 @@ def elastic(x: Images, rng: np.random.Generator, far: float, smooth: float, affi
             for _ in range(2)
         ]
         for channel in range(x.shape[-1]):
-            whole = ndimage.map_coordinates(image[..., channel], source, order=1, mode="mirror")
-            moved[..., channel] = ndimage.map_coordinates(whole, grid + shifts, order=1, mode="reflect")
+            mapped = ndimage.map_coordinates(image[..., channel], source, order=1, mode="mirror")
+            moved[..., channel] = ndimage.map_coordinates(mapped, grid + shifts, order=1, mode="reflect")
     return out
 
 
@@ -239,8 +239,8 @@ def corrupted(images: npt.NDArray[np.float32], kind: str, severity: int, seed: i
     """
     run, small, large = CORRUPTIONS[kind]
     strength = (small if min(images.shape[1:3]) < _SMALL else large)[severity - 1]
-    found = run(images.astype(np.float64), np.random.default_rng(seed), *strength)
-    return _stored(found).astype(np.float32)
+    result = run(images.astype(np.float64), np.random.default_rng(seed), *strength)
+    return _stored(result).astype(np.float32)
 
 
 def _stored(x: Images) -> Images:

@@ -49,10 +49,10 @@ class Corruption(Attack):
         images, labels = arrays_of(images, labels)
         model, images = inference.prepared(model, images)
         labels = inference.checked_labels(labels, len(images), int(model.output_shape[-1]))
-        found = corrupted(images, self.kind, self.severity, int(inference.seed_pair(seed, _NOISE)[0]) % 2**31)
+        result = corrupted(images, self.kind, self.severity, int(inference.seed_pair(seed, _NOISE)[0]) % 2**31)
         asked = {key: how[key] for key in ("batch_size", "jit_compile") if key in how}
         return answered(
-            model, found, images, labels, int(inference.seed_pair(seed, _ANSWERS)[0]), draws=how.get("score_draws", 1),
+            model, result, images, labels, int(inference.seed_pair(seed, _ANSWERS)[0]), draws=how.get("score_draws", 1),
             samples_per_prediction=how.get("prediction_draws", 1), **asked,
         )  # fmt: skip
 

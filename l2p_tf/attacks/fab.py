@@ -73,11 +73,11 @@ class FAB(IterativeAttack, MinimizationAttack):
         x, image, numbers = state["x"], context.images, context.numbers
         difference, gradient, _, _ = nearest(context, x, lambda z: self._compared(context, z), self.norm, self.draws)
         at_image = difference + tf.reduce_sum(gradient * (image - x), [1, 2, 3])
-        here = to_hyperplane(x, gradient, difference, self.norm)
-        there = to_hyperplane(image, gradient, at_image, self.norm)
-        near, far = (tf.maximum(length(d, self.norm), 1e-8) for d in (here, there))
+        step_from_x = to_hyperplane(x, gradient, difference, self.norm)
+        step_from_image = to_hyperplane(image, gradient, at_image, self.norm)
+        near, far = (tf.maximum(length(d, self.norm), 1e-8) for d in (step_from_x, step_from_image))
         alpha = tf.clip_by_value(near / (near + far), 0.0, numbers["alpha_max"])
-        x = (x + numbers["eta"] * here) * (1.0 - alpha) + (image + numbers["eta"] * there) * alpha
+        x = (x + numbers["eta"] * step_from_x) * (1.0 - alpha) + (image + numbers["eta"] * step_from_image) * alpha
         x = tf.clip_by_value(x, 0.0, 1.0)
         _, share = context.loss(x, "margin", self.draws)
         size = length(x - image, self.norm)[:, 0, 0, 0]

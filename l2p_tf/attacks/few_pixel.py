@@ -95,10 +95,10 @@ class FewPixel(IterativeAttack):
     def _children(self, context: AttackContext, i: tf.Tensor, genes: tf.Tensor) -> tf.Tensor:
         """Returns candidates plus F times the difference of two others, three distinct parents for each child."""
         count, shape = self.population, [context.batch, self.population]
-        one = below(count, shape, context.fold(i, 0))
-        two, three = below(count - 1, shape, context.fold(i, 1)), below(count - 2, shape, context.fold(i, 2))
-        three += tf.cast(three >= two, tf.int32)
-        indices = (one, (one + 1 + two) % count, (one + 1 + three) % count)
+        first = below(count, shape, context.fold(i, 0))
+        second, third = below(count - 1, shape, context.fold(i, 1)), below(count - 2, shape, context.fold(i, 2))
+        third += tf.cast(third >= second, tf.int32)
+        indices = (first, (first + 1 + second) % count, (first + 1 + third) % count)
         parents = (tf.gather(genes, k, axis=1, batch_dims=1) for k in indices)
         a, b, c = parents
         children = a + context.numbers["mutation"] * (b - c)

@@ -90,9 +90,9 @@ class Foolbox(WrappedAttack):
             how: dict[str, Any] = {"epsilons": self.radius}
             if starts is not None:
                 how["starting_points"] = tf.constant(starts)
-            found, clipped, _ = made(model, tf.constant(runner.images[part]), kind(classes), **how)
+            raw, clipped, _ = made(model, tf.constant(runner.images[part]), kind(classes), **how)
             # A minimizing attack is not helped by a projection.
-            return (clipped if self.is_bounded else found).numpy()
+            return (clipped if self.is_bounded else raw).numpy()
 
         try:
             return run(rows)
@@ -111,17 +111,17 @@ class Foolbox(WrappedAttack):
             if len(others):
                 distances = np.square(runner.best[others] - runner.images[row]).sum((1, 2, 3))
                 starts[i], known[i] = runner.best[others[distances.argmin()]], True
-        found = runner.images[rows].copy()
+        adversarial = runner.images[rows].copy()
         waiting = [np.flatnonzero(known)] if known.any() else []
         while waiting:
             part = waiting.pop()
             try:
-                found[part] = run(rows[part], starts[part])
+                adversarial[part] = run(rows[part], starts[part])
             except (ValueError, AssertionError) as error:
                 if not _is_chance(error, runner):
                     raise
                 waiting += [half for half in np.array_split(part, 2) if 0 < len(half) < len(part)]
-        return found
+        return adversarial
 
 
 def _is_chance(error: Exception, runner: AttackRunner) -> bool:

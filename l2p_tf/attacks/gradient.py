@@ -129,9 +129,9 @@ def answer(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
 
             def again(i: tf.Tensor, finite: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 scale = tf.gather(tf.constant(_SCALES), i)
-                found = image_gradient(tape, logits, images, scale * direction) / scale
-                whole = tf.reduce_all(tf.math.is_finite(found), [1, 2, 3])
-                return i + 1, finite | whole, tf.where(finite[:, None, None, None], gradient, found)
+                candidate = image_gradient(tape, logits, images, scale * direction) / scale
+                usable = tf.reduce_all(tf.math.is_finite(candidate), [1, 2, 3])
+                return i + 1, finite | usable, tf.where(finite[:, None, None, None], gradient, candidate)
 
             start = (tf.constant(0), tf.zeros(tf.shape(images)[:1], tf.bool), tf.zeros_like(images))
             gradient = repeat(again, start, len(_SCALES), lambda i, finite, gradient: ~tf.reduce_all(finite))[2]

@@ -102,28 +102,28 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         turn = 0 if self.targeted else self.initial_samples
         shape = [context.batch, *image.shape[1:]]
 
-        def undecided(k: tf.Tensor, there: tf.Tensor, found: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
-            del k, there
-            return ~found & ~state["done"] & (used + each <= usable)
+        def undecided(k: tf.Tensor, point: tf.Tensor, succeeded: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
+            del k, point
+            return ~succeeded & ~state["done"] & (used + each <= usable)
 
-        def attempt(k: tf.Tensor, there: tf.Tensor, found: tf.Tensor, used: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def attempt(k: tf.Tensor, point: tf.Tensor, succeeded: tf.Tensor, used: tf.Tensor) -> tuple[tf.Tensor, ...]:
             noise = tf.where(k == turn, x, uniform(shape, context.fold(i, 1, k)))
             stepped = tf.clip_by_value(x + pace * 0.5 ** tf.cast(k, tf.float32) * normal, 0.0, 1.0)
-            tried, asked = tf.where(first, noise, stepped), undecided(k, there, found, used)
+            tried, asked = tf.where(first, noise, stepped), undecided(k, point, succeeded, used)
             reached = asked & self._fools(context, tried)
-            return k + 1, choose(reached, tried, there), found | reached, used + tf.where(asked, each, 0)
+            return k + 1, choose(reached, tried, point), succeeded | reached, used + tf.where(asked, each, 0)
 
         begun = (tf.constant(0), tf.where(first, image, x), context.full(False, tf.bool), used)
         tries = tf.where(first, self.initial_samples + 1, _HALVINGS)
-        _, there, found, used = repeat(attempt, begun, tries, lambda *s: tf.reduce_any(undecided(*s)))
+        _, point, succeeded, used = repeat(attempt, begun, tries, lambda *s: tf.reduce_any(undecided(*s)))
 
-        found |= ~first  # Otherwise it stays at its last point, which is adversarial.
-        x = self._to_boundary(context, there, halvings)
-        used += tf.where(found, halvings * each, 0)
+        succeeded |= ~first  # Otherwise it stays at its last point, which is adversarial.
+        x = self._to_boundary(context, point, halvings)
+        used += tf.where(succeeded, halvings * each, 0)
         size = length(x - image, self.norm)[:, 0, 0, 0]
-        smaller = found & (size < state["size"])
+        smaller = succeeded & (size < state["size"])
         size = tf.where(smaller, size, state["size"])
-        done = ~found | (size <= context.numbers["epsilon"]) | ((usable - each - used) // draws < 2)
+        done = ~succeeded | (size <= context.numbers["epsilon"]) | ((usable - each - used) // draws < 2)
         new = {"x": x, "adversarial": choose(smaller, x, state["adversarial"]), "size": size, "done": done}
         return {**new, "used": used, "forwards": used}
 
@@ -156,16 +156,16 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         estimate = tf.where(tf.abs(mean) < 1.0, sums[:, 0] - mean * sums[:, 1], sums[:, 0])
         return steepest(tf.reshape(estimate, [-1, *shape]), self.norm)
 
-    def _to_boundary(self, context: AttackContext, there: tf.Tensor, halvings: int) -> tf.Tensor:
+    def _to_boundary(self, context: AttackContext, start: tf.Tensor, halvings: int) -> tf.Tensor:
         """Returns the last adversarial point on the way from `there`, which is one, to the image (Algorithm 1)."""
         image = context.images
-        radius = length(there - image, self.norm)
+        radius = length(start - image, self.norm)
 
         def at(share: tf.Tensor) -> tf.Tensor:
             share = share[:, None, None, None]
             if self.norm is Norm.LINF:
-                return tf.clip_by_value(there, image - share * radius, image + share * radius)
-            return tf.clip_by_value(image + share * (there - image), 0.0, 1.0)
+                return tf.clip_by_value(start, image - share * radius, image + share * radius)
+            return tf.clip_by_value(image + share * (start - image), 0.0, 1.0)
 
         def halve(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             middle = (low + high) / 2.0
@@ -174,7 +174,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
 
         _, high = repeat(halve, (context.full(0.0), context.full(1.0)), halvings)
         # Return the exact point that was evaluated.
-        return choose(high < 1.0, at(high), there)
+        return choose(high < 1.0, at(high), start)
 
     def _halvings(self, image: tf.Tensor) -> int:
         """Number of halvings until the error is below the probe distance over the root of the image size."""

@@ -33,12 +33,12 @@ def rounds(steps: int, larger_radii: bool) -> np.ndarray:
         first, second = (math.ceil(round(share * steps, 6)) for _, share in _LARGER_RADII[:2])
         numbers = first, min(second, steps - first), max(steps - first - second, 0)
         phases = [(radius, number) for (radius, _), number in zip(_LARGER_RADII, numbers, strict=True)]
-    found = []
+    schedule = []
     for radius, number in phases:
-        every = max(int(_CHECKED * number), 1)
-        found.append((radius, 1.0, 0.0))
-        found += [(radius, 0.0, float(k % every == 0)) for k in range(1, number + 1)]
-    return np.array(found, np.float32)
+        interval = max(int(_CHECKED * number), 1)
+        schedule.append((radius, 1.0, 0.0))
+        schedule += [(radius, 0.0, float(k % interval == 0)) for k in range(1, number + 1)]
+    return np.array(schedule, np.float32)
 
 
 def begin(context: AttackContext, larger_radii: bool) -> State:
@@ -50,8 +50,8 @@ def begin(context: AttackContext, larger_radii: bool) -> State:
     # `top` is the point of the highest loss in this ball; `pace` the step size in units of the ball's radius; `changed`
     # the number of entries changed at `top` at the last check; `moving` the number of entries a step moves.
     state = {"adversarial": images if larger_radii else x, "x": x, "top": x, "gradient": none, "top_gradient": none}
-    one, least = context.full(1.0), context.full(float("-inf"))
-    return {**state, "best": least, "pace": one, "changed": one, "moving": context.full(1, tf.int32)}
+    ones, least = context.full(1.0), context.full(float("-inf"))
+    return {**state, "best": least, "pace": ones, "changed": ones, "moving": context.full(1, tf.int32)}
 
 
 def step(

@@ -207,26 +207,26 @@ class WrappedAttack(SingleAttack):
     def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
         """Runs batch by batch, and saves each finished batch."""
         key, images = f"{number:02d}-{start:03d}", runner.images[rows]
-        found, passes, done = images.copy(), np.zeros((2, len(rows)), np.int32), 0
+        adversarial, passes, done = images.copy(), np.zeros((2, len(rows)), np.int32), 0
         saved = None if runner.store is None else runner.store.load(key)
         if saved is not None and np.array_equal(saved["rows"], rows):
-            found, passes, done = saved["found"], saved["passes"], int(saved["done"])
+            adversarial, passes, done = saved["found"], saved["passes"], int(saved["done"])
         asked = AskedModel(runner.model)
         while done < len(rows):
             part = slice(done, done + self.together(runner, len(rows)))
             asked.gradients = asked.forwards = 0
             with _seeded(runner.model, inference.seed_pair(runner.seed, number + 1, start + 1, done + 1)):
-                found[part] = self._inside(self._found(runner, asked, rows[part]), images[part])
+                adversarial[part] = self._inside(self._found(runner, asked, rows[part]), images[part])
             count = len(rows[part])
             passes[:, part] = [[-(-asked.gradients // count)], [-(-asked.forwards // count)]]
             done = done + count
             if runner.store is not None:
-                place = {"rows": rows, "done": np.array(done), "found": found, "passes": passes}
+                place = {"rows": rows, "done": np.array(done), "found": adversarial, "passes": passes}
                 runner.store.save(key, place)
             runner.tell(int((~runner.is_adversarial).sum()), self.work * done / len(rows))
         runner.gradients[rows] += passes[0]
         runner.forwards[rows] += passes[1]
-        return found
+        return adversarial
 
     def _found(self, runner: AttackRunner, asked: AskedModel, rows: np.ndarray) -> np.ndarray:
         with self.told():
@@ -245,13 +245,13 @@ class WrappedAttack(SingleAttack):
             why = " ".join(str(error).split()) or "it does not say why"
             raise UserError(f"{self.spec} cannot be run: {type(error).__name__}: {why}") from error
 
-    def _inside(self, found: np.ndarray, images: np.ndarray) -> np.ndarray:
+    def _inside(self, candidates: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Clips images to [0, 1]; replaces those outside the ball or not finite by the originals."""
-        found = np.clip(np.asarray(found, np.float32), 0.0, 1.0)
-        taken = np.isfinite(found).all((1, 2, 3))
+        candidates = np.clip(np.asarray(candidates, np.float32), 0.0, 1.0)
+        valid = np.isfinite(candidates).all((1, 2, 3))
         if self.radius is not None:
-            taken &= norms(found - images)[str(self.ball)] <= self.radius * (1 + _SLACK) + _SLACK
-        return np.where(taken[:, None, None, None], found, images)
+            valid &= norms(candidates - images)[str(self.ball)] <= self.radius * (1 + _SLACK) + _SLACK
+        return np.where(valid[:, None, None, None], candidates, images)
 
 
 class AskedModel:

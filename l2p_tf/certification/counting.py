@@ -99,10 +99,10 @@ def _count(
     former = inference.seed_noise(model, seed)
 
     def add_pass(i: tf.Tensor, votes: tf.Tensor, softmax: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        seen = x
+        inputs = x
         if noisy:
-            seen += sigma * standard_normal(shape, tf.random.fold_in(seed, i, alg=tf.random.Algorithm.PHILOX))
-        logits = tf.cast(model(seen, training=False), tf.float64)
+            inputs += sigma * standard_normal(shape, tf.random.fold_in(seed, i, alg=tf.random.Algorithm.PHILOX))
+        logits = tf.cast(model(inputs, training=False), tf.float64)
         votes += tf.one_hot(tf.where(is_answer(logits), tf.argmax(logits, -1), -1), classes, dtype=tf.float64)
         return i + 1, votes, softmax + inference.finite_softmax(logits)
 

@@ -161,14 +161,14 @@ class Certification:
 
     def _joined(self, number: int, advance: Callable[..., None]) -> Arrays:
         """Returns the results of one certificate for all images."""
-        found: list[Arrays] = []
+        parts: list[Arrays] = []
         for piece in self._slices(number):
             move = moving(advance, len(piece.rows))
-            found.append(piece.part(Folder(self.folder / PARTS), move))
-            right = np.concatenate([part["prediction"] for part in found])
+            parts.append(piece.part(Folder(self.folder / PARTS), move))
+            right = np.concatenate([part["prediction"] for part in parts])
             share = certified_accuracy(self.labels[: len(right)], right, np.zeros(len(right)), 0.0)
             move(1.0, accuracy=f"{100 * share:.1f}%")
-        return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def fitting(

@@ -107,8 +107,8 @@ def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
         ) from error
     # On damage, Pillow's decoders raise anything: OSError, SyntaxError, struct.error, ValueError, EOFError ...
     except Exception as error:
-        said = "no such image is in it" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UserError(f"{str(file)!r} should be a whole image ({', '.join(FORMATS)}): {said}") from error
+        reason = "no such image is in it" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UserError(f"{str(file)!r} should be a whole image ({', '.join(FORMATS)}): {reason}") from error
 
 
 def _header(file: pathlib.Path) -> Header:

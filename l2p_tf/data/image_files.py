@@ -73,11 +73,11 @@ class ImageFiles(OwnImages):
     def open(self, data_dir: str, download: bool) -> Source:
         """See `Dataset.open`."""
         listed = {split: items for split, items in self.listed().items() if items}
-        every = [item for items in listed.values() for item in items]
-        if not every:
+        all_items = [item for items in listed.values() for item in items]
+        if not all_items:
             raise UserError(f"{str(self.place)!r} should hold images. It holds: none")
-        names, numbers = self.numbered([item.label for item in every])
-        form = self._form([item.file for item in every])
+        names, numbers = self.numbered([item.label for item in all_items])
+        form = self._form([item.file for item in all_items])
         parts = {}
         for split, items in self._divided(listed, numbers).items():
             labels = np.array([numbers[item.label] for item in items], np.int64)
@@ -94,12 +94,12 @@ class ImageFiles(OwnImages):
             if ALL in listed:
                 return {TEST: listed[ALL]}
             raise UserError(f"`test_share` should be above 0 for {str(self.place)!r}, which has no test images.")
-        whole = listed.pop(ALL if ALL in listed else TRAIN, [])
-        labels = np.array([numbers[item.label] for item in whole], np.int64)
+        undivided = listed.pop(ALL if ALL in listed else TRAIN, [])
+        labels = np.array([numbers[item.label] for item in undivided], np.int64)
         # Independent of the run's seed, so that runs with different seeds are evaluated on the same images.
-        held_out = set(stratified(labels, round(self.test_share * len(whole)), seed=0).tolist())
-        divided = {TRAIN: [item for number, item in enumerate(whole) if number not in held_out]}
-        return {**listed, **divided, TEST: [whole[number] for number in sorted(held_out)]}
+        held_out = set(stratified(labels, round(self.test_share * len(undivided)), seed=0).tolist())
+        divided = {TRAIN: [item for number, item in enumerate(undivided) if number not in held_out]}
+        return {**listed, **divided, TEST: [undivided[number] for number in sorted(held_out)]}
 
     def _form(self, files: Sequence[pathlib.Path]) -> decoding.Form:
         """Returns the common format; raises UserError for an invalid image, or differing sizes without `image_size`."""

@@ -56,11 +56,11 @@ class Npz(OwnImages):
         if not self.place.is_file():
             raise UserError(f"`path` should be an .npz file. Received: {self.path!r}")
         with reading(self.place, _EXPECTED), zipfile.ZipFile(self.place) as archive:
-            arrays = {split: found for split, pairs in _NAMES.items() if (found := self._found(archive, pairs))}
+            arrays = {split: part for split, pairs in _NAMES.items() if (part := self._found(archive, pairs))}
             if not {TRAIN, TEST} & set(arrays):
-                there = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
+                names_there = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
                 raise ValueError(
-                    f"there should be x_test and y_test, or x_train and y_train. There are: {there or 'none'}"
+                    f"there should be x_test and y_test, or x_train and y_train. There are: {names_there or 'none'}"
                 )
         kinds = {images.shape[1:] for images in arrays.values()}
         if len({kind if not self.image_size else kind[2] for kind in kinds}) > 1:
@@ -127,7 +127,7 @@ class Npz(OwnImages):
                 pixels = np.frombuffer(content, images.dtype).reshape(count, *images.shape[1:])
                 if images.dtype != np.uint8:
                     pixels = _of_floats(pixels, images.name)
-                yield pixels if pixels.shape[1:] == form.shape else np.stack([form.of(_picture(one)) for one in pixels])
+                yield pixels if pixels.shape[1:] == form.shape else np.stack([form.of(_picture(x)) for x in pixels])
 
 
 def _of_floats(pixels: Array, name: str) -> Array:

@@ -163,15 +163,15 @@ def _write(
         raise UserError(f"{source_name} should have at least two classes. Received: {num_classes}")
     kept_of = {}
     for name, split, draw in (("train", source.train, _LIMIT_TRAIN), ("test", source.test, _LIMIT_TEST)):
-        there = len(split.labels)
-        missing = name == "test" and not there and not len(source.train.labels)
+        total = len(split.labels)
+        missing = name == "test" and not total and not len(source.train.labels)
         if missing or split.labels.min(initial=0) < 0 or split.labels.max(initial=0) >= num_classes:
-            shown = f"{split.labels.min()} to {split.labels.max()}" if there else "none"
-            raise UserError(f"{source_name}: {name} labels should be from 0 to {num_classes - 1}. Received: {shown}")
+            received = f"{split.labels.min()} to {split.labels.max()}" if total else "none"
+            raise UserError(f"{source_name}: {name} labels should be from 0 to {num_classes - 1}. Received: {received}")
         # Every class keeps its share, separately for training and validation images.
-        groups = split.labels + num_classes * (np.arange(there) >= there - source.validation) * (name == "train")
-        kept = kept_of[name] = stratified(groups, _at_most(there, limits[name]), [seed, draw])
-        if not there:
+        groups = split.labels + num_classes * (np.arange(total) >= total - source.validation) * (name == "train")
+        kept = kept_of[name] = stratified(groups, _at_most(total, limits[name]), [seed, draw])
+        if not total:
             images[name] = nothing = np.empty((0, *source.image_shape), np.uint8)
             _save(folder / f"{name}_{'places' if stored else 'images'}.npy", nothing)
         elif stored:
@@ -236,7 +236,7 @@ def _save(file: pathlib.Path, array: Array) -> None:
     artifacts.atomic_write(file, lambda out: np.save(out, array, allow_pickle=False))
 
 
-def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[int, int, int], what: str) -> None:
+def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[int, int, int], title: str) -> None:
     """Writes the images at the sorted positions `kept` of a split as one `.npy` file.
 
     The file is appended to rather than mapped: memory use stays constant, and a full disk is an error instead of a
@@ -247,13 +247,13 @@ def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[in
     with (
         files.replacing(file) as temporary,
         temporary.open("wb") as out,
-        progress.bar(f"Writing {what}", len(kept), "images") as advance,
+        progress.bar(f"Writing {title}", len(kept), "images") as advance,
     ):
         np.lib.format.write_array_header_1_0(out, header)
         for batch in split.batches():
             if batch.dtype != np.uint8 or batch.shape[1:] != shape:
                 raise UserError(
-                    f"{what}: images should be uint8 of shape {shape}; give `image_size` where they differ in size. "
+                    f"{title}: images should be uint8 of shape {shape}; give `image_size` where they differ in size. "
                     f"Received: {batch.dtype} of shape {batch.shape[1:]}"
                 )
             first, last = np.searchsorted(kept, (read, read + len(batch)))
@@ -264,7 +264,7 @@ def _write_images(file: pathlib.Path, split: Split, kept: Array, shape: tuple[in
             if written == len(kept) < len(split.labels):
                 return
     if read != len(split.labels):
-        raise UserError(f"{what}: there should be {len(split.labels)} images. Received: {read}")
+        raise UserError(f"{title}: there should be {len(split.labels)} images. Received: {read}")
 
 
 def _statistics(images: ImageView, title: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -74,11 +74,11 @@ class Records:
         """Returns the place of every example, in split order: int64 (N, 3) for TFRecord, (N, 1) for ArrayRecord."""
         if self._format == ARRAY_RECORD:
             return np.arange(len(self._source), dtype=np.int64)[:, np.newaxis]
-        found = [np.empty((0, 3), np.int64)]
+        places = [np.empty((0, 3), np.int64)]
         for number, instruction in enumerate(self._instructions):
             inside = _tfrecord_places(self.files[number])[instruction.skip : instruction.skip + instruction.take]
-            found.append(np.column_stack([np.full(len(inside), number, np.int64), inside]))
-        return np.concatenate(found)
+            places.append(np.column_stack([np.full(len(inside), number, np.int64), inside]))
+        return np.concatenate(places)
 
     def read(self, place: Array) -> bytes:
         """Reads the example at a place; raises UserError if there is none."""
@@ -119,13 +119,13 @@ def decoder(builder: Any, feature: str) -> Callable[[Any], Any]:
 
 def _tfrecord_places(file: pathlib.Path) -> npt.NDArray[np.int64]:
     """Returns offset and length of every example of a TFRecord file, int64 (n, 2); raises UserError if truncated."""
-    found, offset, size = [], 0, file.stat().st_size
+    places, offset, size = [], 0, file.stat().st_size
     with file.open("rb", buffering=0) as opened:
         while offset < size:
             head = os.pread(opened.fileno(), _LENGTH.size, offset)
             length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else size
             if offset + _HEAD + length + _FOOT > size:
                 raise UserError(damaged(file.parent, f"{file.name} ends within an example"))
-            found.append((offset + _HEAD, length))
+            places.append((offset + _HEAD, length))
             offset += _HEAD + length + _FOOT
-    return np.array(found, np.int64).reshape(-1, 2)
+    return np.array(places, np.int64).reshape(-1, 2)

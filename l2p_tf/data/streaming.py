@@ -59,13 +59,13 @@ class StreamInfo:
         """Reads every file once for its checksum, showing progress under `title`."""
         builder = records.open_builder(stored.folder)
         paths = {file for split in stored.splits.values() for file in records.Records(builder, split).files}
-        found = {}
+        files = {}
         with bar(f"Checksums of {title}", len(paths), "files") as advance:
             ordered = sorted(paths)
             for path, digest in zip(ordered, crops.workers().map(digest_file, ordered), strict=True):
-                found[str(path.relative_to(stored.folder))] = File(path.stat().st_size, digest)
+                files[str(path.relative_to(stored.folder))] = File(path.stat().st_size, digest)
                 advance()
-        return cls(stored.splits, stored.image_size, stored.center_crop, found, stored.image)
+        return cls(stored.splits, stored.image_size, stored.center_crop, files, stored.image)
 
     def check(self, folder: pathlib.Path) -> None:
         """Raises UserError if a file is missing or its size differs."""
@@ -153,8 +153,8 @@ class StreamedImages:
             with tf.device("/CPU:0"):
                 image = decode(tf.constant(example)).numpy()
         except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter for messages that quote the data
-            said = getattr(error, "message", "no example of TFDS")
-            raise UserError(damaged(self._folder, f"{self._split} image {position}: {said}")) from error
+            reason = getattr(error, "message", "no example of TFDS")
+            raise UserError(damaged(self._folder, f"{self._split} image {position}: {reason}")) from error
         if not whole and image.shape != self.shape[1:]:
             raise UserError(
                 f"`image_size` should be given: the {self._split} images of {str(self._folder)!r} differ in size. "

@@ -75,15 +75,15 @@ def identity(name: str, data_dir: str) -> str | None:
     try:
         info = json.loads((folder / "dataset_info.json").read_text("utf-8"))
         features = json.loads((folder / "features.json").read_text("utf-8"))
-        found, version = info["name"], info["version"]
+        stored_name, version = info["name"], info["version"]
         image = features.get("featuresDict", {}).get("features", {}).get("image", {}).get("image", {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(damaged(folder, error)) from error
-    if found != base_name(name):
-        raise UserError(f"{str(folder)!r} should hold the data set {base_name(name)!r}. It holds: {found!r}")
+    if stored_name != base_name(name):
+        raise UserError(f"{str(folder)!r} should hold the data set {base_name(name)!r}. It holds: {stored_name!r}")
     config = f"/{info['configName']}" if info.get("configName") else ""
     encoding = image.get("encodingFormat")
-    return f"tfds {found}{config}/{version}" + (f" ({encoding})" if encoding else "")
+    return f"tfds {stored_name}{config}/{version}" + (f" ({encoding})" if encoding else "")
 
 
 def open_source(
@@ -172,8 +172,8 @@ def _is_integer(label: Any) -> bool:
 
 def _named(train: Split, test: Split) -> tuple[tuple[str, ...], Split, Split]:
     """Derives classes from labels that are numbers or texts: every distinct value is a class of that name."""
-    met, labels = np.unique(np.concatenate([train.labels, test.labels]), return_inverse=True)
-    names = (one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in met)
+    values, labels = np.unique(np.concatenate([train.labels, test.labels]), return_inverse=True)
+    names = (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values)
     train, test = Split(labels[: len(train.labels)], train.batches), Split(labels[len(train.labels) :], test.batches)
     return tuple(names), train, test
 

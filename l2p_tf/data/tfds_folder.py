@@ -90,7 +90,7 @@ def _nothing_left(root: pathlib.Path, base: str) -> Iterator[None]:
     def entries() -> set[pathlib.Path]:
         return {path for place in places if place.is_dir() for path in place.iterdir()}
 
-    before, there = entries(), root.exists()
+    before, existed = entries(), root.exists()
     try:
         yield
     except BaseException:
@@ -99,7 +99,7 @@ def _nothing_left(root: pathlib.Path, base: str) -> Iterator[None]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        if not there:
+        if not existed:
             with contextlib.suppress(OSError):
                 root.rmdir()
         raise

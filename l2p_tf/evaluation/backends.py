@@ -90,9 +90,9 @@ class ArtBackend(FoolboxBackend):
     @property
     def wrapped(self) -> WrappedAttack:
         """The attack by the name of the library's class, in its norm."""
-        found = super().wrapped
-        chosen = "norm" in found.parameters
-        return found.replace(norm=str(self.attack.norm)) if chosen else found
+        attack = super().wrapped
+        chosen = "norm" in attack.parameters
+        return attack.replace(norm=str(self.attack.norm)) if chosen else attack
 
     def _named(self) -> tuple[str, dict[str, Any]]:
         attack = _translatable(self.attack, self.BACKEND)

@@ -93,13 +93,13 @@ class Slice:
 
     def part(self, store: Folder, progress: Callable[..., None]) -> Arrays:
         """Returns the results, computed unless they are saved."""
-        found = store.load(self.key)
-        if found is None:
+        arrays = store.load(self.key)
+        if arrays is None:
             own = Folder(store.path, f"{store.prefix}{self.key}+")
-            found = self.make(progress, own)
-            store.save(self.key, found)
+            arrays = self.make(progress, own)
+            store.save(self.key, arrays)
             own.clear()
-        return found
+        return arrays
 
 
 def share_slices(slices: Sequence[Slice], parts: pathlib.Path, advance: Callable[..., None]) -> None:
@@ -117,8 +117,8 @@ def share_slices(slices: Sequence[Slice], parts: pathlib.Path, advance: Callable
         for piece in todo:
             move = moving(advance, len(piece.rows), slice=piece.label, here=str(here))
             if not store.has(piece.key):
-                with files.locked(parts / piece.key) as mine:
-                    if not mine:
+                with files.locked(parts / piece.key) as acquired:
+                    if not acquired:
                         busy.append(piece)
                         continue
                     if not store.has(piece.key):  # Another process may have just finished it.
@@ -219,7 +219,7 @@ class ChunkedEvaluation:
           Arrays of `PER_EXAMPLE`, with `eight_bits` also `EIGHT_BITS`, `CALIBRATION` if nothing is searched for, and
           the adversarial images of `shown`.
         """
-        found: list[Arrays] = []
+        parts: list[Arrays] = []
         robust, done = 0.0, 0
         store = Folder(self.parts)
         for piece in self.slices(number, repeat):
@@ -236,11 +236,11 @@ class ChunkedEvaluation:
             robust += len(rows) - float((part["wrong"] >= 0.5).sum())
             done += len(rows)
             move(1.0, accuracy=f"{100 * robust / done:.1f}%")
-            found.append(part)
+            parts.append(part)
         keys = [*PER_EXAMPLE, *([EIGHT_BITS] if self.eight_bits else [])]
-        keys += [key for key in CALIBRATION if all(key in part for part in found)]
-        joined = {key: np.concatenate([part[key] for part in found]) for key in keys}
-        return joined, np.concatenate([part["pictures"] for part in found])
+        keys += [key for key in CALIBRATION if all(key in part for part in parts)]
+        joined = {key: np.concatenate([part[key] for part in parts]) for key in keys}
+        return joined, np.concatenate([part["pictures"] for part in parts])
 
     def slices(self, number: int, repeat: int) -> list[Slice]:
         """Returns the slices of `run`, with the same arguments."""
@@ -317,8 +317,8 @@ def in_8_bits(adversarial: np.ndarray, images: np.ndarray, norm: str | None, eps
         return nearest
     outside = norms(nearest - images)[norm] > epsilon * (1 + _SAME) + _SAME
     # Values within rounding error of a level stay there.
-    whole = np.trunc((adversarial - images) * np.float32(255) * (1 + _SAME))
-    inward = np.rint(images * np.float32(255) + whole) / np.float32(255)
+    levels = np.trunc((adversarial - images) * np.float32(255) * (1 + _SAME))
+    inward = np.rint(images * np.float32(255) + levels) / np.float32(255)
     return np.where(outside[:, None, None, None], inward, nearest)
 
 

@@ -76,19 +76,19 @@ class CleverHans(Reimplemented):
         half = computes_in_float16(model)
         asked = functools.partial(answer, model) if half else functools.partial(model, training=False)
         asked = vars(model).setdefault("_l2p_answer", asked)
-        found = np.empty((len(rows), *runner.images.shape[1:]), np.float32)
+        adversarial = np.empty((len(rows), *runner.images.shape[1:]), np.float32)
         for batch, (index, real) in enumerate(inference.batches(len(rows), runner.batch_size)):
             pair = inference.seed_pair(runner.seed, number + 1, start + 1, batch + 1)
             tf.random.set_seed(int(abs(int(pair[0]))))
             former = reseed(model, tf.constant(pair))
             x = tf.constant(runner.images[rows[index]])
             y = tf.constant((runner.targets if attack.targeted else runner.labels)[rows[index]])
-            found[index[:real]] = self._run(asked, x, y).numpy()[:real]
+            adversarial[index[:real]] = self._run(asked, x, y).numpy()[:real]
             restore_seeds(model, former)
         passes = attack.iterations
         runner.gradients[rows] += passes
         runner.forwards[rows] += passes
-        return found
+        return adversarial
 
     def _run(self, asked: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         # Imported here, because it is slow and rarely needed.
@@ -100,14 +100,14 @@ class CleverHans(Reimplemented):
         norm = np.inf if attack.norm is Norm.LINF else 2
         common: dict[str, Any] = {"clip_min": 0.0, "clip_max": 1.0, "y": y, "targeted": attack.targeted}
         if isinstance(attack, FGSM):
-            found = fgm.fast_gradient_method(asked, x, attack.epsilon, norm, **common)
+            adversarial = fgm.fast_gradient_method(asked, x, attack.epsilon, norm, **common)
         else:
             numbers = attack.numbers()
             how = {"eps": attack.epsilon, "eps_iter": numbers["step_size"], "nb_iter": attack.iterations, "norm": norm}
             if isinstance(attack, MIM):
-                found = mim.momentum_iterative_method(asked, x, **how, **common, decay_factor=attack.decay)
+                adversarial = mim.momentum_iterative_method(asked, x, **how, **common, decay_factor=attack.decay)
             else:
                 random = isinstance(attack, PGD) and attack.random_start
-                found = pgd.projected_gradient_descent(asked, x, **how, **common, rand_init=random)
+                adversarial = pgd.projected_gradient_descent(asked, x, **how, **common, rand_init=random)
         # Its sums can exceed the range by rounding.
-        return tf.clip_by_value(found, 0.0, 1.0)
+        return tf.clip_by_value(adversarial, 0.0, 1.0)

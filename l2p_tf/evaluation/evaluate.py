@@ -212,10 +212,10 @@ def attack_artifact(
         if work is not None:
             work.scratch += [PARTS, ADDED]
             work.notes |= notes_on([trained], data, options.split, options.limit, options.seed)
-            one = evaluation(work.path)
-            one.run()
+            added = evaluation(work.path)
+            added.run()
             if joined:
-                merge(joined.finished, one.folder, work.path)
+                merge(joined.finished, added.folder, work.path)
     return read_records(user_path(output))
 
 
@@ -225,10 +225,10 @@ def _clean_facts() -> dict[str, Any]:
 
 def _write_gallery(
     path: pathlib.Path, model: keras.Model, clean: np.ndarray, labels: np.ndarray,
-    found: Sequence[tuple[str, np.ndarray]], seed: int, samples: int,
+    examples: Sequence[tuple[str, np.ndarray]], seed: int, samples: int,
 ) -> None:  # fmt: skip
     """Saves clean and adversarial images of one example per class, with predictions and confidences on fresh draws."""
-    views = [inference.checked_images(clean), *(pictures for label, pictures in found[1:])]
+    views = [inference.checked_images(clean), *(pictures for label, pictures in examples[1:])]
     answers = [inference.predict_with_votes(model, view, seed + 1, samples_per_prediction=samples) for view in views]
     probabilities = [p for p, _ in answers]
     classes = np.stack([inference.decided(votes) for _, votes in answers])
@@ -237,7 +237,7 @@ def _write_gallery(
     _save(path, {
         "clean": views[0], "label": labels.astype(np.int32),
         "clean_prediction": classes[0], "clean_confidence": confidences[0],
-        "attacks": np.array([label for label, _ in found[1:]], dtype=np.str_),
+        "attacks": np.array([label for label, _ in examples[1:]], dtype=np.str_),
         "adversarial": np.stack(views[1:]) if views[1:] else empty,
         "prediction": classes[1:], "confidence": confidences[1:],
     })  # fmt: skip

@@ -93,10 +93,10 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
     form = "`--require` should be ATTACK>=SHARE, or RUN: ATTACK>=SHARE, several separated by `;`"
     bounds = []
     for part in filter(str.strip, text.split(";")):
-        found = re.fullmatch(r"\s*(?:([\w.-]+)\s*:\s*)?([^:].*?)\s*>=\s*([^>=]+?)\s*", part)
-        if not found:
+        match = re.fullmatch(r"\s*(?:([\w.-]+)\s*:\s*)?([^:].*?)\s*>=\s*([^>=]+?)\s*", part)
+        if not match:
             raise UserError(f"{form}. Received: {part!r}")
-        run, attack, share = found.group(1) or "", found.group(2), parse_number(found.group(3))
+        run, attack, share = match.group(1) or "", match.group(2), parse_number(match.group(3))
         if not 0 <= share <= 1:
             raise UserError(f"{form}, where a share is from 0 to 1. Received: {part!r}")
         if attack not in (CLEAN, WORST):
@@ -120,16 +120,15 @@ def judge(bounds: Sequence[Bound], attacked: Sequence[artifacts.Artifact], run: 
         if bound.attack == WORST:
             outcomes.append(_worst(bound, records, run))
             continue
-        every = [one for _, found in records for one in summarize(found)]
-        meant = [one for one in every if bound.attack in (one.first.attack, one.first.attack.split("(")[0])]
-        if not meant:
-            there = ", ".join(dict.fromkeys(one.first.attack for one in every))
+        summaries = [s for _, stage_records in records for s in summarize(stage_records)]
+        matching = [s for s in summaries if bound.attack in (s.first.attack, s.first.attack.split("(")[0])]
+        if not matching:
+            known = ", ".join(dict.fromkeys(s.first.attack for s in summaries))
             raise UserError(
-                f"`--require` should name attacks that {run} was under: {there}. Received: {bound.attack!r}"
+                f"`--require` should name attacks that {run} was under: {known}. Received: {bound.attack!r}"
             )
         outcomes += [
-            Outcome(run, one.first.attack, one.first.label, bound.share, one.accuracy, one.low, one.first.count)
-            for one in meant
+            Outcome(run, s.first.attack, s.first.label, bound.share, s.accuracy, s.low, s.first.count) for s in matching
         ]
     return outcomes
 
@@ -138,8 +137,8 @@ def _worst(bound: Bound, records: Sequence[tuple[pathlib.Path, list[Record]]], r
     """Accuracy on images that are correct under all attacks, averaged over repeats."""
     repeats: dict[int, list[np.ndarray]] = {}
     images: np.ndarray | None = None
-    for folder, found in records:
-        for record in (one for one in found if not one.corruption):
+    for folder, stage_records in records:
+        for record in (candidate for candidate in stage_records if not candidate.corruption):
             if record.norm is not None and record.epsilon is None:
                 continue
             wanted = {name: COLUMNS[name] for name in ("index", "correct")}
@@ -175,7 +174,7 @@ def gate_artifact(
     with artifacts.produce(output, STAGE, {**request, "train": train}, inputs, overwrite=True) as work:
         if work is not None:
             work.clear()
-            artifacts.write_json(work.path / RESULTS, [dataclasses.asdict(one) for one in outcomes])
+            artifacts.write_json(work.path / RESULTS, [dataclasses.asdict(outcome) for outcome in outcomes])
             artifacts.atomic_write(work.path / JUNIT, junit(outcomes, run))
     return outcomes
 
@@ -187,11 +186,11 @@ def read_outcomes(folder: str | os.PathLike[str]) -> list[Outcome]:
 
 def junit(outcomes: Sequence[Outcome], run: str) -> str:
     """Formats outcomes as a JUnit XML test suite: one test each, which fails if the requirement is not met."""
-    failures = sum(not one.met for one in outcomes)
+    failures = sum(not outcome.met for outcome in outcomes)
     suite = ElementTree.Element("testsuite", name=run, tests=str(len(outcomes)), failures=str(failures))
-    for one in outcomes:
-        test = ElementTree.SubElement(suite, "testcase", classname=run, name=f"{one.attack} >= {one.share:g}")
-        if not one.met:
-            ElementTree.SubElement(test, "failure", message=one.text)
+    for outcome in outcomes:
+        test = ElementTree.SubElement(suite, "testcase", classname=run, name=f"{outcome.attack} >= {outcome.share:g}")
+        if not outcome.met:
+            ElementTree.SubElement(test, "failure", message=outcome.text)
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"

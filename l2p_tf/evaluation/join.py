@@ -67,13 +67,13 @@ def joining(
     recorded = finished.manifest["inputs"]
     if known == wanted:
         return None
-    used = {role: one.fingerprint for role, one in inputs.items() if role in recorded}
+    used = {role: artifact.fingerprint for role, artifact in inputs.items() if role in recorded}
     same = all(recorded[role] == fingerprint for role, fingerprint in used.items())
     if not same or _shared(finished.options) != _shared(request):
-        asked = {"options": _shared(request), "inputs": used}
-        found = {"options": _shared(finished.options), "inputs": recorded}
+        wanted_request = {"options": _shared(request), "inputs": used}
+        existing = {"options": _shared(finished.options), "inputs": recorded}
         raise UserError(
-            f"{str(path)!r} was made with {difference(found, asked)}, so further attacks cannot join it. "
+            f"{str(path)!r} was made with {difference(existing, wanted_request)}, so further attacks cannot join it. "
             "Pass --overwrite to replace it."
         )
     missing = tuple(i for i, attack in enumerate(wanted) if attack not in known)
@@ -121,10 +121,10 @@ def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _input(finished: Artifact, role: str) -> Artifact:
     """Returns an input of one of the finished attacks."""
-    found = artifacts.read(finished.manifest["lineage"][role]["path"], verify=False)
-    if found.fingerprint != finished.manifest["inputs"][role]:
+    artifact = artifacts.read(finished.manifest["lineage"][role]["path"], verify=False)
+    if artifact.fingerprint != finished.manifest["inputs"][role]:
         raise UserError(
-            f"{str(found.path)!r} has changed since the attacks in {str(finished.path)!r} were made from it. "
+            f"{str(artifact.path)!r} has changed since the attacks in {str(finished.path)!r} were made from it. "
             "Pass --overwrite to make them anew."
         )
-    return found
+    return artifact

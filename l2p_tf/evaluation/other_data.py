@@ -77,7 +77,7 @@ def notes_on(trained: Iterable[Artifact], data: ImageData, split: str, limit: in
       Under `other_data`, by the name of each such model, the number of `images`, and how many of them occur pixel by
       pixel among its training images (`trained_on`; None if unknown). Empty if there is no such model.
     """
-    found = {}
+    notes = {}
     known: dict[str, int | None] = {}
     images = data.select(split, limit, seed)[1]
     for run in trained:
@@ -86,8 +86,8 @@ def notes_on(trained: Iterable[Artifact], data: ImageData, split: str, limit: in
             if key not in known:
                 training = _home(run, "data")
                 known[key] = _count_among(images, training.split("train")[0]) if training else None
-            found[str(run.options["name"])] = {"images": len(images), "trained_on": known[key]}
-    return {"other_data": found} if found else {}
+            notes[str(run.options["name"])] = {"images": len(images), "trained_on": known[key]}
+    return {"other_data": notes} if notes else {}
 
 
 def _home(trained: Artifact, role: str) -> ImageData | None:

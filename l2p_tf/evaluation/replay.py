@@ -74,17 +74,17 @@ def replay(
         raise UserError(
             f"{str(attack.path)!r} should hold adversarial images; attack with --save_images=uint8 or float32."
         )
-    found = []
+    replays = []
     # Repeated every time, because a server's responses may change.
-    shown = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    timestamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
     inputs = {"attack": attack, "data": data.artifact}
-    with artifacts.produce(output, STAGE, {"model": name, "shown": shown}, inputs, overwrite=True) as work:
+    with artifacts.produce(output, STAGE, {"model": name, "shown": timestamp}, inputs, overwrite=True) as work:
         assert work is not None
         work.clear()
         with bar(f"replay on {name}", sum(record.count for record in records), "images") as advance:
-            found = [_shown(attack.path, record, data, ask, advance) for record in records]
-        artifacts.write_json(work.path / RESULTS, [dataclasses.asdict(one) for one in found])
-    return found
+            replays = [_shown(attack.path, record, data, ask, advance) for record in records]
+        artifacts.write_json(work.path / RESULTS, [dataclasses.asdict(result) for result in replays])
+    return replays
 
 
 def asked(model: str, shape: tuple[int, ...]) -> Ask:
@@ -123,8 +123,8 @@ def _served(address: str, images: np.ndarray) -> np.ndarray:
     except (requests.RequestException, ValueError) as error:
         raise UserError(f"{address} should answer: {' '.join(str(error).split())[:300]}") from error
     if response.status_code != requests.codes.ok or not isinstance(answer, dict) or "predictions" not in answer:
-        told = str(answer.get("error") if isinstance(answer, dict) else answer)[:300]
-        raise UserError(f"{address} should answer predictions. It answers {response.status_code}: {told}")
+        reason = str(answer.get("error") if isinstance(answer, dict) else answer)[:300]
+        raise UserError(f"{address} should answer predictions. It answers {response.status_code}: {reason}")
     rows = answer["predictions"]
     named = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
     try:
@@ -156,8 +156,8 @@ def _shown(
     wanted = {name: COLUMNS[name] for name in ("index", "label", "correct")}
     arrays = read_arrays(folder / record.arrays, wanted, "hold results per image", record.count)
     if record.attack == CLEAN:
-        every = data.split(record.split)[0]
-        pictures = lambda rows: every[arrays["index"][rows]]  # noqa: E731
+        images = data.split(record.split)[0]
+        pictures = lambda rows: images[arrays["index"][rows]]  # noqa: E731
     else:
         file = folder / images_of(record)
         with reading(file, "hold the adversarial images"):

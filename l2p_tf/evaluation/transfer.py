@@ -136,18 +136,18 @@ class _Transfer:
                             how: dict[str, Any] = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
                             how["samples_per_prediction"] = samples[target] if is_randomized(model) else 1
                             answers, votes = inference.predict_with_votes(model, adversarial, seed, **how)
-                            shown = inference.decided(votes)
-                            wrong = (shown != labels).astype(np.float32)
+                            prediction = inference.decided(votes)
+                            wrong = (prediction != labels).astype(np.float32)
                             likely = answers[np.arange(len(labels)), labels].astype(np.float32)
-                            seen = {**values, "prediction": shown, "probability": likely}
-                            seen |= {"success": wrong, "wrong": wrong}
+                            transferred = {**values, "prediction": prediction, "probability": likely}
+                            transferred |= {"success": wrong, "wrong": wrong}
                             file = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
                             records.append(Record(
                                 model=target, dataset=self.dataset, split=options.split, attack=attack.spec,
                                 label=attack.label, **attack.facts(), prediction_draws=how["samples_per_prediction"],
                                 backend=attack.BACKEND, source=source, repeat=repeat,
                                 seed=options.seed, randomized=is_randomized(model),
-                                **measured(self.folder, file, self.index, labels, seen),
+                                **measured(self.folder, file, self.index, labels, transferred),
                             ))  # fmt: skip
         return records
 
@@ -156,14 +156,14 @@ class _Transfer:
         for s, source in enumerate(self.sources):
             # Separate copies, because an ensemble renames its members.
             made_on = ensemble([self._load(name) for name in source.split("+")])
-            every = np.arange(len(self.images))
+            rows = np.arange(len(self.images))
             yield (
                 source,
                 [
                     (
                         s * len(self.options.attacks) + a,
                         ChunkedEvaluation.of(
-                            self.options, made_on, attack, self.images, self.labels, every, self.folder / PARTS
+                            self.options, made_on, attack, self.images, self.labels, rows, self.folder / PARTS
                         ),
                     )
                     for a, attack in enumerate(self.options.attacks)

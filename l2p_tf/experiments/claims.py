@@ -218,8 +218,8 @@ def _paired(evidence: Evidence, *sides: tuple[str, str, str]) -> _Difference | N
 
 def _side(row: Any, same: bool) -> str:
     """Formats a run with its accuracy; adds attack and weights if both sides are the same run."""
-    what = ", ".join([plain(row.label), *([plain(row.weights)] if row.weights != "best" else [])])
-    return f"{row.run}{f' ({what})' * same} {100 * row.accuracy:.1f}"
+    details = ", ".join([plain(row.label), *([plain(row.weights)] if row.weights != "best" else [])])
+    return f"{row.run}{f' ({details})' * same} {100 * row.accuracy:.1f}"
 
 
 def _welch(evidence: Evidence, attack: str, *names: str) -> _Difference | None:
@@ -235,19 +235,19 @@ def _welch(evidence: Evidence, attack: str, *names: str) -> _Difference | None:
 
 def _tally(differences: Sequence[_Difference | None]) -> Verdict:
     """Returns the verdict on a claim that all of some differences are above 0."""
-    there = [difference for difference in differences if difference is not None]
-    if not there or len(there) < len(differences):
-        return "not measured", f"{len(there)} of {plural(len(differences), 'comparison')} could be made."
-    corrected = holm([difference.p for difference in there]).tolist()
-    counting = [difference.value for difference, p in zip(there, corrected, strict=True) if difference.counts(p)]
+    known = [difference for difference in differences if difference is not None]
+    if not known or len(known) < len(differences):
+        return "not measured", f"{len(known)} of {plural(len(differences), 'comparison')} could be made."
+    corrected = holm([difference.p for difference in known]).tolist()
+    counting = [difference.value for difference, p in zip(known, corrected, strict=True) if difference.counts(p)]
     higher = sum(value > 0 for value in counting)
     lower = len(counting) - higher
-    word = "borne out" if higher == len(there) else "not borne out" if lower else "undecided"
-    if len(there) == 1:
-        return word, f"{there[0]}, p = {corrected[0]:.2g}."
-    least, *_, most = sorted(there, key=lambda difference: difference.value)
-    level = f"{len(there) - len(counting)} with no significant difference"
-    text = f"Of {len(there)} comparisons {higher} higher, {lower} lower, {level}. "
+    word = "borne out" if higher == len(known) else "not borne out" if lower else "undecided"
+    if len(known) == 1:
+        return word, f"{known[0]}, p = {corrected[0]:.2g}."
+    least, *_, most = sorted(known, key=lambda difference: difference.value)
+    level = f"{len(known) - len(counting)} with no significant difference"
+    text = f"Of {len(known)} comparisons {higher} higher, {lower} lower, {level}. "
     return word, f"{text}Least: {least}. Most: {most}."
 
 

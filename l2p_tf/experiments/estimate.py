@@ -90,8 +90,8 @@ def training_seconds(options: TrainOptions, images: int, shape: tuple[int, ...],
     """
     if isinstance(options.defense, DerivedDefense):
         return _ATTACK_SECONDS
-    one = operations_of(spec_of(options.model), shape, classes) * passes(options.defense)
-    return _TRAINING_SECONDS + one * images * options.epochs / (_EFFICIENCY * product_rate())
+    per_image = operations_of(spec_of(options.model), shape, classes) * passes(options.defense)
+    return _TRAINING_SECONDS + per_image * images * options.epochs / (_EFFICIENCY * product_rate())
 
 
 def attack_seconds(
@@ -110,8 +110,8 @@ def attack_seconds(
     noisy = type(options.defense.factory(0)) is not LayerFactory or isinstance(options.defense, DerivedDefense)
     repeats = evaluation.repeats if noisy else 1
     work = sum(_work(attack, classes) for attack in evaluation.attacks) + _FORWARD
-    one = operations_of(spec_of(options.model), shape, classes) * (evaluation.prediction_draws or 1) * work
-    return _ATTACK_SECONDS * len(evaluation.attacks) + one * count * repeats / (_EFFICIENCY * product_rate())
+    per_image = operations_of(spec_of(options.model), shape, classes) * (evaluation.prediction_draws or 1) * work
+    return _ATTACK_SECONDS * len(evaluation.attacks) + per_image * count * repeats / (_EFFICIENCY * product_rate())
 
 
 def _work(attack: Attack, classes: int) -> float:

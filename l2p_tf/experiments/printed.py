@@ -302,9 +302,9 @@ def target(reference: str) -> Target:
     return Target(table, row, column)
 
 
-def _check_known(what: str, name: str, known: Iterable[str], reference: str) -> None:
+def _check_known(role: str, name: str, known: Iterable[str], reference: str) -> None:
     if name not in known:
-        raise UserError(f"`published` should name a {what}: {', '.join(known)}. Received: {name!r} (in {reference!r})")
+        raise UserError(f"`published` should name a {role}: {', '.join(known)}. Received: {name!r} (in {reference!r})")
 
 
 def same_dataset(name: str, wanted: str) -> bool:

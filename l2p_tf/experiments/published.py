@@ -62,7 +62,7 @@ def section(results: Results) -> Section | None:
 
 def _pairs(results: Results, run: Run, wanted: Target) -> list[_Pair]:
     """Returns each published number with its measurements, for any weights."""
-    rows = [row for one in results.evaluated if one.run is run for row in one.rows]
+    rows = [row for model in results.evaluated if model.run is run for row in model.rows]
     pairs: list[_Pair] = []
     for cell in wanted.cells.values():
         pairs += [(cell, row) for row in rows if wanted.cell_for(row.measured.first) is cell] or [(cell, None)]

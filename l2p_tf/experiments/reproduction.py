@@ -114,7 +114,7 @@ def claims_section(reproduction: Reproduction, results: Results) -> Section | No
     if experiment.figure:
         (title,) = (entry.title for entry in registered() if entry.name == experiment.figure)
         notes.append(f"The figure itself is among the plots below: {title}.")
-    texts = figures([dict(zip(("claim", "verdict", "figures"), one, strict=True)) for one in judged])
+    texts = figures([dict(zip(("claim", "verdict", "figures"), row, strict=True)) for row in judged])
     table = Table("", _CLAIMS, columns, rows)
     return Section((table,), texts, " ".join(notes), name="claims", title="What the paper claims")
 
@@ -157,7 +157,7 @@ def table_section(reproduction: Reproduction, results: Results) -> Section | Non
 def measures(experiment: Experiment, table: PrintedTable) -> list[Measure]:
     """Returns the sources of a table's cells: the experiment's, and accuracies under the table's own settings."""
     named = {measure.metric for measure in experiment.measured}
-    own = {key: one.spec for key, one in table.metrics.items() if one.spec and one.unit == PERCENT and key not in named}
+    own = {key: m.spec for key, m in table.metrics.items() if m.spec and m.unit == PERCENT and key not in named}
     return [*experiment.measured, *(Measure(key, spec) for key, spec in own.items())]
 
 

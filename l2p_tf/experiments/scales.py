@@ -156,8 +156,8 @@ class Digits(Scale):
 
     def _kept(self, options: TrainOptions, planned: Sequence[TrainOptions]) -> bool:
         """Whether each of its swept values is among the few to keep."""
-        same = [one for one in planned if type(one.defense) is type(options.defense)]
-        return all(value in self._few([one.sweep[key] for one in same if key in one.sweep]) for key, value in
+        same = [other for other in planned if type(other.defense) is type(options.defense)]
+        return all(value in self._few([other.sweep[key] for other in same if key in other.sweep]) for key, value in
                    options.sweep.items() if key != "train.seed")  # fmt: skip
 
     def _few(self, values: Sequence[float | str]) -> list[float | str]:

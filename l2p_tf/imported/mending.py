@@ -70,17 +70,17 @@ def mended(
         for name in candidates(shape[-1])
         if options.input_range in ("auto", name)
     }
-    taken = {name: _mapped(found, order) for name, found in answers.items() if found is not None}
-    right = {name: found.argmax(-1) == labels for name, found in taken.items()}
-    told = opened.told or told_by_layers(plain)
-    decision = ranges.decide(options.input_range, right, told, 1.0 / classes)
+    taken = {name: _mapped(scores, order) for name, scores in answers.items() if scores is not None}
+    right = {name: scores.argmax(-1) == labels for name, scores in taken.items()}
+    known_range = opened.told or told_by_layers(plain)
+    decision = ranges.decide(options.input_range, right, known_range, 1.0 / classes)
     with quietly():
         classifier = as_classifier(_with_range(plain, shape, decision.name, options.name), images)
-    seen = findings_of(classifier)
-    findings += [one for one in seen if one.check != OUTPUTS or all(other.check != OUTPUTS for other in findings)]
+    new = findings_of(classifier)
+    findings += [f for f in new if f.check != OUTPUTS or all(other.check != OUTPUTS for other in findings)]
     if noisy:
         text = f"Its layers {', '.join(noisy)} were called with training=True, and stay so. {WITH_NOISE}"
-        findings = [one if one.check != NOISE else Finding(NOISE, MENDED, text) for one in findings]
+        findings = [f if f.check != NOISE else Finding(NOISE, MENDED, text) for f in findings]
     findings.append(decision.finding)
     findings.append(_classes_finding(taken.get(decision.name), labels, order, outputs))
     inner, probabilities = classifier, False
@@ -204,22 +204,22 @@ def _classes_finding(
             CLASSES, MENDED, f"Of {outputs:,} outputs --class_map takes {len(order):,} as the data's classes."
         )
     if answers is not None and (better := _better_order(answers.argmax(-1), labels, outputs)):
-        own, other, found = better
+        own, other, better_order = better
         return Finding(
             CLASSES, BEWARE,
             f"The classes are in another order, it seems: in this one {100 * own:.1f}% are right, with --class_map="
-            f"{','.join(map(str, found))} {100 * other:.1f}% of images that it was not found on.",
+            f"{','.join(map(str, better_order))} {100 * other:.1f}% of images that it was not found on.",
         )  # fmt: skip
     return Finding(CLASSES, FITS, f"There are {outputs:,} outputs, as many as classes, and no other order is better.")
 
 
-def _better_order(said: np.ndarray, labels: np.ndarray, outputs: int) -> tuple[float, float, list[int]] | None:
+def _better_order(predicted: np.ndarray, labels: np.ndarray, outputs: int) -> tuple[float, float, list[int]] | None:
     """If another class order is far more accurate: both accuracies, on a held-out half, and the order."""
     half = np.arange(len(labels)) % 2 == 0
     table = np.zeros((outputs, outputs), int)
-    np.add.at(table, (labels[half], said[half]), 1)
+    np.add.at(table, (labels[half], predicted[half]), 1)
     order = linear_sum_assignment(table, maximize=True)[1]
-    own, other = float((said == labels)[~half].mean()), float((said == order[labels])[~half].mean())
+    own, other = float((predicted == labels)[~half].mean()), float((predicted == order[labels])[~half].mean())
     return (own, other, order.tolist()) if other > own + 0.2 else None
 
 
@@ -250,5 +250,5 @@ def _as_graph(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
 
 def unlike(model: keras.Model, other: keras.Model, images: np.ndarray) -> Any:
     """Largest difference between the outputs of two deterministic models, relative to the largest output."""
-    first, second = (np.asarray(one(images, training=False), np.float32) for one in (model, other))
+    first, second = (np.asarray(classifier(images, training=False), np.float32) for classifier in (model, other))
     return np.abs(first - second).max() / max(float(np.abs(first).max()), 1e-9)

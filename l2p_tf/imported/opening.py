@@ -96,8 +96,8 @@ def open_model(
     if (path / "saved_model.pb").is_file():
         return _saved_model(path, shape, output)
     if path.suffix not in (".keras", ".h5", ".hdf5") or not path.is_file():
-        found = "no such file" if not path.exists() else "a folder" if path.is_dir() else f"a {path.suffix} file"
-        raise UserError(f"{_KEYS}. Received: {source!r}, {found}")
+        received = "no such file" if not path.exists() else "a folder" if path.is_dir() else f"a {path.suffix} file"
+        raise UserError(f"{_KEYS}. Received: {source!r}, {received}")
     return _file(path, custom_objects)
 
 
@@ -260,8 +260,8 @@ def _application(source: str, shape: tuple[int, ...], classes: int, seed: int) -
         digest = f"Keras {keras.__version__}" if imagenet else f"seed {seed}"
         kind = "imagenet" if imagenet else "random weights"
     name = _range_of(make)
-    told = (name, f"keras.applications of {asked.name}") if name else None
-    return Opened(model, f"{_APPLICATION}({asked.name}, {kind})", f"{asked.name} {digest}", told)
+    known_range = (name, f"keras.applications of {asked.name}") if name else None
+    return Opened(model, f"{_APPLICATION}({asked.name}, {kind})", f"{asked.name} {digest}", known_range)
 
 
 def _range_of(make: Any) -> str | None:

@@ -61,7 +61,7 @@ def decide(
     return Decision(name, Finding(RANGE, verdict, text))
 
 
-def _better(one: np.ndarray, other: np.ndarray) -> bool:
+def _better(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether one is correct more often than the other on the same images, by a sign test."""
-    won, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    won, lost = int((first & ~second).sum()), int((second & ~first).sum())
     return won > lost and stats.binomtest(won, won + lost, alternative="greater").pvalue < _NEARLY

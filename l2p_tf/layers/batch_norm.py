@@ -20,7 +20,7 @@ def frozen_statistics(model: keras.Model) -> Iterator[None]:
     For passes that must not change anything except what they train. Takes effect when the step is traced.
     """
     # Keras's own batch norm ignores the flag, so its averages are restored afterward.
-    layers = [one for one in model._flatten_layers() if isinstance(one, keras.layers.BatchNormalization)]
+    layers = [child for child in model._flatten_layers() if isinstance(child, keras.layers.BatchNormalization)]
     moving = [variable for layer in layers for variable in layer.non_trainable_variables]
     before = [tf.identity(variable.value) for variable in moving]
     token = _statistics_frozen.set(True)

@@ -164,8 +164,8 @@ def signature_of(loaded: Any, name: str) -> Any:
       UserError: there is no such signature, or it takes several inputs.
     """
     if name not in loaded.signatures:
-        found = ", ".join(loaded.signatures) or "none"
-        raise UserError(f"The SavedModel should have the signature {name!r}. Its signatures: {found}")
+        known = ", ".join(loaded.signatures) or "none"
+        raise UserError(f"The SavedModel should have the signature {name!r}. Its signatures: {known}")
     function = loaded.signatures[name]
     inputs = function.structured_input_signature[1]
     if len(inputs) != 1:

@@ -58,10 +58,10 @@ class File(Architecture):
         if not self.path:
             raise UserError(f"{wanted}: file(path='my.keras'). Received: ''")
         place = user_path(self.path)
-        found = next((one for one in (place / "train" / _BEST, place / _BEST) if one.is_file()), place)
-        if not found.is_file():
+        file = next((candidate for candidate in (place / "train" / _BEST, place / _BEST) if candidate.is_file()), place)
+        if not file.is_file():
             raise UserError(f"{wanted}. Received: {self.path!r}, {'which holds none' if place.exists() else 'no file'}")
-        return found
+        return file
 
     def recorded(self) -> Self:
         """Keeps the last part of the path; the digest identifies the file."""
@@ -123,10 +123,10 @@ class File(Architecture):
     def _range_of(self, model: keras.Model) -> str:
         if self.input_range != "auto" or self.file != user_path(self.path):
             return self.input_range if self.input_range != "auto" else "0..1"  # Models of runs take [0, 1].
-        told = told_by_layers(model)
-        if told is None:
+        known_range = told_by_layers(model)
+        if known_range is None:
             warnings.warn(
                 f"No layer of {self.path!r} tells which pixels it expects, so it gets them in [0, 1]; `input_range` of "
                 "file says it.", stacklevel=2,
             )  # fmt: skip
-        return told[0] if told else "0..1"
+        return known_range[0] if known_range else "0..1"

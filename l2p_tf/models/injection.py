@@ -78,26 +78,26 @@ def injected(model: keras.Model, factory: LayerFactory, noise_after: Sequence[st
 def points_of(model: keras.Model, noise_after: Sequence[str] = ()) -> Points:
     """Returns the points at which a factory is called; arguments and errors as in `injected`."""
     operations = list(operations_of(model))
-    convolutions = [one for one in operations if isinstance(one, _CONVOLUTIONS)]
-    normalized = [_norm_of(one) or one for one in convolutions]
+    convolutions = [op for op in operations if isinstance(op, _CONVOLUTIONS)]
+    normalized = [_norm_of(op) or op for op in convolutions]
     for pattern in noise_after:
-        if not any(fnmatch.fnmatchcase(one.name, pattern) for one in operations):
+        if not any(fnmatch.fnmatchcase(op.name, pattern) for op in operations):
             names = names_of(operations)
             raise UserError(f"`noise_after` should fit the name of a layer, of {names}. Received: {pattern!r}")
-    sums = [one for one in operations if type(one).__name__ == "Add" and len(one._inbound_nodes[0].input_tensors) > 1]
+    sums = [op for op in operations if type(op).__name__ == "Add" and len(op._inbound_nodes[0].input_tensors) > 1]
     if noise_after:
-        outputs = [one for one in operations if any(fnmatch.fnmatchcase(one.name, each) for each in noise_after)]
+        outputs = [op for op in operations if any(fnmatch.fnmatchcase(op.name, glob) for glob in noise_after)]
     elif sums:
         outputs = [*normalized[:1], *sums]
     else:
-        dense = [one for one in operations if isinstance(one, keras.layers.Dense)]
+        dense = [op for op in operations if isinstance(op, keras.layers.Dense)]
         outputs = normalized or dense[:-1]
     return Points(*(frozenset(map(id, some)) for some in (convolutions, normalized, outputs)))
 
 
 def names_of(operations: Sequence[Any]) -> str:
     """Names of layers, for an error message."""
-    return ", ".join(one.name for one in operations[:_NAMED]) + (" ..." if len(operations) > _NAMED else "")
+    return ", ".join(operation.name for operation in operations[:_NAMED]) + (" ..." if len(operations) > _NAMED else "")
 
 
 def _norm_of(convolution: keras.layers.Layer) -> keras.layers.Layer | None:

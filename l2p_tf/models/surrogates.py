@@ -41,8 +41,8 @@ def with_surrogates(model: keras.Model, steps: str) -> keras.Model:
         raise UserError("`bpda` needs a functional or Sequential model, whose layers can be told. Received: another")
     operations = list(operations_of(model))
     for pattern, _ in wanted:
-        if not any(fnmatch.fnmatchcase(one.name, pattern) for one in operations):
-            graph = any(isinstance(one, SavedModelLayer) for one in operations)
+        if not any(fnmatch.fnmatchcase(candidate.name, pattern) for candidate in operations):
+            graph = any(isinstance(candidate, SavedModelLayer) for candidate in operations)
             raise UserError(
                 f"`bpda` should fit the name of a layer, of {names_of(operations)}. Received: {pattern!r}"
                 + _IN_A_GRAPH * graph

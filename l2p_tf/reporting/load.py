@@ -187,10 +187,14 @@ def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
                 f"{str(folder)!r} should hold finished train and attack stages, itself or up to two levels below. "
                 f"Stages found there: {stages}"
             )
-        # In the order in which they ended, which is the order given to a pipeline.
-        for artifact in sorted(wanted, key=lambda a: (str(a.manifest.get("finished", "")), str(a.path))):
+        for artifact in sorted(wanted, key=_finished):
             found.setdefault(artifact.fingerprint, artifact)
     return list(found.values())
+
+
+def _finished(artifact: Artifact) -> tuple[int, str, str]:
+    """Sorts trainings as they ended, which is the order a pipeline was told; a clock decides only of old ones."""
+    return (artifact.manifest.get("order", 0), str(artifact.manifest.get("finished", "")), str(artifact.path))
 
 
 def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import functools
 import gc
-import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from l2p_tf.server.batching import Batcher, QueueFullError
+from l2p_tf.server.log import log
 from l2p_tf.server.model import DEFAULT, BadRequestError, Model
 from l2p_tf.server.options import ServeOptions
 from l2p_tf.serving import SEEDED
@@ -41,6 +40,8 @@ class Metrics:
         self.batch = Histogram("batch_images", "Images answered in one pass.", buckets=_BATCHES, **how)
         self.images = Counter("images", "Images answered.", **how)
         self.waiting = Gauge("waiting_images", "Images that wait.", **how)
+        dropped = Gauge("log_lines_dropped", "Lines of the log that nobody took in time.", **how)
+        dropped.set_function(lambda: log.dropped)
 
 
 class Server:
@@ -268,9 +269,3 @@ class _Logged:
                 client = (scope.get("client") or ("",))[0]
                 log("request", method=scope["method"], path=path, status=status, ms=round(1000 * seconds, 2),
                     images=scope.get("images", 0), client=client)  # fmt: skip
-
-
-def log(event: str, **facts: Any) -> None:
-    """Writes a line of JSON to standard error."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z"
-    print(json.dumps({"time": now, "event": event, **facts}), file=sys.stderr, flush=True)

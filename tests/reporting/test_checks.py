@@ -86,7 +86,7 @@ def test_where_nobody_looked_one_line_says_so(tmp_path):
     section = section_of(tmp_path, "checks")
     assert section.tables == section.warnings == ()
     assert section.note == (
-        "Signs of gradient masking were not looked for on none and pgd; --checks=100 of stages.attack and "
+        "Signs of gradient masking were not looked for on pgd and none; --checks=100 of stages.attack and "
         "stages.pipeline does so on 100 images."
     )
     # With a table of those that were checked it is a remark on the rest.

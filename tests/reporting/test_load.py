@@ -1,5 +1,6 @@
 """Finding finished stages and joining them into runs."""
 
+import datetime
 import pathlib
 import shutil
 
@@ -141,3 +142,32 @@ def test_a_stage_without_its_manifest_is_told(tmp_path):
     (tmp_path / "attack_pgd" / artifacts.MANIFEST).unlink()
     with pytest.warns(UserWarning, match="attack_pgd' is left out: it looks like a finished attack or transfer"):
         assert len(find([tmp_path])) == 6
+
+
+class Back(datetime.datetime):
+    """A clock that is set back by a day whenever somebody looks."""
+
+    looks = 0
+
+    @classmethod
+    def now(cls, tz=None):
+        cls.looks += 1
+        return cls(2026, 1, 31 - cls.looks % 30, tzinfo=tz)
+
+
+def test_runs_stand_as_they_were_trained_whatever_the_clock_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(datetime, "datetime", Back)
+    data = make_data(tmp_path)
+    for name in ("none", "pgd", "a"):
+        train = make_train(tmp_path, data, name, folder=f"{name}/train")
+        make_attack(tmp_path, train, data, make_records(name), folder=f"{name}/attack")
+    for stage in ("train", "attack"):
+        found = [artifact for artifact in find([tmp_path]) if artifact.stage == stage]
+        assert [artifact.path.parent.name for artifact in found] == ["none", "pgd", "a"]
+        times = [artifact.manifest["finished"] for artifact in found]
+        assert times == sorted(times, reverse=True)
+    assert names_in(tmp_path) == ["none", "pgd", "a"]
+    # What is made again is the last.
+    shutil.rmtree(tmp_path / "none")
+    make_train(tmp_path, data, "none", folder="none/train")
+    assert names_in(tmp_path) == ["pgd", "a", "none"]

@@ -1,43 +1,21 @@
 """The model server: answers as the export's, by TensorFlow Serving's interface; limits; an end that loses nothing."""
 
 import concurrent.futures
-import contextlib
 import json
 import re
 import signal
 import socket
-import threading
 import time
 
 import numpy as np
 import pytest
 import requests
 import tensorflow as tf
-import uvicorn
 
-from l2p_tf import artifacts
-from l2p_tf.defenses import DEFENSES
-from l2p_tf.models.saving import save_classifier
-from l2p_tf.server.app import Server
 from l2p_tf.server.model import Model
-from l2p_tf.server.options import ServeOptions
-from l2p_tf.serving import export
 from l2p_tf.types import UserError
-from support.models import tiny
+from support.serving import IMAGES, PREDICT, exported, free_port, served, wait_until_ready
 from support.stages import begin, error
-
-SHAPE = (6, 6, 1)
-RNG = np.random.default_rng(0)
-IMAGES = RNG.random((5, *SHAPE), dtype=np.float32)
-
-
-def exported(folder, defense, draws=None):
-    """The export of a tiny network with the layers of a defense."""
-    options = DEFENSES.parse(defense)
-    with artifacts.produce(folder / "train", "train", {"name": "x", "defense": defense, "model": "m"}) as work:
-        save_classifier(tiny(options), work.path / "best.keras")
-        work.notes["prediction_draws"] = 1
-    return export(artifacts.read(folder / "train"), folder / "export", draws=draws).path
 
 
 @pytest.fixture(scope="module")
@@ -50,50 +28,10 @@ def noisy(tmp_path_factory):
     return exported(tmp_path_factory.mktemp("noisy"), "learn2perturb", draws=4)
 
 
-class Client:
-    """Asks a server."""
-
-    def __init__(self, address):
-        self.address = address
-
-    def get(self, path):
-        return requests.get(self.address + path, timeout=60)
-
-    def post(self, path, json=None, data=None):
-        return requests.post(self.address + path, json=json, data=data, timeout=60)
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-@contextlib.contextmanager
-def served(folder, **options):
-    """A client of the server of an export, which runs in a thread."""
-    made = ServeOptions(port=free_port(), **options)
-    app = Server(Model(folder, made.seeded), "mine", made).app
-    server = uvicorn.Server(uvicorn.Config(app, made.host, made.port, log_config=None, lifespan="on"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
-        yield Client(f"http://{made.host}:{made.port}")
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def client(plain):
     with served(plain) as one:
         yield one
-
-
-PREDICT = "/v1/models/mine:predict"
 
 
 def expected(folder, images):
@@ -242,12 +180,7 @@ def test_nothing_is_lost_when_it_is_stopped(noisy):
     port = free_port()
     process = begin("serve", f"--export={noisy}", f"--port={port}", "--name=mine", "--batch_wait_ms=5")
     address = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            if requests.get(f"{address}/readyz", timeout=5).status_code == 200:
-                break
-        except requests.ConnectionError:
-            time.sleep(0.1)
+    wait_until_ready(address)
     body = {"instances": IMAGES.tolist()}
 
     def ask(_):
@@ -260,7 +193,6 @@ def test_nothing_is_lost_when_it_is_stopped(noisy):
                 return answers, "refused" in str(gone).lower() or "reset" in str(gone).lower()
 
     with concurrent.futures.ThreadPoolExecutor(9) as pool:
-        # Read as it is written: a log that nobody takes would hold the server up.
         told = pool.submit(process.communicate, timeout=120)
         clients = [pool.submit(ask, number) for number in range(8)]
         time.sleep(2)

@@ -28,6 +28,19 @@ _server = None
 
 def run_stages(name, arguments, environment, copies):
     """What so many processes at once of `python -m stages.NAME ARGUMENTS` leave: exit status, output, messages."""
+    with tempfile.TemporaryDirectory() as folder:
+        request = {"name": name, "arguments": list(arguments), "environment": environment}
+        begun = _ask({**request, "copies": [f"{folder}/{i}" for i in range(copies)]})
+        return [
+            subprocess.CompletedProcess(
+                [name, *arguments], status, *(pathlib.Path(f"{folder}/{i}-{kind}").read_text("utf-8") for kind in KINDS)
+            )
+            for i, status in enumerate(_ask({"wait": begun}))
+        ]
+
+
+def _ask(request):
+    """What the process that runs the stages answers."""
     global _server
     if _server is None:
         _server = subprocess.Popen(
@@ -35,18 +48,37 @@ def run_stages(name, arguments, environment, copies):
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         atexit.register(_server.kill)
-    with tempfile.TemporaryDirectory() as folder:
-        request = {"name": name, "arguments": list(arguments), "environment": environment}
-        _server.stdin.write(json.dumps({**request, "copies": [f"{folder}/{i}" for i in range(copies)]}) + "\n")
-        _server.stdin.flush()
-        answer = _server.stdout.readline()
-        assert answer, "The process that runs the stages has died."
-        return [
-            subprocess.CompletedProcess(
-                [name, *arguments], status, *(pathlib.Path(f"{folder}/{i}-{kind}").read_text("utf-8") for kind in KINDS)
-            )
-            for i, status in enumerate(json.loads(answer))
-        ]
+    _server.stdin.write(json.dumps(request) + "\n")
+    _server.stdin.flush()
+    answer = _server.stdout.readline()
+    assert answer, "The process that runs the stages has died."
+    return json.loads(answer)
+
+
+class Begun:
+    """A stage that runs as a user's does, and may be killed.
+
+    Args:
+      name: of the stage.
+      arguments: flags.
+      place: where what it prints is kept, as `PLACE-out` and `PLACE-err`.
+      before: a program that is run in the process before the stage.
+    """
+
+    def __init__(self, name, arguments, place, before=""):
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"}
+        request = {"name": name, "arguments": list(arguments), "environment": environment, "before": before}
+        self.place = str(place)
+        (self.pid,) = _ask({**request, "copies": [self.place]})
+
+    def wait(self):
+        """The exit status."""
+        return _ask({"wait": [self.pid]})[0]
+
+    @property
+    def messages(self):
+        """What it told on standard error."""
+        return pathlib.Path(f"{self.place}-err").read_text("utf-8")
 
 
 def run_stage(name, arguments, environment):
@@ -139,19 +171,23 @@ def _serve():
             importlib.import_module(f"{package}.{module.name}")
     for line in sys.stdin:
         request = json.loads(line)
-        children = [os.fork() or _run(request, copy) for copy in request["copies"]]
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+        if "wait" in request:
+            answer = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in request["wait"]]
+        else:
+            answer = [os.fork() or _run(request, copy) for copy in request["copies"]]
+        print(json.dumps(answer), flush=True)
 
 
 def _run(request, copy):
     import runpy
 
     for number, kind in enumerate(KINDS, 1):
-        os.dup2(os.open(f"{copy}-{kind}", os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(f"{copy}-{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.environ.update(request["environment"])
     sys.argv = [f"stages/{request['name']}.py", *request["arguments"]]
     status = 0
     try:
+        exec(request.get("before", ""), {})
         runpy.run_module(f"stages.{request['name']}", run_name="__main__")
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

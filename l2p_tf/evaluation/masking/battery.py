@@ -172,44 +172,44 @@ class Battery:
 
     def run(self) -> list[Finding]:
         """Runs everything; returns one finding per check."""
-        every = np.arange(len(self.images))
-        self.right = self._attack(None, every)[0]["wrong"] < 0.5
+        all_rows = np.arange(len(self.images))
+        self.right = self._attack(None, all_rows)[0]["wrong"] < 0.5
         self.around = gradients.slopes(self.model, self.images, self.labels, self.epsilon, **self._how())
         direction = self.around.pop("direction")
-        attacked, robust = self.images, every
+        attacked, robust = self.images, all_rows
         # Attacks that follow non-finite gradients produce non-finite images.
-        for one in () if self.around["infinite"].any() else rounds(self.epsilon, self.draws):
-            rows = robust if one.part == "random" else every
-            fooled, found = np.zeros(len(every), bool), self.images
+        for entry in () if self.around["infinite"].any() else rounds(self.epsilon, self.draws):
+            rows = robust if entry.part == "random" else all_rows
+            fooled, adversarial = np.zeros(len(all_rows), bool), self.images
             if len(rows):
-                values, found = self._attack(one, rows)
+                values, adversarial = self._attack(entry, rows)
                 fooled[rows] = values["wrong"] >= 0.5
             again = None
-            if one.part == "white":
-                attacked, robust = found, np.flatnonzero(~fooled)
+            if entry.part == "white":
+                attacked, robust = adversarial, np.flatnonzero(~fooled)
                 if self.randomized:
-                    again = (self._answers(found, self.labels, _AGAIN)["wrong"] >= 0.5)[self.right]
-            self.trials[one.part] = Trial(one.label, fooled[self.right], again, self.randomized)
+                    again = (self._answers(adversarial, self.labels, _AGAIN)["wrong"] >= 0.5)[self.right]
+            self.trials[entry.part] = Trial(entry.label, fooled[self.right], again, self.randomized)
         self.around |= self._rises(attacked, direction)
         around = {name: values[self.right] for name, values in self.around.items()}
         return _findings(self.trials, around, self.epsilon, self.randomized)
 
-    def _attack(self, one: Round | None, rows: np.ndarray) -> tuple[Arrays, np.ndarray]:
+    def _attack(self, entry: Round | None, rows: np.ndarray) -> tuple[Arrays, np.ndarray]:
         """Runs one attack on some images; returns arrays of `PER_EXAMPLE`, and the adversarial images."""
         options, number = self.options, len(self.done)
         job = ChunkedEvaluation(
-            self.model, one.attack if one else None, self.images[rows], self.labels[rows], np.arange(len(rows)),
+            self.model, entry.attack if entry else None, self.images[rows], self.labels[rows], np.arange(len(rows)),
             self.parts, options.seed, options.batch_size, _SLICE, options.jit_compile, self.samples_per_prediction,
         )  # fmt: skip
-        quiet = one is not None and one.quiet
+        quiet = entry is not None and entry.quiet
         with (
             without_noise(self.model) if quiet else contextlib.nullcontext(),
-            bar(f"{self.name}: checks, {_told(one)}", len(rows), "images") as advance,
+            bar(f"{self.name}: checks, {_told(entry)}", len(rows), "images") as advance,
         ):
-            values, adversarial = job.run(number, one.repeat if one else 0, advance)
+            values, adversarial = job.run(number, entry.repeat if entry else 0, advance)
         if quiet:
             values |= self._answers(adversarial, self.labels[rows], _BLIND_DRAWS)
-        self.done.append((one, rows, values))
+        self.done.append((entry, rows, values))
         return values, adversarial
 
     def _answers(self, images: np.ndarray, labels: np.ndarray, draws: int) -> Arrays:
@@ -244,19 +244,19 @@ class Battery:
         }  # fmt: skip
 
 
-def _told(one: Round | None) -> str:
+def _told(row: Round | None) -> str:
     """Returns an attack and its radius, for the progress bar."""
-    return CLEAN if one is None else f"{one.label}, \N{GREEK SMALL LETTER EPSILON} {one.attack.facts()['epsilon']:.4g}"
+    return CLEAN if row is None else f"{row.label}, \N{GREEK SMALL LETTER EPSILON} {row.attack.facts()['epsilon']:.4g}"
 
 
 def _findings(trials: Mapping[str, Trial], around: Arrays, epsilon: float, randomized: bool) -> list[Finding]:
     """Returns one finding per check; arrays and trials cover the images that the model classifies correctly."""
-    found = {"gradients": rules.gradients(around["zero"] | around["tiny"] | around["infinite"])}
+    findings = {"gradients": rules.gradients(around["zero"] | around["tiny"] | around["infinite"])}
     if "white" in trials:
         white, same = trials["white"], trials["same"]
         radii = ladder(epsilon).items()
         rungs = [Trial(f"\N{GREEK SMALL LETTER EPSILON} {radius:.4g}", trials[part].fooled) for part, radius in radii]
-        found |= {
+        findings |= {
             "one_step": rules.one_step(trials["one_step"], same),
             "black_box": rules.black_box([trials[part] for part in ("square", "quiet") if part in trials], white),
             "unbounded": rules.unbounded(trials["free"]),
@@ -265,8 +265,8 @@ def _findings(trials: Mapping[str, Trial], around: Arrays, epsilon: float, rando
             "loss": rules.loss(around["attacked"], around["stepped"], around["strayed"]),
         }
         if "single" in trials:
-            found["eot"] = rules.eot(trials["single"], same)
+            findings["eot"] = rules.eot(trials["single"], same)
     if not randomized:
-        found["eot"] = Finding("eot", record.NOT_NEEDED, reason="no noise")
+        findings["eot"] = Finding("eot", record.NOT_NEEDED, reason="no noise")
     reasons = dict.fromkeys(rules.CHECKS, "gradients are not finite") | {"transfer": ""}
-    return [found.get(check) or record.unmeasured(check, reasons[check]) for check in rules.CHECKS]
+    return [findings.get(check) or record.unmeasured(check, reasons[check]) for check in rules.CHECKS]

@@ -85,9 +85,9 @@ def margins(
 
     def body(sharded: Tensors, shared: Tensors) -> Tensors:
         former = inference.seed_noise(model, shared["seed"])
-        found = mean_loss(model, sharded["images"], Criterion(sharded["labels"]), draws, "margin", most)[0]
+        margin = mean_loss(model, sharded["images"], Criterion(sharded["labels"]), draws, "margin", most)[0]
         restore_seeds(model, former)
-        return {"margin": found}
+        return {"margin": margin}
 
     run = inference.compiled(model, ("margins", draws, most), body, jit_compile)
     return _in_batches(run, model, {"images": images, "labels": labels}, {}, seed, batch_size)["margin"]
@@ -103,6 +103,6 @@ def _in_batches(
     parts = []
     for number, (index, real) in enumerate(inference.batches(len(images), batch_size, inference.replicas(model))):
         sharded = {name: tf.constant(array[index]) for name, array in checked.items()}
-        found = run(sharded, {**shared, "seed": tf.constant(inference.seed_pair(seed, number))})
-        parts.append({name: value[:real].numpy() for name, value in found.items()})
+        outputs = run(sharded, {**shared, "seed": tf.constant(inference.seed_pair(seed, number))})
+        parts.append({name: value[:real].numpy() for name, value in outputs.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

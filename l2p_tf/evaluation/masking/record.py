@@ -117,9 +117,9 @@ class Inspection:
             raise ValueError("a check is there twice")
 
 
-def write_inspection(folder: pathlib.Path, found: Inspection) -> None:
+def write_inspection(folder: pathlib.Path, inspection: Inspection) -> None:
     """Writes `checks.json` to `folder`."""
-    write_json(folder / CHECKED, dataclasses.asdict(found))
+    write_json(folder / CHECKED, dataclasses.asdict(inspection))
 
 
 def read_inspection(folder: pathlib.Path) -> Inspection:

@@ -212,8 +212,8 @@ def loss(attacked: np.ndarray, stepped: np.ndarray, strayed: np.ndarray) -> Find
       stepped: rise by a short step along the gradient's sign, (count,).
       strayed: rise by a random step of the same size, (count,).
     """
-    found = {"rises under PGD": attacked > 0, "gradient beats random": stepped > strayed}
-    shares = tuple(Share(label, int(held.sum()), len(held)) for label, held in found.items())
+    conditions = {"rises under PGD": attacked > 0, "gradient beats random": stepped > strayed}
+    shares = tuple(Share(label, int(held.sum()), len(held)) for label, held in conditions.items())
     return _decided("loss", shares, [_below(share.hits, share.count, RISING) for share in shares])
 
 

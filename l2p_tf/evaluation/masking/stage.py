@@ -92,23 +92,23 @@ def inspect(
     where |= {"randomized": battery.randomized, "prediction_draws": battery.samples_per_prediction}
     records = [_record(folder, where, index, battery, number, *done) for number, done in enumerate(battery.done)]
     write_records(folder, records)
-    found = Inspection(
+    inspection = Inspection(
         norm="linf", epsilon=battery.epsilon, draws=battery.draws, count=len(labels), correct=int(battery.right.sum()),
         seconds=sum(record.seconds for record in records), findings=tuple(findings), **where,
     )  # fmt: skip
-    write_inspection(folder, found)
-    return found
+    write_inspection(folder, inspection)
+    return inspection
 
 
 def _record(
     folder: pathlib.Path, where: Mapping[str, Any], index: np.ndarray, battery: Battery, number: int,
-    one: Round | None, rows: np.ndarray, values: Arrays,
+    entry: Round | None, rows: np.ndarray, values: Arrays,
 ) -> Record:  # fmt: skip
     """Writes the arrays of one attack; returns its record."""
     figures = measured(folder, f"arrays/{number:02d}.npz", index[rows], battery.labels[rows], values)
-    attack = one.attack if one else None
+    attack = entry.attack if entry else None
     nothing: dict[str, Any] = {"norm": None, "epsilon": None, "steps": 0, "restarts": 0, "draws": 1}
     return Record(
-        attack=attack.spec if attack else CLEAN, label=one.label if one else CLEAN,
+        attack=attack.spec if attack else CLEAN, label=entry.label if entry else CLEAN,
         **(attack.facts() if attack else nothing), backend=OWN, source=None, repeat=0, **figures, **where,
     )  # fmt: skip
