@@ -35,8 +35,8 @@ def reading(file: pathlib.Path, expected: str) -> Iterator[None]:
         yield
     # On damage, readers of other formats raise anything: zlib.error, struct.error, RecursionError, MemoryError ...
     except Exception as error:
-        said = str(error) or type(error).__name__
-        raise UserError(f"{str(file)!r} should {expected}: {said}") from error
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{str(file)!r} should {expected}: {reason}") from error
 
 
 def read_json(file: pathlib.Path, kind: type[T], expected: str) -> T:
@@ -110,10 +110,10 @@ def read_arrays(
     """
     arrays = {}
     with reading(file, expected), zipfile.ZipFile(file) as archive:
-        there = set(archive.namelist())
+        names = set(archive.namelist())
         for name, column in columns.items():
-            if not optional or f"{name}.npy" in there:
-                if f"{name}.npy" not in there:
+            if not optional or f"{name}.npy" in names:
+                if f"{name}.npy" not in names:
                     raise ValueError(f"`{name}` is not there")
                 arrays[name] = _read(archive, name, column, count)
     return arrays

@@ -65,8 +65,8 @@ def main(_argv: list[str]) -> int:
         calls.attack(flags, name, run, images)
         calls.check(flags, name, run, images)
         other = calls.other_data(run, images)
-        shown = [*folders.attacks(flags, name, other), *folders.checks(flags, name, other)]
-        calls.show_tables(flags, [*shown, images.artifact.path], [name])
+        places = [*folders.attacks(flags, name, other), *folders.checks(flags, name, other)]
+        calls.show_tables(flags, [*places, images.artifact.path], [name])
         return gates.hold(flags, [name], images)
     return 0
 

@@ -71,8 +71,8 @@ def train(settings: Settings, options: TrainOptions, images: ImageData) -> Artif
         return _derive(settings, options, options.defense, images)
     name = options.name
     output = settings.folder / name / "train"
-    found = (output / artifacts.MANIFEST).is_file() and not settings.overwrite
-    before = artifacts.read(output, "train", verify=False) if found else None
+    finished = (output / artifacts.MANIFEST).is_file() and not settings.overwrite
+    before = artifacts.read(output, "train", verify=False) if finished else None
     artifact = train_it(
         options,
         images,
@@ -113,7 +113,7 @@ def _derive(settings: Settings, options: TrainOptions, defense: DerivedDefense, 
 
     check_source(options, trained_names(settings))
     output = settings.folder / options.name / "train"
-    found = output.exists()
+    existed = output.exists()
     how: dict[str, Any] = {
         "seed": options.seed,
         "published": options.published,
@@ -122,7 +122,7 @@ def _derive(settings: Settings, options: TrainOptions, defense: DerivedDefense, 
     }
     with settings.devices.chief_first():
         artifact = derive(options.name, defense, trained(settings, defense.run), images, output, **how)
-    state = " (up to date)" if found and not settings.overwrite else ""
+    state = " (up to date)" if existed and not settings.overwrite else ""
     common.say(f"{options.name}: made from {defense.run}{state}; in {str(output)!r}")
     return artifact
 
@@ -236,18 +236,18 @@ def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> li
     inspections = []
     for checkpoint in settings.checkpoints:
         output = folders.place(settings, name, "checks", checkpoint, other_data(run, images))
-        found = output.exists()
+        existed = output.exists()
         with settings.devices.local_scope():
-            one = check_artifact(
+            inspection = check_artifact(
                 options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite,
                 share=settings.shared, other_data=bool(settings.data),
             )  # fmt: skip
-        verdicts = [finding.verdict for finding in one.findings]
+        verdicts = [finding.verdict for finding in inspection.findings]
         common.say(
-            f"{name}: checked for gradient masking{' (up to date)' if found and not settings.overwrite else ''}, "
+            f"{name}: checked for gradient masking{' (up to date)' if existed and not settings.overwrite else ''}, "
             f"{verdicts.count(PASS)} passed, {verdicts.count(FAIL)} failed; in {str(output)!r}"
         )
-        inspections.append(one)
+        inspections.append(inspection)
     return inspections
 
 
@@ -269,13 +269,13 @@ def certify(
     if not options or not options.certificates:
         return []
     output = folders.place(settings, name, "certify", other_data(run, images))
-    found = output.exists()
+    existed = output.exists()
     with settings.devices.local_scope():
         records = certification.certify_artifact(
             options, run, images, output, checkpoint=settings.checkpoints[0], overwrite=settings.overwrite,
             share=settings.shared, other_data=bool(settings.data),
         )  # fmt: skip
-    common.say(f"{name}: certified{' (up to date)' if found and not settings.overwrite else ''}; in {str(output)!r}")
+    common.say(f"{name}: certified{' (up to date)' if existed and not settings.overwrite else ''}; in {str(output)!r}")
     return records
 
 
@@ -290,9 +290,9 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
     table.add_column("l2 radius", justify="right")
     for record in records:
         table.add_column(f"{record.label}\nn = {record.count:,}", justify="right")
-    found = [read_certified(folder, record) for record in records]
+    results = [read_certified(folder, record) for record in records]
     for radius in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5):
-        shares = [certified_accuracy(a["label"], a["prediction"], a["radius"], radius) for a in found]
+        shares = [certified_accuracy(a["label"], a["prediction"], a["radius"], radius) for a in results]
         table.add_row(f"{radius:g}", *(f"{100 * share:.1f}" for share in shares))
     Console().print(table)
 
@@ -320,13 +320,13 @@ def transfer_into(
     """As `transfer`, into a given folder with given options."""
     from l2p_tf.evaluation.transfer import transfer_artifact
 
-    found, overwrite = output.exists(), settings.overwrite
+    existed, overwrite = output.exists(), settings.overwrite
     with settings.devices.local_scope():
         records = transfer_artifact(
             options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared,
             other_data=bool(settings.data),
         )  # fmt: skip
-    common.say(f"transfer: shown{' (up to date)' if found and not overwrite else ''}; in {str(output)!r}")
+    common.say(f"transfer: shown{' (up to date)' if existed and not overwrite else ''}; in {str(output)!r}")
     return records
 
 

@@ -75,8 +75,8 @@ def run(main: Callable[[list[str]], Any], argv: list[str] | None = None) -> None
             raise
         except Exception as raised:
             error = _unwrapped(raised)
-            told = isinstance(error, UserError | OSError) or type(error).__name__ in _OUT_OF_MEMORY
-            if not told or os.environ.get("L2P_TF_TRACEBACK") == "1":
+            is_reported = isinstance(error, UserError | OSError) or type(error).__name__ in _OUT_OF_MEMORY
+            if not is_reported or os.environ.get("L2P_TF_TRACEBACK") == "1":
                 raise
             return _fail(_describe(error))
 

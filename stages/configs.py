@@ -61,12 +61,12 @@ def path(name: str) -> pathlib.Path:
     Raises:
       UserError: there is none.
     """
-    found = FOLDER / f"{name}.flags"
-    if not re.fullmatch(r"[\w./]+", name) or ".." in name or not found.is_file():
+    file = FOLDER / f"{name}.flags"
+    if not re.fullmatch(r"[\w./]+", name) or ".." in name or not file.is_file():
         close = difflib.get_close_matches(name, names(), 1)
         hint = f"Did you mean {close[0]}?" if close else "`--config=help` lists them; --flagfile reads one of yours."
         raise UserError(f"`--config` should name a flag file of the package. Received: {name!r}. {hint}")
-    return found
+    return file
 
 
 def _name(file: pathlib.Path) -> str:

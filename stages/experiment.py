@@ -37,9 +37,9 @@ def listed() -> str:
     """Lists the experiments with their titles, for `--experiment=help`."""
     from l2p_tf.experiments import definition
 
-    found = [definition.load(folder(), name) for name in definition.names(folder())]
-    width = max((len(one.name) for one in found), default=0)
-    return "\n".join(f"{one.name:{width}}  {one.title}: {one.about}" for one in found)
+    experiments = [definition.load(folder(), name) for name in definition.names(folder())]
+    width = max((len(one.name) for one in experiments), default=0)
+    return "\n".join(f"{one.name:{width}}  {one.title}: {one.about}" for one in experiments)
 
 
 def main(flags: Settings) -> None:
@@ -51,17 +51,17 @@ def main(flags: Settings) -> None:
         common.say(text)
     if flags.dry_run:
         return
-    runs = {name: calls.train(one.settings, one.options, images) for name, one in plan.runs.items()}
+    runs = {name: calls.train(entry.settings, entry.options, images) for name, entry in plan.runs.items()}
     for (name, checkpoint), folder in plan.attack_folders().items():
         calls.attack_into(flags, folder, plan.runs[name].evaluation, name, runs[name], images, checkpoint)
     checked = []
-    for name, one in plan.runs.items():
-        calls.check(one.settings, name, runs[name], images)
-        checked += folders.checks(one.settings, name)
+    for name, entry in plan.runs.items():
+        calls.check(entry.settings, name, runs[name], images)
+        checked += folders.checks(entry.settings, name)
     for group, folder in zip(plan.experiment.transfer, plan.transfer_folders(), strict=True):
         first = plan.runs[group.sources[0]]
-        shown = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
-        calls.transfer_into(flags, folder, first.evaluation, list(group.sources), shown, images, first.checkpoints[0])
+        members = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
+        calls.transfer_into(flags, folder, first.evaluation, list(group.sources), members, images, first.checkpoints[0])
     made = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
     calls.report(
         plan.first.settings,
@@ -120,7 +120,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -
         own = settings.read([*arguments, f"--run_dir={pathlib.Path('runs', 'papers', data)}"])
     family, evaluation = own.trainings, own.evaluation
     if "attacks" not in flags.given:
-        evaluation = dataclasses.replace(evaluation, attacks=_distinct(scale.attack(one) for one in evaluation.attacks))
+        evaluation = dataclasses.replace(evaluation, attacks=_distinct(scale.attack(a) for a in evaluation.attacks))
     members = [member for member in experiment.runs if member.flags == file]
     unknown = sorted({member.run for member in members} - set(family) - {""})
     if unknown:
@@ -128,15 +128,15 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -
             f"Experiment {experiment.name} should name runs of {file}: {', '.join(family)}. Received: {unknown[0]!r}"
         )
     # Values from the command line are not scaled.
-    told = {field.name for field in dataclasses.fields(TrainOptions)} & set(flags.given)
+    fixed = {field.name for field in dataclasses.fields(TrainOptions)} & set(flags.given)
     kept = {
-        options.name: dataclasses.replace(options, **{key: getattr(family[options.name], key) for key in told})
+        options.name: dataclasses.replace(options, **{key: getattr(family[options.name], key) for key in fixed})
         for options in scale.trainings(list(family.values()))
     }
     places = {
         name: tuple((member.row, member.column) for member in members if member.run in ("", name)) for name in kept
     }
-    sources = {getattr(kept[name].defense, "run", "") for name, found in places.items() if found}
+    sources = {getattr(kept[name].defense, "run", "") for name, spots in places.items() if spots}
     names = {name: file if len(family) == 1 else f"{file}-{name}" for name in kept}
     runs = {}
     for name, options in kept.items():

@@ -42,5 +42,5 @@ def attacks(settings: Settings, name: str, other: str = "") -> list[pathlib.Path
 
 def checks(settings: Settings, name: str, other: str = "") -> list[pathlib.Path]:
     """Returns the checks folders of a run for --checkpoint; empty without checks."""
-    every = [place(settings, name, "checks", checkpoint, other) for checkpoint in settings.checkpoints]
-    return every if settings.masking_checks else []
+    places = [place(settings, name, "checks", checkpoint, other) for checkpoint in settings.checkpoints]
+    return places if settings.masking_checks else []

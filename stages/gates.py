@@ -33,8 +33,8 @@ def hold(settings: Settings, names: Collection[str], images: ImageData) -> int:
         attacked = [artifacts.read(folder, "attack") for folder in folders.attacks(settings, name, other)]
         output = folders.place(settings, name, STAGE, other)
         outcomes = gate_artifact(settings.bounds, attacked, name, output)
-        missed += [one for one in outcomes if not one.met]
+        missed += [outcome for outcome in outcomes if not outcome.met]
         common.say(f"{name}: {plural(len(outcomes), 'requirement')} judged; in {str(output)!r}")
-    for one in missed:
-        print(f"failed: {one.text}", file=sys.stderr, flush=True)
+    for outcome in missed:
+        print(f"failed: {outcome.text}", file=sys.stderr, flush=True)
     return 3 if missed else 0

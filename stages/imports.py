@@ -21,10 +21,10 @@ def import_models(settings: Settings, wanted: dict[str, ImportOptions], images: 
     made = {}
     for name, options in wanted.items():
         output = settings.folder / name / "train"
-        found = output.exists() and not settings.overwrite
+        existed = output.exists() and not settings.overwrite
         with settings.devices.chief_first():
             made[name] = import_model(options, images, output, settings.overwrite and settings.devices.is_chief)
-        state = " (up to date)" if found else ""
+        state = " (up to date)" if existed else ""
         common.say(f"{name}: imported from {made[name].options['model']}{state}; in {str(output)!r}")
         for finding in contract_of(made[name]):
             common.say(f"  {finding.check}{'' if finding.verdict == FITS else f' ({finding.verdict})'}: {finding.text}")

@@ -30,33 +30,33 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
     info = images.info
     shape, classes = info.image_shape, info.num_classes
     width = max(map(len, plan.runs))
-    found = [f"{plan.experiment.title}: {plan.experiment.about}. {plural(len(plan.runs), 'run')}:"]
+    texts = [f"{plan.experiment.title}: {plan.experiment.about}. {plural(len(plan.runs), 'run')}:"]
     left, missing = 0.0, 0
-    for name, one in plan.runs.items():
+    for name, run in plan.runs.items():
         train, done = _trained(plan, name)
-        attacks = [_state(plan.attack_folder(name, checkpoint)) for checkpoint in one.checkpoints]
+        attacks = [_state(plan.attack_folder(name, checkpoint)) for checkpoint in run.checkpoints]
         attack = _DONE if set(attacks) == {_DONE} else _MISSING if set(attacks) == {_MISSING} else _BEGUN
         seconds = 0.0
         if train != _DONE:
-            whole = estimate.training_seconds(one.options, info.counts["train"], shape, classes)
-            seconds += whole * (1 - done / one.options.epochs)
+            estimated = estimate.training_seconds(run.options, info.counts["train"], shape, classes)
+            seconds += estimated * (1 - done / run.options.epochs)
         if attack != _DONE:
-            judged = info.counts[one.evaluation.split]
-            seconds += len(attacks) * estimate.attack_seconds(one.evaluation, one.options, judged, shape, classes)
+            judged = info.counts[run.evaluation.split]
+            seconds += len(attacks) * estimate.attack_seconds(run.evaluation, run.options, judged, shape, classes)
         left, missing = left + seconds, missing + (seconds > 0)
         about = f", about {duration(seconds)}" if seconds else ""
-        found.append(
-            f"  {name:{width}}  training {train}, {plural(len(one.evaluation.attacks), 'attack')} {attack}{about}"
+        texts.append(
+            f"  {name:{width}}  training {train}, {plural(len(run.evaluation.attacks), 'attack')} {attack}{about}"
         )
     groups = [_state(folder) for folder in plan.transfer_folders()]
     open_groups = sum(state != _DONE for state in groups)
     if groups:
         done = len(groups) - open_groups
-        found.append(f"  {plural(len(groups), 'transfer')} of adversarial images, {done} of them done")
+        texts.append(f"  {plural(len(groups), 'transfer')} of adversarial images, {done} of them done")
     todo = [plural(missing, "run")] * (missing > 0) + [plural(open_groups, "transfer")] * (open_groups > 0)
     rest = f"about {duration(left)} for the runs here at {estimate.product_rate() / 1e9:,.0f} GFLOP/s, a rough figure"
-    found.append(f"Missing: {' and '.join(todo)}; {rest}." if todo else "Nothing is missing.")
-    return found
+    texts.append(f"Missing: {' and '.join(todo)}; {rest}." if todo else "Nothing is missing.")
+    return texts
 
 
 def _trained(plan: Plan, name: str) -> tuple[str, int]:

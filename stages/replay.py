@@ -41,7 +41,7 @@ def main(_: list[str]) -> None:
     common.say(f"{name}: replayed; in {str(output)!r}")
 
 
-def show(title: str, found: list[Replay]) -> None:
+def show(title: str, replays: list[Replay]) -> None:
     """Prints the comparison of the verdicts."""
     from rich.console import Console
     from rich.table import Table
@@ -49,9 +49,9 @@ def show(title: str, found: list[Replay]) -> None:
     table = Table("", title=title, title_justify="left")
     for head in ("wrong\nthen", "wrong\nnow", "same\nverdict", "images"):
         table.add_column(head, justify="right")
-    for one in found:
-        shares = (f"{100 * number / one.count:.1f}%" for number in (one.before, one.now, one.agree))
-        table.add_row(one.label + (f" ({one.repeat + 1})" if one.repeat else ""), *shares, f"{one.count:,}")
+    for replay in replays:
+        shares = (f"{100 * number / replay.count:.1f}%" for number in (replay.before, replay.now, replay.agree))
+        table.add_row(replay.label + (f" ({replay.repeat + 1})" if replay.repeat else ""), *shares, f"{replay.count:,}")
     Console().print(table)
 
 

@@ -104,17 +104,17 @@ class Settings:
             raise UserError(
                 "`--model_file` names one model for stages.importer; --classifiers several. Give one of them."
             )
-        found: dict[str, ImportOptions] = {}
+        imports: dict[str, ImportOptions] = {}
         for part in self.classifiers.split(";"):
             name, sign, source = (text.strip() for text in part.partition("="))
             if not part.strip():
                 continue
-            if not sign or not source or not re.fullmatch(r"[\w.-]+", name) or name in found:
+            if not sign or not source or not re.fullmatch(r"[\w.-]+", name) or name in imports:
                 raise UserError(
                     f"`--classifiers` should be NAME=MODEL, several of other names separated by `;`. Received: {part!r}"
                 )
-            found[name] = self._import(name, source)
-        return found
+            imports[name] = self._import(name, source)
+        return imports
 
     def _import(self, name: str, source: str) -> ImportOptions:
         from l2p_tf.imported.options import ImportOptions

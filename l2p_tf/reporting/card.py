@@ -71,22 +71,22 @@ class Card:
 
 def cards(runs: Sequence[Run]) -> list[Card]:
     """Returns a card for each exported model, in the order of the runs, with file names distinct on every system."""
-    found, taken = [], collections.Counter[str]()
+    found_cards, taken = [], collections.Counter[str]()
     for run in runs:
         for export in run.exports:
             checkpoint = str(export.options.get("checkpoint", "best"))
-            mine = [one for one in run.evaluations if one.checkpoint == checkpoint]
+            evaluations = [one for one in run.evaluations if one.checkpoint == checkpoint]
             certificates = [one for one in run.certifications if one.checkpoint == checkpoint]
             checked = tuple(one for one in run.checked if one.checkpoint == checkpoint)
             view = dataclasses.replace(
-                run, evaluations=tuple(mine), certifications=tuple(certificates), checked=checked
+                run, evaluations=tuple(evaluations), certifications=tuple(certificates), checked=checked
             )
             name = run.named(checkpoint)
             stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80] or "model"
             taken[stem.lower()] += 1
             number = taken[stem.lower()]
-            found.append(Card(name, f"{stem}--{number}.md" if number > 1 else f"{stem}.md", view, export))
-    return found
+            found_cards.append(Card(name, f"{stem}--{number}.md" if number > 1 else f"{stem}.md", view, export))
+    return found_cards
 
 
 def write(card: Card) -> str:
@@ -121,7 +121,7 @@ def write(card: Card) -> str:
         draws=plural(served["draws"], "draw") if served["draws"] > 1 else "",
         data=_data(run),
         training=_training(run),
-        evaluated=_evaluated(found).to_markdown() if (found := measured(comparison)) else "",
+        evaluated=_evaluated(entries).to_markdown() if (entries := measured(comparison)) else "",
         sections=[sections[name] for name in ("contract", "norms", "certified") if name in sections],
         checks=sections["checks"].tables if "checks" in sections else (),
         warnings=[*warnings, *_other_draws(run, served["draws"])],
@@ -178,19 +178,19 @@ def _facts(card: Card, served: Mapping[str, Any]) -> list[tuple[str, str]]:
     weights = {"best": "those that did best on the validation split", "last": "those of the last epoch"}.get(
         checkpoint, checkpoint
     )
-    found = [("Classes", f"{len(names):,}: {several(names, 20)}" if names else "names not known"), ("Weights", weights)]
+    facts = [("Classes", f"{len(names):,}: {several(names, 20)}" if names else "names not known"), ("Weights", weights)]
     for label, note in (("Parameters", "parameters"), ("Noise parameters", "noise_parameters")):
         if isinstance(count := run.note(note), int):
-            found.append((label, f"{count:,}"))
+            facts.append((label, f"{count:,}"))
     if isinstance(randomized := run.note("randomized"), bool):
         text = "yes, its noise is part of every answer" if randomized else "no, the same image has the same answer"
-        found.append(("Randomized", text))
-    return found
+        facts.append(("Randomized", text))
+    return facts
 
 
 def _limits(run: Run, rows: Sequence[Row]) -> list[str]:
     title = run.title_of(run.info.get("name", "")) if run.info else "its training data"
-    found = [
+    limits = [
         f"For images like those of {title}, of the same size and with pixels in [0, 1]. It answers with one of its "
         "classes for any image, also for one that shows none of them.",
     ]
@@ -202,15 +202,15 @@ def _limits(run: Run, rows: Sequence[Row]) -> list[str]:
                 radii[norm] = max(radii.get(norm, 0.0), radius)
     if radii:
         tested = listed([f"{norm_name(norm)} up to {epsilon(radius)}" for norm, radius in radii.items()])
-        found.append(
+        limits.append(
             f"Tested against perturbations of {tested}. An accuracy under attack is an upper bound: an attack that was "
             "not tried may lower it. Of larger perturbations, of other norms and of changes such as blur, rotation or "
             "weather nothing is known here."
         )
     else:
-        found.append("It was not attacked at any given size of perturbation: nothing is known here of its robustness.")
-    found.append("Who it was made for, and who answers for its use, is not recorded.")
-    return found
+        limits.append("It was not attacked at any given size of perturbation: nothing is known here of its robustness.")
+    limits.append("Who it was made for, and who answers for its use, is not recorded.")
+    return limits
 
 
 def _other_draws(run: Run, draws: int) -> list[str]:
@@ -228,19 +228,19 @@ def _other_draws(run: Run, draws: int) -> list[str]:
 def _data(run: Run) -> list[tuple[str, str]]:
     info = {} if run.imported else run.info
     labels = {"title": "Data set", "spec": "Spec", "source": "Source", "note": "Where it is from"}
-    found = [(label, plain(info[key])) for key, label in labels.items() if info.get(key)]
+    facts = [(label, plain(info[key])) for key, label in labels.items() if info.get(key)]
     counts = info.get("counts")
     if isinstance(counts, dict):
-        found.append(("Images", ", ".join(f"{plain(split)} {plain(count)}" for split, count in counts.items())))
+        facts.append(("Images", ", ".join(f"{plain(split)} {plain(count)}" for split, count in counts.items())))
     if run.data and not run.imported and isinstance(share := run.data.options.get("validation_share"), int | float):
-        found.append(("Share of the training images held out for validation", f"{share:g}"))
-    return found
+        facts.append(("Share of the training images held out for validation", f"{share:g}"))
+    return facts
 
 
 def _training(run: Run) -> list[tuple[str, str]]:
     if not run.train:
         return []
-    found = [(plain(key), setting_text(value)) for key, value in run.train.options.items() if key != "name"]
+    settings = [(plain(key), setting_text(value)) for key, value in run.train.options.items() if key != "name"]
     epochs, best, seconds = run.note("epochs"), run.note("best_epoch"), run.train.manifest.get("seconds")
     facts = {
         "epochs trained": epochs,
@@ -249,7 +249,7 @@ def _training(run: Run) -> list[tuple[str, str]]:
         "duration": duration(seconds) if isinstance(seconds, int | float) else None,
         "device": run.train.manifest.get("device"),
     }
-    return found + [(key, setting_text(value)) for key, value in facts.items() if value is not None]
+    return settings + [(key, setting_text(value)) for key, value in facts.items() if value is not None]
 
 
 def _lineage(card: Card) -> list[tuple[str, ...]]:

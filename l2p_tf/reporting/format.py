@@ -59,9 +59,9 @@ def signed(value: float, count: int) -> str:
 
 def epsilon(value: float) -> str:
     """Formats a radius: `8/255` for a whole number of gray levels that is no short decimal, otherwise a decimal."""
-    shown, levels = f"{value:.4g}", round(value * 255)
-    in_levels = float(shown) != value and 0 < levels <= 255 and abs(value * 255 - levels) < 1e-4
-    return f"{levels}/255" if in_levels else shown
+    decimal, levels = f"{value:.4g}", round(value * 255)
+    in_levels = float(decimal) != value and 0 < levels <= 255 and abs(value * 255 - levels) < 1e-4
+    return f"{levels}/255" if in_levels else decimal
 
 
 def norm_name(norm: str | None) -> str:
@@ -110,11 +110,11 @@ def attack_names(records: Sequence[Record]) -> list[str]:
         name if record.epsilon is None else f"{name}, ε {epsilon(record.epsilon)}"
         for name, record in zip(names, records, strict=True)
     ]
-    told = [at[i] if names.count(name) > 1 else name for i, name in enumerate(names)]
+    labels = [at[i] if names.count(name) > 1 else name for i, name in enumerate(names)]
     for details in ([f": {plain(r.attack)}" for r in records], [f", n = {r.count:,}" for r in records]):
-        alike = [{detail for detail, name in zip(details, told, strict=True) if name == mine} for mine in told]
-        told = [f"{told[i]}{details[i]}" if len(alike[i]) > 1 else told[i] for i in range(len(told))]
-    return told
+        alike = [{detail for detail, name in zip(details, labels, strict=True) if name == label} for label in labels]
+        labels = [f"{labels[i]}{details[i]}" if len(alike[i]) > 1 else labels[i] for i in range(len(labels))]
+    return labels
 
 
 def sentence(text: str) -> str:
@@ -158,8 +158,8 @@ def listed(names: list[str]) -> str:
 
 def several(names: Sequence[str], most: int = 5) -> str:
     """Lists unique names as `listed` does; if there are many, the first few and the number of others."""
-    found = list(dict.fromkeys(names))
-    return listed(found) if len(found) <= most else f"{', '.join(found[:most])} and {len(found) - most:,} more"
+    unique = list(dict.fromkeys(names))
+    return listed(unique) if len(unique) <= most else f"{', '.join(unique[:most])} and {len(unique) - most:,} more"
 
 
 def duration(seconds: float) -> str:

@@ -30,8 +30,8 @@ class History:
         values = self.columns.get(name)
         if values is None or np.isnan(values).all():
             return None
-        there = ~np.isnan(values)
-        return self.epochs[there], values[there]
+        known = ~np.isnan(values)
+        return self.epochs[known], values[known]
 
     @property
     def noise_start(self) -> float | None:
@@ -57,8 +57,8 @@ class History:
         The sign is ignored because PNI's alpha may be negative, which does not affect the strength of the noise.
         """
         layers = self.layers(parameter)
-        found = [self.noise(parameter, layer, "mean") for layer in layers]
-        return np.abs(found).mean(axis=0) if found else None
+        means = [self.noise(parameter, layer, "mean") for layer in layers]
+        return np.abs(means).mean(axis=0) if means else None
 
 
 def read_history(file: pathlib.Path) -> History | None:

@@ -97,7 +97,7 @@ def images_of(place: Outcomes, budget: int) -> Images:
     sources = _sources(place, index[order].tolist(), budget)
     return Images(
         place.title,
-        tuple(one.name for one in place.runs),
+        tuple(member.name for member in place.runs),
         tuple(plain(name, 60) for name in place.attacks.values()),
         min(attacked, key=lambda k: float(np.nanmean(right[k]))),
         tuple(place.class_name(number) for number in range(classes)),

@@ -168,7 +168,7 @@ def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
     Raises:
       UserError: a folder is missing, holds no such artifact, or one of them is damaged.
     """
-    found: dict[str, Artifact] = {}
+    by_fingerprint: dict[str, Artifact] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"`runs` should name folders that exist. Received: {str(folder)!r}")
@@ -188,25 +188,25 @@ def find(folders: Sequence[pathlib.Path]) -> list[Artifact]:
                 f"Stages found there: {stages}"
             )
         for artifact in sorted(wanted, key=_finished):
-            found.setdefault(artifact.fingerprint, artifact)
-    return list(found.values())
+            by_fingerprint.setdefault(artifact.fingerprint, artifact)
+    return list(by_fingerprint.values())
 
 
 def _finished(artifact: Artifact) -> tuple[int, str, str]:
-    """Sorts trainings as they ended, which is the order a pipeline was told; a clock decides only of old ones."""
+    """Sort key in the order of completion, as given to a pipeline; the time only decides for old artifacts."""
     return (artifact.manifest.get("order", 0), str(artifact.manifest.get("finished", "")), str(artifact.path))
 
 
 def unfinished(folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     """Folders of unfinished work next to the artifacts, without duplicates, which a report leaves out."""
-    found = {
+    partial = {
         path.resolve(): path
         for folder in folders
         for depth in range(1, _DEPTH + 1)
         for path in sorted(folder.glob("/".join(["*"] * depth) + ".partial"))
         if not any(map(is_hidden, path.relative_to(folder).parts))
     }
-    return list(found.values())
+    return list(partial.values())
 
 
 def gather(found: Sequence[Artifact]) -> list[Run]:
@@ -243,7 +243,7 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
     if not keys:
         raise UserError("`runs` should name folders with a finished train or attack stage. Only data was found.")
     parts = _told_apart(parts, trains, data)
-    judged = {key: [one for stage in parts.values() for one in stage.get(key, ())] for key in keys}
+    judged = {key: [e for stage in parts.values() for e in stage.get(key, ())] for key in keys}
     places = {key: trains.get(key) or judged[key][0].artifact for key in keys}
     folders = {key: place.path if place else None for key, place in places.items()}
     names = _names({key: _name(trains.get(key), judged[key]) for key in keys}, folders)
@@ -257,9 +257,9 @@ def gather(found: Sequence[Artifact]) -> list[Run]:
         attacked, certified, checked = (tuple(stage.get(key, ())) for stage in parts.values())
         judged_by = attacked, certified, checked
         others = {
-            one.records[0].dataset: (data[one.data], _read_info(data[one.data].path / _INFO))
-            for one in judged[key]
-            if one.data in data and data[one.data] is not source and one.records[0].dataset != info.get("name")
+            e.records[0].dataset: (data[e.data], _read_info(data[e.data].path / _INFO))
+            for e in judged[key]
+            if e.data in data and data[e.data] is not source and e.records[0].dataset != info.get("name")
         }
         last = tuple(exports[key]), tuple(outcomes[key]), others
         runs.append(Run(names[key], key, train, source, *judged_by, history, info, *last))
@@ -275,28 +275,28 @@ def _told_apart(
     Other data come last.
     """
     homes = {key: _input(train, "data") or _input(train, "probe") for key, train in trains.items()}
-    every = [one for stage in parts.values() for found in stage.values() for one in found if one.data]
+    with_data = [part for stage in parts.values() for members in stage.values() for part in members if part.data]
     known: dict[str, set[object]] = collections.defaultdict(set)
-    for one in every:
-        known[one.records[0].dataset].add(_images(one.data, one.records[0].split, data))
+    for part in with_data:
+        known[part.records[0].dataset].add(_images(part.data, part.records[0].split, data))
     for home in homes.values():
         if home in data:
             known[str(_read_info(data[home].path / _INFO).get("name"))].add(_images(home, "test", data))
 
-    def is_other(key: str, one: Evaluation) -> bool:
-        return one.data not in ("", homes.get(key, one.data))
+    def is_other(key: str, part: Evaluation) -> bool:
+        return part.data not in ("", homes.get(key, part.data))
 
-    def named(key: str, one: Evaluation) -> Evaluation:
-        name = one.records[0].dataset
-        if not is_other(key, one) or len(known[name]) == 1:
-            return one
-        records = tuple(dataclasses.replace(r, dataset=f"{name} [{one.data[:6]}]") for r in one.records)
-        return dataclasses.replace(one, records=records)
+    def named(key: str, part: Evaluation) -> Evaluation:
+        name = part.records[0].dataset
+        if not is_other(key, part) or len(known[name]) == 1:
+            return part
+        records = tuple(dataclasses.replace(r, dataset=f"{name} [{part.data[:6]}]") for r in part.records)
+        return dataclasses.replace(part, records=records)
 
-    def ordered(key: str, found: list[Evaluation]) -> list[Evaluation]:
-        return [named(key, one) for one in sorted(found, key=functools.partial(is_other, key))]
+    def ordered(key: str, members: list[Evaluation]) -> list[Evaluation]:
+        return [named(key, part) for part in sorted(members, key=functools.partial(is_other, key))]
 
-    return {stage: {key: ordered(key, found) for key, found in by_run.items()} for stage, by_run in parts.items()}
+    return {stage: {key: ordered(key, members) for key, members in by_run.items()} for stage, by_run in parts.items()}
 
 
 def _images(digest: str, split: str, data: Mapping[str, Artifact]) -> object:
@@ -384,8 +384,8 @@ def _names(names: Mapping[str, str], folders: Mapping[str, pathlib.Path | None])
     for name, count in collections.Counter(names.values()).items():
         if count > 1:
             keys = [key for key in names if names[key] == name]
-            told = _apart([folders[key] for key in keys]) or [key[:6] for key in keys]
-            named |= {key: f"{name} [{one}]" for key, one in zip(keys, told, strict=True)}
+            distinct = _apart([folders[key] for key in keys]) or [key[:6] for key in keys]
+            named |= {key: f"{name} [{suffix}]" for key, suffix in zip(keys, distinct, strict=True)}
     return named
 
 
@@ -395,5 +395,5 @@ def _apart(folders: Sequence[pathlib.Path | None]) -> list[str]:
     first = len(os.path.commonprefix(paths))
     rest = [path[first:] for path in paths]
     last = len(os.path.commonprefix([path[::-1] for path in rest]))
-    told = ["/".join(path[: len(path) - last]) for path in rest]
-    return [plain(one) for one in told] if all(told) and len(set(told)) == len(told) else []
+    parts = ["/".join(path[: len(path) - last]) for path in rest]
+    return [plain(part) for part in parts] if all(parts) and len(set(parts)) == len(parts) else []

@@ -114,8 +114,8 @@ class Evaluated:
 def by_place(evaluated: Iterable[Evaluated]) -> list[list[Evaluated]]:
     """Groups comparable runs: same weights, data set and split."""
     places: dict[tuple[str, str, str], list[Evaluated]] = {}
-    for one in evaluated:
-        places.setdefault(one.place, []).append(one)
+    for model in evaluated:
+        places.setdefault(model.place, []).append(model)
     return list(places.values())
 
 

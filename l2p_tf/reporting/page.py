@@ -73,11 +73,11 @@ def render(title: str, results: Results, sections: Sequence[Section], cards: Seq
         "groups": groups,
     }
     environment.globals |= {"nothing": NOTHING, "wide": _WIDE, "folded_from": _GROUPS}
-    left = max(_DRAWN_BYTES - sum(len(one.svg) for section in sections for one in section.plots), 0)
+    left = max(_DRAWN_BYTES - sum(len(part.svg) for section in sections for part in section.plots), 0)
     places = results.once(outcomes_of)
     budget = min(_FILTERED_BYTES, left // 2)
     filtered = [images.images_of(place, budget // len(places)) for place in places]
-    left -= sum(len(one.json) for one in filtered)
+    left -= sum(len(part.json) for part in filtered)
     script = (_TEMPLATES / "report.js").read_text("utf-8")
     runs = results.all_runs
     return environment.get_template("report.html").render(
@@ -110,7 +110,7 @@ def tokens(text: str) -> Markup:
 
 def groups(plots: Sequence[Plot]) -> list[tuple[str, list[Plot]]]:
     """Groups plots by their heading."""
-    return [(group, list(members)) for group, members in itertools.groupby(plots, lambda one: one.group)]
+    return [(group, list(members)) for group, members in itertools.groupby(plots, lambda p: p.group)]
 
 
 def digest(script: str) -> str:

@@ -122,18 +122,18 @@ def pairs_of(results: Results) -> Pairs:
     bare, apart = [], []
     for place in by_place(results.evaluated):
         rows: dict[tuple[str, str], list[tuple[Evaluated, Any]]] = {}
-        for one in place:
-            for row in one.rows:
+        for model in place:
+            for row in model.rows:
                 if not minimal(row.measured.first):
-                    rows.setdefault((row.attack, row.backend), []).append((one, row))
+                    rows.setdefault((row.attack, row.backend), []).append((model, row))
         for met in rows.values():
             if len(met) < 2:
                 continue
-            bare += [one.name for one, row in met if not row.measured.has_arrays]
+            bare += [model.name for model, row in met if not row.measured.has_arrays]
             parts: dict[object, list[Member]] = {}
-            for one, row in met:
+            for model, row in met:
                 if row.measured.has_arrays:
-                    member = member_of(one, row)
+                    member = member_of(model, row)
                     parts.setdefault((images_of(row.measured), member.index.tobytes()), []).append(member)
             groups += [group_of(members) for members in parts.values() if len(members) > 1]
             if len(parts) > 1:

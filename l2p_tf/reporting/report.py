@@ -99,7 +99,7 @@ def make(
         if work is not None:
             work.clear()
             write(work.path, results, parts, title)
-    cards = tuple(output / one.link for one in card.cards(results.all_runs))
+    cards = tuple(output / entry.link for entry in card.cards(results.all_runs))
     return Report(output, results, parts, work is not None, tuple(unfinished(paths)), cards)
 
 
@@ -135,7 +135,7 @@ def write(folder: pathlib.Path, results: Results, sections: Sequence[Section], t
     """
     cards = card.cards(results.all_runs)
     files = {HTML: page.render(title, results, sections, cards), MARKDOWN: markdown(results, sections, title)}
-    files |= {one.link: card.write(one) for one in cards} | robustbench.files(results)
+    files |= {model_card.link: card.write(model_card) for model_card in cards} | robustbench.files(results)
     for section in sections:
         files |= dict(section.files) | {f"{PLOTS}/{plot.name}.svg": plot.svg for plot in section.plots}
     for name, text in files.items():

@@ -150,7 +150,7 @@ class Results:
     @functools.cached_property
     def records(self) -> pd.DataFrame:
         """One row per record: a run under an attack, or clean, once; columns as in `COLUMNS["records"]`."""
-        kept = {id(record) for one in self.summaries.query("counted").measured for record in one.summary.records}
+        kept = {id(record) for row in self.summaries.query("counted").measured for record in row.summary.records}
         rows = []
         for run in self.all_runs:
             for evaluation in run.evaluations:
@@ -164,11 +164,11 @@ class Results:
         """One row per attack on a run, or the clean run, over all repeats; columns as in `COLUMNS["summaries"]`."""
         rows = []
         for run in self.all_runs:
-            measured = [one for evaluation in run.evaluations for one in _measured(run, evaluation)]
+            measured = [entry for evaluation in run.evaluations for entry in _measured(run, evaluation)]
             kept = strongest(measured, _what, lambda m: (m.first.count, m.has_arrays, len(m.summary.records)))
-            for one in measured:
-                counted = one.first.source is not None or any(one is other for other in kept)
-                rows.append({**self._head(run), "counted": counted, **_summarized(one), **_sweep(run)})
+            for entry in measured:
+                counted = entry.first.source is not None or any(entry is other for other in kept)
+                rows.append({**self._head(run), "counted": counted, **_summarized(entry), **_sweep(run)})
         return _frame("summaries", rows)
 
     @property
@@ -185,10 +185,10 @@ class Results:
         """One row per certificate of a run; columns as in `COLUMNS["certificates"]`."""
         rows = []
         for run in self.all_runs:
-            for certification, one, kept in _judged(run.certifications, lambda r: (r.dataset, r.split, r.certificate)):
-                head = {**self._head(run), "weights": certification.checkpoint, "counted": kept}
-                shares = {"accuracy": one.correct / one.count, "abstained": one.abstained / one.count}
-                rows.append(head | dataclasses.asdict(one) | shares)
+            for stage, record, kept in _judged(run.certifications, lambda r: (r.dataset, r.split, r.certificate)):
+                head = {**self._head(run), "weights": stage.checkpoint, "counted": kept}
+                shares = {"accuracy": record.correct / record.count, "abstained": record.abstained / record.count}
+                rows.append(head | dataclasses.asdict(record) | shares)
         return _frame("certificates", rows)
 
     @functools.cached_property
@@ -196,22 +196,22 @@ class Results:
         """One row per gradient masking check of a checks stage; columns as in `COLUMNS["checks"]`."""
         rows = []
         for run in self.all_runs:
-            for checked, one, kept in _judged(run.checked, lambda r: (r.dataset, r.split)):
+            for checked, inspection, kept in _judged(run.checked, lambda r: (r.dataset, r.split)):
                 head = {**self._head(run), "weights": checked.checkpoint, "counted": kept}
-                rows += [head | _facts(one) | dataclasses.asdict(finding) for finding in one.findings]
+                rows += [head | _facts(inspection) | dataclasses.asdict(finding) for finding in inspection.findings]
         return _frame("checks", rows)
 
     @functools.cached_property
     def epochs(self) -> pd.DataFrame:
         """One row per epoch of each training; columns as in the histories."""
-        found = [
+        frames = [
             pd.DataFrame(dict(run.history.columns)).assign(**self._head(run)) for run in self.all_runs if run.history
         ]
-        joined = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["epoch"])
+        joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["epoch"])
         names = [name for name in COLUMNS["epochs"] if name != "..."]
         return (
             joined[[*names, *(name for name in joined if name not in names)]]
-            if found
+            if frames
             else joined.reindex(columns=names)
         )
 
@@ -330,12 +330,12 @@ def _in_8_bits(records: Sequence[Record]) -> float | None:
     return statistics.fmean(shares) if len(shares) == len(records) else None
 
 
-def _facts(one: Inspection) -> dict[str, object]:
-    return {name: getattr(one, name) for name in ("dataset", "split", "norm", "epsilon", "count")}
+def _facts(inspection: Inspection) -> dict[str, object]:
+    return {name: getattr(inspection, name) for name in ("dataset", "split", "norm", "epsilon", "count")}
 
 
-def _judged(parts: Sequence[Any], what: Callable[[Any], Hashable]) -> Iterator[tuple[Any, Any, bool]]:
+def _judged(parts: Sequence[Any], key: Callable[[Any], Hashable]) -> Iterator[tuple[Any, Any, bool]]:
     """Yields each record with its stage, and whether it counts among equivalent ones."""
-    found = [(part, record) for part in parts for record in part.records]
-    kept = strongest(found, lambda pair: (pair[0].checkpoint, what(pair[1])), lambda pair: pair[1].count)
-    return ((*pair, any(pair is other for other in kept)) for pair in found)
+    records = [(part, record) for part in parts for record in part.records]
+    kept = strongest(records, lambda pair: (pair[0].checkpoint, key(pair[1])), lambda pair: pair[1].count)
+    return ((*pair, any(pair is other for other in kept)) for pair in records)

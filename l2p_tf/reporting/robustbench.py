@@ -26,20 +26,20 @@ def files(results: Results) -> dict[str, str]:
     It lists deterministic models under the full standard AutoAttack on test images. Link, authors and venue are not
     recorded and left empty.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for row in results.attacks.itertuples(index=False):
         threat = _THREATS.get((str(row.dataset), str(row.norm)))
-        whole = row.family == "autoattack" and row.label in ("AutoAttack", "AutoAttack l2")
-        if not whole or row.backend != "l2p_tf" or row.randomized or row.split != "test" or threat is None:
+        complete = row.family == "autoattack" and row.label in ("AutoAttack", "AutoAttack l2")
+        if not complete or row.backend != "l2p_tf" or row.randomized or row.split != "test" or threat is None:
             continue
         if abs(row.epsilon - threat) > 1e-6:
             continue
         stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{row.name}_{row.dataset}_{row.norm}").strip("._-")[:100]
         text = json.dumps(_described(row), indent=2, ensure_ascii=False) + "\n"
-        while f"{FOLDER}/{stem}.json" in found:
+        while f"{FOLDER}/{stem}.json" in texts:
             stem += "_"
-        found[f"{FOLDER}/{stem}.json"] = text
-    return found
+        texts[f"{FOLDER}/{stem}.json"] = text
+    return texts
 
 
 def _described(row: Any) -> dict[str, object]:
@@ -58,4 +58,4 @@ def _described(row: Any) -> dict[str, object]:
 
 def _is_doubtful(run: Run) -> bool:
     """Whether a gradient masking check failed."""
-    return any(finding.verdict == "fail" for one in run.checked for part in one.records for finding in part.findings)
+    return any(f.verdict == "fail" for stage in run.checked for part in stage.records for f in part.findings)

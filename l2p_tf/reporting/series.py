@@ -71,7 +71,7 @@ class Series:
     @property
     def values(self) -> list[Value]:
         """Values of the setting, or of the seed, one per run."""
-        return [swept(one.run)[self.along or SEED] for one in self.runs]
+        return [swept(model.run)[self.along or SEED] for model in self.runs]
 
     def over_seeds(self) -> Series:
         """Returns the series without its seed, so that all repeats have the same label."""
@@ -84,21 +84,21 @@ def labels(evaluated: Sequence[Evaluated]) -> dict[Evaluated, str]:
     Runs without a sweep get the label of the first sweep along a single setting that differs from them in that setting
     only: they belong to it when methods are compared.
     """
-    kinds = {one: _kind(one) for one in evaluated}
+    kinds = {model: _kind(model) for model in evaluated}
     methods = list(dict.fromkeys(kind.method for kind in kinds.values()))
     met = sorted(dict.fromkeys(kinds.values()), key=lambda kind: methods.index(kind.method))
     leaders = {kind: _leader(kind, met) for kind in met}
     others = list(dict.fromkeys(leaders.values()))
-    return {one: _label(leaders[kind], others) for one, kind in kinds.items()}
+    return {model: _label(leaders[kind], others) for model, kind in kinds.items()}
 
 
 def by_label(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
     """Groups runs by label; kinds of one method follow each other, in order of appearance."""
     names = labels(evaluated)
-    methods = list(dict.fromkeys(_kind(one).method for one in evaluated))
+    methods = list(dict.fromkeys(_kind(model).method for model in evaluated))
     groups: dict[str, list[Evaluated]] = {}
-    for one in sorted(evaluated, key=lambda one: methods.index(_kind(one).method)):
-        groups.setdefault(names[one], []).append(one)
+    for model in sorted(evaluated, key=lambda model: methods.index(_kind(model).method)):
+        groups.setdefault(names[model], []).append(model)
     return groups
 
 
@@ -108,7 +108,7 @@ def series(evaluated: Sequence[Evaluated]) -> list[Series]:
     A curve runs along a setting of the defense; along another one if the defense's were not swept or have only one
     value.
     """
-    return [one for label, runs in swept_kinds(evaluated) for one in series_along(label, runs, along_of(runs))]
+    return [curve for label, runs in swept_kinds(evaluated) for curve in series_along(label, runs, along_of(runs))]
 
 
 def swept_kinds(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluated]]]:
@@ -116,9 +116,9 @@ def swept_kinds(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluate
     names = labels(evaluated)
     kinds: dict[Kind, list[Evaluated]] = {}
     for runs in by_label(evaluated).values():
-        for one in runs:
-            if swept(one.run):
-                kinds.setdefault(_kind(one), []).append(one)
+        for model in runs:
+            if swept(model.run):
+                kinds.setdefault(_kind(model), []).append(model)
     return [(names[runs[0]], runs) for runs in kinds.values()]
 
 
@@ -129,20 +129,20 @@ def series_along(method: str, evaluated: Sequence[Evaluated], along: str) -> lis
     """
     key = along or SEED
     groups: dict[Pairs, list[Evaluated]] = {}
-    for one in evaluated:
-        others = tuple(sorted(pair for pair in swept(one.run).items() if pair[0] != key))
-        groups.setdefault(others, []).append(one)
+    for model in evaluated:
+        others = tuple(sorted(pair for pair in swept(model.run).items() if pair[0] != key))
+        groups.setdefault(others, []).append(model)
     # Those without a seed come first; each setting's values are sorted.
     order = sorted(groups, key=lambda fixed: (len(fixed), [(name, _order(value)) for name, value in fixed]))
-    sort = {fixed: sorted(groups[fixed], key=lambda one: _order(swept(one.run)[key])) for fixed in order}
+    sort = {fixed: sorted(groups[fixed], key=lambda model: _order(swept(model.run)[key])) for fixed in order}
     return [Series(method, along, fixed, tuple(runs)) for fixed, runs in sort.items()]
 
 
 def along_of(evaluated: Sequence[Evaluated]) -> str:
     """Returns the setting along the curves of one kind; empty if only the seed varies."""
     values: dict[str, set[Value]] = {}
-    for one in evaluated:
-        for key, value in swept(one.run).items():
+    for model in evaluated:
+        for key, value in swept(model.run).items():
             values.setdefault(key, set()).add(value)
     values.pop(SEED, None)
     return max(values, key=lambda key: (len(values[key]) > 1, key.startswith(DEFENSE), len(values[key])), default="")
@@ -150,12 +150,12 @@ def along_of(evaluated: Sequence[Evaluated]) -> str:
 
 def unswept(evaluated: Iterable[Evaluated]) -> list[Evaluated]:
     """Returns the runs that belong to no sweep."""
-    return [one for one in evaluated if not swept(one.run)]
+    return [model for model in evaluated if not swept(model.run)]
 
 
 def ordered(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     """Returns comparable runs in display order: those of no sweep, then curve by curve."""
-    return [*unswept(evaluated), *(run for one in series(evaluated) for run in one.runs)]
+    return [*unswept(evaluated), *(run for curve in series(evaluated) for run in curve.runs)]
 
 
 def panels(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluated]]]:
@@ -176,8 +176,8 @@ def panels(evaluated: Sequence[Evaluated]) -> list[tuple[str, list[Evaluated]]]:
     ]
 
 
-def _kind(one: Evaluated) -> Kind:
-    run, clean, tried = one.run, one.clean, swept(one.run)
+def _kind(evaluated: Evaluated) -> Kind:
+    run, clean, tried = evaluated.run, evaluated.clean, swept(evaluated.run)
     (defense, own), (model, others) = given(run, "defense"), given(run, "model")
     options = tuple(pair for pair in own + others if pair[0] not in tried)
     names = tuple(sorted(key for key in tried if key != SEED))
@@ -187,7 +187,7 @@ def _kind(one: Evaluated) -> Kind:
 def _leader(kind: Kind, met: Sequence[Kind]) -> Kind:
     if kind.swept:
         return kind
-    return next((one for one in met if len(one.swept) == 1 and kind.as_swept(one.swept[0]) == one), kind)
+    return next((other for other in met if len(other.swept) == 1 and kind.as_swept(other.swept[0]) == other), kind)
 
 
 def _label(kind: Kind, others: Sequence[Kind]) -> str:

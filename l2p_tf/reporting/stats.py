@@ -38,15 +38,15 @@ def sign_flip(differences: npt.ArrayLike) -> float:
     Args:
       differences: one integer per image, (images,).
     """
-    whole = np.asarray(differences, np.int64)
+    integers = np.asarray(differences, np.int64)
     # A difference of 0 is the same under either sign.
-    values = np.abs(whole[whole != 0])
+    values = np.abs(integers[integers != 0])
     if not values.size:
         return 1.0
     sizes, times = np.unique(values // np.gcd.reduce(values), return_counts=True)
     total = int((sizes * times).sum())
     # Sum of the positive differences; its distance from half the total decides.
-    positive = int(whole[whole > 0].sum()) // int(np.gcd.reduce(values))
+    positive = int(integers[integers > 0].sum()) // int(np.gcd.reduce(values))
     few = min(positive, total - positive)
     if len(sizes) == 1:
         return float(mcnemar(few, total - few))

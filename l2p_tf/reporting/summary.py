@@ -105,8 +105,8 @@ def _place(entry: Any) -> tuple[str, float]:
 
 def _radius(norm: str, radii: Collection[float], rows: Sequence[Row]) -> float:
     """Returns the radius that most runs trained with, otherwise the middle one (the smaller of two)."""
-    every = [row.run.option("defense_options", None) for row in rows]
-    given = [options.get("epsilon") for options in every if isinstance(options, dict) and options.get("norm") == norm]
+    chosen = [row.run.option("defense_options", None) for row in rows]
+    given = [options.get("epsilon") for options in chosen if isinstance(options, dict) and options.get("norm") == norm]
     numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
     trained = [float(f"{value:.5g}") for value in numbers]
     best = max(sorted(radii), key=trained.count)
@@ -139,13 +139,13 @@ def _paragraph(comparison: Comparison, pairs: Pairs, rows: Sequence[Row]) -> str
     return " ".join(sentences)
 
 
-def _range(what: str, measured: Sequence[tuple[Row, Any]]) -> str:
+def _range(title: str, measured: Sequence[tuple[Row, Any]]) -> str:
     ordered = sorted(measured, key=lambda pair: pair[1].accuracy)
     ends = [(row.name, *shares(entry)) for row, entry in (ordered[0], ordered[-1])]
     if len(ordered) == 1:
-        return f"{what} is {ends[0][1]}% (95% interval {ends[0][2]}%)."
+        return f"{title} is {ends[0][1]}% (95% interval {ends[0][2]}%)."
     texts = [f"{value}% ({name}; 95% interval {interval}%)" for name, value, interval in ends]
-    return f"{what} lies between {texts[0]} and {texts[1]}."
+    return f"{title} lies between {texts[0]} and {texts[1]}."
 
 
 def _lowest(comparison: Comparison, worst: Sequence[tuple[Row, Any]]) -> str:

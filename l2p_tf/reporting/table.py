@@ -56,8 +56,8 @@ class Cell:
         """Sort key in a column of figures; None, which comes last, if there is no number."""
         if self.value is not None:
             return self.value
-        found = _NUMBER.match(self.text.replace("\N{MINUS SIGN}", "-"))
-        return float(found[0].replace(",", "")) if found else None
+        match = _NUMBER.match(self.text.replace("\N{MINUS SIGN}", "-"))
+        return float(match[0].replace(",", "")) if match else None
 
 
 ATTACK = (
@@ -154,16 +154,16 @@ class Table:
     def _drawn(self, width: int, lines: int | None) -> rich.table.Table:
         fitting = self._fitting(width, lines)
         hidden = ", ".join(column.label for column in self.columns[fitting:])
-        shown = rich.table.Table(title=Text(self.title) if self.title else None, title_justify="left")
-        shown.caption, shown.caption_justify = Text(f"No room for: {hidden}.") if hidden else None, "left"
+        table = rich.table.Table(title=Text(self.title) if self.title else None, title_justify="left")
+        table.caption, table.caption_justify = Text(f"No room for: {hidden}.") if hidden else None, "left"
         for i, column in enumerate(self.columns[:fitting]):
             least = self._size(i, lines) if i else None
-            shown.add_column(
+            table.add_column(
                 Text(column.label), justify="right" if column.figures else "left", overflow="fold", min_width=least
             )
         for row in self.rows:
-            shown.add_row(*(Text("\n".join(cell.lines[:lines])) for cell in row[:fitting]))
-        return shown
+            table.add_row(*(Text("\n".join(cell.lines[:lines])) for cell in row[:fitting]))
+        return table
 
     def _fitting(self, width: int, lines: int | None) -> int:
         """Number of columns that fit a console, at least two."""

@@ -26,7 +26,7 @@ def transfer_findings(run: Run, results: Results) -> dict[tuple[str, str, str], 
       UserError: arrays cannot be read.
     """
     findings = {}
-    for evaluated in (one for one in results.evaluated if one.run is run and one.clean):
+    for evaluated in (model for model in results.evaluated if model.run is run and model.clean):
         tests: list[tuple[Any, str]] = []
         for stage in (part for part in run.evaluations if part.checkpoint == evaluated.place[0]):
             tests += _of_stage(stage, list(evaluated.rows), evaluated.clean, results)

@@ -64,7 +64,7 @@ class Server:
             for signature in model.signatures
             if signature != SEEDED
         }  # fmt: skip
-        self.metrics.waiting.set_function(lambda: sum(one.images for one in self.batchers.values()))
+        self.metrics.waiting.set_function(lambda: sum(batcher.images for batcher in self.batchers.values()))
 
     @property
     def app(self) -> ASGIApp:

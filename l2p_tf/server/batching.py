@@ -80,7 +80,7 @@ class Batcher:
             batch = self._taken()
             if not batch:
                 continue
-            images = np.concatenate([one for one, _ in batch]) if len(batch) > 1 else batch[0][0]
+            images = np.concatenate([part for part, _ in batch]) if len(batch) > 1 else batch[0][0]
             self.told(len(images))
             try:
                 answer = await loop.run_in_executor(self.pool, self.call, images)
@@ -90,8 +90,8 @@ class Batcher:
                         future.set_exception(error)
                 continue
             start = 0
-            for one, future in batch:
-                end = start + len(one)
+            for part, future in batch:
+                end = start + len(part)
                 if not future.done():
                     future.set_result({name: values[start:end] for name, values in answer.items()})
                 start = end

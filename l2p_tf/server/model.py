@@ -38,7 +38,7 @@ class Model:
         try:
             card = json.loads((self.folder / CARD).read_bytes())
             self.card: dict[str, Any] = card
-            inputs = {name: one["images"] for name, one in card["signatures"].items()}
+            inputs = {name: signature["images"] for name, signature in card["signatures"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"`--export` should be the folder of an export, with {CARD}. Received: {str(self.folder)!r}"
@@ -58,7 +58,7 @@ class Model:
         """
         if signature not in self.signatures:
             raise BadRequestError(f"signature_name should be one of {', '.join(self.signatures)}")
-        whole = self.signatures[signature].structured_input_signature[1]["images"].dtype == tf.uint8
+        takes_bytes = self.signatures[signature].structured_input_signature[1]["images"].dtype == tf.uint8
         try:
             numbers = np.asarray(values, np.float32)
         except (TypeError, ValueError) as error:
@@ -66,12 +66,12 @@ class Model:
         if numbers.shape[1:] != self.shape or not len(numbers):
             wanted = "x".join(map(str, self.shape))
             raise BadRequestError(f"images should be of shape (count, {wanted}), not {numbers.shape}")
-        low, high, slack = (0, 255, 0.0) if whole else (0, 1, ROUNDING)
+        low, high, slack = (0, 255, 0.0) if takes_bytes else (0, 1, ROUNDING)
         if not (np.isfinite(numbers).all() and numbers.min() >= low - slack and numbers.max() <= high + slack):
             raise BadRequestError(f"numbers should be finite and from {low} to {high}")
-        if whole and (numbers % 1).any():
+        if takes_bytes and (numbers % 1).any():
             raise BadRequestError("numbers should be whole, from 0 to 255")
-        return numbers.astype(np.uint8) if whole else numbers
+        return numbers.astype(np.uint8) if takes_bytes else numbers
 
     def ask(self, signature: str, images: np.ndarray, **more: Any) -> dict[str, np.ndarray]:
         """Returns the outputs of a signature by name, arrays (count, ...)."""

@@ -301,8 +301,8 @@ class RobustTrainer(PhasedModel):
         """
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             watched = watch(tape, [variable for _, variables in groups for variable in variables])
-            found = loss()
-            terms = [self.scaled(term) for term in (found if isinstance(found, tuple) else (found,))]
+            losses = loss()
+            terms = [self.scaled(term) for term in (losses if isinstance(losses, tuple) else (losses,))]
         gradients, *others = (tape.gradient(term, watched) for term in terms)
         for more in others:
             gradients = [a if b is None else b if a is None else a + b for a, b in zip(gradients, more, strict=True)]

@@ -217,7 +217,7 @@ def _in_one_line() -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"UserError: (.+)", error.message)
-        if found is None:
+        match = re.search(r"UserError: (.+)", error.message)
+        if match is None:
             raise
-        raise UserError(found[1]) from error
+        raise UserError(match[1]) from error

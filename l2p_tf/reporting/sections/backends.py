@@ -39,16 +39,16 @@ def backends(results: Results) -> Section | None:
     summaries = results.summaries
     attacked = summaries[(summaries.attack != CLEAN) & (summaries.kind != "transfer")]
     own = list(attacked[attacked.backend == "l2p_tf"].itertuples())
-    found = {}
+    pairs_by_backend = {}
     for backend in dict.fromkeys(attacked.backend[attacked.backend != "l2p_tf"]):
         other = list(attacked[attacked.backend == backend].itertuples())
         pairs = [(a, b, n) for a in own for b in other if _what(a) == _what(b) and (n := _disagree(a, b)) is not None]
         if pairs := strongest(pairs, lambda pair: _what(pair[0])[:-1], lambda pair: pair[0].count):
-            found[backend] = pairs
-    if not found:
+            pairs_by_backend[backend] = pairs
+    if not pairs_by_backend:
         return None
-    tables = tuple(_table(backend, pairs, len(found) > 1) for backend, pairs in found.items())
-    rows = [_figures(backend, *pair) for backend, pairs in found.items() for pair in pairs]
+    tables = tuple(_table(backend, pairs, len(pairs_by_backend) > 1) for backend, pairs in pairs_by_backend.items())
+    rows = [_figures(backend, *pair) for backend, pairs in pairs_by_backend.items() for pair in pairs]
     return Section(tables, figures(rows))
 
 

@@ -99,40 +99,40 @@ def _read(run: Run, stage: Evaluation, record: CertificateRecord) -> Certified:
     return Certified(run, run.named(stage.checkpoint), record, **wanted)
 
 
-def _row(one: Certified) -> tuple[Cell, ...]:
-    record, mean = one.record, one.mean_radius
+def _row(result: Certified) -> tuple[Cell, ...]:
+    record, mean = result.record, result.mean_radius
     return (
-        Cell(one.name, (f"{one.run.title_of(record.dataset)}, {plain(record.split)}", f"n = {record.count:,}")),
+        Cell(result.name, (f"{result.run.title_of(record.dataset)}, {plain(record.split)}", f"n = {record.count:,}")),
         Cell(plain(record.label), (f"confidence {100 * record.confidence:g}%", plural(record.draws, "draw"))),
         Cell(percent(record.abstained / record.count, record.count)),
-        *(share(one.accuracy(radius), record.count) for radius in RADII),
+        *(share(result.accuracy(radius), record.count) for radius in RADII),
         NOTHING if mean is None else Cell(f"{mean:.3g}"),
     )
 
 
-def _figures(one: Certified) -> dict[str, object]:
-    record = one.record
+def _figures(result: Certified) -> dict[str, object]:
+    record = result.record
     names = ("dataset", "split", "certificate", "sigma", "draws", "confidence", "count")
     row = {
-        "run": one.name, **columns_of(record, *names), "abstained": in_percent(record.abstained / record.count),
-        "mean_radius": rounded(one.mean_radius),
+        "run": result.name, **columns_of(record, *names), "abstained": in_percent(record.abstained / record.count),
+        "mean_radius": rounded(result.mean_radius),
     }  # fmt: skip
     for radius in RADII:
-        row |= share_of(one.accuracy(radius), record.count, f"_{radius:g}")
+        row |= share_of(result.accuracy(radius), record.count, f"_{radius:g}")
     return row
 
 
 def _plot(certificates: list[Certified]) -> Plot:
-    curves = [Curve(f"{one.name}, {one.record.label}", *steps(one), kind="steps") for one in certificates]
+    curves = [Curve(f"{c.name}, {c.record.label}", *steps(c), kind="steps") for c in certificates]
     title = "Certified accuracy against L2 radius, a curve for each certificate of each run"
     right = max(float(curve.x[-1]) for curve in curves) or 1.0
     return plot_of("certified", title, curves, ("L2 radius", "certified accuracy, %"), percent=True, right=right)
 
 
-def steps(one: Certified) -> tuple[np.ndarray, np.ndarray]:
+def steps(result: Certified) -> tuple[np.ndarray, np.ndarray]:
     """Returns radii, and the percentage certified between the previous radius and each of them."""
-    radii = np.unique(one.radii)
+    radii = np.unique(result.radii)
     # At omitted radii, the share is that of the next larger one: never more than is certified.
     radii = np.concatenate([[0.0], radii[thin(len(radii))]])
-    shares = [100 * one.accuracy(radius) for radius in radii.tolist()]
+    shares = [100 * result.accuracy(radius) for radius in radii.tolist()]
     return np.append(radii, radii[-1]), np.append(shares, 0.0)

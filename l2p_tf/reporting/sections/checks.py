@@ -79,7 +79,7 @@ def _checked(results: Results) -> list[_Checked]:
     """Returns every run with its checks: from the checks stage on the most images, and from transferred examples."""
     checked = []
     for run in results.all_runs:
-        stages = [((stage.checkpoint, one.dataset, one.split), one) for stage in run.checked for one in stage.records]
+        stages = [((stage.checkpoint, i.dataset, i.split), i) for stage in run.checked for i in stage.records]
         inspections = dict(strongest(stages, lambda pair: pair[0], lambda pair: pair[1].count))
         transferred = transfer_findings(run, results)
         for place in dict.fromkeys([*inspections, *transferred]):
@@ -104,13 +104,13 @@ def _warning(checked: _Checked) -> str:
 def _tables(checked: Sequence[_Checked]) -> tuple[Table, Table]:
     """Returns verdicts by run and check, and expectations; checks undecided on all runs are only in the caption."""
     findings = [finding for run in checked for finding in run.findings]
-    told = {finding.check for finding in findings if finding.verdict != UNMEASURED or finding.reason}
-    shown = [check for check in CHECKS if check in told]
-    missing = [meaning.title for check, meaning in CHECKS.items() if check not in told]
+    decided = {finding.check for finding in findings if finding.verdict != UNMEASURED or finding.reason}
+    rated = [check for check in CHECKS if check in decided]
+    missing = [meaning.title for check, meaning in CHECKS.items() if check not in decided]
     caption = f"{_CAPTION} Measured on no run: {listed(missing)}." if missing else _CAPTION
-    heads = (Column("Run", figures=False), *(Column(CHECKS[c].title, CHECKS[c].figures, figures=False) for c in shown))
-    verdicts = [(_head(run), *(_verdict(f) for f in run.findings if f.check in told)) for run in checked]
-    expected = [(Cell(CHECKS[check].title), Cell(CHECKS[check].expects)) for check in shown]
+    heads = (Column("Run", figures=False), *(Column(CHECKS[c].title, CHECKS[c].figures, figures=False) for c in rated))
+    verdicts = [(_head(run), *(_verdict(f) for f in run.findings if f.check in decided)) for run in checked]
+    expected = [(Cell(CHECKS[check].title), Cell(CHECKS[check].expects)) for check in rated]
     return (
         Table("Verdicts", caption, heads, tuple(verdicts)),
         Table(

@@ -51,7 +51,7 @@ class Outcomes:
     @property
     def classes(self) -> int:
         """Number of classes present."""
-        return 1 + max(int(one.label.max()) for one in self.outcomes.values())
+        return 1 + max(int(result.label.max()) for result in self.outcomes.values())
 
     def class_name(self, number: int) -> str:
         """Returns the name of a class in the data."""
@@ -69,12 +69,12 @@ def outcomes_of(results: Results) -> list[Outcomes]:
         kept: list[Evaluated] = []
         rows: dict[tuple[int, Key], Any] = {}
         outcomes: dict[tuple[int, Key], Outcome] = {}
-        for one in place:
-            known = [(row, images) for row in one.rows if (images := outcome(row.measured))]
+        for model in place:
+            known = [(row, images) for row in model.rows if (images := outcome(row.measured))]
             for row, images in known:
                 key = len(kept), (row.attack, row.backend)
                 rows[key], outcomes[key] = row, images
-            kept += [one] if known else []
+            kept += [model] if known else []
         if kept:
             firsts: dict[Key, Any] = {}
             for (_, attack), row in rows.items():
@@ -92,8 +92,8 @@ def classes(results: Results) -> Section | None:
     if not places:
         return None
     tables = [_class_table(place, key, len(places) > 1) for place in places for key in _shown(place)]
-    there = {id(one.run) for place in places for one in place.runs}
-    missing = list(dict.fromkeys(one.run.name for one in results.evaluated if id(one.run) not in there))
+    with_results = {id(model.run) for place in places for model in place.runs}
+    missing = list(dict.fromkeys(model.run.name for model in results.evaluated if id(model.run) not in with_results))
     without = (f"Without {listed(missing)}, whose per-example results were not kept.",) if missing else ()
     rows = [row for place in places for row in _class_figures(place)]
     return Section(tuple(tables), figures(rows), remarks=without, opened=0)
@@ -128,10 +128,10 @@ def confusions(images: Outcome) -> list[tuple[int, int, int, int]]:
     labels = np.tile(images.label, len(images.prediction))
     wrong = ~images.correct.ravel() & (images.prediction.ravel() != labels)
     pairs, counts = np.unique(np.stack([labels, images.prediction.ravel()])[:, wrong], axis=1, return_counts=True)
-    found = [
+    pairs_found = [
         (a, b, int(count), int((labels == a).sum())) for (a, b), count in zip(pairs.T.tolist(), counts, strict=True)
     ]
-    return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
+    return sorted(pairs_found, key=lambda row: (-row[2], row[0], row[1]))
 
 
 def _shown(place: Outcomes) -> list[Key]:
@@ -171,8 +171,8 @@ def _cell(accuracy: float, count: int, *, framed: bool, counted: bool) -> Cell:
 def _confusion_table(place: Outcomes, several: bool) -> Table:
     columns = (Column("Run", figures=False), *(Column(name, figures=False) for name in place.attacks.values()))
     rows = [
-        (Cell(one.name), *(_confused(place, place.outcomes.get((i, key))) for key in place.attacks))
-        for i, one in enumerate(place.runs)
+        (Cell(model.name), *(_confused(place, place.outcomes.get((i, key))) for key in place.attacks))
+        for i, model in enumerate(place.runs)
     ]
     return Table(place.title if several else "", _CONFUSIONS, columns, tuple(rows))
 

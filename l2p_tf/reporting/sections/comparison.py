@@ -155,13 +155,13 @@ class Comparison:
 @section("comparison", "Comparison", order=10)
 def comparison(results: Results) -> Section:
     """The comparison table, with remarks and warnings."""
-    found = results.once(compare)
+    compared = results.once(compare)
     elsewhere = _elsewhere(results)
     remarks = [text for text, flattered in elsewhere.items() if not flattered]
     remarks += [text for note in (_replaced, _untrained, _averaged, _targeted) for text in note(results)]
     flattered = [text for text, flattered in elsewhere.items() if flattered]
-    warnings = (*_invalid(found.rows), *_without_eot(found.rows), *flattered)
-    if not found.rows:
+    warnings = (*_invalid(compared.rows), *_without_eot(compared.rows), *flattered)
+    if not compared.rows:
         return Section(note=" ".join(remarks), warnings=warnings)
     rows = [
         {
@@ -169,11 +169,11 @@ def comparison(results: Results) -> Section:
             "dataset": row.dataset, **accuracy_of(entry),
             "spread": in_percent(entry.spread) if entry.repeats > 1 else None,
         }
-        for row in found.rows
-        for column in found.columns
+        for row in compared.rows
+        for column in compared.columns
         if (entry := row.entries.get(column.key))
     ]  # fmt: skip
-    return Section((found.table,), figures(rows), warnings=warnings, remarks=tuple(remarks))
+    return Section((compared.table,), figures(rows), warnings=warnings, remarks=tuple(remarks))
 
 
 def compare(results: Results) -> Comparison:
@@ -184,10 +184,10 @@ def compare(results: Results) -> Comparison:
     """
     rows: list[Row] = []
     for run in results.all_runs:
-        evaluated = [one for one in results.evaluated if one.run is run]
-        several = len({one.place[1:] for one in evaluated}) > 1
+        evaluated = [model for model in results.evaluated if model.run is run]
+        several = len({model.place[1:] for model in evaluated}) > 1
         # Runs that were not given and only met transferred examples have nothing to compare.
-        rows += [_row(one, several) for one in evaluated] or ([Row(run, run.name)] if run.train else [])
+        rows += [_row(model, several) for model in evaluated] or ([Row(run, run.name)] if run.train else [])
     entries: dict[Key, Any] = {}
     for key, entry in (pair for row in rows for pair in row.entries.items()):
         entries.setdefault(key, entry)
@@ -200,14 +200,14 @@ def compare(results: Results) -> Comparison:
     return Comparison(tuple(columns), tuple(rows))
 
 
-def _row(one: Evaluated, several: bool) -> Row:
-    weights, dataset, split = one.place
-    dataset, split = one.run.title_of(dataset), plain(split)
+def _row(model: Evaluated, several: bool) -> Row:
+    weights, dataset, split = model.place
+    dataset, split = model.run.title_of(dataset), plain(split)
     parts = ([plain(weights)] if weights != "best" else []) + ([dataset, split] if several else [])
-    name = f"{one.run.name} ({', '.join(parts)})" if parts else one.run.name
-    entries = {(row.attack, row.backend): row for row in one.rows}
+    name = f"{model.run.name} ({', '.join(parts)})" if parts else model.run.name
+    entries = {(row.attack, row.backend): row for row in model.rows}
     sizes = {key: perturbations(row.measured) for key, row in entries.items() if is_measurable(row.measured)}
-    return Row(one.run, name, weights, dataset, split, entries, sizes)
+    return Row(model.run, name, weights, dataset, split, entries, sizes)
 
 
 def shares(entry: Any) -> tuple[str, str]:
@@ -222,14 +222,14 @@ def _without_eot(rows: Sequence[Row]) -> list[str]:
         entries = [entry for entry in row.entries.values() if entry.kind != "clean" and entry.randomized]
         if entries and not any(entry.draws > 1 for entry in entries):
             # Gradient-free attacks, such as a random search, have no gradients to average.
-            what = "gradients" if any(entry.gradients for entry in entries) else "scores"
-            groups.setdefault((what, _averaging_in({entry.norm for entry in entries})), []).append(row.name)
+            quantity = "gradients" if any(entry.gradients for entry in entries) else "scores"
+            groups.setdefault((quantity, _averaging_in({entry.norm for entry in entries})), []).append(row.name)
     texts = []
-    for (what, spec), members in groups.items():
+    for (quantity, spec), members in groups.items():
         names = list(dict.fromkeys(members))
         be, them, their = ("is", "it", "Its") if len(names) == 1 else ("are", "them", "Their")
         texts.append(
-            f"{listed(names)} {be} randomized, and no attack on {them} averaged its {what} over draws of the noise "
+            f"{listed(names)} {be} randomized, and no attack on {them} averaged its {quantity} over draws of the noise "
             f"(EOT). {their} accuracy under attack may be overstated. Put one with draws=10 or more among the "
             f"--attacks of the attack stage, such as {spec}."
         )
@@ -254,8 +254,8 @@ def _averaging_in(norms: Collection[str | None]) -> str:
     """Returns an attack that averages over draws, in a norm of those that were run."""
     if "linf" in norms or not {"l2", "l1", "l0"} & set(norms):
         return "pgd(draws=10)"
-    found = [f"pgd(draws=10, norm={norm})" for norm in ("l2", "l1") if norm in norms]
-    return found[0] if found else "few_pixel(draws=10)"
+    specs = [f"pgd(draws=10, norm={norm})" for norm in ("l2", "l1") if norm in norms]
+    return specs[0] if specs else "few_pixel(draws=10)"
 
 
 def _replaced(results: Results) -> list[str]:
@@ -266,7 +266,7 @@ def _replaced(results: Results) -> list[str]:
     for _, group in summaries.groupby(place, sort=False):
         kept = next(row for row in group.itertuples() if row.counted)
         correct = [[r.correct for r in row.measured.summary.records] for row in group.itertuples()]
-        if any(one != correct[0] for one in correct):
+        if any(counts != correct[0] for counts in correct):
             texts.append(
                 f"{kept.run} was judged more than once under {plain(kept.label)}; shown is the evaluation on the most "
                 f"images, with the most repeats ({kept.count:,} and {kept.repeats})."
@@ -278,9 +278,9 @@ def _elsewhere(results: Results) -> dict[str, bool]:
     """Notes runs evaluated on other data than their training data, with whether that may inflate accuracies."""
     texts = {}
     for run in results.all_runs:
-        for one in run.judged:
-            first = one.records[0]
-            if facts := one.other_data(first.model):
+        for stage in run.judged:
+            first = stage.records[0]
+            if facts := stage.other_data(first.model):
                 where = f"{run.title_of(first.dataset)}, {plain(first.split)}"
                 known = "imported with" if run.imported else "trained on"
                 text = f"{run.name} was judged on other data than it was {known} ({where}): {among_training(facts)}."

@@ -19,19 +19,19 @@ _ORDER = {BEWARE: 0.0, MENDED: 1.0, FITS: 2.0}
 @section("contract", "Models from elsewhere", order=37)
 def contract(results: Results) -> Section | None:
     """A table of imported runs by check, and a warning for each with a problem."""
-    found = {run.name: run.note("contract") for run in results.all_runs if run.note("contract")}
-    if not found:
+    contracts = {run.name: run.note("contract") for run in results.all_runs if run.note("contract")}
+    if not contracts:
         return None
-    checks = list(dict.fromkeys(one["check"] for findings in found.values() for one in findings))
+    checks = list(dict.fromkeys(finding["check"] for findings in contracts.values() for finding in findings))
     rows, lines, warnings = [], [], []
-    for name, findings in found.items():
-        cells = {one["check"]: _cell(one) for one in findings}
+    for name, findings in contracts.items():
+        cells = {finding["check"]: _cell(finding) for finding in findings}
         rows.append((Cell(name), *(cells.get(check, NOTHING) for check in checks)))
-        lines += [{"run": name, **{key: plain(value) for key, value in one.items()}} for one in findings]
-        beware = [plain(one["text"]) for one in findings if one["verdict"] == BEWARE]
+        lines += [{"run": name, **{key: plain(value) for key, value in finding.items()}} for finding in findings]
+        beware = [plain(finding["text"]) for finding in findings if finding["verdict"] == BEWARE]
         warnings += [f"{name} was trained elsewhere. {text}" for text in beware]
     heads = [Column("Run", figures=False), *(Column(plain(check), figures=False) for check in checks)]
-    remarks = (f"What {listed(list(found))} learned from is not known: images they are judged on may be among it.",)
+    remarks = (f"What {listed(list(contracts))} learned from is not known: images they are judged on may be among it.",)
     table = Table("", _CAPTION, tuple(heads), tuple(rows))
     return Section((table,), figures(lines), warnings=tuple(warnings), remarks=remarks)
 

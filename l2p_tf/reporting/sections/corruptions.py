@@ -69,8 +69,8 @@ class _Sheet:
 
     def mean(self, kind: str = "", severity: int = 0) -> float | None:
         """Mean accuracy, optionally of one kind or one severity; None if there is none."""
-        found = [r.accuracy for (k, s), r in self.rows.items() if kind in ("", k) and severity in (0, s)]
-        return float(np.mean(found)) if found else None
+        accuracies = [r.accuracy for (k, s), r in self.rows.items() if kind in ("", k) and severity in (0, s)]
+        return float(np.mean(accuracies)) if accuracies else None
 
     @property
     def count(self) -> int:
@@ -101,13 +101,13 @@ def _sheets(results: Results) -> Iterator[_Sheet]:
     corrupted = results.summaries[results.summaries.counted.astype(bool) & (results.summaries.kind == "corruption")]
     places: dict[tuple[object, ...], dict[tuple[str, int], Any]] = {}
     for row in corrupted.itertuples(index=False):
-        told = re.fullmatch(r"(.+) (\d)", row.label)
-        kind, severity = (told[1], int(told[2])) if told else (row.label, 0)
+        match = re.fullmatch(r"(.+) (\d)", row.label)
+        kind, severity = (match[1], int(match[2])) if match else (row.label, 0)
         places.setdefault((id(row.measured.run), row.weights, row.dataset, row.split), {})[plain(kind), severity] = row
-    for one in results.evaluated:
-        first = one.rows[0]
-        if rows := places.get((id(one.run), first.weights, first.dataset, first.split)):
-            yield _Sheet(one, rows)
+    for model in results.evaluated:
+        first = model.rows[0]
+        if rows := places.get((id(model.run), first.weights, first.dataset, first.split)):
+            yield _Sheet(model, rows)
 
 
 def _overview(sheets: Sequence[_Sheet]) -> Table:
@@ -143,8 +143,8 @@ def _grid(sheet: _Sheet) -> Table:
     ]
     rows = []
     for kind in sheet.kinds:
-        found = [sheet.rows.get((kind, severity)) for severity in sheet.severities]
-        cells = [NOTHING if row is None else _tinted(_cell(sheet, row.accuracy)) for row in found]
+        results = [sheet.rows.get((kind, severity)) for severity in sheet.severities]
+        cells = [NOTHING if row is None else _tinted(_cell(sheet, row.accuracy)) for row in results]
         rows.append((Cell(kind), *cells, _cell(sheet, sheet.mean(kind))))
     caption = f"Accuracy by corruption; {sheet.evaluated.title}; n = {sheet.count:,}."
     return Table(sheet.evaluated.name, caption, tuple(columns), tuple(rows))
@@ -171,17 +171,17 @@ def _answers(sheet: _Sheet) -> tuple[_Answers, _Answers] | None:
 
 
 def _read(rows: Any) -> _Answers | None:
-    found: dict[str, list[np.ndarray]] = {"confidence": [], "correct": [], "brier": []}
+    columns: dict[str, list[np.ndarray]] = {"confidence": [], "correct": [], "brier": []}
     for row in rows:
         if not row.measured.has_arrays:
             return None
         for record in row.measured.summary.records:
-            arrays = read_arrays(row.measured.evaluation, record, *found, optional=True)
-            if len(arrays) < len(found):
+            arrays = read_arrays(row.measured.evaluation, record, *columns, optional=True)
+            if len(arrays) < len(columns):
                 return None
-            for name, values in found.items():
+            for name, values in columns.items():
                 values.append(arrays[name].astype(np.float64))
-    return _Answers(**{name: np.concatenate(values) for name, values in found.items()}) if found["brier"] else None
+    return _Answers(**{name: np.concatenate(values) for name, values in columns.items()}) if columns["brier"] else None
 
 
 def _calibration(parts: Sequence[_Answers]) -> Iterator[Cell]:
@@ -195,9 +195,9 @@ def _plots(calibrated: Sequence[tuple[_Sheet, tuple[_Answers, _Answers]]]) -> It
         curves = [Curve("confidence that is right", np.array([0.0, 1.0]), np.array([0.0, 100.0]), kind="target")]
         for style, (sheet, parts) in enumerate(calibrated[:_CURVES]):
             counts, confidence, right = reliability(parts[i].confidence, parts[i].correct)
-            there = counts > 0
-            texts = tuple(plural(int(n), "answer") for n in counts[there])
-            curves.append(Curve(sheet.evaluated.name, confidence[there], 100 * right[there], texts=texts, style=style))
+            used = counts > 0
+            texts = tuple(plural(int(n), "answer") for n in counts[used])
+            curves.append(Curve(sheet.evaluated.name, confidence[used], 100 * right[used], texts=texts, style=style))
         if len(curves) > 1:
             title = f"Reliability on {name} images"
             yield plot_of(

@@ -22,21 +22,21 @@ _COLUMNS = (
 @section("gate", "Requirements", order=5)
 def gate(results: Results) -> Section | None:
     """One row per requirement, and a warning for each that is missed."""
-    found = [(run, outcome) for run in results.all_runs for outcome in run.outcomes]
-    if not found:
+    outcomes = [(run, outcome) for run in results.all_runs for outcome in run.outcomes]
+    if not outcomes:
         return None
-    rows = [_figures(*pair) for pair in found]
-    missed = [f"A requirement is missed: {plain(one.text)}." for _, one in found if not one.met]
-    return Section((Table("", _CAPTION, _COLUMNS, tuple(_cells(*pair) for pair in found)),), figures(rows),
+    rows = [_figures(*pair) for pair in outcomes]
+    missed = [f"A requirement is missed: {plain(o.text)}." for _, o in outcomes if not o.met]
+    return Section((Table("", _CAPTION, _COLUMNS, tuple(_cells(*pair) for pair in outcomes)),), figures(rows),
                    warnings=tuple(missed))  # fmt: skip
 
 
-def _cells(run: Run, one: Outcome) -> tuple[Cell, ...]:
-    verdict = Cell("met" if one.met else "missed", tone="good" if one.met else "bad", value=float(one.met))
-    shares = (Cell(f"{100 * share:.1f}", value=share) for share in (one.share, one.accuracy, one.low))
-    return Cell(run.name), Cell(plain(one.label)), *shares, verdict
+def _cells(run: Run, outcome: Outcome) -> tuple[Cell, ...]:
+    verdict = Cell("met" if outcome.met else "missed", tone="good" if outcome.met else "bad", value=float(outcome.met))
+    shares = (Cell(f"{100 * share:.1f}", value=share) for share in (outcome.share, outcome.accuracy, outcome.low))
+    return Cell(run.name), Cell(plain(outcome.label)), *shares, verdict
 
 
-def _figures(run: Run, one: Outcome) -> dict[str, object]:
-    shares = {name: in_percent(getattr(one, name)) for name in ("share", "accuracy", "low")}
-    return {"run": run.name, "attack": plain(one.attack), **shares, "count": one.count, "met": one.met}
+def _figures(run: Run, outcome: Outcome) -> dict[str, object]:
+    shares = {name: in_percent(getattr(outcome, name)) for name in ("share", "accuracy", "low")}
+    return {"run": run.name, "attack": plain(outcome.attack), **shares, "count": outcome.count, "met": outcome.met}

@@ -78,7 +78,7 @@ class _Budget:
 @section("libraries", "Worst case over libraries", order=95)
 def libraries(results: Results) -> Section | None:
     """One row per run and budget with attacks of two or more libraries on the same images."""
-    budgets = [budget for one in results.evaluated for budget in _budgets(one) if len(budget.backends) > 1]
+    budgets = [budget for model in results.evaluated for budget in _budgets(model) if len(budget.backends) > 1]
     if not budgets:
         return None
     names = sorted(dict.fromkeys(name for b in budgets for name in b.backends), key=lambda name: name != _OWN)
@@ -98,11 +98,11 @@ def libraries(results: Results) -> Section | None:
     return Section((Table("", _CAPTION, columns, tuple(rows)),), figures(lines))
 
 
-def _budgets(one: Evaluated) -> Iterator[_Budget]:
+def _budgets(model: Evaluated) -> Iterator[_Budget]:
     parts: dict[object, list[Member]] = {}
-    for row in one.bounded:
+    for row in model.bounded:
         if row.norm is not None and row.measured.has_arrays:
-            member = member_of(one, row)
+            member = member_of(model, row)
             key = (row.norm, round(row.epsilon, 9), images_of(row.measured), member.index.tobytes())
             parts.setdefault(key, []).append(member)
     return (_Budget(tuple(members)) for members in parts.values())

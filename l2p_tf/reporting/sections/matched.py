@@ -122,7 +122,7 @@ def comparisons_of(results: Results) -> list[tuple[float, list[Pick]]]:
     """
     comparisons = []
     for place in by_place(results.evaluated):
-        natural = [one.clean.accuracy for one in ordered(place) if one.clean and method_of(one.run) == _NATURAL]
+        natural = [model.clean.accuracy for model in ordered(place) if model.clean and method_of(model.run) == _NATURAL]
         swept = len(unswept(place)) < len(place)
         for wanted in results.match.wanted or natural[: int(swept)]:
             methods = _methods(place).items()
@@ -139,12 +139,12 @@ def attacks_on(evaluated: Evaluated, results: Results) -> list[Attacked]:
       UserError: arrays cannot be read.
     """
     transferred = results.summaries[results.summaries.kind == "transfer"]
-    shown = [row for row in transferred.itertuples() if row.measured.run is evaluated.run]
+    rows = [row for row in transferred.itertuples() if row.measured.run is evaluated.run]
     attacks = []
     for row in evaluated.rows:
         if row.kind != "clean":
             sizes = perturbations(row.measured, "l2") if has_sizes(row.measured) else None
-            same = [one for one in shown if _what(one) == _what(row)]
+            same = [other for other in rows if _what(other) == _what(row)]
             attacks.append(Attacked(row, sizes, _independent(same, results.by_key)))
     return attacks
 
@@ -188,18 +188,18 @@ def _methods(place: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
     """
     names = labels(place)
     groups: dict[str, list[Evaluated]] = {}
-    for one in unswept(place):
-        groups.setdefault(names[one], []).append(one)
+    for model in unswept(place):
+        groups.setdefault(names[model], []).append(model)
     for curve in series(place):
         groups.setdefault(curve.over_seeds().label, []).extend(curve.runs)
     return groups
 
 
 def _pick(label: str, runs: Sequence[Evaluated], wanted: float, tolerance: float) -> Pick | None:
-    known = [one for one in runs if one.clean]
+    known = [model for model in runs if model.clean]
     if not known:
         return None
-    nearest = min(known, key=lambda one: abs(one.clean.accuracy - wanted))
+    nearest = min(known, key=lambda model: abs(model.clean.accuracy - wanted))
     return Pick(label, nearest, abs(nearest.clean.accuracy - wanted) <= tolerance + _SLACK)
 
 
@@ -288,11 +288,11 @@ def _size(value: float | None) -> Cell:
 
 
 def _figures(pick: Pick, attacks: Sequence[Attacked]) -> list[dict[str, object]]:
-    one = pick.evaluated
+    model = pick.evaluated
     head = {
-        **columns_of(one.clean, "dataset", "split"), "method": pick.label,
-        "run": one.name, "swept": "; ".join(settings_of(one.run)), "clean": in_percent(one.clean.accuracy),
-        "within": str(pick.within).lower(), "seconds_per_epoch": one.run.note("seconds_per_epoch"),
+        **columns_of(model.clean, "dataset", "split"), "method": pick.label,
+        "run": model.name, "swept": "; ".join(settings_of(model.run)), "clean": in_percent(model.clean.accuracy),
+        "within": str(pick.within).lower(), "seconds_per_epoch": model.run.note("seconds_per_epoch"),
     }  # fmt: skip
     rows: list[dict[str, object]] = [
         {

@@ -94,7 +94,7 @@ def power(results: Results) -> Section | None:
         # The same for all attacks of one norm, to allow comparisons.
         budgets = budgets_to(max(right_of(other) for other in groups if other[0].row.norm == group[0].row.norm))
         tables.append(_table(group, name, budgets))
-        rows += [_budget(one, budget) for one in group for budget in (0.0, *budgets)]
+        rows += [_budget(curve, budget) for curve in group for budget in (0.0, *budgets)]
     return Section(tuple(tables), figures(rows), _POWER, plots=tuple(power_plots(results.evaluated)))
 
 
@@ -115,18 +115,18 @@ def powers(evaluated: Sequence[Evaluated]) -> list[dict[Evaluated, Power]]:
       UserError: arrays cannot be read.
     """
     groups: dict[tuple[object, ...], dict[Evaluated, Power]] = {}
-    for one in evaluated:
-        for row in one.rows:
+    for model in evaluated:
+        for row in model.rows:
             if is_measurable(row.measured, "l1", "l2", "linf"):
                 sizes = perturbations(row.measured)
                 key = (row.dataset, row.split, row.attack, row.backend, row.count)
-                groups.setdefault(key, {})[one] = Power(row, sizes.count, sizes.tried, np.sort(sizes.norms))
-    return [{one: group[one] for one in ordered(list(group))} for group in groups.values()]
+                groups.setdefault(key, {})[model] = Power(row, sizes.count, sizes.tried, np.sort(sizes.norms))
+    return [{model: group[model] for model in ordered(list(group))} for group in groups.values()]
 
 
 def right_of(group: Sequence[Power]) -> float:
     """Upper limit of the norms to show for some runs."""
-    return max((float(np.quantile(one.norms, _SHOWN)) for one in group if one.norms.size), default=0.0) or 1.0
+    return max((float(np.quantile(curve.norms, _SHOWN)) for curve in group if curve.norms.size), default=0.0) or 1.0
 
 
 def budgets_to(right: float) -> list[float]:
@@ -153,7 +153,7 @@ def power_plots(evaluated: Sequence[Evaluated], name: str = "power", title: str 
     for group, row, attack in zip(groups, rows, names, strict=True):
         right, norm = right_of(list(group.values())), norm_name(row.norm)
         for label, part in panels(list(group)):
-            steps = [(one.name, *group[one].steps(right)) for one in part]
+            steps = [(model.name, *group[model].steps(right)) for model in part]
             curves = [Curve(run, x, 100 * y, kind="steps") for run, x, y in steps]
             text = f"Accuracy against the {norm} norm that {attack} is allowed, {row.where}"
             labels = (f"{norm} norm of the perturbation", "accuracy, %")
@@ -166,15 +166,15 @@ def _table(group: Sequence[Power], name: str, budgets: Sequence[float]) -> Table
     row = group[0].row
     columns = [Column(f"{norm_name(row.norm)} \N{LESS-THAN OR EQUAL TO} {budget:.4g}") for budget in budgets]
     rows = [
-        (Cell(one.row.name), *(share(one.accuracy(budget), row.count) for budget in (0.0, *budgets))) for one in group
+        (Cell(run.row.name), *(share(run.accuracy(budget), row.count) for budget in (0.0, *budgets))) for run in group
     ]
     caption = f"{row.where}; n = {row.count:,}."
     return Table(name, caption, (Column("Run", figures=False), Column("Clean"), *columns), tuple(rows))
 
 
-def _budget(one: Power, budget: float) -> dict[str, object]:
-    attack = columns_of(one.row, "dataset", "split", "attack", "norm", "backend", "count")
-    return {"run": one.row.name, **attack, "budget": budget, **share_of(one.accuracy(budget), one.row.count)}
+def _budget(curve: Power, budget: float) -> dict[str, object]:
+    attack = columns_of(curve.row, "dataset", "split", "attack", "norm", "backend", "count")
+    return {"run": curve.row.name, **attack, "budget": budget, **share_of(curve.accuracy(budget), curve.row.count)}
 
 
 def _size_row(row: Any, sizes: Perturbations) -> tuple[Cell, ...]:

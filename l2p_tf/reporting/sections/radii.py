@@ -84,9 +84,9 @@ def radii(results: Results) -> Section | None:
 def curves_of(results: Results) -> list[dict[Evaluated, Curved]]:
     """Returns the attacks that some run has at three radii or more, with those runs in display order."""
     groups: dict[tuple[object, ...], dict[Evaluated, Curved]] = {}
-    for one in results.evaluated:
+    for model in results.evaluated:
         attacks: dict[tuple[object, ...], dict[float, Any]] = {}
-        for row in one.bounded:
+        for row in model.bounded:
             if row.measured.first.epsilon is not None:
                 # Of several with the same radius, keep the stronger one.
                 radii = attacks.setdefault(attack_family(row.measured.first), {})
@@ -94,9 +94,9 @@ def curves_of(results: Results) -> list[dict[Evaluated, Curved]]:
                     radii[row.epsilon] = row
         for family, radii in attacks.items():
             if len(radii) >= LEAST:
-                curve = Curved(one, tuple(radii[radius] for radius in sorted(radii)))
-                groups.setdefault((*one.place[1:], *family), {})[one] = curve
-    return [{one: curves[one] for one in ordered(list(curves))} for curves in groups.values()]
+                curve = Curved(model, tuple(radii[radius] for radius in sorted(radii)))
+                groups.setdefault((*model.place[1:], *family), {})[model] = curve
+    return [{model: curves[model] for model in ordered(list(curves))} for curves in groups.values()]
 
 
 def attack_family(record: Record) -> tuple[object, ...]:
@@ -105,8 +105,8 @@ def attack_family(record: Record) -> tuple[object, ...]:
         name, options = parse_spec(record.attack, "attack")
     except UserError:  # Written by another version or another program: a separate family.
         name, options = record.attack, {}
-    told = tuple(sorted((key, repr(value)) for key, value in options.items() if key not in _VARYING))
-    return name, told, record.norm, record.steps, record.restarts, record.draws, record.backend
+    settings = tuple(sorted((key, repr(value)) for key, value in options.items() if key not in _VARYING))
+    return name, settings, record.norm, record.steps, record.restarts, record.draws, record.backend
 
 
 def effect_of(measured: Measured) -> tuple[float, float | None]:
@@ -137,9 +137,9 @@ def plots(attacks: Sequence[Mapping[Evaluated, Curved]]) -> list[Plot]:
     made: list[Plot] = []
     for curves in attacks:
         for label, part in panels(list(curves)):
-            shown = [curves[one] for one in part]
-            made.append(_accuracies(f"epsilons-{len(made)}", shown, label))
-            if falls := [(curve, *fall) for curve in shown if (fall := fall_of(curve))]:
+            drawn = [curves[model] for model in part]
+            made.append(_accuracies(f"epsilons-{len(made)}", drawn, label))
+            if falls := [(curve, *fall) for curve in drawn if (fall := fall_of(curve))]:
                 made.append(_falls(f"epsilons-{len(made)}", falls, label))
     return made
 
@@ -193,9 +193,9 @@ def _table(curves: Sequence[Curved]) -> Table:
     )  # fmt: skip
     rows = []
     for curve in curves:
-        one, at = curve.evaluated, {row.epsilon: accuracy(row) for row in curve.rows}
-        clean = accuracy(one.clean) if one.clean else NOTHING
-        rows.append((Cell(one.name), clean, *(at.get(radius, NOTHING) for radius in radii)))
+        model, at = curve.evaluated, {row.epsilon: accuracy(row) for row in curve.rows}
+        clean = accuracy(model.clean) if model.clean else NOTHING
+        rows.append((Cell(model.name), clean, *(at.get(radius, NOTHING) for radius in radii)))
     allowed = [norm_name(first.norm), plural(first.steps, "step")]
     allowed += [plural(first.restarts, "restart")] if first.restarts > 1 else []
     allowed += [f"EOT over {first.draws} draws"] if first.draws > 1 else []

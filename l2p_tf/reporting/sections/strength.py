@@ -47,7 +47,7 @@ def attacks_used(results: Results) -> Section | None:
     tables, rows = [], []
     places = by_place(results.evaluated)
     for place in places:
-        uses = [row for one in place for row in one.rows if row.kind != "clean"]
+        uses = [row for model in place for row in model.rows if row.kind != "clean"]
         if uses:
             title = place[0].title if len(places) > 1 else ""
             tables.append(Table(title, f"On {place[0].where}.", _COLUMNS, tuple(_rows(uses))))

@@ -41,10 +41,10 @@ def sweep(results: Results) -> Section | None:
     groups = [ordered(place) for place in by_place(results.evaluated) if len(unswept(place)) < len(place)]
     if not groups:
         return None
-    keys = list(dict.fromkeys(key for group in groups for one in group for key in swept(one.run)))
-    attacks = _smallest([one for group in groups for one in group])
+    keys = list(dict.fromkeys(key for group in groups for model in group for key in swept(model.run)))
+    attacks = _smallest([model for group in groups for model in group])
     tables = [_table(group[0].title if len(groups) > 1 else "", group) for group in groups]
-    rows = [_figures(one, labels(group)[one], keys, attacks) for group in groups for one in group]
+    rows = [_figures(model, labels(group)[model], keys, attacks) for group in groups for model in group]
     return Section(tuple(tables), figures(rows), plots=tuple(plots(groups)))
 
 
@@ -61,7 +61,7 @@ def trial_of(row: Any) -> Trial:
 def _smallest(evaluated: Sequence[Evaluated], *norms: str) -> dict[Trial, Any]:
     """Returns a row for each minimizing attack that was tried on any of the runs."""
     rows: dict[Trial, Any] = {}
-    for row in (row for one in evaluated for row in one.rows if is_measurable(row.measured, *norms)):
+    for row in (row for model in evaluated for row in model.rows if is_measurable(row.measured, *norms)):
         rows.setdefault(trial_of(row), row)
     return rows
 
@@ -79,18 +79,18 @@ def _table(title: str, group: Sequence[Evaluated]) -> Table:
         *(Column(name, f"mean {norm_name(row.norm)}") for name, row in attack_heads),
         Column("Lowest", "attack"), Column("Seconds", "per epoch"), Column("Parameters"),
     )  # fmt: skip
-    rows = tuple(_row(one, names[one], attacks) for one in group)
+    rows = tuple(_row(model, names[model], attacks) for model in group)
     return Table(title, f"{_CAPTION} On {group[0].where}.", columns, rows)
 
 
-def _row(one: Evaluated, method: str, attacks: Mapping[Trial, Any]) -> tuple[Cell, ...]:
-    run, clean, worst = one.run, one.clean, lowest(one)
+def _row(model: Evaluated, method: str, attacks: Mapping[Trial, Any]) -> tuple[Cell, ...]:
+    run, clean, worst = model.run, model.clean, lowest(model)
     seconds, parameters = run.note("seconds_per_epoch"), run.note("parameters")
     return (
-        Cell(one.name, (plain(run.option("model")),) if run.train else ()),
+        Cell(model.name, (plain(run.option("model")),) if run.train else ()),
         Cell(method, settings_of(run)),
         accuracy(clean) if clean else NOTHING,
-        *(_size(_sizes(one, trial)) for trial in attacks),
+        *(_size(_sizes(model, trial)) for trial in attacks),
         accuracy(worst, plain(worst.label), worst.allowed) if worst else NOTHING,
         Cell(f"{seconds:.3g}") if isinstance(seconds, int | float) else NOTHING,
         Cell(f"{parameters:,}") if isinstance(parameters, int) else NOTHING,
@@ -106,11 +106,11 @@ def _size(sizes: Perturbations | None) -> Cell:
     return Cell(f"{sizes.mean:.4g}", (f"median {sizes.median:.4g}", success))
 
 
-def _figures(one: Evaluated, method: str, keys: Sequence[str], attacks: Mapping[Trial, Any]) -> dict[str, object]:
-    run, clean, worst = one.run, one.clean, lowest(one)
+def _figures(model: Evaluated, method: str, keys: Sequence[str], attacks: Mapping[Trial, Any]) -> dict[str, object]:
+    run, clean, worst = model.run, model.clean, lowest(model)
     row: dict[str, object] = {
-        "run": one.name, "method": method, "defense": run.option("defense"), "model": run.option("model"),
-        "dataset": one.place[1], "split": one.place[2], **{key: swept(run).get(key) for key in keys},
+        "run": model.name, "method": method, "defense": run.option("defense"), "model": run.option("model"),
+        "dataset": model.place[1], "split": model.place[2], **{key: swept(run).get(key) for key in keys},
         "count": clean.count if clean else None, **_interval("clean", clean),
         "lowest_attack": worst.attack if worst else None, **_interval("lowest", worst),
     }  # fmt: skip
@@ -119,7 +119,7 @@ def _figures(one: Evaluated, method: str, keys: Sequence[str], attacks: Mapping[
         attack, backend, count = trial
         name = attack if backend == "l2p_tf" else f"{attack} ({backend})"
         name += f", n = {count}" if attacked.count(trial[:2]) > 1 else ""
-        sizes = _sizes(one, trial)
+        sizes = _sizes(model, trial)
         rate, mean, median = (sizes.rate, sizes.mean, sizes.median) if sizes else (None, None, None)
         row |= {f"success/{name}": in_percent(rate), f"mean/{name}": rounded(mean), f"median/{name}": rounded(median)}
     return row | {name: run.note(name) for name in ("seconds_per_epoch", "parameters")}
@@ -143,11 +143,11 @@ def plots(groups: Sequence[Sequence[Evaluated]]) -> list[Plot]:
         for trial, attack in zip(attacks, names, strict=True):
             for label, part in _panels(series(group)):
                 if curves := robustness_curves(trial, part, unswept(group)):
-                    what = "Robustness curves" if any(curve.kind == "line" for curve in curves) else "Robustness"
-                    title = f"{what} under {attack}: size of its perturbations against clean accuracy, {group[0].title}"
+                    kind = "Robustness curves" if any(curve.kind == "line" for curve in curves) else "Robustness"
+                    title = f"{kind} under {attack}: size of its perturbations against clean accuracy, {group[0].title}"
                     axes = ("clean accuracy, %", "\N{GREEK SMALL LETTER RHO}, mean L2 norm")
                     made.append(plot_of(f"sweep-curve-{len(made)}", titled(title, label), curves, axes))
-        made += [_accuracies(f"sweep-setting-{len(made) + i}", one) for i, one in enumerate(_by_setting(group))]
+        made += [_accuracies(f"sweep-setting-{len(made) + i}", runs) for i, runs in enumerate(_by_setting(group))]
     return made
 
 
@@ -167,16 +167,16 @@ def point_of(evaluated: Evaluated, trial: Trial) -> tuple[float, float] | None:
 def robustness_curves(trial: Trial, curves: Sequence[Series], others: Sequence[Evaluated]) -> list[Curve]:
     """Returns a curve per series and a point per run outside the sweep; nothing if no series has a point."""
     made = []
-    for one in curves:
-        pairs = zip(one.runs, one.values, strict=True)
+    for curve in curves:
+        pairs = zip(curve.runs, curve.values, strict=True)
         points = [(*point, value_name(value)) for run, value in pairs if (point := point_of(run, trial))]
         if points:
             clean, sizes, texts = zip(*points, strict=True)
             x, y = 100 * np.array(clean), np.array(sizes)
-            way = f", by {setting_name(one.along)}"
+            way = f", by {setting_name(curve.along)}"
             # Repeats have no order for a line to follow, and need no seed in the label.
-            repeats = Curve(one.label, x, y, kind="points")
-            made.append(Curve(one.label.removesuffix(way) + way, x, y, texts=texts) if one.along else repeats)
+            repeats = Curve(curve.label, x, y, kind="points")
+            made.append(Curve(curve.label.removesuffix(way) + way, x, y, texts=texts) if curve.along else repeats)
     for run in others if made else ():
         if point := point_of(run, trial):
             made.append(Curve(run.name, 100 * np.array(point[:1]), np.array(point[1:]), kind="points"))
@@ -188,14 +188,14 @@ def _panels(curves: Sequence[Series]) -> list[tuple[str, list[Series]]]:
     if len(curves) <= _CURVES:
         return [("", list(curves))]
     groups: dict[tuple[bool, str], list[Series]] = {}
-    for one in curves:
-        groups.setdefault((False, ", ".join(setting(*pair) for pair in one.fixed)), []).append(one)
-    for one in curves:
-        groups.setdefault((True, one.method), []).append(one)
+    for curve in curves:
+        groups.setdefault((False, ", ".join(setting(*pair) for pair in curve.fixed)), []).append(curve)
+    for curve in curves:
+        groups.setdefault((True, curve.method), []).append(curve)
     several = {key: group for key, group in groups.items() if len(group) > 1}
     # A curve with nothing to be compared with still has to be shown.
-    drawn = {id(one) for group in several.values() for one in group}
-    alone = [(one.label, [one]) for one in curves if id(one) not in drawn]
+    drawn = {id(curve) for group in several.values() for curve in group}
+    alone = [(curve.label, [curve]) for curve in curves if id(curve) not in drawn]
     return [*((label or "nothing else swept", group) for (_, label), group in several.items()), *alone]
 
 
@@ -206,10 +206,10 @@ def _by_setting(group: Sequence[Evaluated]) -> list[Series]:
         along = along_of(runs)
         keys = dict.fromkeys([along, *swept(runs[0].run)])
         for key in (key for key in keys if key not in ("", SEED)):
-            for one in series_along(label, runs, key):
-                numbers = {value for value in one.values if isinstance(value, float)}
+            for curve in series_along(label, runs, key):
+                numbers = {value for value in curve.values if isinstance(value, float)}
                 if len(numbers) >= (2 if key == along else _VALUES):
-                    curves.append(one)
+                    curves.append(curve)
     return curves
 
 

@@ -121,8 +121,8 @@ def _noises(histories: Sequence[tuple[Run, History]]) -> list[Curve]:
         for parameter in ("theta", "alpha"):
             means = history.noise_means(parameter)
             if means is not None:
-                there = ~np.isnan(means)
-                curves.append(Curve(f"{run.name}, {parameter}", history.epochs[there] + 1, means[there]))
+                known = ~np.isnan(means)
+                curves.append(Curve(f"{run.name}, {parameter}", history.epochs[known] + 1, means[known]))
     return curves
 
 
@@ -179,17 +179,17 @@ def _noise(history: History, parameter: str, prefix: str, run: str) -> Plot | No
         means = stacked("mean")
         mean, low, high = np.nanmean(means, 0), np.nanmin(stacked("min"), 0), np.nanmax(stacked("max"), 0)
         positive = not np.nanmin(low) < 0
-    shown = plot.thin(len(history.epochs))
-    epochs = history.epochs[shown]
+    kept = plot.thin(len(history.epochs))
+    epochs = history.epochs[kept]
 
     def draw(panels: Sequence[Axes]) -> list[Mark]:
         (axes,) = panels
-        axes.fill_between(epochs, low[shown], high[shown], color=GREEN, alpha=0.15, linewidth=0, label="min to max")
+        axes.fill_between(epochs, low[kept], high[kept], color=GREEN, alpha=0.15, linewidth=0, label="min to max")
         for i, layer in enumerate(means):
             name = "each layer" if i == 0 else None
-            axes.plot(epochs, layer[shown], color=GREEN, alpha=0.8, linewidth=0.8, label=name)
+            axes.plot(epochs, layer[kept], color=GREEN, alpha=0.8, linewidth=0.8, label=name)
         marker = "o" if len(epochs) == 1 else ""
-        axes.plot(epochs, mean[shown], color=INK, linewidth=2, marker=marker, label="mean")
+        axes.plot(epochs, mean[kept], color=INK, linewidth=2, marker=marker, label="mean")
         if positive:
             axes.set_ylim(bottom=0)
         _finish(axes, history, label)
