@@ -85,7 +85,6 @@ class Devices:
 
     @functools.cached_property
     def _summed(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Sums the values of all workers."""
         strategy = self.strategy
         assert strategy is not None
 

@@ -38,7 +38,6 @@ class _Number(flags.FloatParser):
 
 
 def _define(topic: str, define: Any, name: str, *arguments: Any, **how: Any) -> None:
-    """Defines a flag of a topic."""
     define(name, *arguments, **how)
     TOPICS.setdefault(topic, []).append(name)
 

@@ -161,7 +161,6 @@ class Settings:
         return {options.name: options for options in points(base, [parse_axis(text) for text in self.sweep])}
 
     def _defenses(self, name: str) -> dict[str, Defense]:
-        """Returns the defenses of --defense by the name of their run."""
         from l2p_tf.defenses import DEFENSES
 
         defenses = DEFENSES.parse_list(self.require("defense"))

@@ -132,8 +132,6 @@ class Art(WrappedAttack):
 
 
 def _estimator(asked: AskedModel, probabilities: bool) -> Any:
-    """Wraps the model as a classifier of ART."""
-
     class Estimator(library("art.estimators.classification", "ART", Art.PACKAGE).TensorFlowV2Classifier):
         """ART's classifier, without its calls to APIs that Keras 3 removed, and with bounded batch sizes."""
 

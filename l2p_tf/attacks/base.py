@@ -318,7 +318,6 @@ class AttackRunner:
         )
 
     def _pick_targets(self, member: SingleAttack, start: int, others: np.ndarray) -> np.ndarray:
-        """Picks targets from the predictions on clean images."""
         return member.pick(start, others, self.labels, int(inference.seed_pair(self.seed, 0, 4)[0]))
 
     def _compare(self, member: SingleAttack, rows: np.ndarray, adversarial: np.ndarray, start: int) -> None:

@@ -157,7 +157,7 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         return steepest(tf.reshape(estimate, [-1, *shape]), self.norm)
 
     def _to_boundary(self, context: AttackContext, start: tf.Tensor, halvings: int) -> tf.Tensor:
-        """Returns the last adversarial point on the way from `there`, which is one, to the image (Algorithm 1)."""
+        """Returns the last adversarial point on the way from `start`, which is one, to the image (Algorithm 1)."""
         image = context.images
         radius = length(start - image, self.norm)
 
@@ -182,7 +182,6 @@ class HopSkipJump(IterativeAttack, MinimizationAttack):
         return math.ceil(math.log2((size if self.norm is Norm.LINF else math.sqrt(size)) / self.delta))
 
     def _passes(self, context: AttackContext) -> int:
-        """Number of passes of one decision."""
         return 1 if context.deterministic else max(self.draws, SELECTION_DRAWS)
 
     def _fools(self, context: AttackContext, x: tf.Tensor) -> tf.Tensor:

@@ -152,7 +152,6 @@ def _whole_float32() -> Iterator[None]:
 
 
 def _rounded_down(values: np.ndarray) -> np.ndarray:
-    """Rounds down to float32."""
     near = values.astype(np.float32)
     return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
 

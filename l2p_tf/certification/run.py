@@ -137,7 +137,6 @@ class Certification:
         return records
 
     def _slices(self, number: int) -> list[Slice]:
-        """Returns the slices of one certificate."""
         certificate = self.options.certificates[number]
         return [
             Slice(
@@ -160,7 +159,6 @@ class Certification:
         return {**dataclasses.asdict(certified), "seconds": np.array([time.monotonic() - begun])}
 
     def _joined(self, number: int, advance: Callable[..., None]) -> Arrays:
-        """Returns the results of one certificate for all images."""
         parts: list[Arrays] = []
         for piece in self._slices(number):
             move = moving(advance, len(piece.rows))

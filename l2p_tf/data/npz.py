@@ -110,7 +110,6 @@ class Npz(OwnImages):
         return None
 
     def _batches(self, images: _Images, form: Form) -> Iterator[Array]:
-        """Yields batches of images, as uint8 in a common format."""
         row = int(np.prod(images.shape[1:]))
         step = max(1, READ_BYTES // (row * images.dtype.itemsize))
         with (

@@ -130,7 +130,6 @@ def _recorded(path: pathlib.Path, overwrite: bool) -> dict[str, Any]:
 
 
 def _streams(dataset: Dataset, source: Source, limits: dict[str, int | None]) -> bool:
-    """Whether a set is streamed by default."""
     if source.stored is None:
         return False
     counts = (_at_most(len(split.labels), limits[n]) for n, split in (("train", source.train), ("test", source.test)))

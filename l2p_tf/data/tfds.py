@@ -166,7 +166,6 @@ def open_source(
 
 
 def _is_integer(label: Any) -> bool:
-    """Whether a TFDS feature is a single whole number."""
     return getattr(label, "shape", None) == () and np.issubdtype(getattr(label, "np_dtype", object), np.integer)
 
 
@@ -179,8 +178,6 @@ def _named(train: Split, test: Split) -> tuple[tuple[str, ...], Split, Split]:
 
 
 class _Reader:
-    """Reads labels and images of a builder, in stored order."""
-
     def __init__(
         self, builder: Any, folder: pathlib.Path, image_size: int, center_crop: float, features: tuple[str, str]
     ) -> None:

@@ -120,7 +120,6 @@ def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _input(finished: Artifact, role: str) -> Artifact:
-    """Returns an input of one of the finished attacks."""
     artifact = artifacts.read(finished.manifest["lineage"][role]["path"], verify=False)
     if artifact.fingerprint != finished.manifest["inputs"][role]:
         raise UserError(

@@ -152,7 +152,6 @@ class _Transfer:
         return records
 
     def _jobs(self) -> Iterator[tuple[str, list[tuple[int, ChunkedEvaluation]]]]:
-        """Yields each source with its attacks and their numbers."""
         for s, source in enumerate(self.sources):
             # Separate copies, because an ensemble renames its members.
             made_on = ensemble([self._load(name) for name in source.split("+")])

@@ -162,7 +162,6 @@ def measures(experiment: Experiment, table: PrintedTable) -> list[Measure]:
 
 
 def _measured(reproduction: Reproduction, results: Results, table: PrintedTable) -> Iterator[tuple[Place, _Figure]]:
-    """Yields the measurements for the cells of the table."""
     # Means come after the values they average.
     wanted = sorted(measures(reproduction.experiment, table), key=lambda measure: bool(measure.of))
     evidence = Evidence(results, reproduction.keys, reproduction.attacks)
@@ -263,7 +262,6 @@ def _field(table: PrintedTable, place: Place, figure: _Figure | None, comparable
 
 
 def _row(table: PrintedTable, cell: PrintedNumber, figure: _Figure | None, comparable: bool) -> dict[str, object]:
-    """Returns a row of the CSV."""
     unit, row = table.metrics[cell.metric].unit, figure.row if figure else None
     ends = share_of(row.accuracy, row.count) if row is not None and unit == PERCENT else {}
     spread = round(100 * row.spread, 4) if row is not None and ends and row.repeats > 1 else None

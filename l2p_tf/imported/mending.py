@@ -134,7 +134,6 @@ def _on_floats(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
 
 
 def _count(model: keras.Model) -> int:
-    """Returns the number of outputs."""
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2 or not isinstance(shape[1], int):
         raise UserError(f"The model should answer (batch, classes) logits. It answers: {shape}")

@@ -200,7 +200,6 @@ def _saved_model(folder: pathlib.Path, shape: tuple[int, ...], output: str) -> O
 
 
 def _choice(output: str, outputs: list[str]) -> str:
-    """Resolves which of several outputs is requested."""
     name = outputs[int(output)] if output.isdecimal() and int(output) < len(outputs) else output
     name = outputs[0] if not name and len(outputs) == 1 else name
     if name not in outputs:

@@ -202,7 +202,6 @@ def digest_of(files: dict[str, bytes]) -> str:
 
 
 def _operations(program: saved_model_pb2.SavedModel) -> set[str]:
-    """Returns the operation types in a SavedModel."""
     graphs = [meta.graph_def for meta in program.meta_graphs]
     nodes = [node for graph in graphs for node in graph.node]
     nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]

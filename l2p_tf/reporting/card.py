@@ -214,7 +214,7 @@ def _limits(run: Run, rows: Sequence[Row]) -> list[str]:
 
 
 def _other_draws(run: Run, draws: int) -> list[str]:
-    """Warns if the model averages a different number of noise draws than when it was evaluated."""
+    """Warns if the model averages a different number of noise draws than in the evaluation."""
     others = sorted({record.prediction_draws for record in run.records if record.randomized} - {draws})
     if not others:
         return []

@@ -313,7 +313,6 @@ def versions(artifact: Artifact) -> dict[str, str]:
 
 
 def _transferred(artifact: Artifact) -> list[Evaluation]:
-    """Splits a transfer stage's records by target."""
     targets: dict[str, list[Record]] = {}
     for record in read_records(artifact.path):
         targets.setdefault(record.model, []).append(record)

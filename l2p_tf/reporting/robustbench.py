@@ -57,5 +57,4 @@ def _described(row: Any) -> dict[str, object]:
 
 
 def _is_doubtful(run: Run) -> bool:
-    """Whether a gradient masking check failed."""
     return any(f.verdict == "fail" for stage in run.checked for part in stage.records for f in part.findings)

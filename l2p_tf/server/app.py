@@ -196,8 +196,6 @@ def _encoded(answer: dict[str, np.ndarray], by_row: bool) -> bytes:
 
 
 def _signature(function: Any) -> dict[str, Any]:
-    """Describes a signature as TensorFlow Serving does."""
-
     def told(specs: dict[str, Any]) -> dict[str, Any]:
         return {
             name: {

@@ -87,8 +87,6 @@ class Accepted:
 
 
 class _CheckedDataset(keras.utils.PyDataset):
-    """Validates the batches of another data set."""
-
     def __init__(self, batches: keras.utils.PyDataset, accepted: Accepted, labeled: bool) -> None:
         super().__init__(batches.workers, batches.use_multiprocessing, batches.max_queue_size)
         self.batches, self.accepted, self.labeled = batches, accepted, labeled
@@ -108,8 +106,6 @@ class _CheckedDataset(keras.utils.PyDataset):
 
 
 class _BeginEpoch(keras.callbacks.Callback):
-    """Calls the model's `begin_epoch`."""
-
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.model.begin_epoch(epoch)
 

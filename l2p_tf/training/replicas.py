@@ -64,7 +64,6 @@ def run(
 
 
 def _rows(images: tf.Tensor, number: tf.Tensor, count: int) -> tuple[Rows, tf.Tensor]:
-    """Returns the rows of a replica, and their share of the batch."""
     size = images.shape[0]
     if size is not None and size % count == 0:
         return Rows(number * (size // count), size // count, size), tf.constant(1.0 / count)

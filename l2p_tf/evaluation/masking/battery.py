@@ -245,7 +245,6 @@ class Battery:
 
 
 def _told(row: Round | None) -> str:
-    """Returns an attack and its radius, for the progress bar."""
     return CLEAN if row is None else f"{row.label}, \N{GREEK SMALL LETTER EPSILON} {row.attack.facts()['epsilon']:.4g}"
 
 

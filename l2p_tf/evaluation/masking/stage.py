@@ -104,7 +104,6 @@ def _record(
     folder: pathlib.Path, where: Mapping[str, Any], index: np.ndarray, battery: Battery, number: int,
     entry: Round | None, rows: np.ndarray, values: Arrays,
 ) -> Record:  # fmt: skip
-    """Writes the arrays of one attack; returns its record."""
     figures = measured(folder, f"arrays/{number:02d}.npz", index[rows], battery.labels[rows], values)
     attack = entry.attack if entry else None
     nothing: dict[str, Any] = {"norm": None, "epsilon": None, "steps": 0, "restarts": 0, "draws": 1}

@@ -289,7 +289,6 @@ def _elsewhere(results: Results) -> dict[str, bool]:
 
 
 def _untrained(results: Results) -> list[str]:
-    """Notes runs without their training."""
     return [
         f"The training of {run.name} was not given: its settings and curves are missing here."
         for run in results.all_runs

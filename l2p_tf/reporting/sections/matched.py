@@ -314,6 +314,5 @@ def _figures(pick: Pick, attacks: Sequence[Attacked]) -> list[dict[str, object]]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
