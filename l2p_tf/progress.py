@@ -40,7 +40,7 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> Iterator[Call
     Yields:
       `advance(n, **facts)`: advances the bar by `n`; the facts are shown after it, such as `loss=0.31`.
     """
-    # Jupyter, too, gets lines: its displays would stay behind, and need widgets.
+    # Jupyter also gets lines: its displays would remain, and need widgets.
     screen = console.Console(stderr=True, force_jupyter=False)
     columns = (
         _Cut("{task.description}"),

@@ -18,7 +18,7 @@ from stages import common, definitions, settings
 
 definitions.show("serve")
 _LOG_SECONDS = 2.0
-"""How long the end waits for somebody to take what is left of the log."""
+"""Maximum time at exit for the rest of the log to be written."""
 
 
 def main(_: list[str]) -> None:

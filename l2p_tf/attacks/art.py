@@ -26,12 +26,12 @@ _BALLS = {
     ),
     "linf": ("BasicIterativeMethod", "CarliniLInfMethod", "ThresholdAttack"),
 }  # fmt: skip
-"""The norm that classes without an option for it keep small."""
+"""Norm minimized by classes without an option for it."""
 _PROBABILITIES = {"NewtonFool", "PixelAttack", "SimBA", "ThresholdAttack", "VirtualAdversarialMethod"}
-"""Those that are written for probabilities, all others for logits."""
+"""Attacks that expect probabilities; all others expect logits."""
 _UNIVERSAL = {"UniversalPerturbation", "TargetedUniversalPerturbation"}
 _SINGLE = {"ShadowAttack", "SimBA"}
-"""Those that take one image at a time."""
+"""Attacks that take one image at a time."""
 _SCALE = "scale"
 
 

@@ -76,7 +76,7 @@ class Ascent(IterativeAttack):
         return steepest(gradient, self.norm, moving)
 
     def moved(self, context: AttackContext, state: State, direction: tf.Tensor, reached: tf.Tensor) -> State:
-        """Returns the state after a projected step; sets `done` where a deterministic model meets the criterion."""
+        """Returns the state after a projected step; sets `done` if a deterministic model meets the criterion."""
         x, epsilon = state["adversarial"], context.numbers["epsilon"]
         length = context.numbers.get("step_size", epsilon)
         moved = project(x + length * direction, context.images, epsilon, self.norm)

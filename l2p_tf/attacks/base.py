@@ -23,7 +23,7 @@ from l2p_tf.registry import Registry, spec_of
 from l2p_tf.types import Norm, UserError
 
 _WRONG, _NEAR = 1e-2, 1e-4
-"""What counts beside the share of draws that succeed: that the image is misclassified, and how likely it is."""
+"""Weights in the score of a candidate, next to the success rate: of misclassification, and of its probability."""
 
 
 @dataclasses.dataclass(frozen=True)

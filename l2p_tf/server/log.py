@@ -1,4 +1,4 @@
-"""Lines of JSON on standard error, written by a thread of its own: a log that nobody reads holds no request up."""
+"""JSON lines on standard error, written by a separate thread so that a blocked log does not delay requests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _MOST = 10_000
 
 
 def _to_standard_error(line: bytes) -> None:
-    # Not by `sys.stderr`: what waits there would keep the process from ending.
+    # Not `sys.stderr`, whose blocked writes would keep the process from exiting.
     while line:
         line = line[os.write(2, line) :]
 
 
 class Log:
-    """Keeps lines until they are written; where too many wait, further ones are dropped and counted.
+    """Queues lines until they are written; if the queue is full, further ones are dropped and counted.
 
     Args:
-      write: takes a line; may block for ever.
-      most: lines that may wait.
+      write: writes a line; may block forever.
+      most: maximum number of queued lines.
     """
 
     def __init__(self, write: Callable[[bytes], None] = _to_standard_error, most: int = _MOST) -> None:
@@ -35,7 +35,7 @@ class Log:
         self._thread: threading.Thread | None = None
 
     def __call__(self, event: str, **facts: Any) -> None:
-        """Adds a line: the time, what happened, and facts."""
+        """Queues a line with the time, the event and facts."""
         with self._changed:
             if len(self._waiting) >= self.most:
                 self.dropped += 1
@@ -51,7 +51,7 @@ class Log:
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> bool:
-        """Waits so long at most until all is written; whether it is."""
+        """Waits up to that many seconds for the queue to be written; returns whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting, seconds)
 
@@ -62,7 +62,7 @@ class Log:
                 line = self._waiting[0]
             try:
                 self.write(line)
-            except OSError:  # Standard error is closed: the line is lost, and told so in the metrics.
+            except OSError:  # Standard error is closed: the line is lost, and counted in the metrics.
                 self.dropped += 1
             with self._changed:
                 self._waiting.popleft()
@@ -75,4 +75,4 @@ def _line(event: str, **facts: Any) -> bytes:
 
 
 log = Log()
-"""That of this process."""
+"""The log of this process."""

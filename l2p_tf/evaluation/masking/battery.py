@@ -42,7 +42,7 @@ _QUIET, _QUIET_QUERIES = " without noise", 500
 
 
 def resolved(options: CheckOptions, trained: artifacts.Artifact) -> CheckOptions:
-    """Fills in the training's epsilon and its defense's prediction draws where they are not given."""
+    """Fills in the training's epsilon and its defense's prediction draws if not given."""
     epsilon = training_epsilon(trained) if options.epsilon is None else options.epsilon
     draws = options.prediction_draws or int(trained.manifest["notes"].get("prediction_draws", 1))
     return dataclasses.replace(options, epsilon=epsilon, prediction_draws=draws)
