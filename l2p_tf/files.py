@@ -26,6 +26,7 @@ RESERVED = (
 
 _OWN_SUFFIXES = (".partial", ".old", ".lock")
 _LONGEST = 200
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 @contextlib.contextmanager
@@ -76,12 +77,21 @@ def check_folder(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def naming(folder: pathlib.Path) -> Iterator[None]:
-    """Errors of the system within it that name no file name this folder: a full disk does not say which one it is."""
+    """Within it errors of the system that name no file name this folder: a full disk does not say which one it is.
+
+    TensorFlow tells of a disk in a sentence, by errors that otherwise mean other things; they become the system's.
+    """
     try:
         yield
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(folder)
+        raise
+    except Exception as error:
+        if type(error).__module__.startswith("tensorflow."):
+            for number in _OF_DISKS:
+                if os.strerror(number) in str(error):
+                    raise OSError(number, os.strerror(number), str(folder)) from error
         raise
 
 

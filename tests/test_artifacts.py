@@ -9,6 +9,7 @@ import tempfile
 import time
 
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -293,6 +294,17 @@ def test_a_full_disk_names_what_does_not_fit(tmp_path):
     for write in (lambda path: artifacts.produce(path, "data", {}), files.replacing):
         with pytest.raises(OSError, match="^the file is truncated$"), write(tmp_path / "x"):
             raise OSError("the file is truncated")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_what_tensorflow_tells_of_a_disk_is_told_as_the_system_does(tmp_path, number):
+    error = tf.errors.ResourceExhaustedError(None, None, f"events.v2; {os.strerror(number)} [Op:Flush]")
+    with pytest.raises(OSError, match=os.strerror(number)) as told, files.naming(tmp_path):
+        raise error
+    assert (told.value.errno, told.value.filename) == (number, str(tmp_path))
+    # A device without memory is none.
+    with pytest.raises(tf.errors.ResourceExhaustedError), files.naming(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
 def test_work_that_starts_over_leaves_nothing_of_its_former_self(tmp_path):
