@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2p_tf import artifacts
+from l2p_tf import artifacts, formats
 from l2p_tf.artifacts import write_json
 from l2p_tf.environment import user_path
 from l2p_tf.inference import ROUNDING, device, finite_softmax, to_unit
@@ -135,6 +135,7 @@ def export(
     checkpoint: str = "best",
     draws: int | None = None,
     class_names: Sequence[str] = (),
+    kinds: Sequence[str] = (),
     overwrite: bool = False,
 ) -> artifacts.Artifact:
     """Exports a trained classifier as a SavedModel.
@@ -146,6 +147,7 @@ def export(
       draws: forward passes averaged per request; a model without noise takes 1 whatever is given. None takes as many
         as the defense answers with, or 16 where it answers with one.
       class_names: for the description.
+      kinds: further formats, of `formats.FORMATS`, in which a model without noise is written beside the SavedModel.
       overwrite: replace what was made with other options.
 
     Raises:
@@ -158,13 +160,18 @@ def export(
     if draws is None:
         usual = int(trained.manifest["notes"].get("prediction_draws", 1))
         draws = usual if usual > 1 else _DRAWS
-    request = {"checkpoint": checkpoint, "draws": draws}
+    further = [kind for kind in formats.FILES if kind in kinds]
+    if kinds:
+        formats.check(kinds)
+    request = {"checkpoint": checkpoint, "draws": draws, **({"formats": further} if further else {})}
     inputs = {"train": trained}
     with artifacts.produce(output, "export", request, inputs, device=device(), overwrite=overwrite) as work:
         if work is not None:
             work.clear()  # A SavedModel is not continued.
             model = load_classifier(trained.path / f"{checkpoint}.keras")
-            _export(model, work.path, draws if is_randomized(model) else 1, list(class_names), trained)
+            if further:
+                formats.check(further, model)
+            _export(model, work.path, draws if is_randomized(model) else 1, list(class_names), trained, further)
     return artifacts.read(output, "export")
 
 
@@ -179,8 +186,9 @@ def check_folder(output: str | os.PathLike[str]) -> None:
 
 
 def _export(
-    model: keras.Model, folder: pathlib.Path, draws: int, class_names: list[str], trained: artifacts.Artifact
-) -> None:
+    model: keras.Model, folder: pathlib.Path, draws: int, class_names: list[str], trained: artifacts.Artifact,
+    further: Sequence[str],
+) -> None:  # fmt: skip
     served = Served(model, draws)
     with bar(f"export {trained.options['name']}", 2, "steps") as advance:
         signatures = served.signatures()
@@ -192,6 +200,7 @@ def _export(
             number = errno.ENOSPC if os.strerror(errno.ENOSPC) in error.message else errno.EIO
             raise OSError(number, error.message, str(folder / SAVED_MODEL)) from error
         advance(1)
+    others = {kind: {"file": formats.FILES[kind], "difference": formats.write(model, folder, kind)} for kind in further}
     shape = list(model.input_shape[1:])
     write_json(folder / CARD, {
         "signatures": {
@@ -207,6 +216,7 @@ def _export(
             "predictions": "int64 (batch,), -1 where no answer is a number",
             SPREAD: "float32 (batch, classes), the standard deviation over the draws",
         },
+        **({"formats": others} if others else {}),
         "draws": draws,
         "class_names": class_names,
         "model": trained.options.get("model"),

@@ -331,26 +331,32 @@ def transfer_into(
 
 
 def check_export(settings: Settings) -> None:
-    """Raises UserError if an export in RUN_DIR could not be loaded."""
+    """Raises UserError if an export in RUN_DIR could not be loaded, or made in one of --formats."""
+    from l2p_tf import formats
     from l2p_tf.serving import check_folder
 
+    formats.check(settings.formats)
     check_folder(settings.folder)
 
 
-def export(settings: Settings, name: str, run: Artifact, images: ImageData) -> None:
-    """Exports one run, or finds it finished."""
+def export(settings: Settings, name: str, run: Artifact, images: ImageData, *, fitting_only: bool = False) -> None:
+    """Exports one run, or finds it done; with `fitting_only` in those of --formats that can hold its noise."""
     from l2p_tf.serving import SAVED_MODEL
     from l2p_tf.serving import export as export_it
 
     if not settings.devices.is_chief:
         return
-    output = settings.folder / name / "export"
+    output, kinds = settings.folder / name / "export", settings.formats
+    if fitting_only and run.manifest["notes"].get("randomized") and set(kinds) != {"savedmodel"}:
+        common.say(f"{name}: exported as SavedModel alone, as it has noise")
+        kinds = []
     export_it(
         run,
         output,
         checkpoint=settings.checkpoints[0],
         draws=settings.export_draws,
         class_names=images.info.class_names,
+        kinds=kinds,
         overwrite=settings.overwrite,
     )
     common.say(f"{name}: exported; SavedModel in {str(output / SAVED_MODEL)!r}")

@@ -213,6 +213,10 @@ _define(
     _EXPORT, flags.DEFINE_integer, "export_draws", None,
     "Draws of the noise a served answer averages; by default the defense's own number, or 16.", lower_bound=1,
 )  # fmt: skip
+_define(
+    _EXPORT, flags.DEFINE_list, "formats", ["savedmodel"],
+    "What an export holds beside its SavedModel: onnx, litert, of models without noise.",
+)  # fmt: skip
 _define(_EXPORT, flags.DEFINE_list, "export", [], "Runs the pipeline exports, by name; `all` for every one.")
 
 _define(

@@ -73,7 +73,7 @@ def main(_: list[str]) -> int:
         calls.check(flags, name, run, images)
         calls.certify(flags, name, run, images, fitting_only=True)
         if name in wanted or "all" in wanted:
-            calls.export(flags, name, run, images)
+            calls.export(flags, name, run, images, fitting_only=True)
     if sources and len(runs) < len(named):
         common.say("transfer: left for a call without --sweep_shard, which finds all runs done")
     elif sources:

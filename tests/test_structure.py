@@ -37,6 +37,7 @@ LAYERS = [
     ["certification"],
     ["reporting"],
     ["experiments"],
+    ["formats"],
     ["serving", "api"],
     ["server"],
 ]
