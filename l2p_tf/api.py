@@ -61,7 +61,7 @@ class Evaluated(Results):
 
     def __str__(self) -> str:
         text = io.StringIO()
-        show(self, Console(file=text, width=100, force_jupyter=False))
+        show(self, Console(file=text, width=100, force_jupyter=False, force_terminal=False))
         return text.getvalue().rstrip()
 
     def require(self, accuracies: str) -> list[Outcome]:
