@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from support import ENVIRONMENT, ROOT
+from support.browser import Browser
+from support.pages import with_browser
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 LOADED = re.compile(r"<(?:link|script|img|iframe)\b[^>]*?(?:href|src)=\"?(?:https?:)?//|url\(['\"]?(?:https?:)?//")
@@ -39,6 +41,24 @@ def test_what_is_not_typed_is_there(site):
     assert 'id="l2p_tf.api.evaluate"' in (site / "api" / "index.html").read_text("utf-8")
 
 
+@with_browser
+def test_pages_fit_narrow_screens_and_show_their_pictures(site):
+    with Browser() as browser:
+        browser.size(390, 844)
+        for name in (
+            "index",
+            "getting-started",
+            "speed",
+            "defenses/learn2perturb",
+            "notebooks/learn2perturb",
+            "papers",
+        ):
+            browser.open(site / f"{name}.html")
+            assert browser.run("document.documentElement.scrollWidth") == 390, name
+            assert browser.run("[...document.images].every(image => image.naturalWidth)"), name
+        assert not browser.messages
+
+
 def test_every_method_has_a_page():
     from l2p_tf.defenses import DEFENSES
 
@@ -60,12 +80,12 @@ def test_notebooks_run(path, tmp_path):
     pytest.importorskip("ipykernel")
     notebook = nbformat.read(path, 4)
     kept = [_kinds(cell) for cell in notebook.cells]
-    assert sum(map(len, kept)) > 5
+    assert any(kept)
     assert path.stat().st_size < 200_000
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert [_kinds(cell) for cell in notebook.cells] == kept
 
 
 def _kinds(cell):
-    """What a cell leaves, but for messages on standard error."""
-    return [one["output_type"] for one in cell.get("outputs", []) if one.get("name") != "stderr"]
+    """The kinds of outputs of a cell, but for messages on standard error."""
+    return {one["output_type"] for one in cell.get("outputs", []) if one.get("name") != "stderr"}

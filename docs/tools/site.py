@@ -101,10 +101,11 @@ def include(path: str, instead: str = "") -> str:
 
 
 def results(instead: str) -> str:
-    """`results/README.md`, its headings a level down, or every `results/*.csv`; `instead` where there are none."""
+    """`results/README.md`, or every `results/*.csv`; `instead` where there are none."""
     text = include("results/README.md")
     if text:
-        return re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)
+        text = re.sub(r"\]\(\.\./docs/", "](", text)
+        return re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", text)  # Of links to files that are not in the site.
     files = sorted((ROOT / "results").glob("*.csv"))
     return "\n\n".join(f"## {file.stem}\n\n{_csv(file)}" for file in files) or instead
 
@@ -113,14 +114,14 @@ MACROS = {one.__name__: one for one in (table, options, registered, configs, exp
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds a page and its pictures for every notebook, as it was last run, and the figures of `results/`."""
+    """Adds a page and its pictures for every notebook, as it was last run, and the files of `results/`."""
     for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         text, pictures = _notebook(path)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
         for name, picture in pictures.items():
             files.append(File.generated(config, f"notebooks/{name}", content=picture))
     for path in sorted((ROOT / "results").rglob("*")):
-        if path.suffix in (".svg", ".png") and (ROOT / "results" / "README.md").is_file():
+        if path.is_file() and path.suffix != ".md":
             name = path.relative_to(ROOT / "results").as_posix()
             files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
