@@ -6,8 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-import zipfile
-import zlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,13 +46,18 @@ class Folder:
     prefix: str = ""
 
     def load(self, key: str) -> Arrays | None:
-        """Returns the arrays of a key, or None if they are missing or unreadable and must be recomputed."""
+        """The arrays of a key; None if there are none, or they cannot be read, which is told, and are made again."""
+        file = self._file(key)
         try:
-            with self._file(key).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
+                arrays = {name: kept[name] for name in kept.files}
+        except FileNotFoundError:
             return None
-        # Ignore files whose name does not match their content.
+        except Exception as error:  # What reads zip files raises anything on damage.
+            said = " ".join(str(error).split()) or type(error).__name__
+            warnings.warn(f"{str(file)!r} is damaged ({said}); its part is done again.", UserWarning, stacklevel=2)
+            return None
+        # Another part's arrays under this key are not this key's.
         return arrays if str(arrays.pop(_KEY, "")) == self.prefix + key else None
 
     def has(self, key: str) -> bool:

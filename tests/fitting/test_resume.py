@@ -5,6 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from l2p_tf import artifacts
 from l2p_tf.artifacts import Work
@@ -14,6 +16,7 @@ from l2p_tf.fitting import callbacks, resume, run, state
 from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.fitting.run import build_trainer, train
 from l2p_tf.types import Interrupted, UserError
+from support import damage
 from support.models import Tiny
 from support.trainings import weights
 
@@ -128,6 +131,30 @@ def test_a_kill_before_the_best_state_was_kept(stopped, work, digits):
     (work.path / BEST_STATE).unlink()
     assert resume.resume(work, build_trainer(OPTIONS, digits)).epoch == 2
     assert state.read_progress(work.path / BEST_STATE).best_epoch == 1
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_any_damage_to_a_state_is_told_or_does_not_matter(stopped, tmp_path_factory, data):
+    whole = (stopped / STATE).read_bytes()
+    file = tmp_path_factory.mktemp("damaged") / STATE
+    # Headers and directory, at the ends of the file, are a small part of it.
+    part = data.draw(st.sampled_from([slice(0, 200), slice(200, -4000), slice(-4000, None)]))
+    how = data.draw(st.sampled_from(["flip", "cut"]))
+    found = damage.in_bytes(data.draw, whole[part], how)
+    file.write_bytes(whole[: part.start] + found + (whole[part.stop :] if part.stop and how == "flip" else b""))
+    said = ""
+    try:
+        progress, arrays = state._read(file)
+    except state.DamagedError as error:
+        said = str(error)
+    if said:
+        assert str(file) in said
+    else:
+        wanted, others = state._read(stopped / STATE)
+        assert progress == wanted
+        assert arrays.keys() == others.keys()
+        assert all(np.array_equal(values, others[name]) for name, values in arrays.items())
 
 
 @pytest.mark.parametrize("kept", [True, False])
