@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from l2p_tf import artifacts, inference, sharing
+from l2p_tf import artifacts, files, inference, sharing
 from l2p_tf.artifacts import atomic_write
 from l2p_tf.attacks.corruption import Corruption
 from l2p_tf.data.store import ImageData
@@ -123,6 +123,10 @@ class Evaluation:
         file = self.folder / "images" / f"{name}.npy"
         file.parent.mkdir(exist_ok=True)
         images = np.lib.format.open_memmap(file, "w+", job.keeps, self.images.shape)
+        if hasattr(os, "posix_fallocate"):
+            # A disk that is full where it is mapped would end the process by SIGBUS.
+            with files.naming(file), file.open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
         yield images
         images.flush()
 

@@ -1,6 +1,7 @@
 """What is kept of an attack that is not finished."""
 
 import shutil
+import types
 import warnings
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from l2p_tf.evaluation import evaluate
 from l2p_tf.evaluation.chunked import Folder
 from support import damage
+from support.disks import disk
 
 
 @pytest.mark.parametrize("place", ["00-00-0000000", "01-00-0000040", "01-00-0000000+00-000"])
@@ -55,3 +58,13 @@ def test_no_part_is_no_damage(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Folder(tmp_path).load("01-00-0000000") is None
+
+
+def test_images_that_do_not_fit_on_the_disk_are_an_error_and_no_crash(tmp_path):
+    shape = (1000, 32, 32, 3)
+    with disk(tmp_path / "disk", "1m") as small:
+        owner = types.SimpleNamespace(folder=small.place, images=np.zeros(shape, np.uint8))
+        job = types.SimpleNamespace(keeps="float32")
+        with pytest.raises(OSError, match="No space left") as full, evaluate.Evaluation._kept(owner, job, "00-00"):
+            raise AssertionError("It would have crashed here.")
+        assert full.value.filename == str(small.place / "images" / "00-00.npy")
