@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from l2p_tf import artifacts, formats
 from l2p_tf.artifacts import write_json
+from l2p_tf.certification.signature import certifier
+from l2p_tf.certification.smoothing import Smoothing
 from l2p_tf.environment import user_path
 from l2p_tf.inference import ROUNDING, device, finite_softmax, to_unit
 from l2p_tf.layers import sampling
@@ -26,6 +28,7 @@ SAVED_MODEL = "saved_model"
 CARD = "serving.json"
 SPREAD = "spread"
 SEEDED = "serve_seeded"
+CERTIFY = "certify"
 TOGETHER = 128
 """Most images in one pass of a server that gets few images at a time."""
 
@@ -43,19 +46,22 @@ class Served(tf.Module):
     Args:
       model: the classifier.
       draws: forward passes per request; each draws fresh noise. 1 for a model without noise.
+      certificate: a certificate that fits the model, for a signature of its own; None for none.
     """
 
-    def __init__(self, model: keras.Model, draws: int) -> None:
+    def __init__(self, model: keras.Model, draws: int, certificate: Smoothing | None = None) -> None:
         super().__init__(name="served")
         # Behind a function, since what is saved with the module are weights, and nothing of seeds. Besides, it tracks
         # TensorFlow's variables, not Keras's.
         self._model, self.draws = (lambda: model), draws
+        self._certificate = (lambda: certificate) if certificate else None
         self.tracked = [v.value for v in model.variables if not is_seed_state(v)]
 
     def signatures(self) -> dict[str, Any]:
         """`serving_default` takes float32 images in [0, 1], `serve_uint8` 0..255; (any, height, width, channels).
 
         `serve_seeded` takes float32 images and a seed, int64 (2,): the same answers to the same call, for replays.
+        `certify`, with a certificate, takes float32 images and returns predictions and certified l_2 radii.
         """
         shape = (None, *self._model().input_shape[1:])
 
@@ -67,7 +73,11 @@ class Served(tf.Module):
         seeded = signature(self._serve, tf.float32, tf.TensorSpec([2], tf.int64, name="seed"))
         serve = signature(lambda images: seeded(images, self._fresh()), tf.float32)
         whole = signature(lambda images: serve(to_unit(images)), tf.uint8)
-        return {"serving_default": serve, "serve_uint8": whole, SEEDED: seeded}
+        made = {"serving_default": serve, "serve_uint8": whole, SEEDED: seeded}
+        if self._certificate:
+            certify = certifier(self._model(), self._certificate())
+            made[CERTIFY] = signature(lambda images: certify(_checked(images), self._fresh()), tf.float32)
+        return made
 
     @staticmethod
     def _fresh() -> tf.Tensor:
@@ -136,6 +146,7 @@ def export(
     draws: int | None = None,
     class_names: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    certificate: Smoothing | None = None,
     overwrite: bool = False,
 ) -> artifacts.Artifact:
     """Exports a trained classifier as a SavedModel.
@@ -148,6 +159,7 @@ def export(
         as the defense answers with, or 16 where it answers with one.
       class_names: for the description.
       kinds: further formats, of `formats.FORMATS`, in which a model without noise is written beside the SavedModel.
+      certificate: what the signature `certify` computes; where it does not fit the model, the description says why.
       overwrite: replace what was made with other options.
 
     Raises:
@@ -164,6 +176,7 @@ def export(
     if kinds:
         formats.check(kinds)
     request = {"checkpoint": checkpoint, "draws": draws, **({"formats": further} if further else {})}
+    request |= {"certificate": certificate.spec} if certificate else {}
     inputs = {"train": trained}
     with artifacts.produce(output, "export", request, inputs, device=device(), overwrite=overwrite) as work:
         if work is not None:
@@ -171,7 +184,8 @@ def export(
             model = load_classifier(trained.path / f"{checkpoint}.keras")
             if further:
                 formats.check(further, model)
-            _export(model, work.path, draws if is_randomized(model) else 1, list(class_names), trained, further)
+            draws = draws if is_randomized(model) else 1
+            _export(model, work.path, draws, list(class_names), trained, further, certificate)
     return artifacts.read(output, "export")
 
 
@@ -187,9 +201,15 @@ def check_folder(output: str | os.PathLike[str]) -> None:
 
 def _export(
     model: keras.Model, folder: pathlib.Path, draws: int, class_names: list[str], trained: artifacts.Artifact,
-    further: Sequence[str],
+    further: Sequence[str], certificate: Smoothing | None,
 ) -> None:  # fmt: skip
-    served = Served(model, draws)
+    flaw = ""
+    if certificate:
+        try:
+            certifier(model, certificate)
+        except UserError as error:
+            flaw = str(error)
+    served = Served(model, draws, None if flaw else certificate)
     with bar(f"export {trained.options['name']}", 2, "steps") as advance:
         signatures = served.signatures()
         advance(1)
@@ -202,9 +222,12 @@ def _export(
         advance(1)
     others = {kind: {"file": formats.FILES[kind], "difference": formats.write(model, folder, kind)} for kind in further}
     shape = list(model.input_shape[1:])
+    floats = {"images": {"dtype": "float32", "shape": [None, *shape], "range": [0, 1]}}
+    certified = certificate is not None and not flaw
     write_json(folder / CARD, {
         "signatures": {
-            "serving_default": {"images": {"dtype": "float32", "shape": [None, *shape], "range": [0, 1]}},
+            "serving_default": floats,
+            **({CERTIFY: floats} if certified else {}),
             "serve_uint8": {"images": {"dtype": "uint8", "shape": [None, *shape], "range": [0, 255]}},
             SEEDED: {
                 "images": {"dtype": "float32", "shape": [None, *shape], "range": [0, 1]},
@@ -216,6 +239,7 @@ def _export(
             "predictions": "int64 (batch,), -1 where no answer is a number",
             SPREAD: "float32 (batch, classes), the standard deviation over the draws",
         },
+        **({CERTIFY: {"certificate": certificate.spec, "left_out": flaw}} if certificate else {}),
         **({"formats": others} if others else {}),
         "draws": draws,
         "class_names": class_names,

@@ -81,6 +81,12 @@ class Smoothing(Certificate):
         lower, _ = clopper_pearson(votes, counts.draws, self.alpha)
         return Certified.of(top, self.noise(model) * stats.norm.ppf(lower), lower, 1.0 - lower)
 
+    def radii(self, model: keras.Model) -> np.ndarray:
+        """Returns the radius that each number of votes for a class gives it: float32 (draws + 1,), 0 for none."""
+        votes = np.arange(self.draws + 1)
+        counts = Counts(np.stack([votes, self.draws - votes], -1), np.zeros((self.draws + 1, 2)), self.draws)
+        return self.judge(model, np.zeros(self.draws + 1, np.int64), counts).radius
+
     def predict(
         self,
         model: keras.Model,

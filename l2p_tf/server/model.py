@@ -12,7 +12,7 @@ import tensorflow as tf
 from l2p_tf.environment import user_path
 from l2p_tf.inference import ROUNDING
 from l2p_tf.layers.saved_model import load
-from l2p_tf.serving import CARD, SAVED_MODEL, SEEDED
+from l2p_tf.serving import CARD, CERTIFY, SAVED_MODEL, SEEDED
 from l2p_tf.types import UserError
 
 DEFAULT = "serving_default"
@@ -82,8 +82,13 @@ class Model:
         return {name: value.numpy()[:count] for name, value in outputs.items()}
 
     def warm_up(self, images: int) -> None:
-        """Runs every signature on batches of all sizes up to `images`, so that no request pays for first calls."""
+        """Runs signatures on batches of all sizes up to `images`, so that no request pays for first calls.
+
+        Certificates are left out: thousands of draws an image would keep the server from starting.
+        """
         for name, signature in self.signatures.items():
+            if name == CERTIFY:
+                continue
             dtype = signature.structured_input_signature[1]["images"].dtype.as_numpy_dtype
             more = {"seed": tf.constant([0, 0], tf.int64)} if name == SEEDED else {}
             for power in range(_size(images).bit_length()):

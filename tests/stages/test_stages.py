@@ -21,7 +21,7 @@ def pipeline(tmp_path_factory):
     defenses = f"--defense=none; {L2P}; smoothing; noise_at_prediction(run=none, prediction_draws=2)"
     certify = "--certify=smoothing(draws=40, selection_draws=10); pixeldp"
     transfer = "--transfer=none,learn2perturb,none+learn2perturb"
-    flags = [*SMALL, f"--run_dir={folder}", defenses, certify, transfer, "--export=learn2perturb"]
+    flags = [*SMALL, f"--run_dir={folder}", defenses, certify, transfer, "--export=learn2perturb,smoothing"]
     return folder, flags, stage("pipeline", *flags)
 
 
@@ -30,7 +30,9 @@ def test_the_pipeline_makes_everything(pipeline):
     made = {p.parent.relative_to(folder).as_posix() for p in folder.rglob("manifest.json")}
     runs = {f"{name}/{what}" for name in RUNS for what in ("train", "attack")}
     certified = {"smoothing/certify", "noise_at_prediction/certify"}
-    assert made == runs | certified | {"data", "learn2perturb/export", "report", "transfer"}
+    assert made == runs | certified | {
+        "data", "learn2perturb/export", "smoothing/export", "report", "transfer",
+    }  # fmt: skip
     assert not list(folder.rglob("*.partial"))
     assert not list(folder.rglob("*.lock"))
     records = records_in(folder / "learn2perturb" / "attack")
@@ -53,6 +55,9 @@ def test_the_pipeline_makes_everything(pipeline):
     assert "noise_at_prediction: made from none" in done.stdout
     assert "none: not certified: `sigma` of smoothing should be given" in done.stdout
     certificates = read_json(folder / "smoothing" / "certify" / "certificates.json")["certificates"]
+    card = read_json(folder / "smoothing" / "export" / "serving.json")
+    assert card["certify"] == {"certificate": certificates[0]["certificate"], "left_out": ""}
+    assert "certify" in card["signatures"]
     assert [(c["label"], c["count"], c["draws"]) for c in certificates] == [("smoothing", 40, 40)]
 
 
