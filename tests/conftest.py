@@ -2,7 +2,12 @@
 
 import os
 
+import hypothesis
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # What XLA compiles for tests runs once: LLVM need not optimize it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("l2p_tf", deadline=None)
+hypothesis.settings.load_profile("l2p_tf")

@@ -31,7 +31,6 @@ def trained(tmp_path_factory):
     return root / "x"
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_manifest_is_read_as_it_was_written_or_refused(trained, data):
     file = trained / artifacts.MANIFEST
@@ -73,7 +72,7 @@ def test_a_manifest_without_its_digest_or_of_another_version_is_refused(trained,
         artifacts.read(tmp_path, verify=False)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_unfinished_work_is_continued_or_left_as_it_is(data):
     with tempfile.TemporaryDirectory() as folder:

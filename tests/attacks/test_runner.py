@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from l2p_tf import inference
@@ -86,7 +86,6 @@ def test_autoattack_is_its_members():
 
 
 @given(st.integers(1, 700), st.sampled_from([1, 8, 100, 128]), st.sampled_from([1, 2, 3]))
-@settings(deadline=None)
 def test_batches_cover_everything_once_with_little_padding(count, batch_size, replicas):
     parts = list(inference.batches(count, max(batch_size, replicas), replicas))
     seen = np.concatenate([index[:real] for index, real in parts])

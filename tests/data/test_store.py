@@ -22,7 +22,7 @@ def digits(tmp_path_factory):
     return ImageData.open(path)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.floats(0, 1), st.integers(0, 2**40))
 def test_stratified_keeps_every_class_share_to_within_one(labels, share, seed):
     labels = np.array(labels)

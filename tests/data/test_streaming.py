@@ -140,7 +140,7 @@ def test_random_crops_before_resizing_need_streaming(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 500), st.integers(1, 500), st.floats(0.01, 1), st.integers(0, 2**40))
 def test_a_random_box_lies_in_the_image(height, width, least, seed):
     top, left, rows, columns = random_box(np.random.default_rng(seed), height, width, least)

@@ -33,7 +33,7 @@ def test_a_part_is_only_taken_for_its_own(tmp_path, place):
     assert kept.load(key) is None
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_part_is_told_and_done_again_or_is_what_it_was(tmp_path, data):
     kept, rng = Folder(tmp_path), np.random.default_rng(0)

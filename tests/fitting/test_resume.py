@@ -133,7 +133,7 @@ def test_a_kill_before_the_best_state_was_kept(stopped, work, digits):
     assert state.read_progress(work.path / BEST_STATE).best_epoch == 1
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_damage_to_a_state_is_told_or_does_not_matter(stopped, tmp_path_factory, data):
     whole = (stopped / STATE).read_bytes()

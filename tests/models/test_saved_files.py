@@ -49,7 +49,7 @@ def check_damage(saved, tmp_path, examples):
     model = load_classifier(saved[0])
     path = tmp_path / "damaged.keras"
 
-    @settings(deadline=None, max_examples=examples)
+    @settings(max_examples=examples)
     @given(st.data())
     def check(data):
         name = data.draw(st.sampled_from(["config.json", WEIGHTS, ""]))

@@ -52,7 +52,7 @@ def test_files_are_read_as_values_of_their_types_or_refused(name, tmp_path):
     file = tmp_path / name
     whole, kept = file.read_bytes(), read(tmp_path)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.data())
     def check(data):
         file.write_bytes(damage.in_json(data.draw, whole))
@@ -114,7 +114,7 @@ GOOD = {
 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_arrays_are_read_as_they_were_written_or_refused(tmp_path_factory, data):
     file = tmp_path_factory.getbasetemp() / "arrays.npz"
