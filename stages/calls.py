@@ -15,7 +15,6 @@ from stages.settings import Settings
 if TYPE_CHECKING:
     from l2p_tf.artifacts import Artifact
     from l2p_tf.certification.records import CertificateRecord
-    from l2p_tf.certification.smoothing import Smoothing
     from l2p_tf.data.store import ImageData
     from l2p_tf.defenses.base import DerivedDefense
     from l2p_tf.evaluation.masking.record import Inspection
@@ -343,6 +342,7 @@ def check_export(settings: Settings) -> None:
 
 def export(settings: Settings, name: str, run: Artifact, images: ImageData, *, fitting_only: bool = False) -> None:
     """Exports one run, or finds it done; with `fitting_only` in those of --formats that can hold its noise."""
+    from l2p_tf.certification.signature import computed_smoothing
     from l2p_tf.serving import CARD, CERTIFY, SAVED_MODEL
     from l2p_tf.serving import export as export_it
 
@@ -359,26 +359,13 @@ def export(settings: Settings, name: str, run: Artifact, images: ImageData, *, f
         draws=settings.export_draws,
         class_names=images.info.class_names,
         kinds=kinds,
-        certificate=_smoothing(folders.place(settings, name, "certify")),
+        certificate=computed_smoothing(folders.place(settings, name, "certify")),
         overwrite=settings.overwrite,
     )
     common.say(f"{name}: exported; SavedModel in {str(output / SAVED_MODEL)!r}")
     left_out = json.loads((output / CARD).read_bytes()).get(CERTIFY, {}).get("left_out")
     if left_out:
         common.say(f"{name}: exported without certified radii: {left_out}")
-
-
-def _smoothing(folder: pathlib.Path) -> Smoothing | None:
-    """Returns the first certificate of randomized smoothing among those computed for a run."""
-    from l2p_tf import artifacts
-    from l2p_tf.certification.base import CERTIFICATES
-    from l2p_tf.certification.records import read_certificates
-    from l2p_tf.certification.smoothing import Smoothing
-
-    if not (folder / artifacts.MANIFEST).is_file():
-        return None
-    certificates = [CERTIFICATES.parse(record.certificate) for record in read_certificates(folder)]
-    return next((certificate for certificate in certificates if isinstance(certificate, Smoothing)), None)
 
 
 def report(

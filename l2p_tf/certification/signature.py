@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from l2p_tf.certification.base import ABSTAINED, ESTIMATION, SELECTION
+from l2p_tf import artifacts
+from l2p_tf.certification.base import ABSTAINED, CERTIFICATES, ESTIMATION, SELECTION
+from l2p_tf.certification.records import read_certificates
 from l2p_tf.certification.smoothing import Smoothing
 from l2p_tf.classifier import is_answer
 from l2p_tf.layers import sampling
@@ -17,6 +20,14 @@ from l2p_tf.types import UserError
 
 _ROWS = 256
 """Most rows of a pass; each is one draw of one image."""
+
+
+def computed_smoothing(folder: pathlib.Path) -> Smoothing | None:
+    """Returns the first certificate of randomized smoothing in a `certify` artifact; None without one."""
+    if not (folder / artifacts.MANIFEST).is_file():
+        return None
+    certificates = [CERTIFICATES.parse(record.certificate) for record in read_certificates(folder)]
+    return next((certificate for certificate in certificates if isinstance(certificate, Smoothing)), None)
 
 
 def certifier(model: keras.Model, certificate: Smoothing) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
