@@ -17,7 +17,7 @@ from l2p_tf.layers.noise import noise_layers, noise_parameters, set_noise
 from l2p_tf.training.inputs import Accepted
 from l2p_tf.training.loss_scale import LossScale
 from l2p_tf.training.losses import Batch, Mean, batch_mean, cross_entropy, watch
-from l2p_tf.training.optimizers import check_optimizer
+from l2p_tf.training.optimizers import check_optimizer, sum_nothing
 from l2p_tf.training.phases import NoisePhase, Phase, PhasedModel, generators_of, traced_for
 from l2p_tf.training.replicas import part
 from l2p_tf.types import UserError
@@ -176,6 +176,8 @@ class RobustTrainer(PhasedModel):
         check_optimizer(self.optimizer, self.classifier_weights)
         with self.strategy.scope() if self.strategy else contextlib.nullcontext():
             self.build_optimizers()
+            if self.strategy is None:
+                sum_nothing(self.optimizers)
             networks = (self.classifier, *self.auxiliary_models.values())
             if self.loss_scale is None and any(map(computes_in_float16, networks)):
                 self.loss_scale = LossScale(self.add_weight)

@@ -79,3 +79,13 @@ def check_optimizer(optimizer: keras.optimizers.Optimizer, weights: Sequence[ker
             UserWarning,
             stacklevel=3,
         )
+
+
+def sum_nothing(optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
+    """Has optimizers of one device leave out the sum of gradients over replicas.
+
+    TensorFlow's sum registers a gradient function for each graph that contains it, for the life of the process, and so
+    keeps the graphs of all finished trainings in memory.
+    """
+    for optimizer in optimizers:
+        optimizer._all_reduce_sum_gradients = list

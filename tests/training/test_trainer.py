@@ -1,3 +1,5 @@
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from support.training import (
     compiled,
     softmax_gradient,
     step,
+    tiny_trainer,
     values,
 )  # fmt: skip
 
@@ -224,3 +227,22 @@ def test_one_batch_changes_only_what_batch_norm_sees():
         losses[one_batch] = step(compiled(trainer), images, labels)
     # With clean and adversarial images equal, the joint batch has the same statistics.
     assert losses[True]["loss"] == pytest.approx(losses[False]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["none", "trades", "learn2perturb"])
+def test_a_training_leaves_no_graph_behind(name):
+    def graphs():
+        gc.collect()
+        # By class, since some objects of libraries import modules when they are asked for it.
+        return sum(issubclass(type(held), tf.Graph) for held in gc.get_objects())
+
+    def train():
+        trainer = tiny_trainer(name)
+        images, labels = images_and_labels(8, trainer.classifier.input_shape[1:])
+        trainer.fit(images, labels, batch_size=4, epochs=1, verbose=0)
+
+    train()
+    before = graphs()
+    train()
+    train()
+    assert graphs() <= before
