@@ -77,9 +77,9 @@ def check_folder(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def naming(folder: pathlib.Path) -> Iterator[None]:
-    """Within it errors of the system that name no file name this folder: a full disk does not say which one it is.
+    """Adds this folder to system errors that name no file, such as that of a full disk.
 
-    TensorFlow tells of a disk in a sentence, by errors that otherwise mean other things; they become the system's.
+    TensorFlow reports disk errors as errors of other types, with the system's message; they are converted to OSError.
     """
     try:
         yield
@@ -156,7 +156,7 @@ def _flock(handle: int, kind: int) -> bool:
 
 
 def clear_lock(path: pathlib.Path) -> None:
-    """Deletes the lock file of `path` where one was left by a process that was killed, if that can be done at once."""
+    """Deletes a lock file of `path` that a killed process left behind, unless another process holds it."""
     if lock_path(path).exists():
         with contextlib.suppress(OSError), locked(path):
             pass

@@ -24,14 +24,14 @@ FORMATS = (SAVED_MODEL, ONNX, LITERT)
 FILES = {ONNX: "model.onnx", LITERT: "model.tflite"}
 OUTPUTS = ("logits", "probabilities")
 TOLERANCE = 1e-4
-"""Most by which an answer may differ from the original's, times 1 and the size of the largest logit."""
+"""Largest accepted difference from the original's outputs, relative to the largest output if that exceeds 1."""
 _PACKAGES = {ONNX: ("tf2onnx", "onnx", "onnxruntime"), LITERT: ("ai_edge_litert",)}
 _EXAMPLES = 16
 _Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def check(formats: Sequence[str], model: keras.Model | None = None) -> None:
-    """Sees that files of these formats can be made.
+    """Checks that files of these formats can be created.
 
     Raises:
       UserError: there is no such format, a package is missing, or the model has noise, which only a SavedModel holds.
@@ -57,14 +57,14 @@ def check(formats: Sequence[str], model: keras.Model | None = None) -> None:
 
 
 def write(model: keras.Model, folder: pathlib.Path, kind: str) -> float:
-    """Writes a classifier without noise as `FILES[kind]`, and asks it there.
+    """Writes a classifier without noise as `FILES[kind]` and compares its outputs with the original's.
 
-    It takes `images`, float32 (batch, height, width, channels) in [0, 1], and gives `logits` and `probabilities`,
-    float32 (batch, classes).
+    The input is `images`, float32 (batch, height, width, channels) in [0, 1]; the outputs are `logits` and
+    `probabilities`, float32 (batch, classes).
 
     Args:
       model: the classifier.
-      folder: where.
+      folder: where the file goes.
       kind: `onnx` or `litert`.
 
     Returns:
@@ -88,7 +88,7 @@ def write(model: keras.Model, folder: pathlib.Path, kind: str) -> float:
             found = [run(images), run(images[:1])]
         except OSError:
             raise
-        except Exception as error:  # Converters and runtimes raise what they like on what they lack.
+        except Exception as error:  # Converters and runtimes raise errors of many types for unsupported operations.
             said = " ".join(str(error).split())[:200]
             raise UserError(f"{kind} cannot hold this model: {type(error).__name__}: {said}") from error
     largest = 0.0
@@ -115,7 +115,7 @@ def _runtime(kind: str, file: pathlib.Path) -> _Run:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it converters keep their notes to themselves."""
+    """Silences the converters' output and warnings."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

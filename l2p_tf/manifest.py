@@ -64,10 +64,9 @@ class _Origin:
 
 @dataclasses.dataclass(frozen=True)
 class _Manifest:
-    """What a manifest holds; `digest` is that of everything else in it.
+    """Content of a manifest; `digest` covers everything else in it.
 
-    Of stages of one RUN_DIR that which finished later has the larger `order`, whatever clocks say; earlier versions
-    wrote none.
+    Of two stages in one RUN_DIR, the one that finished later has the larger `order`, independent of clocks.
     """
 
     stage: str
@@ -118,14 +117,14 @@ def read_manifest(file: pathlib.Path) -> dict[str, Any]:
 
 
 def next_order(path: pathlib.Path, name: str, inputs: Iterable[Mapping[str, Any]]) -> int:
-    """The `order` after those of the inputs, of what is finished beside a folder, and of the same stage of other runs.
+    """Returns an `order` larger than those of the inputs, of finished neighbors, and of the same stage of other runs.
 
-    Clocks of machines differ, are set back, and tell no two stages of the same second apart.
+    Clocks cannot serve here: they differ between machines, can be set back, and are too coarse.
 
     Args:
-      path: the folder.
-      name: of a manifest's file.
-      inputs: their manifests.
+      path: folder of the new stage.
+      name: file name of manifests.
+      inputs: manifests of the inputs.
     """
     known = [int(manifest.get("order", 0)) for manifest in inputs]
     beside = itertools.chain(
