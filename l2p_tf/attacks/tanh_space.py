@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
 import tensorflow as tf
 
 from l2p_tf.attacks.criterion import logit
 from l2p_tf.attacks.gradient import answer, finite_part, image_gradient
 from l2p_tf.attacks.projection import steepest
+from l2p_tf.layers.own_gradient import with_gradient
 from l2p_tf.loops import repeat
 from l2p_tf.types import Norm
 
@@ -67,12 +66,14 @@ def pushed(images: tf.Tensor, push: tf.Tensor, margin: float = MARGIN) -> tf.Ten
     return _held(images + moved)
 
 
-@tf.custom_gradient
-def _held(pixels: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Clips to [0, 1]. Outside, the gradient passes only if descent leads back inside, so no pixel gets stuck."""
+def _inward(clip: tf.Operation, up: tf.Tensor) -> tuple[tf.Tensor, None, None]:
+    """Passes the gradient of a pixel outside [0, 1] only if descent leads back inside, so no pixel gets stuck."""
+    pixels = clip.inputs[0]
+    farther = ((pixels < 0.0) & (up > 0.0)) | ((pixels > 1.0) & (up < 0.0))
+    return tf.where(farther, 0.0, up), None, None
 
-    def back(up: tf.Tensor) -> tf.Tensor:
-        farther = ((pixels < 0.0) & (up > 0.0)) | ((pixels > 1.0) & (up < 0.0))
-        return tf.where(farther, 0.0, up)
 
-    return tf.clip_by_value(pixels, 0.0, 1.0), back
+@with_gradient("ClipByValue", _inward)
+def _held(pixels: tf.Tensor) -> tf.Tensor:
+    """Clips to [0, 1]."""
+    return tf.raw_ops.ClipByValue(t=pixels, clip_value_min=0.0, clip_value_max=1.0)

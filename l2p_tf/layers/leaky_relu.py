@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from l2p_tf.layers.own_gradient import with_gradient
 
 
 @keras.saving.register_keras_serializable(package="l2p_tf")
@@ -26,14 +27,7 @@ class LeakyReLU(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Applies the activation; the shape does not change."""
-        slope = self.slope
-
-        @tf.custom_gradient
-        def activation(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            y = tf.nn.leaky_relu(x, slope)
-            return y, lambda up: tf.raw_ops.LeakyReluGrad(gradients=up, features=y, alpha=slope)
-
-        return activation(inputs)
+        return _leaky_relu(inputs, self.slope)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input shape."""
@@ -42,3 +36,11 @@ class LeakyReLU(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "slope": self.slope}
+
+
+def _of_output(operation: tf.Operation, up: tf.Tensor) -> tf.Tensor:
+    """Multiplies the gradient by the slope where the output is negative."""
+    return tf.raw_ops.LeakyReluGrad(gradients=up, features=operation.outputs[0], alpha=operation.get_attr("alpha"))
+
+
+_leaky_relu = with_gradient("LeakyRelu", _of_output)(tf.nn.leaky_relu)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from l2p_tf.layers.own_gradient import with_gradient
 from l2p_tf.types import UserError
 
 SURROGATES: dict[str, Callable[[Any], Any]] = {
@@ -48,8 +49,13 @@ class SurrogateGradient(keras.layers.Layer):
         return {**super().get_config(), "surrogate": self.surrogate}
 
 
-@tf.custom_gradient
-def _instead(answer: tf.Tensor, smooth: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+def _to_second(operation: tf.Operation, up: tf.Tensor, of_second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Passes the first output's gradient to the second input."""
+    del operation, of_second
+    return tf.zeros_like(up), up
+
+
+@with_gradient("IdentityN", _to_second)
+def _instead(answer: tf.Tensor, smooth: tf.Tensor) -> tf.Tensor:
     """Returns the first tensor and passes the gradient to the second."""
-    del smooth
-    return tf.identity(answer), lambda up: (tf.zeros_like(up), up)
+    return tf.raw_ops.IdentityN(input=[answer, smooth])[0]

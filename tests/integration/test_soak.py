@@ -16,7 +16,7 @@ from support import ENVIRONMENT, ROOT
 
 pytestmark = pytest.mark.slow
 MINUTES = float(os.environ.get("L2P_TF_SOAK_MINUTES", "5"))
-WARM_UP = 2
+WARM_UP = 3
 """Rounds in which everything is met for the first time."""
 MOST_MB = 60
 """By which the last quarter of the rounds may lie above the second."""
@@ -37,7 +37,7 @@ def soak(folder, minutes):
     judged = EvaluationOptions(attacks=attacks, repeats=2)
     begun, number = time.monotonic(), 0
     while time.monotonic() - begun < 60 * minutes:
-        defense = ("none", "learn2perturb(warmup_epochs=0, steps=2, epsilon=0.1)")[number % 2]
+        defense = ("none", "learn2perturb(warmup_epochs=0, steps=2, epsilon=0.1)", "generator")[number % 3]
         run = train(options(defense, epochs=2, drops=(), seed=number), data, folder / "run" / "train")
         attack_artifact(judged, run, data, folder / "run" / "attack")
         shutil.rmtree(folder / "run")

@@ -229,7 +229,7 @@ def test_one_batch_changes_only_what_batch_norm_sees():
     assert losses[True]["loss"] == pytest.approx(losses[False]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["none", "trades", "learn2perturb"])
+@pytest.mark.parametrize("name", ["none", "trades", "learn2perturb", "generator"])
 def test_a_training_leaves_no_graph_behind(name):
     def graphs():
         gc.collect()
