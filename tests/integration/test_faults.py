@@ -1,12 +1,15 @@
-"""Disks that are full or read-only: told in a line, nothing broken, and with room the same command goes on."""
+"""Disks that are full or read-only and clocks set back: told in a line or harmless, and the same command goes on."""
 
+import pathlib
 import shutil
+import time
 
 import pytest
 
 from support.disks import disk
+from support.files import read_json
 from support.kills import assert_same_results
-from support.stages import run_stage, stage
+from support.stages import begin, finish, run_stage, stage
 
 TRAIN = [
     "--dataset=digits", "--limit_train=200", "--limit_test=60", "--deterministic", "--model=basic_net(width=0.25)",
@@ -17,6 +20,8 @@ TRAIN = [
 BEFORE = {"data": [], "train": ["data"], "attack": ["data", "train"], "export": ["data", "train"],
           "report": ["data", "train", "attack"]}  # fmt: skip
 ROOM = 4096
+FAKE_CLOCK = [*pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
+"""Debian's package faketime."""
 
 
 @pytest.mark.slow
@@ -69,3 +74,27 @@ def test_on_a_read_only_disk_what_is_finished_is_found_and_the_rest_told(tmp_pat
         assert line.startswith(f"error: Read-only file system: '{small.place}/run/learn2perturb/")
         small.set("rw")
         stage("attack", *flags)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FAKE_CLOCK, reason="needs faketime")
+def test_a_clock_that_is_set_back_while_stages_run_changes_no_result(tmp_path):
+    flags = [*TRAIN, "--checks=20", "--checkpoint_minutes=0.001"]
+    stage("pipeline", *flags, f"--run_dir={tmp_path}/whole")
+    (tmp_path / "clock").write_text("+0\n")
+    process = begin(
+        "pipeline", *flags, f"--run_dir={tmp_path}/run", LD_PRELOAD=str(FAKE_CLOCK[0]), FAKETIME_NO_CACHE="1",
+        FAKETIME_TIMESTAMP_FILE=str(tmp_path / "clock"), FAKETIME_DONT_FAKE_MONOTONIC="1",
+    )  # fmt: skip
+    training = tmp_path / "run" / "learn2perturb"
+    while not (training / "train.partial" / "state.npz").exists():
+        assert process.poll() is None, finish(process)
+        time.sleep(0.01)
+    (tmp_path / "clock").write_text("-400d\n")
+    finish(process)
+    assert_same_results(tmp_path / "run", tmp_path / "whole")
+    dates = [
+        read_json(tmp_path / name / "learn2perturb" / "attack" / "manifest.json")["finished"]
+        for name in ("run", "whole")
+    ]
+    assert dates[0] < dates[1]
