@@ -47,6 +47,12 @@ class Devices:
         """Total number of copies of the classifier over all processes."""
         return int(self.strategy.num_replicas_in_sync) if self.strategy else 1
 
+    def own_rows(self, batch_size: int) -> slice:
+        """Returns the rows of a batch that the replicas of this process take, as `training.replicas.run` shares it."""
+        each = self.replicas // self.workers
+        first, end = self.worker * each, (self.worker + 1) * each
+        return slice(first * batch_size // self.replicas, end * batch_size // self.replicas)
+
     def local_scope(self) -> AbstractContextManager[Any]:
         """Returns the scope of all devices of this process, for evaluations, whose images the workers share."""
         if self.workers == 1:

@@ -31,7 +31,9 @@ class TrainBatches:
       steps_per_epoch: full batches in an epoch.
     """
 
-    def __init__(self, data: ImageData, batch_size: int, seed: int, augment: bool = True) -> None:
+    def __init__(
+        self, data: ImageData, batch_size: int, seed: int, augment: bool = True, rows: slice = slice(None)
+    ) -> None:
         """Initializes without reading images.
 
         Args:
@@ -39,6 +41,7 @@ class TrainBatches:
           batch_size: images per batch, at most the number of training images.
           seed: seed of order and augmentation, from 0 to 2**63 - 1.
           augment: whether images are cropped and mirrored as specified by `data.info`.
+          rows: the images of a batch that are read and decoded; the rest, left to other workers, is black.
 
         Raises:
           UserError: `batch_size` or `seed` is out of range.
@@ -57,7 +60,7 @@ class TrainBatches:
             raise UserError(f"`seed` should be from 0 to 2**63 - 1. Received: {seed}")
         self.batch_size = batch_size
         self.steps_per_epoch = len(self._images) // batch_size
-        self._seed = seed
+        self._seed, self._rows = seed, rows
         self._padding = data.info.crop_padding if augment else 0
         self._flip = data.info.flip and augment
         self._random_crop = data.info.random_crop if augment else 0.0
@@ -84,14 +87,19 @@ class TrainBatches:
             tf.TensorSpec((self.batch_size, *self._images.shape[1:]), tf.uint8),
             tf.TensorSpec((self.batch_size,), tf.int32),
         )
-        return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(_PREFETCH)
+        options = tf.data.Options()
+        # There is nothing to tune, and the thread that would do it may never end once the clock is set back.
+        options.autotune.enabled = False
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        return dataset.prefetch(_PREFETCH).with_options(options)
 
     def _batch(self, order: Array, epoch: int, step: int) -> tuple[Array, Array]:
-        positions = order[step * self.batch_size : (step + 1) * self.batch_size]
+        positions, rows = order[step * self.batch_size : (step + 1) * self.batch_size], self._rows
+        images = np.zeros((len(positions), *self._images.shape[1:]), np.uint8)
         if self._random_crop:
-            images = self._images.cropped(positions, functools.partial(self._box, epoch))
+            images[rows] = self._images.cropped(positions[rows], functools.partial(self._box, epoch))
         else:
-            images = self._images[positions]
+            images[rows] = self._images[positions[rows]]
         random = _random(self._seed, epoch, 1 + step)
         return augment(images, self._padding, self._flip, random), self._labels[positions]
 

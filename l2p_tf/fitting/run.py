@@ -69,8 +69,9 @@ def train(
         is not finite.
       Interrupted: a signal asked to stop; the state is saved.
     """
-    batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment)
     devices = devices or Devices()
+    rows = devices.own_rows(options.batch_size)
+    batches = TrainBatches(data, options.batch_size, options.seed, augment=options.augment, rows=rows)
     if options.batch_size < devices.replicas:
         raise UserError(
             f"`batch_size` should be at least {devices.replicas}, the replicas that share a batch. "

@@ -115,16 +115,19 @@ def test_every_attack_repeats_by_its_seed_alone_and_is_compiled_once(name, noise
     [(name, {"epsilon": 0.05} if name in ("fgsm", "pgd", "bim") else {}) for name in COMPILED]
     + [(name, {"epsilon": 1.0, "norm": "l1"}) for name in ("pgd", "apgd", "fab", "square")],
 )
-@pytest.mark.parametrize("noise", [0.3, pytest.param(None, marks=pytest.mark.slow)])
-def test_eager_graph_and_xla_agree(name, options, noise):
+@pytest.mark.parametrize(
+    ("noise", "eagerly"), [(0.3, False), *(pytest.param(n, True, marks=pytest.mark.slow) for n in (0.3, None))]
+)
+def test_graph_xla_and_eager_execution_agree(name, options, noise, eagerly):
     images, labels = images_and_labels(8)
     attack = quick(name, **options)
     outputs = [attack(smooth(noise=noise), images, labels, seed=1, jit_compile=jit) for jit in (False, True)]
-    tf.config.run_functions_eagerly(True)
-    try:
-        outputs.append(attack(smooth(noise=noise), images, labels, seed=1, jit_compile=False))
-    finally:
-        tf.config.run_functions_eagerly(False)
+    if eagerly:
+        tf.config.run_functions_eagerly(True)
+        try:
+            outputs.append(attack(smooth(noise=noise), images, labels, seed=1, jit_compile=False))
+        finally:
+            tf.config.run_functions_eagerly(False)
     for other in outputs[1:]:
         close = np.isclose(other.adversarial, outputs[0].adversarial, atol=1e-4)
         # Selection on draws, steps along signs and probes at a boundary amplify the last bits.

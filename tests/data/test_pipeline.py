@@ -1,10 +1,13 @@
 """Batches of a training, and how they are augmented."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from l2p_tf.data import ImageData, TrainBatches, prepare
 from l2p_tf.data.pipeline import augment
+from l2p_tf.devices import Devices
 from l2p_tf.types import UserError
 from support.datasets import fake, noise
 from support.training import assert_same
@@ -55,6 +58,24 @@ def test_a_batch_is_the_same_whatever_ran_before(colors):
         resumed = TrainBatches(colors, 16, seed=1).dataset(epoch, step)
         first = 5 * epoch + step
         assert_same(collect(resumed, 20 - first), whole[2 * first :])
+
+
+@pytest.mark.parametrize("random_crop", [0.0, 0.3])
+def test_a_worker_reads_the_images_of_its_replicas_and_no_others(tmp_path, random_crop):
+    data = fake(noise(100), np.arange(100) % 10, 10, crop_padding=2, flip=True, random_crop=random_crop)
+    prepare(data, tmp_path / "colors")
+    colors = ImageData.open(tmp_path / "colors")
+    whole, labels = TrainBatches(colors, 13, seed=1).batch(2, 3)
+    shared = np.zeros_like(whole)
+    for worker in range(3):
+        strategy = SimpleNamespace(num_replicas_in_sync=6)
+        rows = Devices(strategy, worker, workers=3).own_rows(13)
+        images, all_labels = TrainBatches(colors, 13, seed=1, rows=rows).batch(2, 3)
+        np.testing.assert_array_equal(all_labels, labels)
+        np.testing.assert_array_equal(images[rows], whole[rows])
+        assert not np.delete(images, np.arange(13)[rows], 0).any()
+        shared += images
+    np.testing.assert_array_equal(shared, whole)
 
 
 def test_batches_differ_by_seed_epoch_and_step(colors):

@@ -132,6 +132,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_through_the_pipeline_in_shares(tmp_path):
     stage("data", "--dataset=digits", "--limit_train=120", "--limit_test=30", f"--run_dir={tmp_path}/shared")
     data = f"--data={tmp_path}/shared/data"
