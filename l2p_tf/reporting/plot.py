@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from l2p_tf.reporting.format import plain
 
@@ -206,6 +207,8 @@ def plot_of(
             axes.set_ylim(-2, 102)
         if right is not None:
             axes.set_xlim(0, right)
+        if all(np.array_equal(curve.x, np.round(curve.x)) for curve in curves):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # Epochs, pixels: there is none at a half.
         _set_ticks(axes, ticks)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])

@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pytest
 
 from l2p_tf.reporting.plot import Curve, Plot, inline, plot_of
 from support.pages import texts_in
@@ -42,6 +43,12 @@ def test_plots_hold_names_of_any_kind():
     plot = plot_of("p", "t", [Curve(name, np.arange(2), np.arange(2)) for name in names], ("x", "y"))
     assert {"_hidden", "$a^", "日本語 שלום", '<&">'} <= set(texts_in(plot))
     ET.fromstring(inline(Plot("p", "<title> & more", plot.svg)))
+
+
+@pytest.mark.parametrize(("x", "halves"), [([1, 2, 3, 4], False), ([1, 2.5, 3, 4], True)])
+def test_an_axis_of_whole_numbers_has_no_tick_between_them(x, halves):
+    made = plot_of("p", "p", [Curve("a", np.array(x), np.arange(4.0) / 7)], ("epoch", "loss"))
+    assert ("1.5" in texts_in(made)) == halves
 
 
 def test_values_that_lie_far_apart_are_on_a_logarithmic_axis():
