@@ -184,6 +184,7 @@ def plot_of(
     percent: bool = False,
     right: float | None = None,
     ticks: Sequence[float] = (),
+    integers: bool = False,
 ) -> Plot:
     """Plots curves with a legend above.
 
@@ -195,6 +196,7 @@ def plot_of(
       percent: whether y runs from 0 to 100.
       right: upper limit of x, which then starts at 0; None to fit the points.
       ticks: x values of ticks; they also determine whether the axis is logarithmic.
+      integers: whether other ticks of x are at whole numbers only, such as epochs.
     """
     names = [plain(curve.label, 60) for curve in curves]
     columns = 2 if len(curves) > _LINES and max(map(len, names)) <= _SHORT else 1
@@ -207,8 +209,8 @@ def plot_of(
             axes.set_ylim(-2, 102)
         if right is not None:
             axes.set_xlim(0, right)
-        if all(np.array_equal(curve.x, np.round(curve.x)) for curve in curves):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # Epochs, pixels: there is none at a half.
+        if integers:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _set_ticks(axes, ticks)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])

@@ -82,7 +82,8 @@ def side_by_side(runs: Sequence[Run]) -> Iterator[Plot]:
     ]
     for i, (title, label, curves) in enumerate(kinds):
         if 2 <= len(curves) <= CURVES:
-            made = plot_of(f"trainings-{i}", title, curves, (_EPOCH, label), percent=label == "accuracy, %")
+            percent, labels = label == "accuracy, %", (_EPOCH, label)
+            made = plot_of(f"trainings-{i}", title, curves, labels, percent=percent, integers=True)
             yield dataclasses.replace(made, group=_TOGETHER)
 
 
