@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 
 # Before TensorFlow, for which it switches oneDNN on.
-from machine import Variants, beside_product, parser, print_machine, take_turns
+from machine import Variants, beside_product, chosen, parser, print_machine, take_turns
 
 # isort: split
 import keras
@@ -64,9 +64,7 @@ class KerasLayers(LayerFactory):
 
 def network(depth: int, shape: tuple[int, int, int], factory: LayerFactory | None = None) -> keras.Model:
     keras.utils.set_random_seed(0)
-    channels = shape[-1]
-    architecture = MODELS.parse(f"resnet_v1(depth={depth})")
-    return architecture.build(shape, 10, factory or LayerFactory(), mean=(0.47,) * channels, std=(0.2,) * channels)
+    return MODELS.parse(f"resnet_v1(depth={depth})").build(shape, 10, factory, mean=(0.47,), std=(0.2,))
 
 
 def random_images(model: keras.Model, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -329,22 +327,17 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def main() -> None:
     flags = parser(__doc__)
-    flags.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    flags.add_argument("--only", default="", help="sections, separated by commas; all when empty")
     flags.add_argument("--images", type=int, default=64, help="of cw, deepfool and hop_skip_jump")
-    flags.add_argument(
-        "--model",
-        default="",
-        help="of hop_skip_jump and autoattack, saved, its noise off; empty trains one on digits",
-    )
+    what = "of hop_skip_jump and autoattack, saved, its noise off; empty trains one on digits"
+    flags.add_argument("--model", default="", help=what)
     flags.add_argument("--data", default="", help="the data artifact of --model")
     flags.add_argument("--steps", type=int, default=25, help="autoattack: steps of APGD and FAB")
     flags.add_argument("--queries", type=int, default=500, help="autoattack: queries of Square")
     flags.add_argument("--limit", type=int, default=None, help="of --data: at most so many test images")
     flags.add_argument("--epsilon", type=float, default=0.22, help="autoattack: radius of the ball")
     arguments = flags.parse_args()
-    names = arguments.only.split(",")
-    if unknown := set(names) - set(SECTIONS):
-        flags.error(f"--only should be among {', '.join(SECTIONS)}. Received: {', '.join(sorted(unknown))}")
+    names = chosen(flags, arguments.only, SECTIONS)
     if bool(arguments.model) != bool(arguments.data):
         flags.error("--model and --data belong together")
     if peers is None:

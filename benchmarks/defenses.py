@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import machine
 import numpy as np
-from machine import BATCH, PRODUCT, Variants, beside_product, parser, print_machine, random_batch, take_turns
 from train_step import tensorflow_step
 
-from l2p_tf.defenses import DEFENSES
 from l2p_tf.inference import predict_with_votes
-from l2p_tf.models import MODELS
 
 SAME = "clean_weight=0, adversarial_weight=1, steps=7, step_size=0.01, epsilon=8/255"
 VARIANTS = {
@@ -38,37 +36,38 @@ ANSWER = 16
 
 
 def prediction(spec: str, model: str, images: np.ndarray, draws: int = 1) -> Callable[[], None]:
-    network = MODELS.parse(model).build((32, 32, 3), 10, DEFENSES.parse(spec).factory(0), mean=(0.47,), std=(0.2,))
-    return lambda: predict_with_votes(network, images, samples_per_prediction=draws, batch_size=BATCH) and None
+    classifier = machine.network(model, spec)
+    how = {"samples_per_prediction": draws, "batch_size": machine.BATCH}
+    return lambda: predict_with_votes(classifier, images, **how) and None
 
 
 def main() -> None:
-    flags = parser(__doc__, "resnet_v1(depth=20)")
+    flags = machine.parser(__doc__, "resnet_v1(depth=20)")
     flags.add_argument("--only", default="", help="beginnings of names, separated by commas; pgd and none always run")
     arguments = flags.parse_args()
     wanted = tuple(arguments.only.split(","))
     variants = {n: s for n, s in VARIANTS.items() if n in ("none", "pgd") or n.startswith(wanted)}
-    images, labels = random_batch()
-    print_machine(arguments)
-    steps: Variants = {n: tensorflow_step(s, arguments.model, images, labels) for n, s in variants.items()}
-    training, gflops = beside_product(steps, arguments.rounds)
+    images, labels = machine.random_images()
+    machine.print_machine(arguments)
+    steps: machine.Variants = {n: tensorflow_step(s, arguments.model, images, labels) for n, s in variants.items()}
+    training, gflops = machine.beside_product(steps, arguments.rounds)
     del steps
-    print(f"{PRODUCT}: {gflops:.0f} GFLOP/s")
-    answers: Variants = {n: prediction(s, arguments.model, images) for n, s in variants.items()}
-    predicting = take_turns(answers, arguments.rounds, repeats=5)
+    print(f"{machine.PRODUCT}: {gflops:.0f} GFLOP/s")
+    answers: machine.Variants = {n: prediction(s, arguments.model, images) for n, s in variants.items()}
+    predicting = machine.take_turns(answers, arguments.rounds, repeats=5)
     print(f"{'':32s}{'training images/s':>18s}{'time of pgd':>13s}{'prediction images/s':>21s}{'time of none':>14s}")
     for name, seconds in training.items():
-        first = f"{BATCH / seconds:18.0f}{seconds / training['pgd']:13.2f}"
-        print(f"{name:32s}{first}{BATCH / predicting[name]:21.0f}{predicting[name] / predicting['none']:14.2f}")
+        first = f"{machine.BATCH / seconds:18.0f}{seconds / training['pgd']:13.2f}"
+        print(f"{name:32s}{first}{machine.BATCH / predicting[name]:21.0f}{predicting[name] / predicting['none']:14.2f}")
     shared = {n: s for n, s in variants.items() if n in ("rse", "smoothing", "learn2perturb, per example")}
-    one: Variants = {}
+    one: machine.Variants = {}
     for name, spec in shared.items():
         one[f"{name}, together"] = prediction(spec, arguments.model, images[:1], draws=ANSWER)
         sequential = prediction(spec, arguments.model, images[:1])
         one[f"{name}, one by one"] = lambda run=sequential: [run() for _ in range(ANSWER)] and None
     if one:
         print(f"One image, an answer of {ANSWER} draws:")
-    for name, seconds in take_turns(one, arguments.rounds).items():
+    for name, seconds in machine.take_turns(one, arguments.rounds).items():
         print(f"{name:46s} {1000 * seconds:7.1f} ms")
 
 

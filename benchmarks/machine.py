@@ -1,4 +1,4 @@
-"""What the benchmarks share: their arguments, the machine they run on, a random batch, and how times are taken."""
+"""What the benchmarks share: arguments, the machine they run on, networks, random images, and how times are taken."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import l2p_tf  # noqa: F401 - before TensorFlow, for which it switches oneDNN on
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from l2p_tf.defenses import DEFENSES
 from l2p_tf.environment import onednn
+from l2p_tf.models import MODELS
 
 BATCH = 128
 PRODUCT = "float32 product of 4096x4096 matrices"
@@ -46,10 +49,24 @@ def described() -> str:
     return f"{cpu}, {os.cpu_count()} cores, oneDNN {'on' if onednn() else 'off'}"
 
 
-def random_batch() -> tuple[np.ndarray, np.ndarray]:
-    """128 images of 32x32x3 in uint8, and labels of ten classes."""
+def chosen(flags: argparse.ArgumentParser, text: str, known: Collection[str], separator: str = ",") -> list[str]:
+    """The names in the value of --only, all that are known where it is empty; ends the program at another."""
+    names = [name.strip() for name in text.split(separator) if name.strip()] or list(known)
+    if unknown := set(names) - set(known):
+        among, received = (f"{separator} ".join(some) for some in (known, sorted(unknown)))
+        flags.error(f"--only should be among {among}. Received: {received}")
+    return names
+
+
+def network(model: str, defense: str = "none", shape: tuple[int, int, int] = (32, 32, 3)) -> keras.Model:
+    """A classifier of ten classes with a defense's layers and random weights."""
+    return MODELS.parse(model).build(shape, 10, DEFENSES.parse(defense).factory(0), mean=(0.47,), std=(0.2,))
+
+
+def random_images(count: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
+    """Images of 32x32x3 in uint8, and labels of ten classes."""
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8), rng.integers(0, 10, BATCH, np.int32)
+    return rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.int32)
 
 
 def take_turns(variants: Variants, rounds: int, repeats: int = 1) -> dict[str, float]:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 
 # Before TensorFlow, for which it switches oneDNN on.
-from machine import described, parser
+from machine import chosen, described, network, parser, random_images
 
 # isort: split
 import numpy as np
@@ -36,8 +36,6 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.devices import Devices, mirrored, open_devices
 from l2p_tf.inference import predict
-from l2p_tf.layers.factory import LayerFactory
-from l2p_tf.models import MODELS
 from l2p_tf.training.optimizers import MomentumSGD
 
 POINTS = {
@@ -55,7 +53,7 @@ TRAINED = 512
 
 def main() -> None:
     flags = parser(__doc__)
-    flags.add_argument("--only", default=",".join(POINTS), help="what to vary, separated by commas")
+    flags.add_argument("--only", default="", help="what to vary, separated by commas; all when empty")
     flags.add_argument("--point", help=argparse.SUPPRESS)
     arguments = flags.parse_args()
     if arguments.point:
@@ -63,7 +61,7 @@ def main() -> None:
         print(json.dumps(measured(name, int(value), arguments.rounds)))
         return
     print(f"{described()}, medians of {arguments.rounds} rounds")
-    for name in arguments.only.split(","):
+    for name in chosen(flags, arguments.only, POINTS):
         table, first = Table(name, "seconds", "per unit", "MB"), None
         for value in POINTS[name]:
             seconds, unit, megabytes = of_process(name, value, arguments.rounds)
@@ -127,8 +125,7 @@ def logical(count: int) -> Devices:
 
 def attack(spec: str, count: int, noise: float) -> tuple[Callable[[], object], float]:
     """An attack on random images of a small network, perhaps with noise."""
-    factory = DEFENSES.parse(f"rse(first_std={noise}, inner_std={noise})").factory(0) if noise else LayerFactory(0)
-    model = MODELS.parse("resnet_v1(depth=8)").build((32, 32, 3), 10, factory, mean=(0.47,), std=(0.2,))
+    model = network("resnet_v1(depth=8)", f"rse(first_std={noise}, inner_std={noise})" if noise else "none")
     images, _ = random_images(count)
     labels = predict(model, images).argmax(-1)  # Images that are misclassified as they are would not be attacked.
     one = ATTACKS.parse(spec)
@@ -137,22 +134,15 @@ def attack(spec: str, count: int, noise: float) -> tuple[Callable[[], object], f
 
 def training(epochs: int = 1, width: int = 1, devices: Devices | None = None) -> tuple[Callable[[], object], float]:
     """Epochs of Learn2Perturb, and the multiply-adds of the network's convolutions in millions."""
-    defense, devices = DEFENSES.parse("learn2perturb(steps=3, warmup_epochs=0)"), devices or Devices()
+    spec, devices = "learn2perturb(steps=3, warmup_epochs=0)", devices or Devices()
     with devices.strategy.scope() if devices.strategy else contextlib.nullcontext():
-        model = MODELS.parse(f"resnet_v1(depth=8, width={width})").build(
-            (32, 32, 3), 10, defense.factory(0), mean=(0.47,), std=(0.2,)
-        )
-        trainer = defense.trainer(model, 0, TRAINED)
+        model = network(f"resnet_v1(depth=8, width={width})", spec)
+        trainer = DEFENSES.parse(spec).trainer(model, 0, TRAINED)
         trainer.compile(MomentumSGD(0.01))
     images, labels = random_images(TRAINED)
     how = {"batch_size": 128, "epochs": epochs, "verbose": 0}
     kernels = [w for w in model.trainable_variables if w.name == "kernel" and len(w.shape) == 4]
     return lambda: trainer.fit(images, labels, **how), sum(float(np.prod(w.shape)) for w in kernels)
-
-
-def random_images(count: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.int32)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import time
 import urllib.parse
 
 # Before TensorFlow, for which it switches oneDNN on.
-from machine import described, parser
+from machine import described, network, parser
 
 # isort: split
 import numpy as np
@@ -31,8 +31,6 @@ from rich.console import Console
 from rich.table import Table
 
 from l2p_tf import artifacts
-from l2p_tf.defenses import DEFENSES
-from l2p_tf.models import MODELS
 from l2p_tf.models.saving import save_classifier
 from l2p_tf.serving import export
 
@@ -69,8 +67,7 @@ def main() -> None:
 
 def exported(folder: pathlib.Path, spec: str, draws: int) -> pathlib.Path:
     """An export of a network with random weights."""
-    factory = DEFENSES.parse(spec).factory(0)
-    model = MODELS.parse("resnet_v1(depth=8)").build(SHAPE, 10, factory, mean=(0.47,), std=(0.2,))
+    model = network("resnet_v1(depth=8)", spec, SHAPE)
     with artifacts.produce(folder / "train", "train", {"name": "x", "defense": spec, "model": "resnet"}) as work:
         save_classifier(model, work.path / "best.keras")
         work.notes["prediction_draws"] = 1

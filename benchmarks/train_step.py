@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 # Before TensorFlow, for which it switches oneDNN on.
-from machine import BATCH, PRODUCT, Variants, beside_product, parser, print_machine, random_batch
+from machine import BATCH, PRODUCT, Variants, beside_product, network, parser, print_machine, random_images
 
 # isort: split
 import numpy as np
 import tensorflow as tf
 
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.models import MODELS
 from l2p_tf.training.optimizers import MomentumSGD
 
 # Multiply-adds of ResNet-V1(20) on 32x32 are 40.8 million; a forward pass costs one such, a backward pass to the input
@@ -37,9 +36,7 @@ VARIANTS = {
 
 
 def tensorflow_step(spec: str, model: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-    defense = DEFENSES.parse(spec)
-    network = MODELS.parse(model).build((32, 32, 3), 10, defense.factory(0), mean=(0.47,), std=(0.2,))
-    trainer = defense.trainer(network, 0, 50_000)
+    trainer = DEFENSES.parse(spec).trainer(network(model, spec), 0, 50_000)
     trainer.compile(optimizer=MomentumSGD(decay=1e-4))
     trainer.begin_epoch(50)
     trainer.make_train_function()
@@ -51,7 +48,7 @@ def main() -> None:
     flags = parser(__doc__, "resnet_v1(depth=20)")
     flags.add_argument("--torch", choices=("auto", "off"), default="auto")
     arguments = flags.parse_args()
-    images, labels = random_batch()
+    images, labels = random_images()
     steps: Variants = {
         name: tensorflow_step(spec, arguments.model, images, labels) for name, (spec, _) in VARIANTS.items()
     }

@@ -10,7 +10,7 @@ machine's speed meets all of them; medians of the rounds.
 
 from __future__ import annotations
 
-from machine import BATCH, PRODUCT, Variants, beside_product, parser, print_machine, random_batch
+from machine import BATCH, PRODUCT, Variants, beside_product, chosen, parser, print_machine, random_images
 from train_step import tensorflow_step
 
 TEN = "steps=10, random_start=True"
@@ -33,10 +33,8 @@ def main() -> None:
     flags.add_argument("--generator_width", type=float, default=1.0)
     flags.add_argument("--only", default="", help="names, separated by `;`; all when empty")
     arguments = flags.parse_args()
-    wanted = [name.strip() for name in arguments.only.split(";") if name.strip()] or list(VARIANTS)
-    if unknown := set(wanted) - set(VARIANTS):
-        flags.error(f"--only should be among {'; '.join(VARIANTS)}. Received: {'; '.join(sorted(unknown))}")
-    images, labels = random_batch()
+    wanted = chosen(flags, arguments.only, VARIANTS, separator=";")
+    images, labels = random_images()
     print_machine(arguments)
     specs = {name: VARIANTS[name].format(width=arguments.generator_width) for name in wanted}
     steps: Variants = {name: tensorflow_step(spec, arguments.model, images, labels) for name, spec in specs.items()}

@@ -50,7 +50,7 @@ class Stored:
     splits: dict[str, str]
     image_size: int
     center_crop: float
-    image: str = "image"
+    image: str
 
 
 @dataclasses.dataclass(frozen=True)

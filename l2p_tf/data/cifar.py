@@ -26,13 +26,9 @@ class _Cifar(Dataset):
 
     def open(self, data_dir: str, download: bool) -> Source:
         """See `Dataset.open`."""
+        wanted, expected = tfds.Tfds(dataset=self.name), ((32, 32, 3), self.num_classes)
         return tfds.open_source(
-            self.name,
-            data_dir,
-            download,
-            title=self.title,
-            official_encoding="png",
-            expected=((32, 32, 3), self.num_classes),
+            wanted, data_dir, download, title=self.title, official_encoding="png", expected=expected
         )
 
 

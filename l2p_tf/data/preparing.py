@@ -90,14 +90,13 @@ def prepare(
         "limit_train": limit_train,
         "limit_test": limit_test,
     }
-    limits = {"train": limit_train, "test": limit_test}
     if stream != "auto":
         streamed = stream == "on"
     elif recorded and not (overwrite and {**recorded, **options} != recorded):
         streamed = recorded.get("streamed", False)
     else:
         opened = opened or dataset.open(data_dir, download)
-        streamed = _streams(dataset, opened, limits)
+        streamed = _streams(dataset, opened, options)
     options["streamed"] = streamed
     with artifacts.produce(path, "data", options, seed=seed, overwrite=overwrite) as work:
         if work is None:
@@ -106,10 +105,9 @@ def prepare(
             work.clear()
             try:
                 source = opened or dataset.open(data_dir, download)
-                stored = _stored(dataset, source) if streamed else None
-                if stored:
-                    work.notes["streamed_from"] = str(stored.folder.absolute())
-                _write(work.path, dataset, source, str(source_name), seed, validation_share, limits, stored)
+                if streamed:
+                    work.notes["streamed_from"] = str(_stored(dataset, source).folder.absolute())
+                _write(work.path, dataset, source, options)
             except BaseException:
                 # Takes seconds and cannot be resumed, so partial files are removed.
                 shutil.rmtree(work.path, ignore_errors=True)
@@ -129,11 +127,12 @@ def _recorded(path: pathlib.Path, overwrite: bool) -> dict[str, Any]:
         return {}
 
 
-def _streams(dataset: Dataset, source: Source, limits: dict[str, int | None]) -> bool:
+def _streams(dataset: Dataset, source: Source, options: dict[str, Any]) -> bool:
+    """Whether `stream=auto` streams a set."""
     if source.stored is None:
         return False
-    counts = (_at_most(len(split.labels), limits[n]) for n, split in (("train", source.train), ("test", source.test)))
-    size = sum(counts) * int(np.prod(source.image_shape))
+    count = sum(_limited(len(getattr(source, name).labels), options, name) for name in ("train", "test"))
+    size = count * int(np.prod(source.image_shape))
     return size > STREAM_BYTES or bool(dataset.random_crop and source.stored.image_size)
 
 
@@ -143,17 +142,10 @@ def _stored(dataset: Dataset, source: Source) -> Stored:
     return source.stored
 
 
-def _write(
-    folder: pathlib.Path,
-    dataset: Dataset,
-    source: Source,
-    source_name: str,
-    seed: int,
-    validation_share: float,
-    limits: dict[str, int | None],
-    stored: Stored | None,
-) -> None:
-    """Writes the files of the artifact; with `stored`, without the images."""
+def _write(folder: pathlib.Path, dataset: Dataset, source: Source, options: dict[str, Any]) -> None:
+    """Writes the files of the artifact, as its options say; without the images if they are streamed."""
+    source_name, seed = str(options["source"]), options["seed"]
+    stored = source.stored if options["streamed"] else None
     if dataset.random_crop and source.stored and source.stored.image_size and not stored:
         raise UserError("`stream` should be auto or on where random crops are cut from images before they are resized.")
     images: dict[str, Array | StreamedImages] = {}
@@ -169,23 +161,21 @@ def _write(
             raise UserError(f"{source_name}: {name} labels should be from 0 to {num_classes - 1}. Received: {received}")
         # Every class keeps its share, separately for training and validation images.
         groups = split.labels + num_classes * (np.arange(total) >= total - source.validation) * (name == "train")
-        kept = kept_of[name] = stratified(groups, _at_most(total, limits[name]), [seed, draw])
+        kept = kept_of[name] = stratified(groups, _limited(total, options, name), [seed, draw])
         if not total:
             images[name] = nothing = np.empty((0, *source.image_shape), np.uint8)
             _save(folder / f"{name}_{'places' if stored else 'images'}.npy", nothing)
         elif stored:
-            stream = stored.splits[name]
-            places = Records(open_builder(stored.folder), stream).places()[kept]
+            places = Records(open_builder(stored.folder), stored.splits[name]).places()[kept]
             _save(folder / f"{name}_places.npy", places)
-            how = source.image_shape, stored.image_size, stored.center_crop, stored.image
-            images[name] = StreamedImages(stored.folder, stream, places, *how)
+            images[name] = StreamedImages(stored, name, places, source.image_shape)
         else:
             file = folder / f"{name}_images.npy"
             _write_images(file, split, kept, source.image_shape, f"{dataset.short_name} {name}")
             images[name] = np.load(file, mmap_mode="r")
         labels[name] = split.labels[kept].astype(np.int32)
         _save(folder / f"{name}_labels.npy", labels[name])
-    validation = _validation(source, kept_of["train"], labels["train"], validation_share, seed)
+    validation = _validation(source, kept_of["train"], labels["train"], options["validation_share"], seed)
     train = np.setdiff1d(np.arange(len(labels["train"])), validation)
     _save(folder / "train_index.npy", train)
     _save(folder / "validation_index.npy", validation)
@@ -283,5 +273,6 @@ def _statistics(images: ImageView, title: str) -> tuple[tuple[float, ...], tuple
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def _at_most(count: int, limit: int | None) -> int:
+def _limited(count: int, options: dict[str, Any], name: str) -> int:
+    limit: int | None = options[f"limit_{name}"]
     return count if limit is None else min(limit, count)

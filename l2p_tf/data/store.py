@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l2p_tf import artifacts
-from l2p_tf.data.base import Array, stratified
+from l2p_tf.data.base import Array, Stored, stratified
 from l2p_tf.data.streaming import StreamedImages, StreamInfo
 from l2p_tf.data.view import ImageView
 from l2p_tf.schema import Count, Positive, Share, read_json, reading
@@ -109,10 +109,9 @@ class ImageData:
             self._check(images, {"train": train, "test": test}, parts)
 
     def _streamed(self) -> dict[str, StreamedImages]:
-        folder, info = _stream_of(self.artifact)
-        how = self.info.image_shape, info.image_size, info.center_crop, info.image
+        stored = _stored_of(self.artifact)
         return {
-            name: StreamedImages(folder, info.splits.get(name, ""), self._load(f"{name}_places"), *how)
+            name: StreamedImages(stored, name, self._load(f"{name}_places"), self.info.image_shape)
             for name in ("train", "test")
         }
 
@@ -189,18 +188,18 @@ def at_hand(artifact: artifacts.Artifact) -> bool:
     if not (artifact.path / STREAM).is_file():
         return "test_images.npy" in artifact.manifest.get("outputs", {})
     try:
-        _stream_of(artifact)
+        _stored_of(artifact)
     except UserError:
         return False
     return True
 
 
-def _stream_of(artifact: artifacts.Artifact) -> tuple[pathlib.Path, StreamInfo]:
-    """Returns the folder that images are streamed from, and how; raises UserError if one of its files has changed."""
+def _stored_of(artifact: artifacts.Artifact) -> Stored:
+    """Returns where images are streamed from, and how; raises UserError if one of its files has changed."""
     info = read_json(artifact.path / STREAM, StreamInfo, "say where images are streamed from")
     folder = pathlib.Path(str(artifact.manifest["notes"].get("streamed_from")))
     info.check(folder)
-    return folder, info
+    return info.stored(folder)
 
 
 def check_limit(name: str, limit: int | None) -> None:

@@ -54,6 +54,10 @@ class StreamInfo:
         for name in self.files:
             check_inside(name)
 
+    def stored(self, folder: pathlib.Path) -> Stored:
+        """Returns the same for the files in a folder, which are not checked."""
+        return Stored(folder, self.splits, self.image_size, self.center_crop, self.image)
+
     @classmethod
     def of(cls, stored: Stored, title: str) -> StreamInfo:
         """Reads every file once for its checksum, showing progress under `title`."""
@@ -84,23 +88,18 @@ class StreamedImages:
     dtype = np.dtype(np.uint8)
 
     def __init__(
-        self, folder: pathlib.Path, split: str, places: npt.NDArray[np.int64], image_shape: tuple[int, int, int],
-        image_size: int, center_crop: float, image: str = "image",
-    ) -> None:  # fmt: skip
+        self, stored: Stored, name: str, places: npt.NDArray[np.int64], image_shape: tuple[int, int, int]
+    ) -> None:
         """Initializes without reading images.
 
         Args:
-          folder: folder of the prepared data set.
-          split: its TFDS split.
+          stored: where they are, and how they are processed.
+          name: `train` or `test`.
           places: places of the images, as returned by `Records.places`.
           image_shape: shape of each image.
-          image_size: as in `StreamInfo`.
-          center_crop: as in `StreamInfo`.
-          image: as in `StreamInfo`.
         """
         self.shape = (len(places), *image_shape)
-        self._folder, self._split, self._places = folder, split, places
-        self._image_size, self._center_crop, self._image = image_size, center_crop, image
+        self._stored, self._split, self._places = stored, stored.splits.get(name, ""), places
         self._opening = threading.Lock()
         most = max(1, _KEPT_BYTES // int(np.prod(image_shape)))
         self._kept = functools.lru_cache(most)(functools.partial(self._read, whole=False))
@@ -120,18 +119,18 @@ class StreamedImages:
 
     @functools.cached_property
     def _records(self) -> records.Records:
-        return records.Records(records.open_builder(self._folder), self._split)
+        return records.Records(records.open_builder(self._stored.folder), self._split)
 
     @functools.cached_property
     def _decoders(self) -> dict[bool, Any]:
         """Functions of an example's bytes: False maps to the processed image, True to the image as stored."""
         import tensorflow as tf
 
-        decode = records.decoder(self._records.builder, self._image)
+        decode = records.decoder(self._records.builder, self._stored.image)
+        size, share = self._stored.image_size, self._stored.center_crop
 
         def sized(example: Any) -> Any:
-            image = decode(example)
-            return crops.square(image, self._image_size, self._center_crop) if self._image_size else image
+            return crops.square(decode(example), size, share) if size else decode(example)
 
         def on_cpu(function: Any) -> Any:
             @tf.function(input_signature=(tf.TensorSpec((), tf.string),))
@@ -154,10 +153,10 @@ class StreamedImages:
                 image = decode(tf.constant(example)).numpy()
         except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter for messages that quote the data
             reason = getattr(error, "message", "no example of TFDS")
-            raise UserError(damaged(self._folder, f"{self._split} image {position}: {reason}")) from error
+            raise UserError(damaged(self._stored.folder, f"{self._split} image {position}: {reason}")) from error
         if not whole and image.shape != self.shape[1:]:
             raise UserError(
-                f"`image_size` should be given: the {self._split} images of {str(self._folder)!r} differ in size. "
-                "Received: 0"
+                f"`image_size` should be given: the {self._split} images of {str(self._stored.folder)!r} differ in "
+                "size. Received: 0"
             )
         return image

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,16 +50,7 @@ class Tfds(Dataset):
 
     def open(self, data_dir: str, download: bool) -> Source:
         """See `Dataset.open`."""
-        return open_source(
-            self.dataset,
-            data_dir,
-            download,
-            title=self.short_name,
-            image_size=self.image_size,
-            center_crop=self.center_crop,
-            splits=(self.train_split, self.test_split),
-            features=(self.image, self.label),
-        )
+        return open_source(self, data_dir, download, title=self.short_name)
 
 
 def identity(name: str, data_dir: str) -> str | None:
@@ -87,40 +77,31 @@ def identity(name: str, data_dir: str) -> str | None:
 
 
 def open_source(
-    name: str,
+    wanted: Tfds,
     data_dir: str,
     download: bool,
     *,
     title: str,
     official_encoding: str | None = None,
     expected: tuple[tuple[int, int, int], int] | None = None,
-    image_size: int = 0,
-    center_crop: float = 0.0,
-    splits: tuple[str, str] = ("train", "test"),
-    features: tuple[str, str] = ("image", "label"),
 ) -> Source:
     """Opens a prepared TFDS data set, or downloads and prepares it.
 
     Args:
-      name: its name in TFDS, optionally with configuration and version.
+      wanted: which set, and how it is read; its augmentation does not count.
       data_dir: the folder of TFDS; empty for its default.
       download: whether a missing data set may be downloaded.
       title: name in reports.
       official_encoding: TFDS's own image encoding; a different one is appended to the title.
       expected: required image shape and number of classes, or None for any.
-      image_size: side of the square that images are resized to; 0 keeps their size.
-      center_crop: share of the shorter side that the central square spans; 0 takes whole images.
-      splits: the splits for training and testing.
-      features: the names of image and label.
 
     Raises:
       UserError: it is missing, damaged, or does not hold images with class labels of the expected kind.
     """
-    folder = locate(name, data_dir)
-    if folder is None:
-        folder = downloaded(name, data_dir, download)
+    folder = locate(wanted.dataset, data_dir) or downloaded(wanted.dataset, data_dir, download)
     tfds = import_tfds()
-    described = identity(name, data_dir)
+    described = identity(wanted.dataset, data_dir)
+    features = wanted.image, wanted.label
     builder = records.open_builder(folder)
     known = dict(builder.info.features)
     image, label = map(known.get, features)
@@ -135,11 +116,12 @@ def open_source(
             f"{str(folder)!r} should hold uint8 images with 1 or 3 channels. "
             f"It holds: {np.dtype(image.np_dtype).name} images of shape {image.shape}"
         )
-    reader = _Reader(builder, folder, image_size, center_crop, features)
-    named = dict(zip(("train", "test"), splits, strict=True))
-    if named["train"] == "train" and "train" not in builder.info.splits:
-        del named["train"]
-    parts = {name: reader.split(split) for name, split in named.items()}
+    splits = {"train": wanted.train_split, "test": wanted.test_split}
+    if splits["train"] == "train" and "train" not in builder.info.splits:
+        del splits["train"]
+    stored = Stored(folder, splits, wanted.image_size, wanted.center_crop, wanted.image)
+    reader = _Reader(builder, stored, wanted.label)
+    parts = {name: reader.split(split) for name, split in splits.items()}
     train, test = parts.get("train", NO_IMAGES), parts["test"]
     if isinstance(label, tfds.features.ClassLabel):
         class_names = tuple(label.names)
@@ -150,7 +132,7 @@ def open_source(
             f"{str(folder)!r} should hold images of shape {expected[0]} in {expected[1]} classes. "
             f"It holds: shape {tuple(image.shape)}, {len(class_names)} classes"
         )
-    first = next(reader.images(splits[1], 1))
+    first = next(reader.images(splits["test"], 1))
     encoding = image.encoding_format
     differs = official_encoding is not None and encoding and encoding != official_encoding
     summary = (builder.info.description or "").strip().split("\n\n")[0]
@@ -161,7 +143,7 @@ def open_source(
         class_names=class_names,
         train=train,
         test=test,
-        stored=Stored(folder, named, image_size, center_crop, features[0]),
+        stored=stored,
     )
 
 
@@ -178,14 +160,8 @@ def _named(train: Split, test: Split) -> tuple[tuple[str, ...], Split, Split]:
 
 
 class _Reader:
-    def __init__(
-        self, builder: Any, folder: pathlib.Path, image_size: int, center_crop: float, features: tuple[str, str]
-    ) -> None:
-        self._builder = builder
-        self._image, self._label = features
-        self._folder = folder
-        self._image_size = image_size
-        self._center_crop = center_crop
+    def __init__(self, builder: Any, stored: Stored, label: str) -> None:
+        self._builder, self._stored, self._label = builder, stored, label
 
     def split(self, name: str) -> Split:
         dataset = self._dataset(name, self._label).batch(8192)
@@ -193,13 +169,13 @@ class _Reader:
             labels = np.concatenate([np.empty(0, np.int64), *dataset.as_numpy_iterator()])
         count = self._builder.info.splits[name].num_examples
         if len(labels) != count or count == 0:
-            raise UserError(f"{str(self._folder)!r} should hold {count} {name} images. It holds: {len(labels)}")
+            raise UserError(f"{str(self._stored.folder)!r} should hold {count} {name} images. It holds: {len(labels)}")
         return Split(labels, functools.partial(self.images, name))
 
     def images(self, name: str, batch_size: int | None = None) -> Iterator[Array]:
-        dataset = self._dataset(name, self._image)
-        if self._image_size:
-            square = functools.partial(crops.square, size=self._image_size, share=self._center_crop)
+        dataset = self._dataset(name, self._stored.image)
+        if self._stored.image_size:
+            square = functools.partial(crops.square, size=self._stored.image_size, share=self._stored.center_crop)
             dataset = dataset.map(square, num_parallel_calls=2)
         shape = dataset.element_spec.shape
         if batch_size is None:
@@ -250,4 +226,4 @@ class _Reader:
                     f"`image_size` should be given: the {name} images of {self._builder.name} differ in size. "
                     "Received: 0"
                 ) from error
-            raise UserError(damaged(self._folder, f"{name} images: {error.message}")) from error
+            raise UserError(damaged(self._stored.folder, f"{name} images: {error.message}")) from error

@@ -51,7 +51,6 @@ def injected(model: keras.Model, factory: LayerFactory, noise_after: Sequence[st
       UserError: a pattern matches no layer.
     """
     points = points_of(model, noise_after)
-    twins: dict[int, keras.Model] = {}
     used: collections.Counter[str] = collections.Counter()
 
     def own(point: str, name: str) -> str:
@@ -60,10 +59,6 @@ def injected(model: keras.Model, factory: LayerFactory, noise_after: Sequence[st
         return name if used[point + name] == 1 else f"{name}_{used[point + name]}"
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_network(operation):
-            if id(operation) not in twins:
-                twins[id(operation)] = cloned(operation, call)
-            return twins[id(operation)](*args, **kwargs)
         key, name = id(operation), operation.name
         if key in points.convolutions:
             args = (factory.before_conv(args[0], own("before", name)), *args[1:])
@@ -72,7 +67,7 @@ def injected(model: keras.Model, factory: LayerFactory, noise_after: Sequence[st
             answer = factory.after_conv(answer, own("after", name))
         return factory.output(answer, own("output", f"{name}_output")) if key in points.outputs else answer
 
-    return cloned(model, call)
+    return rebuilt(model, call)
 
 
 def points_of(model: keras.Model, noise_after: Sequence[str] = ()) -> Points:
@@ -106,6 +101,19 @@ def _norm_of(convolution: keras.layers.Layer) -> keras.layers.Layer | None:
     return readers[0] if len(readers) == 1 and isinstance(readers[0], _NORMS) else None
 
 
-def cloned(model: keras.Model, call: Callable[..., Any]) -> keras.Model:
-    """Rebuilds a network from the same layers, each of which is called through `call`."""
-    return keras.models.clone_model(as_functional(model), clone_function=lambda layer: layer, call_function=call)
+def rebuilt(model: keras.Model, call: Callable[..., Any]) -> keras.Model:
+    """Rebuilds a network, and those within it, from the same layers, each of which is called through `call`."""
+    twins: dict[int, keras.Model] = {}
+
+    def called(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_network(operation):
+            return call(operation, *args, **kwargs)
+        if id(operation) not in twins:
+            twins[id(operation)] = cloned(operation)
+        return twins[id(operation)](*args, **kwargs)
+
+    def cloned(network: keras.Model) -> keras.Model:
+        plain = as_functional(network)
+        return keras.models.clone_model(plain, clone_function=lambda layer: layer, call_function=called)
+
+    return cloned(model)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import keras
@@ -82,7 +83,7 @@ def load_any(path: str | os.PathLike[str], custom_objects: Mapping[str, Any] | N
 def _load(path: str | os.PathLike[str], wanted: str, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
     file = pathlib.Path(user_path(path))
     try:
-        (_check_h5 if file.suffix in (".h5", ".hdf5") else _check_size)(file)
+        _check(file)
         model = keras.models.load_model(file, custom_objects, compile=False, safe_mode=custom_objects is None)
         if not isinstance(model, keras.Model):
             raise TypeError(f"it holds a {type(model).__name__}, not a model")
@@ -96,26 +97,24 @@ def _load(path: str | os.PathLike[str], wanted: str, custom_objects: Mapping[str
     return model
 
 
-def _check_h5(file: pathlib.Path) -> None:
-    """Raises ValueError if an HDF5 file declares arrays far larger than the file."""
-    sizes: list[int] = []
-    with h5py.File(file) as weights:
-        weights.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
-    if sum(sizes) > _EXPANSION * file.stat().st_size + _ALWAYS:
-        raise ValueError(f"its weights would take {sum(sizes):,} bytes, more than {_EXPANSION} times its size")
+def _check(file: pathlib.Path) -> None:
+    """Raises ValueError if a file would unpack to far more than its size, or declares arrays that large.
 
-
-def _check_size(file: pathlib.Path) -> None:
-    """Raises ValueError if a file would unpack to far more than its size; Keras compresses nothing."""
+    Keras compresses nothing.
+    """
     most = _EXPANSION * file.stat().st_size + _ALWAYS
-    with zipfile.ZipFile(file) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > most:
-            raise ValueError(f"it would unpack to {unpacked:,} bytes, more than {_EXPANSION} times its size")
-        if _WEIGHTS not in archive.namelist():
-            raise ValueError(f"{_WEIGHTS} is not in it")
+    with contextlib.ExitStack() as opened:
+        weights: pathlib.Path | IO[bytes] = file
+        if file.suffix not in (".h5", ".hdf5"):
+            archive = opened.enter_context(zipfile.ZipFile(file))
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > most:
+                raise ValueError(f"it would unpack to {unpacked:,} bytes, more than {_EXPANSION} times its size")
+            if _WEIGHTS not in archive.namelist():
+                raise ValueError(f"{_WEIGHTS} is not in it")
+            weights = opened.enter_context(archive.open(_WEIGHTS))
         sizes: list[int] = []
-        with archive.open(_WEIGHTS) as stream, h5py.File(stream) as weights:
-            weights.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+        arrays = opened.enter_context(h5py.File(weights))
+        arrays.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
         if sum(sizes) > most:
             raise ValueError(f"its weights would take {sum(sizes):,} bytes, more than {_EXPANSION} times its size")

@@ -11,7 +11,7 @@ import keras
 from l2p_tf.layers.networks import is_network, operations_of
 from l2p_tf.layers.saved_model import SavedModelLayer
 from l2p_tf.layers.surrogate import SURROGATES, SurrogateGradient
-from l2p_tf.models.injection import cloned, names_of
+from l2p_tf.models.injection import names_of, rebuilt
 from l2p_tf.types import UserError
 
 _IN_A_GRAPH = (
@@ -47,14 +47,9 @@ def with_surrogates(model: keras.Model, steps: str) -> keras.Model:
                 f"`bpda` should fit the name of a layer, of {names_of(operations)}. Received: {pattern!r}"
                 + _IN_A_GRAPH * graph
             )
-    twins: dict[int, keras.Model] = {}
     used: collections.Counter[str] = collections.Counter()
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_network(operation):
-            if id(operation) not in twins:
-                twins[id(operation)] = cloned(operation, call)
-            return twins[id(operation)](*args, **kwargs)
         answer = operation(*args, **kwargs)
         name = operation.name
         surrogate = next((smooth for pattern, smooth in wanted if fnmatch.fnmatchcase(name, pattern)), None)
@@ -71,7 +66,7 @@ def with_surrogates(model: keras.Model, steps: str) -> keras.Model:
         used[name] += 1
         return SurrogateGradient(surrogate, name=f"{name}_{surrogate}_{used[name]}")([answer, *given])
 
-    return cloned(model, call)
+    return rebuilt(model, call)
 
 
 def parse_steps(text: str) -> list[tuple[str, str]]:

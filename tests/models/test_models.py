@@ -11,7 +11,6 @@ from l2p_tf.models import MODELS
 from l2p_tf.models.base import trainable_parameters
 from l2p_tf.models.perturbation_generator import build_generator
 from l2p_tf.models.saving import load_classifier, save_classifier
-from l2p_tf.types import UserError
 from support.models import SHALLOW
 from support.training import assert_same
 
@@ -24,18 +23,19 @@ PARAMETERS = {
     "resnet_v1(depth=20, width=1.5)": 605_026,
     "resnet_v1(depth=20, width=2)": 1_073_962,
     "resnet_v1(depth=20, width=4)": 4_286_026,
-    "resnet_v2(depth=18)": 11_173_962,
 }
 
 
 @pytest.mark.parametrize(("spec", "count"), PARAMETERS.items())
-@pytest.mark.parametrize("defense", ["none", "learn2perturb"])
-def test_parameters_are_the_papers(spec, count, defense):
-    model = MODELS.parse(spec).build((32, 32, 3), 10, DEFENSES.parse(defense).factory(0))
-    assert trainable_parameters(model) == count
-    if defense == "learn2perturb" and spec == "resnet_v1(depth=20)":
-        theta = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.name == "theta")
-        assert theta == 4 * 32 * 32 * 16 + 3 * 16 * 16 * 32 + 3 * 8 * 8 * 64
+def test_parameters_are_the_papers(spec, count):
+    assert trainable_parameters(MODELS.parse(spec).build((32, 32, 3), 10)) == count
+
+
+def test_parameters_of_noise_are_one_for_each_activation_and_not_counted():
+    model = MODELS.parse("resnet_v1(depth=20)").build((32, 32, 3), 10, DEFENSES.parse("learn2perturb").factory(0))
+    assert trainable_parameters(model) == PARAMETERS["resnet_v1(depth=20)"]
+    theta = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.name == "theta")
+    assert theta == 4 * 32 * 32 * 16 + 3 * 16 * 16 * 32 + 3 * 8 * 8 * 64
 
 
 # Parameters counted by hand, layer by layer: (kernel's side, channels in, channels out) of every convolution.
@@ -133,7 +133,7 @@ def test_parameters_are_those_of_the_layers(spec, shape, classes, known, derived
 def test_sizes_of_images_and_capacity(name, tmp_path):
     small = MODELS.parse(SHALLOW[name])
     x = np.random.default_rng(0)
-    for shape in [(4, 4, 1), (9, 9, 3), (1, 1, 1), (15, 9, 3)]:
+    for shape in [(1, 1, 1), (15, 9, 3)]:
         model = small.build(shape, 7)
         logits = np.asarray(model(x.random((3, *shape)).astype(np.float32)))
         assert logits.shape == (3, 7)
@@ -198,34 +198,6 @@ def test_a_block_of_the_wide_resnet_is_pre_activated():
     active = np.maximum(first * normalized, 0)
     projected = conv(active, "stage2_block1_shortcut", 2)
     np.testing.assert_allclose(second, projected + branch(active, "stage2_block1", 2), atol=1e-4)
-
-
-def test_files_that_are_no_classifier_are_refused(tmp_path):
-    path = tmp_path / "m.keras"
-    with pytest.raises(UserError, match="should be a classifier"):
-        load_classifier(path)
-    path.write_bytes(b"not a zip")
-    with pytest.raises(UserError, match="should be a classifier"):
-        load_classifier(path)
-    inputs = keras.Input((4,))
-    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(path)
-    with pytest.raises(UserError, match="from images"):
-        load_classifier(path)
-    save_classifier(MODELS.parse("resnet_v1(depth=8, width=0.1)").build((8, 8, 1), 2), path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="should be a classifier"):
-        load_classifier(path)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_code_in_a_file_is_not_run(tmp_path):
-    inputs = keras.Input((4, 4, 1))
-    x = keras.layers.Lambda(lambda x: x * 2)(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
-    model.save(tmp_path / "m.keras")
-    with pytest.raises(UserError, match="should be a classifier"):
-        load_classifier(tmp_path / "m.keras")
 
 
 @pytest.mark.parametrize("name", [*SHALLOW, "generator"])

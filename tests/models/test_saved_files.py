@@ -44,6 +44,27 @@ def refused(path, message):
     assert len(str(told.value).splitlines()) == 1
 
 
+def test_what_is_no_classifier_is_refused(saved, tmp_path):
+    path = tmp_path / "a.keras"
+    refused(path, "")
+    path.write_bytes(b"not a zip")
+    refused(path, "")
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(path)
+    with pytest.raises(UserError, match=r"should be a classifier saved as \.keras, from images"):
+        load_classifier(path)
+    path.write_bytes(saved[0].read_bytes()[: saved[0].stat().st_size // 2])
+    refused(path, "")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_code_in_a_file_is_not_run(tmp_path):
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Lambda(lambda x: x * 2)(inputs)
+    keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x))).save(tmp_path / "m.keras")
+    refused(tmp_path / "m.keras", "")
+
+
 def check_damage(saved, tmp_path, examples):
     _, members = saved
     model = load_classifier(saved[0])

@@ -12,7 +12,7 @@ import requests
 
 from l2p_tf.server.log import Log
 from support import ENVIRONMENT, ROOT
-from support.serving import IMAGES, PREDICT, exported, free_port, wait_until_ready
+from support.serving import IMAGES, PREDICT, free_port, wait_until_ready
 
 
 def test_lines_are_written_in_order_and_what_does_not_fit_is_counted():
@@ -48,11 +48,6 @@ def test_a_log_that_is_gone_costs_its_lines_alone():
     assert log.dropped == 1
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return exported(tmp_path_factory.mktemp("plain"), "none")
-
-
 def test_requests_are_answered_while_nobody_reads_the_log(plain):
     port, (reader, writer) = free_port(), os.pipe()
     os.set_blocking(writer, False)
@@ -60,7 +55,8 @@ def test_requests_are_answered_while_nobody_reads_the_log(plain):
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
-    command = [sys.executable, "-m", "stages.serve", f"--export={plain}", f"--port={port}", "--name=mine"]
+    flags = [f"--export={plain}", f"--port={port}", "--name=mine", "--batch_images=8"]
+    command = [sys.executable, "-m", "stages.serve", *flags]
     process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=writer, stdout=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"

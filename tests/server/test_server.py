@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import re
 import signal
 import socket
@@ -15,12 +16,7 @@ import tensorflow as tf
 from l2p_tf.server.model import Model
 from l2p_tf.types import UserError
 from support.serving import IMAGES, PREDICT, exported, free_port, served, wait_until_ready
-from support.stages import begin, error
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return exported(tmp_path_factory.mktemp("plain"), "none")
+from support.stages import Begun, error
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +141,10 @@ def test_requests_share_passes_and_get_their_own_answers(plain):
     assert 'l2p_tf_requests_total{path="/v1/models/mine:predict",status="200"} 64.0' in text
 
 
+def seeded(seed):
+    return {"signature_name": "serve_seeded", "inputs": {"images": IMAGES.tolist(), "seed": seed}}
+
+
 def test_noise_is_fresh_on_each_request_and_within_a_pass(noisy):
     body = {"instances": [IMAGES[0].tolist()] * 2}
     with (
@@ -153,20 +153,16 @@ def test_noise_is_fresh_on_each_request_and_within_a_pass(noisy):
     ):
         asked = [pool.submit(client.post, PREDICT, json=body) for _ in range(8)]
         rows = [tuple(row["probabilities"]) for one in asked for row in one.result().json()["predictions"]]
+        assert "should be one of" in client.post(PREDICT, json=seeded([1, 2])).json()["error"]
     assert len(set(rows)) == len(rows) == 16
 
 
 def test_a_seed_repeats_an_answer_where_it_may_be_given(noisy):
-    def body(seed):
-        return {"signature_name": "serve_seeded", "inputs": {"images": IMAGES.tolist(), "seed": seed}}
-
     with served(noisy, seeded=True) as client:
-        first, again, other = (client.post(PREDICT, json=body(seed)).json() for seed in ([1, 2], [1, 2], [1, 3]))
+        first, again, other = (client.post(PREDICT, json=seeded(seed)).json() for seed in ([1, 2], [1, 2], [1, 3]))
         assert first == again != other
-        assert client.post(PREDICT, json=body([1])).status_code == 400
-        assert client.post(PREDICT, json=body([1, 2**70])).status_code == 400
-    with served(noisy) as client:
-        assert "should be one of" in client.post(PREDICT, json=body([1, 2])).json()["error"]
+        assert client.post(PREDICT, json=seeded([1])).status_code == 400
+        assert client.post(PREDICT, json=seeded([1, 2**70])).status_code == 400
 
 
 def test_what_is_no_export_is_refused(tmp_path):
@@ -176,9 +172,10 @@ def test_what_is_no_export_is_refused(tmp_path):
     assert "should be the folder of an export" in error("serve", f"--export={tmp_path}")
 
 
-def test_nothing_is_lost_when_it_is_stopped(noisy):
+def test_nothing_is_lost_when_it_is_stopped(noisy, tmp_path):
     port = free_port()
-    process = begin("serve", f"--export={noisy}", f"--port={port}", "--name=mine", "--batch_wait_ms=5")
+    flags = (f"--export={noisy}", f"--port={port}", "--name=mine", "--batch_wait_ms=5", "--batch_images=16")
+    server = Begun("serve", flags, tmp_path / "serve")
     address = f"http://127.0.0.1:{port}"
     wait_until_ready(address)
     body = {"instances": IMAGES.tolist()}
@@ -192,17 +189,15 @@ def test_nothing_is_lost_when_it_is_stopped(noisy):
                 # Before it was taken: afterwards an answer must come.
                 return answers, "refused" in str(gone).lower() or "reset" in str(gone).lower()
 
-    with concurrent.futures.ThreadPoolExecutor(9) as pool:
-        told = pool.submit(process.communicate, timeout=120)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
         clients = [pool.submit(ask, number) for number in range(8)]
-        time.sleep(2)
-        process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        os.kill(server.pid, signal.SIGTERM)
         found = [one.result() for one in clients]
     assert all(refused for _, refused in found)
     assert all(one.status_code == 200 for answers, _ in found for one in answers)
-    _, messages = told.result()
-    assert process.returncode == 0, messages[-2000:]
-    lines = [json.loads(line) for line in messages.splitlines() if line.startswith("{")]
+    assert server.wait() == 0, server.messages[-2000:]
+    lines = [json.loads(line) for line in server.messages.splitlines() if line.startswith("{")]
     answered = sum(len(answers) for answers, _ in found)
     assert sum(line["event"] == "request" and line["path"].endswith("predict") for line in lines) == answered > 8
     assert lines[0]["event"] == "start"

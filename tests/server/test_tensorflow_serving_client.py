@@ -5,14 +5,9 @@ import pytest
 import tensorflow as tf
 from google.protobuf import json_format
 
-from support.serving import IMAGES, PREDICT, exported, served
+from support.serving import IMAGES, PREDICT, served
 
 predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2", reason="needs tensorflow-serving-api")
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return exported(tmp_path_factory.mktemp("plain"), "none")
 
 
 def test_a_request_of_the_clients_types_is_answered(plain):

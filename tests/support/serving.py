@@ -70,8 +70,8 @@ def wait_until_ready(address):
 
 @contextlib.contextmanager
 def served(folder, **options):
-    """A client of the server of an export, which runs in a thread."""
-    made = ServeOptions(port=free_port(), **options)
+    """A client of the server of an export, which runs in a thread; few images a pass are soon warmed up for."""
+    made = ServeOptions(port=free_port(), **{"batch_images": 8, **options})
     app = Server(Model(folder, made.seeded), "mine", made).app
     server = uvicorn.Server(uvicorn.Config(app, made.host, made.port, log_config=None, lifespan="on"))
     thread = threading.Thread(target=server.run)
