@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from l2p_tf import progress
-from l2p_tf.evaluation.chunked import ChunkedEvaluation, clean
+from l2p_tf.attacks.corruption import answered
+from l2p_tf.evaluation.chunked import ChunkedEvaluation
+from l2p_tf.evaluation.options import EvaluationOptions
 from support.models import images_and_labels, smooth
 
 
@@ -46,13 +48,14 @@ def test_the_accuracy_counts_what_is_misclassified_already(tmp_path, right, expe
     def slow(model, images, labels, seed, *, progress, **_):
         for share in (0.0, 0.5):
             progress(share, len(images))
-        output = clean(model, images, labels, seed)
+        output = answered(model, images, images, labels, seed)
         start = next(starts)
         return dataclasses.replace(output, wrong=wrong[start : start + 6].astype(np.float32))
 
     slow.label = "slow"
     shown = []
     pixels = np.round(images * 255).astype(np.uint8)
-    job = ChunkedEvaluation(smooth(), slow, pixels, labels.astype(np.int32), np.arange(1), tmp_path, 0, 4, 6, False)
+    options = EvaluationOptions(batch_size=4, slice_size=6, jit_compile=False)
+    job = ChunkedEvaluation(options, smooth(), slow, pixels, labels.astype(np.int32), tmp_path)
     job.run(1, 0, lambda n, accuracy: shown.append(accuracy), right)
     assert shown == expected

@@ -18,7 +18,7 @@ from l2p_tf.certification.options import CertificationOptions
 from l2p_tf.certification.records import CertificateRecord, certified_accuracy, read_certificates, write_certificates
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.chunked import Arrays, Folder, Slice, moving, share_slices
+from l2p_tf.evaluation.chunked import Arrays, Folder, Slice, moving, share_slices, slices_of
 from l2p_tf.evaluation.evaluate import PARTS
 from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.models.saving import load_classifier
@@ -112,8 +112,7 @@ class Certification:
     def share(self) -> None:
         """Processes all slices together with other processes that do the same."""
         slices = [piece for number in range(len(self.options.certificates)) for piece in self._slices(number)]
-        with bar(f"{self.name}: shared", sum(len(piece.rows) for piece in slices), "images") as advance:
-            share_slices(slices, self.folder / PARTS, advance)
+        share_slices(self.name, slices, self.folder / PARTS)
 
     def run(self) -> list[CertificateRecord]:
         """Processes unfinished slices and writes the results; returns one record per certificate."""
@@ -138,15 +137,8 @@ class Certification:
 
     def _slices(self, number: int) -> list[Slice]:
         certificate = self.options.certificates[number]
-        return [
-            Slice(
-                f"{number:02d}-{rows[0]:07d}",
-                rows,
-                certificate.label,
-                functools.partial(self._slice, certificate, rows),
-            )
-            for rows in np.split(np.arange(len(self.images)), range(_SLICE, len(self.images), _SLICE))
-        ]
+        make = functools.partial(self._slice, certificate)
+        return slices_of(f"{number:02d}", len(self.images), _SLICE, certificate.label, make)
 
     def _slice(
         self, certificate: Certificate, rows: np.ndarray, progress: Callable[[float], None], _store: Folder

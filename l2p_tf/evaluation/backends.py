@@ -22,7 +22,7 @@ from l2p_tf.attacks.square import Square
 from l2p_tf.attacks.wrapped import WrappedAttack
 from l2p_tf.evaluation.cleverhans import CleverHans
 from l2p_tf.evaluation.reimplemented import Reimplemented
-from l2p_tf.types import Norm, UserError
+from l2p_tf.types import Norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,39 +34,45 @@ class FoolboxBackend(Reimplemented):
     """
 
     BACKEND: ClassVar[str] = "foolbox"
+    KIND: ClassVar[type[WrappedAttack]] = Foolbox
 
     def __post_init__(self) -> None:
         _ = self.wrapped
 
     @property
     def wrapped(self) -> WrappedAttack:
-        """The attack by the name of the library's class."""
-        name, keywords = self._named()
-        kind: type[WrappedAttack] = Foolbox if self.BACKEND == "foolbox" else Art
-        options = tuple(keywords.items())
-        return kind(attack=name, epsilon=self.attack.epsilon, target=self.target, keywords=options)
+        """The attack by the name of the library's class, in its norm."""
+        self.check_draws()
+        usual = "margin" if isinstance(self.attack, Square) else "ce"
+        if getattr(self.attack, "loss", usual) != usual:
+            raise self.refused(f"it is run with its own loss here, not `loss={self.attack.loss}`")
+        norm = getattr(self.attack, "norm", Norm.L2)
+        if norm is Norm.L1:
+            raise self.refused("its steps in l1 are others")
+        named = self._named(self.attack, norm)
+        if named is None:
+            raise self.refused("it has no such attack, or one that goes about it in another way")
+        options = tuple(named[1].items())
+        wrapped = self.KIND(attack=named[0], epsilon=self.attack.epsilon, target=self.target, keywords=options)
+        return wrapped.replace(norm=str(norm)) if "norm" in wrapped.parameters else wrapped
 
-    def _named(self) -> tuple[str, dict[str, Any]]:
-        attack = _translatable(self.attack, self.BACKEND)
-        norm = {Norm.LINF: "Linf", Norm.L2: "L2"}.get(getattr(attack, "norm", Norm.L2))
-        if norm is None:
-            raise _refused(attack, self.BACKEND, "its steps in l1 are others")
+    def _named(self, attack: Any, norm: Norm) -> tuple[str, dict[str, Any]] | None:
+        """The library's class and the options that make it the attack; None if it has none."""
+        prefix = {Norm.LINF: "Linf", Norm.L2: "L2"}.get(norm)
         if isinstance(attack, FGSM):
             if attack.targeted:
-                raise _refused(attack, self.BACKEND, "its FGSM heads for no class")
-            return f"{norm}FastGradientAttack", {"random_start": attack.random_start}
+                raise self.refused("its FGSM heads for no class")
+            return f"{prefix}FastGradientAttack", {"random_start": attack.random_start}
         if isinstance(attack, BIM | PGD):
             steps = {"abs_stepsize": attack.numbers()["step_size"], "steps": attack.steps}
-            start = {"random_start": isinstance(attack, PGD) and attack.random_start}
-            return f"{norm}ProjectedGradientDescentAttack", {**steps, **start}
+            return f"{prefix}ProjectedGradientDescentAttack", {**steps, "random_start": _starts_at_random(attack)}
         if isinstance(attack, DeepFool):
-            keys = ("steps", "overshoot", "candidates")
-            return f"{norm}DeepFoolAttack", {key: getattr(attack, key) for key in keys}
+            return f"{prefix}DeepFoolAttack", _of(attack, "steps", "overshoot", "candidates")
         if isinstance(attack, CarliniWagner):
             own = {"stepsize": attack.learning_rate, "confidence": attack.kappa}
-            same = ("steps", "binary_search_steps", "initial_const", "abort_early")
-            return "L2CarliniWagnerAttack", {**own, **{key: getattr(attack, key) for key in same}}
-        raise _refused(attack, self.BACKEND, "it has no such attack, or one that goes about it in another way")
+            same = _of(attack, "steps", "binary_search_steps", "initial_const", "abort_early")
+            return "L2CarliniWagnerAttack", own | same
+        return None
 
     def check(self, model: keras.Model) -> None:
         """Raises UserError if the attack cannot run on the model."""
@@ -86,36 +92,23 @@ class ArtBackend(FoolboxBackend):
     """
 
     BACKEND: ClassVar[str] = "art"
+    KIND: ClassVar[type[WrappedAttack]] = Art
 
-    @property
-    def wrapped(self) -> WrappedAttack:
-        """The attack by the name of the library's class, in its norm."""
-        attack = super().wrapped
-        chosen = "norm" in attack.parameters
-        return attack.replace(norm=str(self.attack.norm)) if chosen else attack
-
-    def _named(self) -> tuple[str, dict[str, Any]]:
-        attack = _translatable(self.attack, self.BACKEND)
-        norm = getattr(attack, "norm", Norm.L2)
-        if norm is Norm.L1:
-            raise _refused(attack, self.BACKEND, "its steps in l1 are others")
+    def _named(self, attack: Any, norm: Norm) -> tuple[str, dict[str, Any]] | None:
         if isinstance(attack, FGSM):
             return "FastGradientMethod", {"num_random_init": int(attack.random_start)}
         if isinstance(attack, BIM | PGD):
             steps = {"eps_step": attack.numbers()["step_size"], "max_iter": attack.steps}
-            random = isinstance(attack, PGD) and attack.random_start
-            return "ProjectedGradientDescent", {**steps, "num_random_init": int(random)}
+            return "ProjectedGradientDescent", {**steps, "num_random_init": int(_starts_at_random(attack))}
         if isinstance(attack, DeepFool) and norm is Norm.L2:
-            return "DeepFool", {
-                "max_iter": attack.steps, "epsilon_": attack.overshoot, "nb_grads": attack.candidates,
-            }  # fmt: skip
+            own = {"epsilon_": attack.overshoot, "nb_grads": attack.candidates}
+            return "DeepFool", {"max_iter": attack.steps, **own}
         if isinstance(attack, CarliniWagner):
-            keys = ("binary_search_steps", "learning_rate", "initial_const")
             own = {"max_iter": attack.steps, "confidence": attack.kappa}
-            return "CarliniL2Method", {**own, **{key: getattr(attack, key) for key in keys}}
+            return "CarliniL2Method", own | _of(attack, "binary_search_steps", "learning_rate", "initial_const")
         if isinstance(attack, Square):
             return "SquareAttack", {"max_iter": attack.queries, "p_init": attack.p}
-        raise _refused(attack, self.BACKEND, "it has no such attack, or one that goes about it in another way")
+        return None
 
 
 _KINDS: dict[str, Callable[[Any], Attack]] = {"cleverhans": CleverHans, "foolbox": FoolboxBackend, "art": ArtBackend}
@@ -131,14 +124,9 @@ def backend(name: str, attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
     return tuple(_KINDS[name](attack) for attack in attacks if not isinstance(attack, Corruption))
 
 
-def _translatable(attack: Any, name: str) -> Any:
-    if getattr(attack, "draws", 1) > 1:
-        raise _refused(attack, name, "it cannot average gradients over draws (EOT)")
-    usual = "margin" if isinstance(attack, Square) else "ce"
-    if getattr(attack, "loss", usual) != usual:
-        raise _refused(attack, name, f"it is run with its own loss here, not `loss={attack.loss}`")
-    return attack
+def _starts_at_random(attack: BIM | PGD) -> bool:
+    return isinstance(attack, PGD) and attack.random_start
 
 
-def _refused(attack: Attack, name: str, why: str) -> UserError:
-    return UserError(f"`--backend={name}` cannot run {attack.spec!r}: {why}.")
+def _of(attack: Any, *options: str) -> dict[str, Any]:
+    return {option: getattr(attack, option) for option in options}

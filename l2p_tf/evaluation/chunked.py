@@ -20,8 +20,9 @@ from l2p_tf.attacks.context import AttackOutput
 from l2p_tf.attacks.corruption import answered
 from l2p_tf.attacks.projection import norms
 from l2p_tf.data.view import ImageView
-from l2p_tf.evaluation.options import EvaluationOptions
+from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
 from l2p_tf.evaluation.records import CLEAN
+from l2p_tf.progress import bar
 from l2p_tf.sharing import POLL_SECONDS
 
 _CLOCK_SECONDS = 10.0
@@ -106,32 +107,42 @@ class Slice:
         return arrays
 
 
-def share_slices(slices: Sequence[Slice], parts: pathlib.Path, advance: Callable[..., None]) -> None:
+def slices_of(key: str, count: int, size: int, label: str, make: Callable[..., Arrays]) -> list[Slice]:
+    """Divides `count` images into slices of at most `size`; `make` gets the rows first, then what `Slice` gives it."""
+    return [
+        Slice(f"{key}-{rows[0]:07d}", rows, label, functools.partial(make, rows))
+        for rows in np.split(np.arange(count), range(size, count, size))
+    ]
+
+
+def share_slices(name: str, slices: Sequence[Slice], parts: pathlib.Path) -> None:
     """Processes the slices that no other live process holds; returns when all are done.
 
+    A bar shows the current work and the number of images done by this process.
+
     Args:
+      name: name of what is evaluated, for the bar.
       slices: the same in every process.
       parts: the folder of finished parts, also used for locks.
-      advance: moves a bar by a number of images, and shows the current work and the number of images done by this
-      process.
     """
     store, todo, here = Folder(parts), list(slices), 0
-    while todo:
-        busy = []
-        for piece in todo:
-            move = moving(advance, len(piece.rows), slice=piece.label, here=str(here))
-            if not store.has(piece.key):
-                with files.locked(parts / piece.key) as acquired:
-                    if not acquired:
-                        busy.append(piece)
-                        continue
-                    if not store.has(piece.key):  # Another process may have just finished it.
-                        piece.part(store, move)
-                        here += len(piece.rows)
-            move(1.0, here=str(here))
-        if len(busy) == len(todo):
-            time.sleep(POLL_SECONDS)
-        todo = busy
+    with bar(f"{name}: shared", sum(len(piece.rows) for piece in slices), "images") as advance:
+        while todo:
+            busy = []
+            for piece in todo:
+                move = moving(advance, len(piece.rows), slice=piece.label, here=str(here))
+                if not store.has(piece.key):
+                    with files.locked(parts / piece.key) as acquired:
+                        if not acquired:
+                            busy.append(piece)
+                            continue
+                        if not store.has(piece.key):  # Another process may have just finished it.
+                            piece.part(store, move)
+                            here += len(piece.rows)
+                move(1.0, here=str(here))
+            if len(busy) == len(todo):
+                time.sleep(POLL_SECONDS)
+            todo = busy
 
 
 def moving(advance: Callable[..., None], size: int, **always: str) -> Callable[..., None]:
@@ -162,45 +173,26 @@ class ChunkedEvaluation:
     """Evaluates images under one attack, or without one.
 
     Attributes:
+      options: seed, batches, slices and draws, as they are for the model: one draw if it has no noise.
       model: the classifier.
       attack: None for no attack.
       images: uint8 (count, height, width, channels).
       labels: int32 (count,).
-      shown: sorted positions of the images whose adversarial versions are returned.
       parts: folder of finished parts.
-      seed: seed of examples, attacks and draws.
-      batch_size: images per compiled call.
-      slice_size: images attacked together; those fooled free space in their batches.
-      jit_compile: as in attacks.
-      prediction_draws: draws of the noise averaged by each prediction.
+      shown: sorted positions of the images whose adversarial versions are returned; all if None.
       eight_bits: whether to count the successes that remain after rounding to 8 bits.
       keeps: adversarial images to keep: `float32` unchanged, `uint8` rounded; empty for none.
     """
 
+    options: EvaluationOptions | CheckOptions
     model: keras.Model
     attack: Attack | None
     images: np.ndarray | ImageView
     labels: np.ndarray
-    shown: np.ndarray
     parts: pathlib.Path
-    seed: int
-    batch_size: int
-    slice_size: int
-    jit_compile: bool | None
-    prediction_draws: int = 1
+    shown: np.ndarray | None = None
     eight_bits: bool = False
     keeps: str = ""
-
-    @classmethod
-    def of(
-        cls, options: EvaluationOptions, model: keras.Model, attack: Attack | None, images: np.ndarray | ImageView,
-        labels: np.ndarray, shown: np.ndarray, parts: pathlib.Path, eight_bits: bool = False, keeps: str = "",
-    ) -> ChunkedEvaluation:  # fmt: skip
-        """Evaluates one attack on these images with the given options."""
-        return cls(
-            model, attack, images, labels, shown, parts, options.seed, options.batch_size, options.slice_size,
-            options.jit_compile, options.prediction_draws or 1, eight_bits, keeps,
-        )  # fmt: skip
 
     def run(
         self,
@@ -249,20 +241,14 @@ class ChunkedEvaluation:
     def slices(self, number: int, repeat: int) -> list[Slice]:
         """Returns the slices of `run`, with the same arguments."""
         label = self.attack.label if self.attack else CLEAN
-        starts = range(self.slice_size, len(self.images), self.slice_size)
-        return [
-            Slice(f"{number:02d}-{repeat:02d}-{rows[0]:07d}", rows, label, functools.partial(self._slice, rows, repeat))
-            for rows in np.split(np.arange(len(self.images)), starts)
-        ]
+        make = functools.partial(self._slice, repeat)
+        return slices_of(f"{number:02d}-{repeat:02d}", len(self.images), self.options.slice_size, label, make)
 
-    def _slice(self, rows: np.ndarray, repeat: int, progress: Callable[..., None], store: Folder) -> Arrays:
-        seed = int(inference.seed_pair(self.seed, repeat, int(rows[0]))[0])
+    def _slice(self, repeat: int, rows: np.ndarray, progress: Callable[..., None], store: Folder) -> Arrays:
+        seed = int(inference.seed_pair(self.options.seed, repeat, int(rows[0]))[0])
         images, labels = inference.checked_images(self.images[rows]), self.labels[rows]
-        how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
         earlier = store.load("clock")
-        begun = time.monotonic() - (float(earlier["seconds"]) if earlier else 0.0)
-
-        saved = begun
+        saved = begun = time.monotonic() - (float(earlier["seconds"]) if earlier else 0.0)
 
         def tell(share: float, left: int) -> None:
             nonlocal saved
@@ -271,10 +257,11 @@ class ChunkedEvaluation:
                 saved = now
             progress(share, left)
 
+        draws, how = self.options.prediction_draws or 1, passes(self.options)
         if self.attack is None:
-            output = clean(self.model, images, labels, seed, samples_per_prediction=self.prediction_draws, **how)
+            output = answered(self.model, images, images, labels, seed, samples_per_prediction=draws, **how)
         else:
-            how |= {"prediction_draws": self.prediction_draws, "progress": tell, "store": store}
+            how |= {"prediction_draws": draws, "progress": tell, "store": store}
             output = self.attack(self.model, images, labels, seed, **how)
         values = {key: getattr(output, key) for key in PER_EXAMPLE if key != "seconds"}
         values |= {key: value for key in CALIBRATION if (value := getattr(output, key)) is not None}
@@ -286,7 +273,7 @@ class ChunkedEvaluation:
             values[EIGHT_BITS] = self._still(output, stored, labels, int(inference.seed_pair(seed, _STORED)[0]))
         if self.keeps:
             values["kept"] = np.rint(255 * stored).astype(np.uint8) if self.keeps == "uint8" else output.adversarial
-        values["pictures"] = output.adversarial[np.isin(rows, self.shown)]
+        values["pictures"] = output.adversarial[slice(None) if self.shown is None else np.isin(rows, self.shown)]
         return values
 
     def _still(self, output: AttackOutput, stored: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
@@ -295,9 +282,9 @@ class ChunkedEvaluation:
         moved = np.abs(stored - output.adversarial).max((1, 2, 3)) > _SAME
         rows = np.flatnonzero((share > 0) & moved)
         if len(rows):
-            how: dict[str, Any] = {"batch_size": self.batch_size, "jit_compile": self.jit_compile}
+            draws = self.options.prediction_draws or 1
             votes = inference.predict_with_votes(
-                self.model, stored[rows], seed, samples_per_prediction=self.prediction_draws, **how
+                self.model, stored[rows], seed, samples_per_prediction=draws, **passes(self.options)
             )[1]
             picked = votes[np.arange(len(rows)), output.target[rows]]
             share[rows] = picked if self.attack and self.attack.targeted else 1.0 - picked
@@ -326,6 +313,19 @@ def in_8_bits(adversarial: np.ndarray, images: np.ndarray, norm: str | None, eps
     return np.where(outside[:, None, None, None], inward, nearest)
 
 
-def clean(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> AttackOutput:
-    """Scores clean images like an attack's, on one prediction; arguments as in `inference.predict_with_votes`."""
-    return answered(model, images, images, labels, seed, **how)
+def answers_to(model: keras.Model, images: np.ndarray, labels: np.ndarray, seed: int, **how: Any) -> Arrays:
+    """Predicts images that were made earlier, on fresh draws; arguments as in `inference.predict_with_votes`.
+
+    Returns:
+      The arrays of `PER_EXAMPLE` that depend on predictions; success is any class but the label.
+    """
+    probabilities, votes = inference.predict_with_votes(model, images, seed, **how)
+    prediction = inference.decided(votes)
+    wrong = (prediction != labels).astype(np.float32)
+    probability = probabilities[np.arange(len(labels)), labels].astype(np.float32)
+    return {"prediction": prediction, "probability": probability, "success": wrong, "wrong": wrong}
+
+
+def passes(options: EvaluationOptions | CheckOptions) -> dict[str, Any]:
+    """How images pass through a model: the arguments `batch_size` and `jit_compile` of attacks and predictions."""
+    return {"batch_size": options.batch_size, "jit_compile": options.jit_compile}

@@ -23,7 +23,7 @@ from l2p_tf.attacks.spsa import SPSA
 from l2p_tf.classifier import computes_in_float16
 from l2p_tf.evaluation.reimplemented import Reimplemented
 from l2p_tf.layers.noise import reseed, restore_seeds
-from l2p_tf.types import Norm, UserError
+from l2p_tf.types import Norm
 
 _REASONS = {
     CarliniWagner: "its C&W does not run on Keras 3 (it calls the list of the optimizer's variables)",
@@ -54,20 +54,16 @@ class CleverHans(Reimplemented):
         attack = self.attack
         if not isinstance(attack, FGSM | BIM | PGD | MIM):
             why = next((text for kind, text in _REASONS.items() if isinstance(attack, kind)), "it has no such attack")
-            self._refuse(why)
+            raise self.refused(why)
         if attack.loss != "ce":
-            self._refuse(f"it is run with its cross-entropy here, not `loss={attack.loss}`")
+            raise self.refused(f"it is run with its cross-entropy here, not `loss={attack.loss}`")
         if attack.norm is Norm.L1:
-            self._refuse("it has no projection in l1")
-        if attack.draws > 1:
-            self._refuse("it cannot average gradients over draws (EOT)")
+            raise self.refused("it has no projection in l1")
+        self.check_draws()
         if isinstance(attack, FGSM) and attack.random_start:
-            self._refuse("its FGSM starts at the image")
+            raise self.refused("its FGSM starts at the image")
         if attack.numbers().get("step_size", 0.0) > attack.epsilon:
-            self._refuse("it takes no steps longer than epsilon")
-
-    def _refuse(self, why: str) -> None:
-        raise UserError(f"`--backend=cleverhans` cannot run {self.attack.spec!r}: {why}.")
+            raise self.refused("it takes no steps longer than epsilon")
 
     def attempt(self, runner: AttackRunner, number: int, start: int, rows: np.ndarray) -> np.ndarray:
         """Runs one start, in full batches."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from l2p_tf import artifacts, files, inference, sharing
 from l2p_tf.artifacts import atomic_write
+from l2p_tf.attacks.base import Attack
 from l2p_tf.attacks.corruption import Corruption
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
@@ -64,8 +65,8 @@ class Evaluation:
         (folder / PARTS).mkdir(exist_ok=True)
         kept = options.save_images.replace("none", "")
         self.jobs = [
-            ChunkedEvaluation.of(
-                self.options, self.model, attack, self.images, self.labels, self.shown, folder / PARTS,
+            ChunkedEvaluation(
+                self.options, self.model, attack, self.images, self.labels, folder / PARTS, self.shown,
                 eight_bits=True, keeps=kept if attack else "",
             )
             for attack in (None, *options.attacks)
@@ -75,8 +76,8 @@ class Evaluation:
         """Processes all slices together with other processes that do the same."""
         repeats = range(self.options.repeats)
         slices = [piece for n, job in enumerate(self.jobs) for repeat in repeats for piece in job.slices(n, repeat)]
-        with bar(f"{self.name}: shared", sum(len(piece.rows) for piece in slices), "images") as advance, _clean_told():
-            share_slices(slices, self.folder / PARTS, advance)
+        with _clean_told():
+            share_slices(self.name, slices, self.folder / PARTS)
 
     def run(self) -> list[Record]:
         """Processes unfinished slices, and writes the results.
@@ -86,6 +87,10 @@ class Evaluation:
         """
         options, samples = self.options, self.options.prediction_draws or 1
         records, gallery = [], []
+        where = {
+            "model": self.name, "dataset": self.dataset, "split": options.split, "prediction_draws": samples,
+            "seed": options.seed, "randomized": self.randomized,
+        }  # fmt: skip
         right: dict[int, np.ndarray] = {}
         for number, job in enumerate(self.jobs):
             attack = job.attack
@@ -97,16 +102,13 @@ class Evaluation:
                         values, pictures = job.run(number, repeat, advance, right.get(repeat), kept)
                     if attack is None:
                         right[repeat] = values["wrong"] < 0.5
-                    figures = measured(self.folder, f"arrays/{file}.npz", self.index, self.labels, values)
-                    records.append(Record(
-                        model=self.name, dataset=self.dataset, split=options.split,
-                        attack=attack.spec if attack else CLEAN, label=label,
-                        **(attack.facts() if attack else _clean_facts()), prediction_draws=samples,
-                        backend=attack.BACKEND if attack else OWN, source=None, repeat=repeat, seed=options.seed,
-                        randomized=self.randomized, **figures,
-                    ))  # fmt: skip
+                    record = recorded(
+                        self.folder, f"arrays/{file}.npz", self.index, self.labels, values, attack, repeat=repeat,
+                        **where,
+                    )  # fmt: skip
+                    records.append(record)
                     if attack is None:
-                        inference.warn_at_chance(figures["correct"], self.model, self.images, self.labels, self.name)
+                        inference.warn_at_chance(record.correct, self.model, self.images, self.labels, self.name)
                     if repeat == 0 and not isinstance(attack, Corruption):
                         gallery.append((label, pictures))
         clean, labels = self.images[self.shown], self.labels[self.shown]
@@ -139,17 +141,31 @@ def _clean_told() -> Iterator[None]:
         yield
 
 
-def measured(folder: pathlib.Path, file: str, index: np.ndarray, labels: np.ndarray, values: Arrays) -> dict[str, Any]:
-    """Writes the per-example arrays of one record as `file` in `folder`; returns the record's aggregate fields."""
+def recorded(
+    folder: pathlib.Path, file: str, index: np.ndarray, labels: np.ndarray, values: Arrays, attack: Attack | None,
+    **where: Any,
+) -> Record:  # fmt: skip
+    """Writes the per-example arrays of one record as `file` in `folder`; returns the record.
+
+    `values` are those of `ChunkedEvaluation.run` under the attack, or on clean images if it is None. `where` holds the
+    fields of the record that do not follow from these.
+    """
     correct = values["wrong"] < 0.5
     keys = [key for key in COLUMNS if key in values]
     _save(folder / file, {"index": index, "label": labels, "correct": correct, **{key: values[key] for key in keys}})
-    return {
+    fields: dict[str, Any] = {
+        "attack": CLEAN, "label": CLEAN, "backend": OWN, "norm": None, "epsilon": None, "steps": 0, "restarts": 0,
+        "draws": 1, "source": None,
+    }  # fmt: skip
+    if attack:
+        fields |= {"attack": attack.spec, "label": attack.label, "backend": attack.BACKEND, **attack.facts()}
+    figures = {
         "count": len(labels), "correct": int(correct.sum()), "reached": int((values["success"] >= 0.5).sum()),
         "reached_8bit": int((values[EIGHT_BITS] >= 0.5).sum()) if EIGHT_BITS in values else None,
         "invalid": int((values["prediction"] < 0).sum()), "gradients": float(values["gradients"].mean()),
         "forwards": float(values["forwards"].mean()), "seconds": float(values["seconds"].sum()), "arrays": file,
     }  # fmt: skip
+    return Record(**(fields | figures | where))
 
 
 def attack_artifact(
@@ -221,10 +237,6 @@ def attack_artifact(
             if joined:
                 merge(joined.finished, added.folder, work.path)
     return read_records(user_path(output))
-
-
-def _clean_facts() -> dict[str, Any]:
-    return {"norm": None, "epsilon": None, "steps": 0, "restarts": 0, "draws": 1}
 
 
 def _write_gallery(

@@ -92,6 +92,7 @@ class CheckOptions(StageOptions):
     """How a model is checked for gradient masking.
 
     Attributes:
+      slice_size: images between two saved parts of the work.
       jit_compile: compile with XLA; None decides by device.
 
     Raises:
@@ -112,6 +113,7 @@ class CheckOptions(StageOptions):
     )
     split: str = option("test", "Images to attack.", choices=("test", "validation"))
     batch_size: int = option(128, "Images per pass.", low=1, flag="attack_batch_size")
+    slice_size: int = 512
     seed: int = option(0, "Decides everything random.", low=0)
     jit_compile: bool | None = None
     prediction_draws: int | None = option(None, _DRAWS, low=1)

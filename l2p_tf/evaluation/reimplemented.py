@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from l2p_tf.attacks.base import SingleAttack
+from l2p_tf.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Reimplemented(SingleAttack):
     def work(self) -> float:
         """The attack's work."""
         return float(self.attack.work)
+
+    def refused(self, why: str) -> UserError:
+        """The error of an attack that the library cannot run."""
+        return UserError(f"`--backend={self.BACKEND}` cannot run {self.attack.spec!r}: {why}.")
+
+    def check_draws(self) -> None:
+        """Raises UserError if the attack averages gradients over draws."""
+        if getattr(self.attack, "draws", 1) > 1:
+            raise self.refused("it cannot average gradients over draws (EOT)")
 
     def facts(self) -> dict[str, Any]:
         """The attack's facts."""

@@ -69,12 +69,12 @@ def replay(
     Raises:
       UserError: no images were kept, they are damaged, or the model does not respond.
     """
-    records = [record for record in read_records(attack.path) if _has_images(attack, record)]
+    kept = attack.manifest["outputs"]
+    records = [record for record in read_records(attack.path) if record.attack == CLEAN or images_of(record) in kept]
     if all(record.attack == CLEAN for record in records):
         raise UserError(
             f"{str(attack.path)!r} should hold adversarial images; attack with --save_images=uint8 or float32."
         )
-    replays = []
     # Repeated every time, because a server's responses may change.
     timestamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
     inputs = {"attack": attack, "data": data.artifact}
@@ -146,10 +146,6 @@ def _classes(outputs: dict[str, np.ndarray], count: int) -> np.ndarray:
     return np.asarray(scores.argmax(-1))
 
 
-def _has_images(attack: artifacts.Artifact, record: Record) -> bool:
-    return record.attack == CLEAN or images_of(record) in attack.manifest["outputs"]
-
-
 def _shown(
     folder: pathlib.Path, record: Record, data: ImageData, ask: Ask, advance: Callable[..., None]
 ) -> Replay:  # fmt: skip
@@ -171,7 +167,5 @@ def _shown(
         answers.append(ask(pictures(rows)))
         advance(len(rows))
     wrong, before = np.concatenate(answers) != arrays["label"], ~arrays["correct"]
-    return Replay(
-        record.label, record.attack, record.repeat, record.count, int(before.sum()), int(wrong.sum()),
-        int((wrong == before).sum()),
-    )  # fmt: skip
+    figures = (int(values.sum()) for values in (before, wrong, wrong == before))
+    return Replay(record.label, record.attack, record.repeat, record.count, *figures)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,8 +15,8 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.chunked import ChunkedEvaluation, share_slices
-from l2p_tf.evaluation.evaluate import PARTS, measured
+from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation, answers_to, passes, share_slices
+from l2p_tf.evaluation.evaluate import PARTS, recorded
 from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.other_data import check_data, notes_on
 from l2p_tf.evaluation.records import Record, read_records, write_records
@@ -114,60 +114,49 @@ class _Transfer:
 
     def share(self) -> None:
         """Makes all examples together with other processes that do the same."""
-        for source, jobs in self._jobs():
-            repeats = range(self.options.repeats)
+        repeats = range(self.options.repeats)
+        for s, source in enumerate(self.sources):
+            jobs = enumerate(self._jobs(source), s * len(self.options.attacks))
             slices = [piece for number, job in jobs for repeat in repeats for piece in job.slices(number, repeat)]
-            with bar(f"{source}: shared", sum(len(piece.rows) for piece in slices), "images") as advance:
-                share_slices(slices, self.folder / PARTS, advance)
+            share_slices(source, slices, self.folder / PARTS)
 
     def run(self) -> list[Record]:
         """Makes missing examples, and evaluates all on every target."""
-        options, labels = self.options, self.labels
-        samples = {name: options.resolved(run).prediction_draws for name, run in self.trained.items()}
-        records = []
-        for s, (source, jobs) in enumerate(self._jobs()):
-            for a, (number, job) in enumerate(jobs):
-                attack = options.attacks[a]
-                with bar(f"{source}: {attack.label}", len(labels) * options.repeats, "images") as advance:
+        options, records = self.options, []
+        for s, source in enumerate(self.sources):
+            for a, job in enumerate(self._jobs(source)):
+                title = f"{source}: {options.attacks[a].label}"
+                with bar(title, len(self.labels) * options.repeats, "images") as advance:
                     for repeat in range(options.repeats):
-                        values, adversarial = job.run(number, repeat, advance)
-                        for t, (target, model) in enumerate(self.models.items()):
-                            seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
-                            how: dict[str, Any] = {"batch_size": options.batch_size, "jit_compile": options.jit_compile}
-                            how["samples_per_prediction"] = samples[target] if is_randomized(model) else 1
-                            answers, votes = inference.predict_with_votes(model, adversarial, seed, **how)
-                            prediction = inference.decided(votes)
-                            wrong = (prediction != labels).astype(np.float32)
-                            likely = answers[np.arange(len(labels)), labels].astype(np.float32)
-                            transferred = {**values, "prediction": prediction, "probability": likely}
-                            transferred |= {"success": wrong, "wrong": wrong}
+                        values, adversarial = job.run(s * len(options.attacks) + a, repeat, advance)
+                        for t, target in enumerate(self.models):
                             file = f"arrays/{s:02d}-{a:02d}-{t:02d}-{repeat:02d}.npz"
-                            records.append(Record(
-                                model=target, dataset=self.dataset, split=options.split, attack=attack.spec,
-                                label=attack.label, **attack.facts(), prediction_draws=how["samples_per_prediction"],
-                                backend=attack.BACKEND, source=source, repeat=repeat,
-                                seed=options.seed, randomized=is_randomized(model),
-                                **measured(self.folder, file, self.index, labels, transferred),
+                            seed = int(inference.seed_pair(options.seed, repeat, t, 5)[0])
+                            answers, where = self._shown_to(target, adversarial, seed)
+                            where |= {"source": source, "repeat": repeat}
+                            records.append(recorded(
+                                self.folder, file, self.index, self.labels, values | answers, job.attack, **where
                             ))  # fmt: skip
         return records
 
-    def _jobs(self) -> Iterator[tuple[str, list[tuple[int, ChunkedEvaluation]]]]:
-        for s, source in enumerate(self.sources):
-            # Separate copies, because an ensemble renames its members.
-            made_on = ensemble([self._load(name) for name in source.split("+")])
-            rows = np.arange(len(self.images))
-            yield (
-                source,
-                [
-                    (
-                        s * len(self.options.attacks) + a,
-                        ChunkedEvaluation.of(
-                            self.options, made_on, attack, self.images, self.labels, rows, self.folder / PARTS
-                        ),
-                    )
-                    for a, attack in enumerate(self.options.attacks)
-                ],
-            )
+    def _shown_to(self, target: str, adversarial: np.ndarray, seed: int) -> tuple[Arrays, dict[str, Any]]:
+        """Evaluates examples on one target; returns its answers, and the fields of a record that tell how."""
+        options, model = self.options, self.models[target]
+        randomized = is_randomized(model)
+        draws = options.resolved(self.trained[target]).prediction_draws if randomized else 1
+        how = {"samples_per_prediction": draws, **passes(options)}
+        return answers_to(model, adversarial, self.labels, seed, **how), {
+            "model": target, "dataset": self.dataset, "split": options.split, "prediction_draws": draws,
+            "seed": options.seed, "randomized": randomized,
+        }  # fmt: skip
+
+    def _jobs(self, source: str) -> list[ChunkedEvaluation]:
+        # Separate copies, because an ensemble renames its members.
+        made_on = ensemble([self._load(name) for name in source.split("+")])
+        return [
+            ChunkedEvaluation(self.options, made_on, attack, self.images, self.labels, self.folder / PARTS)
+            for attack in self.options.attacks
+        ]
 
     def _load(self, name: str) -> keras.Model:
         model = load_classifier(self.trained[name].path / f"{self.checkpoint}.keras")

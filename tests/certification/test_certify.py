@@ -18,18 +18,16 @@ from l2p_tf.defenses import DEFENSES
 from l2p_tf.layers.activation_noise import FixedNoise
 from l2p_tf.layers.bounded_conv import BoundedConv
 from l2p_tf.layers.image import ChannelNormalization
-from l2p_tf.models import MODELS
 from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.types import UserError
 from support.halves import DIRECTION, halves
+from support.models import tiny
 from support.trainings import digits, trained
 
 
 def test_certificates_fit_the_defenses_of_their_names(tmp_path):
-    architecture = MODELS.parse("resnet_v1(depth=8, width=0.0625)")
     for name, std in (("smoothing", 0.25), ("pixeldp", DEFENSES.parse("pixeldp").std)):
-        built = architecture.build((8, 8, 1), 4, DEFENSES.parse(name).factory(0), [0.4], [0.3])
-        save_classifier(built, tmp_path / "it.keras")
+        save_classifier(tiny(DEFENSES.parse(name)), tmp_path / "it.keras")
         model = load_classifier(tmp_path / "it.keras")
         certificate = CERTIFICATES.parse(name)
         assert certificate.noise(model) == pytest.approx(std)
@@ -37,7 +35,7 @@ def test_certificates_fit_the_defenses_of_their_names(tmp_path):
         with pytest.raises(UserError, match="Received"):
             other.check(model)
         assert certificate.replace(draws=20, selection_draws=10).certify(
-            model, np.zeros((1, 8, 8, 1))
+            model, np.zeros((1, 6, 6, 1))
         ).radius.shape == (1,)
     assert [layer.name for layer in stem(model)][:3] == ["normalization", "stem", "stem_noise"]
 
@@ -72,9 +70,16 @@ OPTIONS = CertificationOptions(
 )
 
 
-def test_an_interrupted_certification_goes_on_to_the_same_arrays(made, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def certified(made):
+    """Both certificates of the model: the folder and the records."""
+    folder, training, data = made
+    return folder / "certified", certify_artifact(OPTIONS, training, data, folder / "certified")
+
+
+def test_an_interrupted_certification_goes_on_to_the_same_arrays(made, certified, tmp_path, monkeypatch):
     _, training, data = made
-    whole = certify_artifact(OPTIONS, training, data, tmp_path / "whole")
+    folder, whole = certified
     calls = []
     certify = Smoothing.certify
 
@@ -92,7 +97,7 @@ def test_an_interrupted_certification_goes_on_to_the_same_arrays(made, tmp_path,
     assert calls == [32, 32, 6, 6]
     assert [dataclasses.replace(r, seconds=0) for r in again] == [dataclasses.replace(r, seconds=0) for r in whole]
     for record in whole:
-        one, other = (read_certified(tmp_path / name, record) for name in ("whole", "cut"))
+        one, other = (read_certified(place, record) for place in (folder, tmp_path / "cut"))
         for name in COLUMNS:
             np.testing.assert_array_equal(one[name], other[name])
     left = {p.relative_to(tmp_path / "cut").as_posix() for p in (tmp_path / "cut").rglob("*") if p.is_file()}
@@ -104,15 +109,15 @@ def test_an_interrupted_certification_goes_on_to_the_same_arrays(made, tmp_path,
         certify_artifact(dataclasses.replace(OPTIONS, seed=4), training, data, tmp_path / "cut")
 
 
-def test_records_say_what_the_arrays_hold(made, tmp_path):
-    _, training, data = made
-    records = certify_artifact(OPTIONS, training, data, tmp_path / "certify")
-    assert read_certificates(tmp_path / "certify") == records
+def test_records_say_what_the_arrays_hold(made, certified, tmp_path):
+    _, _, data = made
+    folder, records = certified
+    assert read_certificates(folder) == records
     assert [(r.label, r.sigma, r.draws, r.confidence) for r in records] == [
         ("smoothing 0.05", 0.05, 150, 0.999), ("PixelDP", 0.1, 150, 0.95),
     ]  # fmt: skip
     for record in records:
-        arrays = read_certified(tmp_path / "certify", record)
+        arrays = read_certified(folder, record)
         kinds = {"index": np.int64, "label": np.int32, "prediction": np.int32}
         assert {name: array.dtype for name, array in arrays.items()} == {
             name: np.dtype(kinds.get(name, np.float32)) for name in COLUMNS
@@ -123,12 +128,11 @@ def test_records_say_what_the_arrays_hold(made, tmp_path):
         assert record.abstained == (arrays["prediction"] == -1).sum()
         assert ((arrays["radius"] == 0) == (arrays["prediction"] == -1)).all()
         assert (record.model, record.dataset, record.split, record.seed) == ("run", "digits", "test", 3)
-    (tmp_path / "certify" / "certificates.json").write_text("{}")
+    (tmp_path / "certificates.json").write_text("{}")
     with pytest.raises(UserError, match="should hold the results of a certify stage"):
-        read_certificates(tmp_path / "certify")
-    (tmp_path / "certify" / "arrays" / "00.npz").write_bytes(b"")
+        read_certificates(tmp_path)
     with pytest.raises(UserError, match="should hold the per-example arrays"):
-        read_certified(tmp_path / "certify", records[0])
+        read_certified(tmp_path, records[0])
 
 
 def test_certified_accuracy_counts_all_examples():

@@ -63,7 +63,7 @@ def test_private_radii_are_too_large_as_seldom_as_promised(bound):
     true = distances(400, 1.0, 2.5) * spread / np.linalg.norm(slope)
     images = at(true, slope)
     certificate = PixelDP(draws=400, selection_draws=50, alpha=0.1, bound=bound)
-    found = certificate.certify(model, images, 2, batch_size=128)
+    found = certificate.certify(model, images, 2, batch_size=2048)
     assert (found.prediction >= 0).mean() > 0.5
     assert too_large(found, true) <= allowed(400, 0.1)
     # Sharper than the true radius, which is several times as large: what the exact expectations would certify.
@@ -76,7 +76,7 @@ def test_private_radii_are_too_large_as_seldom_as_promised(bound):
     right = found.prediction == (true > 0)
     assert (right & ((found.lower > top) | (found.upper < other))).sum() <= allowed(400, 0.1)
     # The test would notice: the estimates themselves, from the same draws, are no bounds.
-    counts = certificate.count(model, images, 400, 2, ESTIMATION, batch_size=128)
+    counts = certificate.count(model, images, 400, 2, ESTIMATION, batch_size=2048)
     share = certificate.scores(counts)[np.arange(400), (true > 0).astype(int)] / 400
     np.testing.assert_allclose(share.mean(), top.mean(), atol=0.005)
     assert (unit * largest_radius(share, 1 - share) > exact).sum() > allowed(400, 0.1)

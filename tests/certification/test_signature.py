@@ -10,12 +10,12 @@ from l2p_tf.certification.base import CERTIFICATES, Certified
 from l2p_tf.certification.bounds import clopper_pearson
 from l2p_tf.certification.signature import certifier
 from l2p_tf.defenses import DEFENSES
-from l2p_tf.models import MODELS
 from l2p_tf.models.saving import save_classifier
 from l2p_tf.serving import CARD, CERTIFY, export
 from l2p_tf.types import UserError
 from support.files import read_json
 from support.halves import DIRECTION, allowed, at, distances, halves, too_large
+from support.models import tiny
 
 SIGMA, DRAWS = 0.25, 2000
 
@@ -56,9 +56,9 @@ def test_half_spaces_are_certified_as_in_python(tmp_path):
 
 def test_noise_of_the_model_is_used_or_refused(tmp_path):
     def network(defense):
-        return MODELS.parse("resnet_v1(depth=8, width=0.0625)").build((8, 8, 1), 4, DEFENSES.parse(defense).factory(0))
+        return tiny(DEFENSES.parse(defense))
 
-    images = tf.random.uniform((3, 8, 8, 1), seed=0)
+    images = tf.random.uniform((3, 6, 6, 1), seed=0)
     loaded, _ = exported(tmp_path / "own", network("smoothing(sigma=0.25)"), "smoothing(draws=200)", "smoothing")
     first, second = (loaded.signatures[CERTIFY](images=images)["radius"].numpy() for _ in range(2))
     assert first.shape == second.shape == (3,)

@@ -60,13 +60,13 @@ def test_a_coin_flip_is_not_certified_and_not_predicted(plain):
 def test_predictions_are_wrong_as_seldom_as_promised(plain):
     certificate = Smoothing(sigma=SIGMA)
     near = np.full(1000, 0.05 * SIGMA)
-    answered = certificate.predict(plain, at(near, DIRECTION), 1, draws=100, alpha=0.1)
+    answered = certificate.predict(plain, at(near, DIRECTION), 1, draws=100, alpha=0.1, batch_size=2048)
     # At the boundary half of what is not abstained from is wrong, which is the worst case.
     assert (answered == 0).sum() <= allowed(1000, 0.05)
     assert (answered == -1).any()
     far = distances(50, SIGMA, 2 * SIGMA)
     np.testing.assert_array_equal(certificate.predict(plain, at(far, DIRECTION), draws=200), far > 0)
-    votes = certificate.count(plain, at(near, DIRECTION), 100, 1, PREDICTION).votes
+    votes = certificate.count(plain, at(near, DIRECTION), 100, 1, PREDICTION, batch_size=2048).votes
     likely = np.array([stats.binomtest(int(row.max()), 100).pvalue for row in votes]) <= 0.1
     np.testing.assert_array_equal(answered, np.where(likely, votes.argmax(-1), -1))
 

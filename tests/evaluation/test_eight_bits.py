@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 
 import l2p_tf
-from l2p_tf import artifacts
 from l2p_tf.attacks import CarliniWagner
 from l2p_tf.attacks.projection import norms
 from l2p_tf.data import DATASETS
 from l2p_tf.evaluation.chunked import in_8_bits
 from l2p_tf.evaluation.records import images_of, read_records
 from support import foreign
-from support.models import residual
-from support.stages import stage
 
 RNG = np.random.default_rng(0)
 CLEAN = RNG.integers(0, 256, (40, 5, 4, 3)).astype(np.float32) / np.float32(255)
@@ -67,23 +64,3 @@ def test_an_attack_of_smallest_norm_loses_success_and_a_sign_attack_none(tmp_pat
     expected = (arrays["success"] >= 0.5) & (answers != labels)
     np.testing.assert_array_equal(arrays["success_8bit"] >= 0.5, expected)
     assert "in 8 bits on" in str(result)
-
-
-DATA = ("--dataset=digits", "--limit_train=120", "--limit_test=20")
-
-
-def test_images_are_kept_by_attack_and_repeat(tmp_path):
-    runs = f"--run_dir={tmp_path}"
-    residual(classes=10).save(tmp_path / "mine.keras")
-    stage("importer", *DATA, runs, f"--model_file={tmp_path / 'mine.keras'}", "--input_range=0..1")
-    how = (runs, "--name=mine", "--checks=0", "--save_images=uint8")
-    stage("attack", *how, "--attacks=pgd(epsilon=0.1, steps=2)")
-    stage("attack", *how, "--attacks=fgsm(epsilon=0.1)")
-    folder = tmp_path / "mine" / "attack"
-    records = read_records(folder)
-    assert [(folder / images_of(record)).is_file() for record in records] == [False, True, True]
-    outputs = artifacts.read(folder).manifest["outputs"]
-    for record in records[1:]:
-        assert images_of(record) in outputs
-        images = np.load(folder / images_of(record))
-        assert (images.shape, images.dtype) == ((20, 8, 8, 1), np.uint8)

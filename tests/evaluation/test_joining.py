@@ -10,10 +10,9 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.evaluation import evaluate
 from l2p_tf.evaluation.evaluate import attack_artifact
 from l2p_tf.evaluation.options import EvaluationOptions
-from l2p_tf.evaluation.records import GALLERY
+from l2p_tf.evaluation.records import GALLERY, images_of
 from l2p_tf.types import UserError
-from support.models import smooth
-from support.trainings import digits, trained
+from support.trainings import digits, nearest_mean, trained
 
 PGD, FGSM, NOISE = "pgd(epsilon=0.1, steps=2)", "fgsm(epsilon=0.1)", "noise(epsilon=0.1)"
 
@@ -23,7 +22,7 @@ def made(tmp_path_factory):
     """A classifier with noise as the stage `train` leaves it, and the data."""
     folder = tmp_path_factory.mktemp("joining")
     data = digits(folder / "data", limit_train=100, limit_test=30)
-    return trained(folder / "train", smooth((8, 8, 1), 10, noise=0.3), data), data
+    return trained(folder / "train", nearest_mean(data, noise=0.3), data), data
 
 
 @pytest.fixture
@@ -41,7 +40,8 @@ def attacked(monkeypatch):
 
 
 def attack(made, folder, *specs, overwrite=False, **changes):
-    options = EvaluationOptions(tuple(ATTACKS.parse(spec) for spec in specs), repeats=2, **changes)
+    parsed = tuple(ATTACKS.parse(spec) for spec in specs)
+    options = EvaluationOptions(parsed, repeats=2, save_images="uint8", **changes)
     return attack_artifact(options, *made, folder, overwrite=overwrite)
 
 
@@ -86,6 +86,12 @@ def test_attacks_join_what_is_finished_and_nothing_is_done_twice(made, tmp_path,
     one, other = (artifacts.read(path).manifest for path in (folder, at_once))
     assert one["options"] == other["options"]
     assert one["outputs"].keys() == other["outputs"].keys()
+    # The adversarial images are kept by attack and repeat.
+    assert [images_of(record) in one["outputs"] for record in three] == [False] * 2 + [True] * 6
+    for record in three[2:]:
+        found, expected = (np.load(path / images_of(record)) for path in (folder, at_once))
+        assert (found.shape, found.dtype) == ((30, 8, 8, 1), np.uint8)
+        np.testing.assert_array_equal(found, expected)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["at once", "attack"]
 
 

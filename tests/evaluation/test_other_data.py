@@ -1,6 +1,7 @@
 """Judging a model on data other than it was trained on."""
 
 import dataclasses
+import functools
 import shutil
 
 import numpy as np
@@ -12,13 +13,13 @@ from l2p_tf.certification.options import CertificationOptions
 from l2p_tf.certification.run import certify_artifact
 from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.evaluation.evaluate import attack_artifact
+from l2p_tf.evaluation.masking import battery
 from l2p_tf.evaluation.masking.stage import check_artifact
 from l2p_tf.evaluation.options import CheckOptions, EvaluationOptions
 from l2p_tf.evaluation.other_data import check_data, is_other, notes_on
 from l2p_tf.evaluation.transfer import transfer_artifact
 from l2p_tf.types import UserError
-from support.models import smooth
-from support.trainings import digits, trained
+from support.trainings import digits, nearest_mean, trained
 
 FGSM = EvaluationOptions((ATTACKS.parse("fgsm(epsilon=0.1)"),), limit=20)
 
@@ -37,7 +38,7 @@ def made(tmp_path_factory):
     """A classifier as a training leaves it, its data, and the images and labels of both splits."""
     root = tmp_path_factory.mktemp("made")
     data = digits(root / "data", limit_train=100, limit_test=60)
-    run = trained(root / "train", smooth((8, 8, 1), 10), data)
+    run = trained(root / "train", nearest_mean(data), data)
     return (
         run,
         data,
@@ -65,22 +66,32 @@ def test_the_same_images_give_the_same_figures_and_are_counted_among_those_train
     assert "other_data" not in artifacts.read(tmp_path / "own").manifest["notes"]
 
 
-def test_every_evaluation_says_so(made, tmp_path):
+CHECKS = CheckOptions(count=12, epsilon=0.1)
+CERTIFICATES = CertificationOptions("smoothing(sigma=0.1, draws=10, selection_draws=5)", limit=12)
+ATTACKED = dataclasses.replace(FGSM, limit=12)
+EVALUATIONS = {
+    "checks": functools.partial(check_artifact, CHECKS),
+    "certify": functools.partial(certify_artifact, CERTIFICATES),
+    "transfer": lambda run, *data, **how: transfer_artifact(ATTACKED, ["run"], {"run": run}, *data, **how),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_every_evaluation_refuses_other_data_or_says_so(made, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(battery, "rounds", lambda *_: [])  # What the attacks find is nothing to this.
     run, _, splits = made
-    other, expected = arrays(tmp_path / "other", *splits["train"]), {"run": {"images": 12, "trained_on": 12}}
-    checks = CheckOptions(count=12, epsilon=0.1)
-    certificates = CertificationOptions("smoothing(sigma=0.1, draws=10, selection_draws=5)", limit=12)
-    attacks = dataclasses.replace(FGSM, limit=12)
-    check_artifact(checks, run, other, tmp_path / "checks", other_data=True)
-    certify_artifact(certificates, run, other, tmp_path / "certify", other_data=True)
-    transfer_artifact(attacks, ["run"], {"run": run}, other, tmp_path / "transfer", other_data=True)
-    for stage in ("checks", "certify", "transfer"):
-        assert artifacts.read(tmp_path / stage).manifest["notes"]["other_data"] == expected
+    other = arrays(tmp_path / "other", *splits["train"])
+    with pytest.raises(UserError, match="`data` should be what the model was trained on"):
+        EVALUATIONS[name](run, other, tmp_path / name)
+    assert not (tmp_path / name).exists()
+    EVALUATIONS[name](run, other, tmp_path / name, other_data=True)
+    notes = artifacts.read(tmp_path / name).manifest["notes"]
+    assert notes["other_data"] == {"run": {"images": 12, "trained_on": 12}}
 
 
 def test_what_was_trained_on_is_not_known_where_it_is_gone_or_was_made_anew(tmp_path):
     data = digits(tmp_path / "data", limit_train=50, limit_test=20)
-    run = trained(tmp_path / "train", smooth((8, 8, 1), 10), data)
+    run = trained(tmp_path / "train", nearest_mean(data), data)
     other = digits(tmp_path / "other", limit_test=20)
     assert notes_on([run], other, "test", 5, 0)["other_data"]["run"] == {"images": 5, "trained_on": 0}
     shutil.rmtree(tmp_path / "data")
@@ -106,7 +117,7 @@ def test_classes_of_other_names_are_refused(made, tmp_path):
     _, _, splits = made
     names, swapped = tuple("abcdefghij"), tuple("abdcefghij")
     home = arrays(tmp_path / "home", *splits["test"], class_names=names)
-    run = trained(tmp_path / "train", smooth((8, 8, 1), 10), home)
+    run = trained(tmp_path / "train", nearest_mean(made[1]), home)
     check_data(run, arrays(tmp_path / "numbers", *splits["test"]), other=True)
     check_data(run, arrays(tmp_path / "same", *splits["train"], class_names=names), other=True)
     with pytest.raises(UserError, match="Class 2 is 'c' there, and 'd' in .*`class_names`"):

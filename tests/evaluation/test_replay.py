@@ -10,24 +10,27 @@ import tensorflow as tf
 
 from l2p_tf import artifacts
 from l2p_tf.data import ImageData
+from l2p_tf.evaluation.evaluate import attack_artifact
+from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import images_of, read_records
 from l2p_tf.evaluation.replay import asked, replay
+from l2p_tf.serving import export
 from l2p_tf.types import UserError
 from support import foreign
 from support.stages import error, stage
-
-ATTACKS = "--attacks=pgd(epsilon=0.1, steps=3); cw(steps=20)"
+from support.trainings import digits
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run under attack, its images kept, and its export."""
     root = tmp_path_factory.mktemp("replay")
-    foreign.made().save(root / "mine.keras")
-    where = (f"--run_dir={root}", "--name=mine")
-    stage("importer", "--dataset=digits", *where, f"--model_file={root / 'mine.keras'}", "--input_range=0..1")
-    stage("attack", *where, "--limit=60", "--checks=0", "--save_images=float32", ATTACKS)
-    stage("export", *where)
+    (root / "mine").mkdir()
+    data = digits(root / "data", limit_train=100)
+    run, _ = foreign.imported(foreign.made(), data, root / "mine", input_range="0..1")
+    options = EvaluationOptions("pgd(epsilon=0.1, steps=3); cw(steps=20)", limit=60, save_images="float32")
+    attack_artifact(options, run, data, root / "mine" / "attack")
+    export(run, root / "mine" / "export")
     return root
 
 
@@ -135,8 +138,7 @@ def test_bad_input_is_one_line(runs, tmp_path):
 
 
 def test_images_that_were_not_kept(tmp_path, runs):
-    how = ("--limit=20", "--checks=0", "--attacks=fgsm", "--overwrite")
-    stage("attack", f"--run_dir={runs}", "--name=mine", *how)
-    attack, data = opened(runs)
+    data, run = ImageData.open(runs / "data"), artifacts.read(runs / "mine" / "train")
+    attack_artifact(EvaluationOptions("fgsm", limit=20), run, data, tmp_path / "attack")
     with pytest.raises(UserError, match="--save_images"):
-        replay(attack, data, lambda images: np.zeros(len(images), int), "x", tmp_path / "replay")
+        replay(artifacts.read(tmp_path / "attack"), data, lambda images: None, "x", tmp_path / "replay")

@@ -8,13 +8,20 @@ from l2p_tf.data import DATASETS, ImageData, prepare
 from l2p_tf.defenses import DEFENSES
 from l2p_tf.fitting.options import TrainOptions
 from l2p_tf.models.saving import load_classifier, save_classifier
-from support.models import Tiny
+from support.models import Tiny, linear
 
 
 def digits(folder, **limits):
     """The digits as the data stage leaves them in a folder."""
     prepare(DATASETS.parse("digits"), folder, **limits)
     return ImageData.open(folder)
+
+
+def nearest_mean(data, noise=None):
+    """A linear classifier that takes each image to the nearest mean of a class; `noise` is as in `linear`."""
+    _, images, labels = data.sample("train")
+    means = np.stack([images[labels == c].mean(0) / 255 for c in range(data.info.num_classes)], -1)
+    return linear(2 * means, -np.square(means.reshape(-1, means.shape[-1])).sum(0), noise=noise)
 
 
 def trained(folder, model, data):

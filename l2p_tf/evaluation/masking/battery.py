@@ -17,7 +17,7 @@ from l2p_tf.attacks.fgsm import FGSM
 from l2p_tf.attacks.noise import Noise
 from l2p_tf.attacks.pgd import PGD
 from l2p_tf.attacks.square import Square
-from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation
+from l2p_tf.evaluation.chunked import Arrays, ChunkedEvaluation, answers_to, passes
 from l2p_tf.evaluation.evaluate import PARTS
 from l2p_tf.evaluation.masking import gradients, record, rules
 from l2p_tf.evaluation.masking.record import Finding
@@ -34,7 +34,6 @@ _UNKNOWN_RADIUS = "`checks_epsilon` should be given, or the radius of a derived 
 _STEPS, _DRAWS = 20, 4
 _SHORT = 0.1
 """Length of short steps, as a share of epsilon."""
-_SLICE = 512
 _BLIND_DRAWS, _AGAIN = 1, 2
 """Separate draws for gradient-free attacks and for evaluating PGD's images again: an image that survived the draws PGD
 was scored on may be fooled on others."""
@@ -52,7 +51,7 @@ def request_of(options: CheckOptions) -> dict[str, Any]:
     """JSON-compatible values of resolved options that determine the results."""
     own = ("count", "epsilon", "split", "batch_size", "seed", "prediction_draws")
     assert options.epsilon is not None
-    battery = {draws: [r.attack.spec for r in rounds(options.epsilon, draws)] for draws in (1, _DRAWS)}
+    battery = {draws: [r.attack.spec for r in rounds(options.epsilon, draws) if r.attack] for draws in (1, _DRAWS)}
     return {
         **{key: getattr(options, key) for key in own},
         "attacks": battery[1],
@@ -87,26 +86,27 @@ def training_epsilon(trained: artifacts.Artifact) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One attack of the battery.
+    """One attack of the battery, or none.
 
     Attributes:
       part: its role in the battery.
-      attack: the attack.
+      attack: the attack; None for clean images.
       repeat: selects its draws.
       quiet: run on the model without its noise; the result is then evaluated on the model with its noise.
     """
 
     part: str
-    attack: Attack
+    attack: Attack | None
     repeat: int = 0
     quiet: bool = False
 
     @property
     def label(self) -> str:
         """Short name of the attack."""
-        return self.attack.label + _QUIET * self.quiet
+        return (self.attack.label if self.attack else CLEAN) + _QUIET * self.quiet
 
 
+@any_radius()
 def rounds(epsilon: float, draws: int) -> list[Round]:
     """Returns the attacks. Several differ in radius only, which needs no new compilation.
 
@@ -114,11 +114,6 @@ def rounds(epsilon: float, draws: int) -> list[Round]:
       epsilon: l_inf radius, in pixels of [0, 1].
       draws: draws that gradients and scores are averaged over; 1 for a model without noise.
     """
-    with any_radius():
-        return _rounds(epsilon, draws)
-
-
-def _rounds(epsilon: float, draws: int) -> list[Round]:
     pgd = PGD(epsilon=epsilon, steps=_STEPS, draws=draws)
     # Evaluations with noise are expensive, so a search gets fewer of them on a randomized model.
     restarts, queries, looks, points = (3, 500, 1, 100) if draws == 1 else (2, 200, 2, 10)
@@ -149,7 +144,7 @@ class Battery:
       around: the arrays of `gradients.slopes`, and the rise of the loss from the image to PGD's result (`attacked`), by
       a short step along the gradient's sign (`stepped`), and by a random step of the same size (`strayed`).
       trials: results of the attacks on those images, by role; empty if gradients are not finite.
-      done: each attack (None first, for clean images), its images, and its results.
+      done: each attack (clean images first), the rows of its images, and its results.
     """
 
     def __init__(
@@ -157,14 +152,14 @@ class Battery:
         name: str = "model",
     ) -> None:  # fmt: skip
         assert options.epsilon is not None
-        self.options, self.epsilon = options, options.epsilon
-        self.parts, self.name = folder / PARTS, name
+        self.epsilon, self.parts, self.name = options.epsilon, folder / PARTS, name
         self.model, self.images = inference.prepared(model, images)
         self.labels = labels.astype(np.int32)
         self.randomized = is_randomized(self.model)
         self.draws = _DRAWS if self.randomized else 1
-        self.samples_per_prediction = (options.prediction_draws or 1) if self.randomized else 1
-        self.done: list[tuple[Round | None, np.ndarray, Arrays]] = []
+        samples = (options.prediction_draws or 1) if self.randomized else 1
+        self.options = dataclasses.replace(options, prediction_draws=samples)
+        self.done: list[tuple[Round, np.ndarray, Arrays]] = []
         self.around: Arrays = {}
         self.trials: dict[str, Trial] = {}
         (folder / "arrays").mkdir(exist_ok=True)
@@ -173,7 +168,7 @@ class Battery:
     def run(self) -> list[Finding]:
         """Runs everything; returns one finding per check."""
         all_rows = np.arange(len(self.images))
-        self.right = self._attack(None, all_rows)[0]["wrong"] < 0.5
+        self.right = self._attack(Round(CLEAN, None), all_rows)[0]["wrong"] < 0.5
         self.around = gradients.slopes(self.model, self.images, self.labels, self.epsilon, **self._how())
         direction = self.around.pop("direction")
         attacked, robust = self.images, all_rows
@@ -194,35 +189,25 @@ class Battery:
         around = {name: values[self.right] for name, values in self.around.items()}
         return _findings(self.trials, around, self.epsilon, self.randomized)
 
-    def _attack(self, entry: Round | None, rows: np.ndarray) -> tuple[Arrays, np.ndarray]:
+    def _attack(self, entry: Round, rows: np.ndarray) -> tuple[Arrays, np.ndarray]:
         """Runs one attack on some images; returns arrays of `PER_EXAMPLE`, and the adversarial images."""
-        options, number = self.options, len(self.done)
-        job = ChunkedEvaluation(
-            self.model, entry.attack if entry else None, self.images[rows], self.labels[rows], np.arange(len(rows)),
-            self.parts, options.seed, options.batch_size, _SLICE, options.jit_compile, self.samples_per_prediction,
-        )  # fmt: skip
-        quiet = entry is not None and entry.quiet
+        labels = self.labels[rows]
+        job = ChunkedEvaluation(self.options, self.model, entry.attack, self.images[rows], labels, self.parts)
+        radius = f", \N{GREEK SMALL LETTER EPSILON} {entry.attack.facts()['epsilon']:.4g}" if entry.attack else ""
         with (
-            without_noise(self.model) if quiet else contextlib.nullcontext(),
-            bar(f"{self.name}: checks, {_told(entry)}", len(rows), "images") as advance,
+            without_noise(self.model) if entry.quiet else contextlib.nullcontext(),
+            bar(f"{self.name}: checks, {entry.label}{radius}", len(rows), "images") as advance,
         ):
-            values, adversarial = job.run(number, entry.repeat if entry else 0, advance)
-        if quiet:
-            values |= self._answers(adversarial, self.labels[rows], _BLIND_DRAWS)
+            values, adversarial = job.run(len(self.done), entry.repeat, advance)
+        if entry.quiet:
+            values |= self._answers(adversarial, labels, _BLIND_DRAWS)
         self.done.append((entry, rows, values))
         return values, adversarial
 
     def _answers(self, images: np.ndarray, labels: np.ndarray, draws: int) -> Arrays:
-        """Predicts on separate draws; returns the arrays of `PER_EXAMPLE` that depend on predictions."""
-        seed = int(inference.seed_pair(self.options.seed, draws)[0])
-        how: dict[str, Any] = {"batch_size": self.options.batch_size, "jit_compile": self.options.jit_compile}
-        answers, votes = inference.predict_with_votes(
-            self.model, images, seed, samples_per_prediction=self.samples_per_prediction, **how
-        )
-        prediction = inference.decided(votes)
-        wrong = (prediction != labels).astype(np.float32)
-        probability = answers[np.arange(len(labels)), labels]
-        return {"prediction": prediction, "probability": probability, "success": wrong, "wrong": wrong}
+        """Answers on draws of their own."""
+        seed, samples = int(inference.seed_pair(self.options.seed, draws)[0]), self.options.prediction_draws
+        return answers_to(self.model, images, labels, seed, samples_per_prediction=samples or 1, **passes(self.options))
 
     def _rises(self, attacked: np.ndarray, direction: np.ndarray) -> Arrays:
         rng = np.random.default_rng(inference.seed_pair(self.options.seed, _AGAIN, 1).view(np.uint32))
@@ -238,14 +223,7 @@ class Battery:
 
     def _how(self) -> dict[str, Any]:
         seed = int(inference.seed_pair(self.options.seed, _AGAIN, 2)[0])
-        return {
-            "draws": self.draws, "seed": seed, "batch_size": self.options.batch_size,
-            "jit_compile": self.options.jit_compile,
-        }  # fmt: skip
-
-
-def _told(row: Round | None) -> str:
-    return CLEAN if row is None else f"{row.label}, \N{GREEK SMALL LETTER EPSILON} {row.attack.facts()['epsilon']:.4g}"
+        return {"draws": self.draws, "seed": seed, **passes(self.options)}
 
 
 def _findings(trials: Mapping[str, Trial], around: Arrays, epsilon: float, randomized: bool) -> list[Finding]:

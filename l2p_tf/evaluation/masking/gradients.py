@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,8 +21,7 @@ Tensors = dict[str, tf.Tensor]
 
 
 def slopes(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: float, *, draws: int = 1, seed: int = 0,
-    batch_size: int = 128, jit_compile: bool | None = None,
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, epsilon: float, **how: Any
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Returns the gradients that attacks follow, and where they are unusable.
 
@@ -36,73 +36,65 @@ def slopes(
       images: floats in [0, 1], (count, height, width, channels).
       labels: integers (count,).
       epsilon: l_inf radius of the ball, in pixels.
-      draws: draws of the noise that gradients are averaged over.
-      seed: seed of the noise.
-      batch_size: images per pass.
-      jit_compile: as in `inference.compiled`.
+      **how: `draws` of the noise that gradients are averaged over (1), `seed` of the noise (0), `batch_size`, images
+      per pass (128), and `jit_compile` as in `inference.compiled`.
 
     Returns:
       `direction`: float32 as `images`, the sign of the cross-entropy's gradient, 0 where it is not finite. `zero`,
       `tiny` and `infinite`: bool (count,).
     """
-    model, images = inference.prepared(model, images)
-    draws = draws if is_randomized(model) else 1
-    most = batch_size // inference.replicas(model)
 
-    def body(sharded: Tensors, shared: Tensors) -> Tensors:
-        x, criterion = sharded["images"], Criterion(sharded["labels"])
-        former = inference.seed_noise(model, shared["seed"])
+    def body(model: keras.Model, x: tf.Tensor, criterion: Criterion, draws: int, most: int) -> Tensors:
         entropy, slope = (loss_gradient(model, x, criterion, draws, loss, most=most)[0] for loss in ("ce", "margin"))
-        highest = tf.reduce_max(tf.abs(model(x, training=False)), -1)
-        restore_seeds(model, former)
         axes = list(range(1, len(x.shape)))
         finite = tf.reduce_all(tf.math.is_finite(entropy) & tf.math.is_finite(slope), axes)
-        promised = shared["epsilon"] * tf.reduce_sum(tf.abs(slope), axes)
         return {
             "direction": tf.where(tf.math.is_finite(entropy), tf.sign(entropy), 0.0),
             "zero": finite & tf.reduce_all(tf.equal(entropy, 0.0), axes),
-            "tiny": finite & (promised <= _RESOLUTION * highest),
+            "steepness": tf.reduce_sum(tf.abs(slope), axes),
+            "highest": tf.reduce_max(tf.abs(model(x, training=False)), -1),
             "infinite": ~finite,
         }
 
-    shared = {"epsilon": tf.constant(epsilon, tf.float32)}
-    run = inference.compiled(model, ("slopes", draws, most), body, jit_compile)
-    return _in_batches(run, model, {"images": images, "labels": labels}, shared, seed, batch_size)
+    found = _in_batches("slopes", body, model, images, labels, **how)
+    promised = np.float32(epsilon) * found["steepness"]
+    found["tiny"] = ~found["infinite"] & (promised <= _RESOLUTION * found["highest"])
+    return {key: found[key] for key in ("direction", "zero", "tiny", "infinite")}
 
 
-def margins(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, draws: int = 1, seed: int = 0,
-    batch_size: int = 128, jit_compile: bool | None = None,
-) -> np.ndarray:  # fmt: skip
+def margins(model: keras.Model, images: np.ndarray, labels: np.ndarray, **how: Any) -> np.ndarray:
     """Returns the largest other logit minus the label's, averaged over draws: float32 (count,).
 
     Unlike the cross-entropy, it distinguishes images where float32 rounds that to 0. Calls with the same seed and
     number of images use the same noise. Arguments as in `slopes`.
     """
-    model, images = inference.prepared(model, images)
-    draws = draws if is_randomized(model) else 1
-    most = batch_size // inference.replicas(model)
 
-    def body(sharded: Tensors, shared: Tensors) -> Tensors:
-        former = inference.seed_noise(model, shared["seed"])
-        margin = mean_loss(model, sharded["images"], Criterion(sharded["labels"]), draws, "margin", most)[0]
-        restore_seeds(model, former)
-        return {"margin": margin}
+    def body(model: keras.Model, x: tf.Tensor, criterion: Criterion, draws: int, most: int) -> Tensors:
+        return {"margin": mean_loss(model, x, criterion, draws, "margin", most)[0]}
 
-    run = inference.compiled(model, ("margins", draws, most), body, jit_compile)
-    return _in_batches(run, model, {"images": images, "labels": labels}, {}, seed, batch_size)["margin"]
+    return _in_batches("margins", body, model, images, labels, **how)["margin"]
 
 
 def _in_batches(
-    run: Callable[[Tensors, Tensors], Tensors], model: keras.Model, arrays: Mapping[str, np.ndarray], shared: Tensors,
-    seed: int, batch_size: int,
+    name: str, body: Callable[..., Tensors], model: keras.Model, images: np.ndarray, labels: np.ndarray, *,
+    draws: int = 1, seed: int = 0, batch_size: int = 128, jit_compile: bool | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    images = arrays["images"]
-    labels = inference.checked_labels(arrays["labels"], len(images), int(model.output_shape[-1]))
-    checked = {"images": images, "labels": labels}
+    """Runs a compiled `body` on every batch, with the noise seeded, and joins what it returns."""
+    model, images = inference.prepared(model, images)
+    labels = inference.checked_labels(labels, len(images), int(model.output_shape[-1]))
+    draws, replicas = draws if is_randomized(model) else 1, inference.replicas(model)
+    most = batch_size // replicas
+
+    def seeded(sharded: tuple[tf.Tensor, tf.Tensor], pair: tf.Tensor) -> Tensors:
+        former = inference.seed_noise(model, pair)
+        outputs = body(model, sharded[0], Criterion(sharded[1]), draws, most)
+        restore_seeds(model, former)
+        return outputs
+
+    run = inference.compiled(model, (name, draws, most), seeded, jit_compile)
     parts = []
-    for number, (index, real) in enumerate(inference.batches(len(images), batch_size, inference.replicas(model))):
-        sharded = {name: tf.constant(array[index]) for name, array in checked.items()}
-        outputs = run(sharded, {**shared, "seed": tf.constant(inference.seed_pair(seed, number))})
-        parts.append({name: value[:real].numpy() for name, value in outputs.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for number, (index, real) in enumerate(inference.batches(len(images), batch_size, replicas)):
+        sharded = tf.constant(images[index]), tf.constant(labels[index])
+        outputs = run(sharded, tf.constant(inference.seed_pair(seed, number)))
+        parts.append({key: value[:real].numpy() for key, value in outputs.items()})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

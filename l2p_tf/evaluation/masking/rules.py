@@ -134,6 +134,10 @@ class Trial:
         """Share of images it fooled."""
         return Share(self.label, int(self.fooled.sum()), len(self.fooled))
 
+    def share_without(self, other: Trial) -> Share:
+        """Share of images that it alone of the two fooled."""
+        return Share(f"{self.label} alone", int((self.fooled & ~other.fooled).sum()), len(self.fooled))
+
     @property
     def is_settled(self) -> bool:
         """Whether survival is certain, or the effect of chance on it is known."""
@@ -150,8 +154,8 @@ def eot(single: Trial, averaged: Trial) -> Finding:
 
     It is no failure if the mean fools more, however many; the figures include the images that only the mean fools.
     """
-    alone = Share(f"{averaged.label} alone", int((averaged.fooled & ~single.fooled).sum()), len(averaged.fooled))
-    return _decided("eot", (single.share, averaged.share, alone), [outdone(averaged.fooled, single.fooled)])
+    shares = (single.share, averaged.share, averaged.share_without(single))
+    return _decided("eot", shares, [outdone(averaged.fooled, single.fooled)])
 
 
 def black_box(blind: Sequence[Trial], white: Trial, check: Name = "black_box") -> Finding:
@@ -164,10 +168,7 @@ def black_box(blind: Sequence[Trial], white: Trial, check: Name = "black_box") -
     """
     shares, tests = [white.share], []
     for trial in blind:
-        shares += [
-            trial.share,
-            Share(f"{trial.label} alone", int((trial.fooled & ~white.fooled).sum()), len(white.fooled)),
-        ]
+        shares += [trial.share, trial.share_without(white)]
         tests.append(outdone(white.fooled, trial.fooled))
         if white.is_settled:
             tests.append(_alone(trial.fooled, white, SPARED))
@@ -187,7 +188,7 @@ def random_search(blind: Trial, white: Trial) -> Finding:
 
 def unbounded(free: Trial) -> Finding:
     """An unbounded attack should fool (nearly) all images."""
-    return _decided("unbounded", (free.share,), [_above(len(free.fooled) - free.share.hits, len(free.fooled), SPARED)])
+    return _decided("unbounded", (free.share,), [_chance(len(free.fooled) - free.share.hits, len(free.fooled), SPARED)])
 
 
 def budget(rungs: Sequence[Trial]) -> Finding:
@@ -200,7 +201,7 @@ def budget(rungs: Sequence[Trial]) -> Finding:
     first, last = rungs[0].fooled, rungs[-1].fooled
     # If the smallest has fooled all, there is nothing more to fool.
     risen = outdone(first, last) <= LEVEL
-    tests.append(1.0 if risen else _above(int((~last).sum()), len(last), SPARED))
+    tests.append(1.0 if risen else _chance(int((~last).sum()), len(last), SPARED))
     return _decided("budget", tuple(rung.share for rung in rungs), tests)
 
 
@@ -214,13 +215,13 @@ def loss(attacked: np.ndarray, stepped: np.ndarray, strayed: np.ndarray) -> Find
     """
     conditions = {"rises under PGD": attacked > 0, "gradient beats random": stepped > strayed}
     shares = tuple(Share(label, int(held.sum()), len(held)) for label, held in conditions.items())
-    return _decided("loss", shares, [_below(share.hits, share.count, RISING) for share in shares])
+    return _decided("loss", shares, [_chance(share.hits, share.count, RISING, "less") for share in shares])
 
 
 def gradients(lost: np.ndarray) -> Finding:
     """Few images should lack a usable gradient: bool (count,)."""
     share = Share("no usable gradient", int(lost.sum()), len(lost))
-    return _decided("gradients", (share,), [_above(share.hits, share.count, LOST)])
+    return _decided("gradients", (share,), [_chance(share.hits, share.count, LOST)])
 
 
 def outdone(strong: np.ndarray, weak: np.ndarray) -> float:
@@ -233,7 +234,7 @@ def outdone(strong: np.ndarray, weak: np.ndarray) -> float:
     Returns:
       The p-value: probability of at least so many images for `weak` among those that only one attack fools.
     """
-    return _sign(int((weak & ~strong).sum()), int((strong & ~weak).sum()))
+    return _chance(int((weak & ~strong).sum()), int((weak ^ strong).sum()), 0.5)
 
 
 def _alone(blind: np.ndarray, white: Trial, allowed: float) -> float:
@@ -244,7 +245,7 @@ def _alone(blind: np.ndarray, white: Trial, allowed: float) -> float:
     """
     robust = ~white.fooled
     if not white.randomized:
-        return _above(int((blind & robust).sum()), len(blind), allowed)
+        return _chance(int((blind & robust).sum()), len(blind), allowed)
     assert white.again is not None
     only, other = (int((a & ~b & robust).sum()) for a, b in ((blind, white.again), (white.again, blind)))
     return excess(only, other, len(blind), allowed)
@@ -278,17 +279,9 @@ def excess(only: int, other: int, count: int, allowed: float) -> float:
     return min(1.0, spent + max(chances))
 
 
-def _sign(for_it: int, against: int) -> float:
-    both = for_it + against
-    return float(stats.binomtest(for_it, both, 0.5, "greater").pvalue) if both else 1.0
-
-
-def _above(hits: int, count: int, share: float) -> float:
-    return float(stats.binomtest(hits, count, share, "greater").pvalue) if count else 1.0
-
-
-def _below(hits: int, count: int, share: float) -> float:
-    return float(stats.binomtest(hits, count, share, "less").pvalue) if count else 1.0
+def _chance(hits: int, count: int, share: float, side: str = "greater") -> float:
+    """P-value of a binomial test; 1 without images."""
+    return float(stats.binomtest(hits, count, share, side).pvalue) if count else 1.0
 
 
 def _decided(check: Name, shares: tuple[Share, ...], tests: Sequence[float], count: int | None = None) -> Finding:

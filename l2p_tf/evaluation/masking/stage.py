@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -13,13 +12,12 @@ import numpy as np
 from l2p_tf import artifacts, inference
 from l2p_tf.data.store import ImageData
 from l2p_tf.environment import user_path
-from l2p_tf.evaluation.chunked import Arrays
-from l2p_tf.evaluation.evaluate import OWN, PARTS, measured
-from l2p_tf.evaluation.masking.battery import Battery, Round, request_of, resolved
+from l2p_tf.evaluation.evaluate import PARTS, recorded
+from l2p_tf.evaluation.masking.battery import Battery, request_of, resolved
 from l2p_tf.evaluation.masking.record import Inspection, read_inspection, write_inspection
 from l2p_tf.evaluation.options import CheckOptions
 from l2p_tf.evaluation.other_data import check_data, notes_on
-from l2p_tf.evaluation.records import CLEAN, Record, write_records
+from l2p_tf.evaluation.records import write_records
 from l2p_tf.models.saving import load_classifier
 from l2p_tf.models.surrogates import with_surrogates
 
@@ -88,9 +86,17 @@ def inspect(
     findings = battery.run()
     arrays: dict[str, Any] = {"index": index, "label": battery.labels, "correct": battery.right, **battery.around}
     artifacts.atomic_write(folder / PROBE, lambda file: np.savez_compressed(file, **arrays))
-    where: dict[str, Any] = {"model": name, "dataset": data.info.name, "split": options.split, "seed": options.seed}
-    where |= {"randomized": battery.randomized, "prediction_draws": battery.samples_per_prediction}
-    records = [_record(folder, where, index, battery, number, *done) for number, done in enumerate(battery.done)]
+    where: dict[str, Any] = {
+        "model": name, "dataset": data.info.name, "split": options.split, "seed": options.seed,
+        "randomized": battery.randomized, "prediction_draws": battery.options.prediction_draws,
+    }  # fmt: skip
+    records = [
+        recorded(
+            folder, f"arrays/{number:02d}.npz", index[rows], battery.labels[rows], values, entry.attack, repeat=0,
+            label=entry.label, **where,
+        )
+        for number, (entry, rows, values) in enumerate(battery.done)
+    ]  # fmt: skip
     write_records(folder, records)
     inspection = Inspection(
         norm="linf", epsilon=battery.epsilon, draws=battery.draws, count=len(labels), correct=int(battery.right.sum()),
@@ -98,16 +104,3 @@ def inspect(
     )  # fmt: skip
     write_inspection(folder, inspection)
     return inspection
-
-
-def _record(
-    folder: pathlib.Path, where: Mapping[str, Any], index: np.ndarray, battery: Battery, number: int,
-    entry: Round | None, rows: np.ndarray, values: Arrays,
-) -> Record:  # fmt: skip
-    figures = measured(folder, f"arrays/{number:02d}.npz", index[rows], battery.labels[rows], values)
-    attack = entry.attack if entry else None
-    nothing: dict[str, Any] = {"norm": None, "epsilon": None, "steps": 0, "restarts": 0, "draws": 1}
-    return Record(
-        attack=attack.spec if attack else CLEAN, label=entry.label if entry else CLEAN,
-        **(attack.facts() if attack else nothing), backend=OWN, source=None, repeat=0, **figures, **where,
-    )  # fmt: skip

@@ -68,11 +68,27 @@ def failed(findings):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    return found_on(straight(), tmp_path_factory.mktemp("sound"))
+    """The checks on a linear model, and the lines of progress."""
+    told = []
+
+    def bar(line, total, unit):
+        told.append(line)
+        return contextlib.nullcontext(lambda *a, **k: None)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(battery, "bar", bar)
+        return *found_on(straight(), tmp_path_factory.mktemp("sound")), told
+
+
+def test_lines_of_progress_tell_attacks_apart(sound):
+    *_, told = sound
+    assert told[0] == "model: checks, clean"
+    assert f"model: checks, PGD-20, ε {EPSILON:.4g}" in told
+    assert len(set(told)) == len(told)
 
 
 def test_a_linear_model_passes_with_the_figures_of_the_closed_form(sound):
-    found, _ = sound
+    found, *_ = sound
     assert list(found) == list(CHECKS)
     assert {name for name, f in found.items() if f.verdict == PASS} == {*CHECKS} - {"transfer", "eot"}
     assert found["eot"].verdict == NOT_NEEDED
@@ -88,7 +104,7 @@ def test_a_linear_model_passes_with_the_figures_of_the_closed_form(sound):
 
 
 def test_the_loss_of_a_linear_model_rises_as_its_slope_says(sound):
-    _, battery = sound
+    _, battery, _ = sound
     around = battery.around
     np.testing.assert_allclose(around["stepped"], 0.1 * EPSILON * SLOPE, rtol=1e-3)
     assert not (around["zero"] | around["tiny"] | around["infinite"]).any()
@@ -99,7 +115,7 @@ def test_the_loss_of_a_linear_model_rises_as_its_slope_says(sound):
 
 
 def test_another_radius_needs_no_new_trace(sound, tmp_path):
-    _, battery = sound
+    _, battery, _ = sound
     model = battery.model
     programs = vars(model)["_l2p_compiled"]
     before = len(programs)
@@ -222,20 +238,6 @@ def test_noise_is_on_again_whatever_happens():
         assert not is_randomized(model)
         raise KeyboardInterrupt
     assert is_randomized(model)
-
-
-def test_lines_of_progress_tell_attacks_apart(tmp_path, monkeypatch):
-    told = []
-
-    def bar(line, total, unit):
-        told.append(line)
-        return contextlib.nullcontext(lambda *a, **k: None)
-
-    monkeypatch.setattr(battery, "bar", bar)
-    found_on(straight(), tmp_path)
-    assert told[0] == "model: checks, clean"
-    assert f"model: checks, PGD-20, ε {EPSILON:.4g}" in told
-    assert len(set(told)) == len(told)
 
 
 @pytest.mark.filterwarnings("ignore:The gradient of the model")
