@@ -139,6 +139,12 @@ def evaluate(
       UserError: an argument is invalid, or the model cannot be used.
     """
     wanted = EvaluationOptions(attacks=_attacks(attacks), seed=seed, **options)
+    wanted_checks = None
+    if checks:
+        wanted_checks = CheckOptions(
+            count=checks, epsilon=checks_epsilon or _linf(wanted.attacks), seed=seed, batch_size=wanted.batch_size,
+            prediction_draws=wanted.prediction_draws, jit_compile=wanted.jit_compile, bpda=wanted.bpda,
+        )  # fmt: skip
     place = pathlib.Path(tempfile.mkdtemp(prefix="l2p_tf-")) if folder is None else user_path(folder)
     data = _data(model, *arrays_of(images, labels), "test", class_names, place, seed)
     how = ImportOptions(
@@ -146,11 +152,8 @@ def evaluate(
     )
     run = _imported(model, how, data, place / name)
     attack_artifact(wanted, run, data, place / name / "attack")
-    if checks:
-        how_checked: dict[str, Any] = {"batch_size": wanted.batch_size, "prediction_draws": wanted.prediction_draws}
-        how_checked |= {"epsilon": checks_epsilon or _linf(wanted.attacks), "jit_compile": wanted.jit_compile}
-        how_checked |= {"bpda": wanted.bpda}
-        check_artifact(CheckOptions(count=checks, seed=seed, **how_checked), run, data, place / name / "checks")
+    if wanted_checks:
+        check_artifact(wanted_checks, run, data, place / name / "checks")
     return Evaluated(place, temporary=folder is None)
 
 

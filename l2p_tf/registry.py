@@ -38,15 +38,7 @@ _ALIASES = {
     "epsilon": ("eps", "radius"),
     "step_size": ("alpha", "eps_step", "eps_iter", "step", "stepsize", "rel_stepsize", "abs_stepsize"),
     "steps": (
-        "max_iter",
-        "n_iter",
-        "nb_iter",
-        "num_iter",
-        "num_steps",
-        "n_steps",
-        "iterations",
-        "num_iterations",
-        "iters",
+        "max_iter", "n_iter", "nb_iter", "num_iter", "num_steps", "n_steps", "iterations", "num_iterations", "iters",
     ),
     "queries": ("n_queries", "max_queries", "num_queries", "max_iter", "iterations", "steps"),
     "generations": ("max_iter", "iterations", "steps"),
@@ -67,7 +59,7 @@ _ALIASES = {
     "adversarial_weight": ("beta", "lam", "trades_beta"),
     "depth": ("num_layers", "layers"),
     "width": ("widen_factor", "width_factor", "widening"),
-}
+}  # fmt: skip
 """Names of the options in other libraries and papers."""
 
 

@@ -229,10 +229,7 @@ def _export(
             "serving_default": floats,
             **({CERTIFY: floats} if certified else {}),
             "serve_uint8": {"images": {"dtype": "uint8", "shape": [None, *shape], "range": [0, 255]}},
-            SEEDED: {
-                "images": {"dtype": "float32", "shape": [None, *shape], "range": [0, 1]},
-                "seed": {"dtype": "int64", "shape": [2]},
-            },
+            SEEDED: {**floats, "seed": {"dtype": "int64", "shape": [2]}},
         },
         "outputs": {
             "probabilities": "float32 (batch, classes), the mean over the draws",

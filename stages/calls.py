@@ -13,20 +13,35 @@ from stages import common, folders
 from stages.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from l2p_tf.artifacts import Artifact
     from l2p_tf.certification.records import CertificateRecord
     from l2p_tf.data.store import ImageData
     from l2p_tf.defenses.base import DerivedDefense
-    from l2p_tf.evaluation.masking.record import Inspection
     from l2p_tf.evaluation.options import EvaluationOptions
-    from l2p_tf.evaluation.records import Record
     from l2p_tf.experiments.reproduction import Reproduction
     from l2p_tf.fitting.options import TrainOptions
+    from l2p_tf.imported.options import ImportOptions
+
+
+def _finished(settings: Settings, output: pathlib.Path) -> str:
+    """Returns what the line on a stage's result says of one that is finished already; to be asked before it is run."""
+    return " (up to date)" if output.exists() and not settings.overwrite else ""
+
+
+def _evaluated(settings: Settings, evaluate: Callable[..., Any], *arguments: Any, checkpoint: str) -> Any:
+    """Calls an evaluation of the library with what all of them take, on all devices of this process."""
+    with settings.devices.local_scope():
+        return evaluate(
+            *arguments, checkpoint=checkpoint, overwrite=settings.overwrite, share=settings.shared,
+            other_data=bool(settings.data),
+        )  # fmt: skip
 
 
 def data(settings: Settings) -> ImageData:
     """Opens the data artifact: --data, or RUN_DIR/data, created from --dataset if missing."""
-    from l2p_tf.data import DATASETS, DataInfo, ImageData, prepare
+    from l2p_tf.data import DATASETS, ImageData, prepare
 
     if settings.data:
         return ImageData.open(settings.data)
@@ -37,20 +52,13 @@ def data(settings: Settings) -> ImageData:
         dataset = dataset.replace(image_size=settings.image_size)
     with settings.devices.chief_first():
         artifact = prepare(
-            dataset,
-            settings.folder / "data",
-            data_dir=settings.data_dir,
-            download=settings.download,
-            seed=settings.seed,
-            validation_share=settings.validation_share,
-            overwrite=settings.overwrite and settings.devices.is_chief,
-            limit_train=settings.limit_train,
-            limit_test=settings.limit_test,
-            stream=settings.stream,
-            say=lambda text: common.say(f"data: {text}"),
-        )
+            dataset, settings.folder / "data", data_dir=settings.data_dir, download=settings.download,
+            seed=settings.seed, validation_share=settings.validation_share,
+            overwrite=settings.overwrite and settings.devices.is_chief, limit_train=settings.limit_train,
+            limit_test=settings.limit_test, stream=settings.stream, say=lambda text: common.say(f"data: {text}"),
+        )  # fmt: skip
     opened = ImageData.open(artifact.path)
-    common.say(DataInfo.read(artifact.path / "info.json").summary())
+    common.say(opened.info.summary())
     return opened
 
 
@@ -60,6 +68,23 @@ def made_data(settings: Settings) -> ImageData:
 
     made = settings.folder / "data"
     return ImageData.open(made) if made.exists() and not settings.data else data(settings)
+
+
+def import_models(settings: Settings, wanted: dict[str, ImportOptions], images: ImageData) -> dict[str, Artifact]:
+    """Returns the runs of models from elsewhere by name, importing those that are not finished."""
+    from l2p_tf.contract import FITS
+    from l2p_tf.imported.run import contract_of, import_model
+
+    made = {}
+    for name, options in wanted.items():
+        output = settings.folder / name / "train"
+        state = _finished(settings, output)
+        with settings.devices.chief_first():
+            made[name] = import_model(options, images, output, settings.overwrite and settings.devices.is_chief)
+        common.say(f"{name}: imported from {made[name].options['model']}{state}; in {str(output)!r}")
+        for finding in contract_of(made[name]):
+            common.say(f"  {finding.check}{'' if finding.verdict == FITS else f' ({finding.verdict})'}: {finding.text}")
+    return made
 
 
 def train(settings: Settings, options: TrainOptions, images: ImageData) -> Artifact:
@@ -114,16 +139,13 @@ def _derive(settings: Settings, options: TrainOptions, defense: DerivedDefense, 
 
     check_source(options, trained_names(settings))
     output = settings.folder / options.name / "train"
-    existed = output.exists()
-    how: dict[str, Any] = {
-        "seed": options.seed,
-        "published": options.published,
-        "overwrite": settings.overwrite and settings.devices.is_chief,
-        "sweep": options.sweep,
-    }
+    state = _finished(settings, output)
     with settings.devices.chief_first():
-        artifact = derive(options.name, defense, trained(settings, defense.run), images, output, **how)
-    state = " (up to date)" if existed and not settings.overwrite else ""
+        artifact = derive(
+            options.name, defense, trained(settings, defense.run), images, output, seed=options.seed,
+            published=options.published, overwrite=settings.overwrite and settings.devices.is_chief,
+            sweep=options.sweep,
+        )  # fmt: skip
     common.say(f"{options.name}: made from {defense.run}{state}; in {str(output)!r}")
     return artifact
 
@@ -187,69 +209,55 @@ def show_tables(settings: Settings, folders: list[pathlib.Path], names: list[str
     show(Results(gather(find([*folders, *trained_runs]))), Console())
 
 
-def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> list[Record]:
-    """Attacks one run with every backend, or finds it finished; returns its records."""
+def attack(settings: Settings, name: str, run: Artifact, images: ImageData) -> None:
+    """Attacks one run with every backend, or finds it finished."""
     from l2p_tf.evaluation.backends import backend
 
-    records = []
     for whose, checkpoint in itertools.product(settings.backends, settings.checkpoints):
         options = settings.evaluation
         options = dataclasses.replace(options, attacks=backend(whose, options.attacks))
         folder = folders.attack(settings, name, whose, checkpoint, other_data(run, images))
-        records += attack_into(settings, folder, options, name, run, images, checkpoint)
-    return records
+        attack_into(settings, folder, options, name, run, images, checkpoint)
 
 
 def attack_into(
     settings: Settings, output: pathlib.Path, options: EvaluationOptions, name: str, run: Artifact, images: ImageData,
     checkpoint: str,
-) -> list[Record]:  # fmt: skip
-    """Attacks one model of a run with the given options, or finds it finished; returns its records."""
+) -> None:  # fmt: skip
+    """Attacks one model of a run with the given options, or finds it finished."""
     from l2p_tf import artifacts
     from l2p_tf.evaluation.evaluate import attack_artifact
     from l2p_tf.reporting.format import among_training, plural
 
-    overwrite = settings.overwrite
-    finished = output.exists() and not overwrite
-    before = artifacts.read(output, "attack", verify=False).options["attacks"] if finished else []
-    with settings.devices.local_scope():
-        records = attack_artifact(
-            options, run, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared,
-            other_data=bool(settings.data),
-        )  # fmt: skip
+    state = _finished(settings, output)
+    before = artifacts.read(output, "attack", verify=False).options["attacks"] if state else []
+    _evaluated(settings, attack_artifact, options, run, images, output, checkpoint=checkpoint)
     made = artifacts.read(output, verify=False)
     joined = len(made.options["attacks"]) - len(before)
-    state = "" if not finished else f" ({plural(joined, 'attack')} joined {len(before)})" if joined else " (up to date)"
+    if state and joined:
+        state = f" ({plural(joined, 'attack')} joined {len(before)})"
     common.say(f"{name}: attacked{state}; in {str(output)!r}")
     for facts in made.manifest["notes"].get("other_data", {}).values():
         common.say(f"{name}: judged on other images, those of {images.info.title}: {among_training(facts)}")
-    return records
 
 
-def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> list[Inspection]:
+def check(settings: Settings, name: str, run: Artifact, images: ImageData) -> None:
     """Runs the gradient masking checks on one run, or finds them finished; does nothing without --checks."""
     options = settings.masking_checks
     if options is None:
-        return []
+        return
     from l2p_tf.evaluation.masking.record import FAIL, PASS
     from l2p_tf.evaluation.masking.stage import check_artifact
 
-    inspections = []
     for checkpoint in settings.checkpoints:
         output = folders.place(settings, name, "checks", checkpoint, other_data(run, images))
-        existed = output.exists()
-        with settings.devices.local_scope():
-            inspection = check_artifact(
-                options, run, images, output, checkpoint=checkpoint, overwrite=settings.overwrite,
-                share=settings.shared, other_data=bool(settings.data),
-            )  # fmt: skip
+        state = _finished(settings, output)
+        inspection = _evaluated(settings, check_artifact, options, run, images, output, checkpoint=checkpoint)
         verdicts = [finding.verdict for finding in inspection.findings]
         common.say(
-            f"{name}: checked for gradient masking{' (up to date)' if existed and not settings.overwrite else ''}, "
-            f"{verdicts.count(PASS)} passed, {verdicts.count(FAIL)} failed; in {str(output)!r}"
+            f"{name}: checked for gradient masking{state}, {verdicts.count(PASS)} passed, "
+            f"{verdicts.count(FAIL)} failed; in {str(output)!r}"
         )
-        inspections.append(inspection)
-    return inspections
 
 
 def certify(
@@ -270,13 +278,11 @@ def certify(
     if not options or not options.certificates:
         return []
     output = folders.place(settings, name, "certify", other_data(run, images))
-    existed = output.exists()
-    with settings.devices.local_scope():
-        records = certification.certify_artifact(
-            options, run, images, output, checkpoint=settings.checkpoints[0], overwrite=settings.overwrite,
-            share=settings.shared, other_data=bool(settings.data),
-        )  # fmt: skip
-    common.say(f"{name}: certified{' (up to date)' if existed and not settings.overwrite else ''}; in {str(output)!r}")
+    state, checkpoint = _finished(settings, output), settings.checkpoints[0]
+    records: list[CertificateRecord] = _evaluated(
+        settings, certification.certify_artifact, options, run, images, output, checkpoint=checkpoint
+    )
+    common.say(f"{name}: certified{state}; in {str(output)!r}")
     return records
 
 
@@ -298,14 +304,14 @@ def show_certificates(folder: pathlib.Path, records: list[CertificateRecord]) ->
     Console().print(table)
 
 
-def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], images: ImageData) -> list[Record]:
-    """Makes examples on each source and evaluates them on each run, or finds them finished; returns the records."""
+def transfer(settings: Settings, sources: list[str], runs: dict[str, Artifact], images: ImageData) -> None:
+    """Makes examples on each source and evaluates them on each run, or finds them finished."""
     from l2p_tf.attacks.corruption import Corruption
 
     output, options = transfer_folder(settings, runs, images), settings.evaluation
     attacks = tuple(attack for attack in options.attacks if not isinstance(attack, Corruption))
     options = dataclasses.replace(options, attacks=attacks)
-    return transfer_into(settings, output, options, sources, runs, images, settings.checkpoints[0])
+    transfer_into(settings, output, options, sources, runs, images, settings.checkpoints[0])
 
 
 def transfer_folder(settings: Settings, runs: dict[str, Artifact], images: ImageData) -> pathlib.Path:
@@ -317,18 +323,13 @@ def transfer_folder(settings: Settings, runs: dict[str, Artifact], images: Image
 def transfer_into(
     settings: Settings, output: pathlib.Path, options: EvaluationOptions, sources: list[str],
     runs: dict[str, Artifact], images: ImageData, checkpoint: str,
-) -> list[Record]:  # fmt: skip
+) -> None:  # fmt: skip
     """As `transfer`, into a given folder with given options."""
     from l2p_tf.evaluation.transfer import transfer_artifact
 
-    existed, overwrite = output.exists(), settings.overwrite
-    with settings.devices.local_scope():
-        records = transfer_artifact(
-            options, sources, runs, images, output, checkpoint=checkpoint, overwrite=overwrite, share=settings.shared,
-            other_data=bool(settings.data),
-        )  # fmt: skip
-    common.say(f"transfer: shown{' (up to date)' if existed and not overwrite else ''}; in {str(output)!r}")
-    return records
+    state = _finished(settings, output)
+    _evaluated(settings, transfer_artifact, options, sources, runs, images, output, checkpoint=checkpoint)
+    common.say(f"transfer: shown{state}; in {str(output)!r}")
 
 
 def check_export(settings: Settings) -> None:

@@ -73,21 +73,6 @@ def _define_options(topic: str, options: type[StageOptions]) -> None:
             _define(topic, flags.DEFINE_list, name, list(default), given["help"])
 
 
-def values_of(options: type[StageOptions], read: typing.Callable[[str], Any]) -> dict[str, Any]:
-    """Returns the flag values of the options declared by a dataclass.
-
-    Args:
-      options: the dataclass.
-      read: returns the value of a flag.
-    """
-    values = {}
-    for field in declared(options):
-        value = read(flag_of(field))
-        many = isinstance(value, list)
-        values[field.name] = tuple(parse_number(text) for text in value if text.strip()) if many else value
-    return values
-
-
 _DATA, _TRAINING, _SWEEP, _ATTACKS = "Data", "Training", "Sweeps", "Attacks"
 _CHECKS, _CERTIFICATES, _REPORT, _EXPERIMENT = "Checks for gradient masking", "Certificates", "Report", "Experiments"
 _GENERAL, _EXPORT, _RUN, _SHARING = "General", "Export", "Run", "Several processes"
@@ -255,19 +240,9 @@ STAGES = {
     "serve": (_RUN, _EXPORT, _SERVING),
     "report": (_REPORT,),
     "pipeline": (
-        _RUN,
-        _DATA,
-        _TRAINING,
-        _IMPORT,
-        _SWEEP,
-        _ATTACKS,
-        _CHECKS,
-        _CERTIFICATES,
-        _EXPORT,
-        _REPORT,
-        _EXPERIMENT,
+        _RUN, _DATA, _TRAINING, _IMPORT, _SWEEP, _ATTACKS, _CHECKS, _CERTIFICATES, _EXPORT, _REPORT, _EXPERIMENT,
     ),
-}
+}  # fmt: skip
 """The topics of each stage, in addition to the general ones."""
 
 

@@ -60,8 +60,9 @@ def main(flags: Settings) -> None:
         checked += folders.checks(entry.settings, name)
     for group, folder in zip(plan.experiment.transfer, plan.transfer_folders(), strict=True):
         first = plan.runs[group.sources[0]]
+        checkpoint = first.settings.checkpoints[0]
         members = {name: runs[name] for name in dict.fromkeys([*group.sources, *group.targets])}
-        calls.transfer_into(flags, folder, first.evaluation, list(group.sources), members, images, first.checkpoints[0])
+        calls.transfer_into(flags, folder, first.evaluation, list(group.sources), members, images, checkpoint)
     made = [images.artifact.path, *(run.path for run in runs.values()), *plan.attack_folders().values()]
     calls.report(
         plan.first.settings,
@@ -102,9 +103,9 @@ def planned(flags: Settings) -> Plan:
     twice = [place for place in places if places.count(place) > 1]
     if twice:
         raise UserError(f"Experiment {name} should have one run in each place of its table. Received twice: {twice[0]}")
-    first = next(iter(runs.values())).settings
-    first.check()  # Report bad flags before the first training, not after it.
-    return Plan(experiment, scale, first.folder, runs)
+    plan = Plan(experiment, scale, runs)
+    plan.first.settings.check()  # Report bad flags before the first training, not after it.
+    return plan
 
 
 def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -> dict[str, Planned]:
@@ -145,7 +146,7 @@ def _of_file(experiment: Experiment, scale: Scale, file: str, flags: Settings) -
         source = getattr(options.defense, "run", "")
         defense = options.defense.replace(run=names[source]) if source else options.defense
         training = dataclasses.replace(options, name=names[name], defense=defense)
-        runs[names[name]] = Planned(training, evaluation, own, tuple(own.checkpoints), places[name])
+        runs[names[name]] = Planned(training, evaluation, own, places[name])
     return runs
 
 

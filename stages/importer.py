@@ -15,7 +15,7 @@ it. A model with Lambda layers or classes of its own needs --custom_objects=FILE
 
 from __future__ import annotations
 
-from stages import calls, common, definitions, helps, imports, settings
+from stages import calls, common, definitions, helps, settings
 
 definitions.show("importer")
 
@@ -26,7 +26,7 @@ def main(_: list[str]) -> None:
     flags = settings.read()
     settings.start(flags)
     wanted = flags.imports  # Report bad flags before the data are created.
-    imports.import_models(flags, wanted, calls.made_data(flags))
+    calls.import_models(flags, wanted, calls.made_data(flags))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def lines(plan: Plan, images: ImageData) -> list[str]:
     left, missing = 0.0, 0
     for name, run in plan.runs.items():
         train, done = _trained(plan, name)
-        attacks = [_state(plan.attack_folder(name, checkpoint)) for checkpoint in run.checkpoints]
+        attacks = [_state(plan.attack_folder(name, checkpoint)) for checkpoint in run.settings.checkpoints]
         attack = _DONE if set(attacks) == {_DONE} else _MISSING if set(attacks) == {_MISSING} else _BEGUN
         seconds = 0.0
         if train != _DONE:

@@ -19,7 +19,7 @@ figures. --scale=digits does so in miniature, in minutes; --dry_run only says. -
 from __future__ import annotations
 
 from l2p_tf.types import UserError
-from stages import calls, common, definitions, experiment, gates, helps, imports, settings
+from stages import calls, common, definitions, experiment, gates, helps, settings
 
 definitions.show("pipeline")
 
@@ -66,7 +66,7 @@ def main(_: list[str]) -> int:
         raise UserError(f"`--transfer` should name runs of {', '.join(named)}, or all. Received: {unknown[0]!r}")
     images = calls.data(flags)
     # An attack may need another run's generator, so all are trained before the first is attacked.
-    runs = imports.import_models(flags, models, images)
+    runs = calls.import_models(flags, models, images)
     runs |= {name: calls.train(flags, options, images) for name, options in own.items()}
     for name, run in runs.items():
         calls.attack(flags, name, run, images)

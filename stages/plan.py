@@ -22,14 +22,12 @@ class Planned:
       options: its training.
       evaluation: how it is attacked.
       settings: the flags it is derived from.
-      checkpoints: the attacked models: best, last or both.
       places: its rows and columns in the printed table.
     """
 
     options: TrainOptions
     evaluation: EvaluationOptions
     settings: Settings
-    checkpoints: tuple[str, ...]
     places: tuple[tuple[str, str], ...]
 
 
@@ -40,19 +38,22 @@ class Plan:
     Attributes:
       experiment: what is reproduced.
       scale: its scale.
-      run_dir: the output folder.
       runs: its runs, by name.
     """
 
     experiment: Experiment
     scale: Scale
-    run_dir: pathlib.Path
     runs: dict[str, Planned]
 
     @property
     def first(self) -> Planned:
         """Any run, for settings that all share."""
         return next(iter(self.runs.values()))
+
+    @property
+    def run_dir(self) -> pathlib.Path:
+        """The output folder."""
+        return self.first.settings.folder
 
     def train_folder(self, name: str) -> pathlib.Path:
         """Returns the folder of a run's training."""
@@ -68,7 +69,7 @@ class Plan:
         return {
             (name, checkpoint): self.attack_folder(name, checkpoint)
             for name, one in self.runs.items()
-            for checkpoint in one.checkpoints
+            for checkpoint in one.settings.checkpoints
         }
 
     def transfer_folders(self) -> list[pathlib.Path]:

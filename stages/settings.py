@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 
 from l2p_tf.environment import user_path
 from l2p_tf.files import check_name
+from l2p_tf.options import StageOptions, declared, flag_of
 from l2p_tf.registry import parse_number
 from l2p_tf.types import UserError
 from stages import common, configs, definitions
@@ -54,6 +55,16 @@ class Settings:
     def arguments(self, but: Iterable[str] = ()) -> list[str]:
         """Returns the given flags as on a command line; `but` names those to leave out."""
         return [line for name in self.given if name not in but for line in self._arguments[name]]
+
+    def _values_of(self, options: type[StageOptions]) -> dict[str, Any]:
+        """Returns the flag values of the options declared by a dataclass."""
+        values: dict[str, Any] = {}
+        for field in declared(options):
+            value: Any = self._values[flag_of(field)]
+            if isinstance(value, list):
+                value = tuple(parse_number(text) for text in value if text.strip())
+            values[field.name] = value
+        return values
 
     def require(self, name: str) -> Any:
         """Returns the value of a flag; raises UserError if it was not given."""
@@ -119,9 +130,7 @@ class Settings:
     def _import(self, name: str, source: str) -> ImportOptions:
         from l2p_tf.imported.options import ImportOptions
 
-        return ImportOptions(
-            **{**definitions.values_of(ImportOptions, self.__getattr__), "name": name, "model_file": source}
-        )
+        return ImportOptions(**{**self._values_of(ImportOptions), "name": name, "model_file": source})
 
     @property
     def shard(self) -> dict[str, TrainOptions]:
@@ -155,7 +164,7 @@ class Settings:
             from l2p_tf.experiments import printed
 
             printed.target(self.published)
-        values = definitions.values_of(TrainOptions, self.__getattr__)
+        values = self._values_of(TrainOptions)
         base = [TrainOptions(name=run, defense=defense, **values) for run, defense in self._defenses(name).items()]
         base = [_with_folder(options, self.folder, self.noise_after) for options in base]
         return {options.name: options for options in points(base, [parse_axis(text) for text in self.sweep])}
@@ -182,8 +191,7 @@ class Settings:
         from l2p_tf.evaluation.options import EvaluationOptions
 
         names = [name.strip() for name in self.corruptions if name.strip()]
-        values = definitions.values_of(EvaluationOptions, self.__getattr__)
-        options = EvaluationOptions(**values, jit_compile=self.jit_compile)
+        options = EvaluationOptions(**self._values_of(EvaluationOptions), jit_compile=self.jit_compile)
         attacks = tuple(_in_folder(attack, self.folder) for attack in options.attacks)
         attacks += corruptions(names, self.severity_levels)
         return dataclasses.replace(options, attacks=attacks)
@@ -198,7 +206,7 @@ class Settings:
         """How an export is served."""
         from l2p_tf.server.options import ServeOptions
 
-        return ServeOptions(**definitions.values_of(ServeOptions, self.__getattr__))
+        return ServeOptions(**self._values_of(ServeOptions))
 
     @property
     def certification(self) -> CertificationOptions | None:
@@ -207,8 +215,7 @@ class Settings:
 
         if not self.certify:
             return None
-        values = definitions.values_of(CertificationOptions, self.__getattr__)
-        return CertificationOptions(**values, jit_compile=self.jit_compile)
+        return CertificationOptions(**self._values_of(CertificationOptions), jit_compile=self.jit_compile)
 
     @property
     def masking_checks(self) -> CheckOptions | None:
@@ -217,7 +224,7 @@ class Settings:
 
         if not self.checks:
             return None
-        return CheckOptions(**definitions.values_of(CheckOptions, self.__getattr__), jit_compile=self.jit_compile)
+        return CheckOptions(**self._values_of(CheckOptions), jit_compile=self.jit_compile)
 
     @property
     def matched(self) -> dict[str, Any]:

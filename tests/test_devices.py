@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import stat
@@ -11,7 +12,7 @@ from l2p_tf import devices
 from l2p_tf.types import UserError
 from support import ROOT
 from support.files import records_in
-from support.stages import error, python
+from support.stages import error, python, stage
 
 CLUSTER = ROOT / "configs" / "cluster"
 TWO = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
@@ -66,13 +67,14 @@ def test_an_evaluation_on_two_devices_finds_what_one_finds(tmp_path):
              "--batch_size=32", "--validation_attack=fgsm", "--defense=pgd(steps=2)", "--checks=10", "--seed=1",
              "--attacks=pgd(steps=3, epsilon=0.1)", f"--run_dir={tmp_path}"]  # fmt: skip
     found = []
-    for stage, how in (("pipeline", ["--strategy=one"]), ("attack", ["--strategy=mirrored", "--overwrite"])):
-        python(on_two, stage, *flags, *how)
-        folder = tmp_path / "pgd" / "attack"
-        for record in records_in(folder):
-            with np.load(folder / record["arrays"]) as file:
+    stage("train", *flags)
+    for run, strategy in ((stage, "one"), (functools.partial(python, on_two), "mirrored")):
+        run("attack", *flags, f"--strategy={strategy}")
+        # Out of the way, so that the other finds nothing finished.
+        attack, _ = ((tmp_path / "pgd" / name).rename(tmp_path / f"{name}_{strategy}") for name in ("attack", "checks"))
+        for record in records_in(attack):
+            with np.load(attack / record["arrays"]) as file:
                 found.append(file["prediction"])
-        assert (tmp_path / "pgd" / "checks").is_dir()
     clean, attacked, clean_of_two, attacked_by_two = found
     np.testing.assert_array_equal(clean, clean_of_two)
     assert np.mean(attacked == attacked_by_two) >= 0.95

@@ -12,7 +12,7 @@ from l2p_tf.attacks import ATTACKS, PGD
 from l2p_tf.types import UserError
 from support import ROOT, foreign
 from support.models import residual
-from support.stages import begin, error, finish, python, stage
+from support.stages import error, python, stage
 
 PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
 FADE = next(part.split("```")[0] for part in PAGE.split("```python\n")[1:] if "class Fade" in part)
@@ -131,7 +131,9 @@ def test_installed_packages_name_theirs(tmp_path):
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: faded\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text("[l2p_tf.plugins]\nfaded = faded\n")
     path = os.pathsep.join([str(ROOT), str(tmp_path)])
-    printed, _ = finish(begin("attack", "--attacks=help(fade)", PYTHONPATH=path))
+    code = (
+        "from l2p_tf.attacks import ATTACKS, Fade; print(ATTACKS.help('help(fade)'), ATTACKS.parse('fade').options())"
+    )
+    printed = python(code, PYTHONPATH=path).stdout
     assert "Fades images" in printed
-    code = "from l2p_tf.attacks import ATTACKS, Fade; print(ATTACKS.parse('fade').options())"
-    assert "faded " in python(code, PYTHONPATH=path).stdout
+    assert "'plugin': 'faded " in printed

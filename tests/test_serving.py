@@ -38,7 +38,7 @@ PROGRAM = """
     loaded = tf.saved_model.load(sys.argv[1])
     rng = np.random.default_rng(0)
     answers = {}
-    for count in (1, 3, 50):
+    for count in json.loads(sys.argv[3]):
         images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
         for name, batch in (("serve_uint8", images), ("serving_default", images.astype(np.float32) / np.float32(255))):
             out = loaded.signatures[name](images=tf.constant(batch))
@@ -63,9 +63,9 @@ def trained(tmp_path_factory):
     return artifacts.read(folder), model
 
 
-def serve(path, tmp_path):
+def serve(path, tmp_path, counts):
     output = tmp_path / "answers.json"
-    python(textwrap.dedent(PROGRAM), path, output, cwd=tmp_path)
+    python(textwrap.dedent(PROGRAM), path, output, counts, cwd=tmp_path)
     return json.loads(output.read_text())
 
 
@@ -74,10 +74,10 @@ def test_served_where_neither_this_package_nor_keras_is(trained, tmp_path):
     # A training in the same process sets Keras's and TensorFlow's seeds, which are not in the file.
     keras.utils.set_random_seed(0)
     made = export(artifact, tmp_path / "export", draws=64, class_names=["a"] * 10)
-    answers, others = (serve(made.path / "saved_model", tmp_path) for _ in range(2))
-    assert answers["serve_uint8-3"]["probabilities"] != others["serve_uint8-3"]["probabilities"]
+    answers, others = (serve(made.path / "saved_model", tmp_path, counts) for counts in ([1, 50], [1]))
+    assert answers["serve_uint8-1"]["probabilities"] != others["serve_uint8-1"]["probabilities"]
     rng = np.random.default_rng(0)
-    for count in (1, 3, 50):
+    for count in (1, 50):
         images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
         expected = inference.predict(model, images, draws=2000)
         for name in ("serve_uint8", "serving_default"):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import l2p_tf
-from l2p_tf.attacks import ATTACKS
 from stages import configs
 from support.files import read_json, records_in
 from support.stages import SMALL, error, stage
@@ -20,8 +19,8 @@ def pipeline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     defenses = f"--defense=none; {L2P}; smoothing; noise_at_prediction(run=none, prediction_draws=2)"
     certify = "--certify=smoothing(draws=40, selection_draws=10); pixeldp"
-    transfer = "--transfer=none,learn2perturb,none+learn2perturb"
-    flags = [*SMALL, f"--run_dir={folder}", defenses, certify, transfer, "--export=learn2perturb,smoothing"]
+    flags = [*SMALL, f"--run_dir={folder}", defenses, certify, "--transfer=none,none+learn2perturb"]
+    flags += ["--export=smoothing"]
     return folder, flags, stage("pipeline", *flags)
 
 
@@ -30,9 +29,7 @@ def test_the_pipeline_makes_everything(pipeline):
     made = {p.parent.relative_to(folder).as_posix() for p in folder.rglob("manifest.json")}
     runs = {f"{name}/{what}" for name in RUNS for what in ("train", "attack")}
     certified = {"smoothing/certify", "noise_at_prediction/certify"}
-    assert made == runs | certified | {
-        "data", "learn2perturb/export", "smoothing/export", "report", "transfer",
-    }  # fmt: skip
+    assert made == runs | certified | {"data", "smoothing/export", "report", "transfer"}
     assert not list(folder.rglob("*.partial"))
     assert not list(folder.rglob("*.lock"))
     records = records_in(folder / "learn2perturb" / "attack")
@@ -72,8 +69,7 @@ def test_the_pipeline_does_nothing_twice(pipeline):
 def test_transfer_is_a_matrix_and_is_not_made_twice(pipeline):
     runs, flags, _ = pipeline
     found = {(r["source"], r["model"], r["attack"], r["repeat"]): r for r in records_in(runs / "transfer")}
-    sources = ("none", "learn2perturb", "none+learn2perturb")
-    assert set(found) == set(itertools.product(sources, RUNS, ATTACKED, (0, 1)))
+    assert set(found) == set(itertools.product(("none", "none+learn2perturb"), RUNS, ATTACKED, (0, 1)))
     for (_, model, _, _), record in found.items():
         arrays = np.load(runs / "transfer" / record["arrays"])
         assert record["correct"] == arrays["correct"].sum()
@@ -114,7 +110,7 @@ def test_both_backends_side_by_side(pipeline):
 
 def test_stages_work_on_what_the_pipeline_made(pipeline, tmp_path):
     folder, _, _ = pipeline
-    common = [f"--run_dir={folder}", "--name=none"]
+    common = [f"--run_dir={folder}", "--name=none", "--checks=0"]
     done = stage("attack", *common, "--attacks=pgd(steps=1)", "--limit=20", "--overwrite")
     assert "PGD-1" in done.stdout
     assert "Pass --overwrite to replace it" in error("attack", *common, "--attacks=fgsm", "--limit=20", "--seed=1")
@@ -157,9 +153,6 @@ def test_attacks_of_all_kinds_through_the_stage(pipeline):
     arrays = np.load(runs / "none" / "attack" / records[1]["arrays"])
     kinds = "index label prediction probability correct success success_8bit l0 l1 l2 linf gradients forwards"
     assert set(arrays.files) == set(kinds.split())
-    shown = stage("attack", "--attacks=help").stdout
-    for name in ATTACKS.names():
-        assert f"{name}: " in shown
 
 
 def test_unknown_names_list_what_there_is(tmp_path):
