@@ -326,12 +326,15 @@ def _are_probabilities(answers: np.ndarray, dtype: tf.DType) -> bool:
 
 def _ends_in_linear_layer(model: keras.Model) -> bool:
     """Whether the last layer has weights and no activation, so that its outputs are logits whatever their sum."""
-    outputs = getattr(model, "outputs", None)
-    if not outputs or len(outputs) != 1:
-        return False
-    layer = outputs[0]._keras_history.operation
+    outputs = getattr(model, "outputs", None) or ()
+    return len(outputs) == 1 and _is_from_linear_layer(outputs[0])
+
+
+def _is_from_linear_layer(output: Any) -> bool:
+    layer, number, _ = output._keras_history
     if isinstance(layer, keras.Model):
         return _ends_in_linear_layer(layer)
-    return not isinstance(layer, keras.layers.Activation) and (
-        getattr(layer, "activation", None) is keras.activations.linear or isinstance(layer, WithoutActivation | Logits)
-    )
+    linear = getattr(layer, "activation", None) is keras.activations.linear
+    if isinstance(layer, keras.layers.Activation):  # One that is linear casts what comes before, or only names it.
+        return linear and _is_from_linear_layer(layer._inbound_nodes[number].input_tensors[0])
+    return linear or isinstance(layer, WithoutActivation | Logits)

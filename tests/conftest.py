@@ -1,5 +1,6 @@
 """Settings every test shares."""
 
+import gc
 import os
 import signal
 
@@ -14,3 +15,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("l2p_tf", deadline=None)
 hypothesis.settings.load_profile("l2p_tf")
+
+
+def pytest_collection_finish():
+    """Spares the collector what the imports made: it would visit all of TensorFlow again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

@@ -13,6 +13,7 @@ from l2p_tf.evaluation.evaluate import Evaluation
 from l2p_tf.evaluation.options import EvaluationOptions
 from l2p_tf.evaluation.records import read_records
 from l2p_tf.layers.perturbation_injection import PerturbationInjection
+from support import others_slow
 
 SHAPE = (4, 4, 1)
 layers = keras.layers
@@ -96,7 +97,7 @@ class Spikes(layers.Layer):
         return tf.stack([0.0 * near, 1.0 - 40.0 * near, 0.0 * near - 1.0, 0.0 * near - 2.0], -1)
 
 
-@pytest.fixture(scope="module", params=[None, 0.001])
+@pytest.fixture(scope="module", params=others_slow([None, 0.001], 0.001))
 def spikes(request):
     """A classifier, with noise or without, and images of which the first half are among its spikes."""
     images = np.random.default_rng(0).random((24, *SHAPE), dtype=np.float32)

@@ -243,7 +243,8 @@ def test_carlini_wagner(setting, abort_early):
     theirs = foolbox.attacks.L2CarliniWagnerAttack(
         steps=100, binary_search_steps=5, stepsize=0.05, initial_const=0.01, confidence=0.0, abort_early=abort_early
     )
-    ours, theirs, found, theirs_found = compared_norms(setting, setting.ours(spec), setting.foolboxes(theirs))
+    some = Setting(setting.model, setting.images[:200], setting.labels[:200])
+    ours, theirs, found, theirs_found = compared_norms(some, some.ours(spec), some.foolboxes(theirs))
     assert found >= theirs_found - 0.01
     assert ours.mean() <= 1.02 * theirs.mean(), (ours.mean(), theirs.mean())
     # Nor is a good mean made of examples that are given up: see to the single ones.

@@ -12,6 +12,7 @@ from l2p_tf.attacks.tanh_space import gradient_image
 from l2p_tf.evaluation.cleverhans import CleverHans
 from l2p_tf.evaluation.masking.gradients import slopes
 from l2p_tf.layers.folding import predict_folded
+from support import others_slow
 from support.models import COMPILED, images_and_labels, precision, quick, smooth
 
 IMAGES = tf.constant(images_and_labels(16)[0])
@@ -126,12 +127,7 @@ def assert_as_in_float32(name, policy, jit_compile=False):
         assert np.isclose(found.adversarial, expected.adversarial, atol=0.01).mean() > 0.9
 
 
-WITHOUT_GRADIENTS = ("few_pixel", "hop_skip_jump", "noise", "spsa", "square", "zoo")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in WITHOUT_GRADIENTS else []) for n in COMPILED]
-)
+@pytest.mark.parametrize("name", others_slow(COMPILED, "apgd", "cw", "fab", "pgd"))
 def test_every_attack_finds_in_float16_what_it_finds_in_float32(name):
     assert_as_in_float32(name, HALF)
 

@@ -25,6 +25,7 @@ from l2p_tf.models.file import File
 from l2p_tf.models.saving import load_classifier, save_classifier
 from l2p_tf.serving import export
 from l2p_tf.types import UserError
+from support import others_slow
 from support.models import SHALLOW, TRAINED, Tiny, images_and_labels, residual, small, tiny
 from support.training import assert_same, changed, compiled, softmax_gradient, step, values
 
@@ -42,8 +43,11 @@ def test_every_defense_from_training_to_serving(defense, tmp_path):
 PLAIN = ("fgsm", "generator", "mat", "none", "pgd", "trades")
 """Those that leave a network as it is."""
 
+NOISY = ("learn2perturb", "rse", "smoothing", "pni")
+"""Those that put noise into any network."""
 
-@pytest.mark.parametrize("defense", [*PLAIN, "learn2perturb", "rse", "smoothing", "pni"])
+
+@pytest.mark.parametrize("defense", others_slow([*PLAIN, *NOISY], "generator", "pgd", *NOISY))
 def test_defenses_on_a_model_made_elsewhere(defense, tmp_path):
     residual().save(tmp_path / "mine.keras")
     options = small(defense)

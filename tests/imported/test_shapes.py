@@ -10,6 +10,7 @@ from l2p_tf.attacks import ATTACKS
 from l2p_tf.contract import BEWARE, FITS, MENDED
 from l2p_tf.data import ImageData, prepare
 from l2p_tf.serving import SAVED_MODEL, export
+from support import others_slow
 from support.datasets import fake, noise
 from support.foreign import assert_same, classifier_of, imported, made
 
@@ -69,7 +70,7 @@ def test_a_sigmoid_of_one_output_tells_two_classes(last, tmp_path):
         assert ATTACKS.parse("fgsm")(soft, *judged).success.mean() > 0
 
 
-@pytest.mark.parametrize("weights", ["none", "file"])
+@pytest.mark.parametrize("weights", others_slow(["none", "file"], "file"))
 def test_a_network_of_keras_applications(weights, tmp_path):
     keras.utils.set_random_seed(5)
     inner = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None)

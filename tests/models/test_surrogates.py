@@ -87,6 +87,7 @@ def test_options_are_read_before_anything_is_done():
         EvaluationOptions(bpda="round: straight")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*has none, as after a cast", "ignore:The gradient of the model")
 def test_a_model_that_rounds_its_images_falls_to_bpda_and_to_its_answers_alone(tmp_path):
     rng = np.random.default_rng(3)

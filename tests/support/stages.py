@@ -39,6 +39,11 @@ def run_stages(name, arguments, environment, copies):
         ]
 
 
+def _stop():
+    with _server:
+        _server.kill()
+
+
 def _ask(request):
     """What the process that runs the stages answers."""
     global _server
@@ -47,7 +52,7 @@ def _ask(request):
             [sys.executable, "-m", "support.stages"], cwd=ROOT, env=ENVIRONMENT, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
-        atexit.register(_server.kill)
+        atexit.register(_stop)
     _server.stdin.write(json.dumps(request) + "\n")
     _server.stdin.flush()
     answer = _server.stdout.readline()

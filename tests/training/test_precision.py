@@ -6,6 +6,7 @@ import pytest
 
 from l2p_tf.training.loss_scale import GROWTH_STEPS, INITIAL_SCALE
 from l2p_tf.types import UserError
+from support import others_slow
 from support.models import TRAINED, images_and_labels, linear, precision, small, tiny
 from support.training import WEIGHTS, assert_same, changed, compiled, step, tiny_trainer, trainer_of, values
 
@@ -38,7 +39,7 @@ def assert_as_in_float32(name, policy, jit_compile=None):
         assert np.linalg.norm(moved - expected) < share * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("policy", HALVES)
+@pytest.mark.parametrize("policy", others_slow(HALVES, "mixed_float16"))
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_step_in_half_precision_is_that_in_float32(name, policy):
     assert_as_in_float32(name, policy)

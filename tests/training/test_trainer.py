@@ -14,6 +14,7 @@ from l2p_tf.training.losses import Batch
 from l2p_tf.training.optimizers import MomentumSGD
 from l2p_tf.training.schedules import check_drops, harmonic_tau, learning_rate
 from l2p_tf.types import UserError
+from support import others_slow
 from support.models import images_and_labels, linear, tiny
 from support.training import (
     FLAT,
@@ -229,7 +230,7 @@ def test_one_batch_changes_only_what_batch_norm_sees():
     assert losses[True]["loss"] == pytest.approx(losses[False]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["none", "trades", "learn2perturb", "generator"])
+@pytest.mark.parametrize("name", ["learn2perturb", "generator", *others_slow(["none", "trades"])])
 def test_a_training_leaves_no_graph_behind(name):
     def graphs():
         gc.collect()

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from l2p_tf.attacks import ATTACKS
+from support import others_slow
 from support.models import TRAINED, images_and_labels, smooth
 from support.training import step, tiny_trainer, values
 
@@ -18,8 +19,7 @@ def exported(function, *inputs):
     return function.experimental_get_compiler_ir(*inputs)(stage="stablehlo_serialized")
 
 
-# PNI takes the step of PGD training, with layers much like Adv-BNN's.
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "pni" else []) for n in TRAINED])
+@pytest.mark.parametrize("name", others_slow(TRAINED, "learn2perturb", "trades", "generator"))
 def test_every_step_compiles_agrees_and_is_exported(name):
     alone, trainer = tiny_trainer(name), tiny_trainer(name)
     alone.run_eagerly = True
